@@ -1,0 +1,85 @@
+"""``python -m dd STAGE``: every rule of the workflow runs one command that a person can run.
+
+A stage is a module with ``add_arguments(parser)`` and ``run(arguments)``; only the module of the
+stage asked for is imported, so ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from dd import __version__
+from dd.errors import DDError, unknown
+
+STAGES = {
+    "prepare": ("dd.data.prepare", "raw images to one safetensors file"),
+    "distill": ("dd.distill", "a synthetic set from a dataset"),
+    "evaluate": ("dd.evaluate", "test accuracy of networks trained on a synthetic set"),
+    "configure": ("dd.plan", "a run's resolved and checked configuration"),
+    "table": ("dd.report.tables", "a table (CSV, Markdown, LaTeX, HTML) of a run"),
+    "figure": ("dd.report.figures", "a figure (PNG, PDF) of a run"),
+    "inspect": ("dd.inspect", "what an artifact is: kind, shapes, provenance"),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line and whose help shows defaults."""
+
+    def __init__(self, *args, **kwargs) -> None:
+        kwargs.setdefault("formatter_class", argparse.ArgumentDefaultsHelpFormatter)
+        kwargs.setdefault("allow_abbrev", False)
+        super().__init__(*args, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        raise DDError(f"{message} (see {self.prog} --help)")
+
+
+def _overview() -> str:
+    width = max(map(len, STAGES))
+    stages = "\n".join(f"  {name:<{width}}  {text}" for name, (_, text) in STAGES.items())
+    return (
+        f"usage: python -m dd STAGE [options]\n\nDataset distillation, version {__version__}. "
+        f"Stages:\n{stages}\n\n'python -m dd STAGE --help' explains a stage's options.\n"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one stage; returns the exit status (0 done, 2 bad input, 1 the machine failed)."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_overview(), end="")
+        return 0
+    if argv[0] == "--version":
+        print(__version__)
+        return 0
+    try:
+        if argv[0] not in STAGES:
+            raise unknown("stage", argv[0], STAGES)
+        module_name, text = STAGES[argv[0]]
+        module = importlib.import_module(module_name)
+        parser = Parser(prog=f"python -m dd {argv[0]}", description=(module.__doc__ or text))
+        module.add_arguments(parser)
+        module.run(parser.parse_args(argv[1:]))
+    except DDError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; run the same command to go on", file=sys.stderr)
+        return 130
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        if error.errno == errno.ENOSPC or "No space left" in str(error):
+            print(f"error: {where}the disk is full; free space and run again", file=sys.stderr)
+        else:
+            print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,18 @@
+"""Errors that are the user's to mend: one line that says what, where, and what would be right."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class DDError(Exception):
+    """Bad input. ``python -m dd`` prints it as one line and exits with status 2."""
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> DDError:
+    """A :class:`DDError` for a name that is not among ``known``, with the nearest one if any."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    return DDError(f"unknown {what} '{name}': {hint}known are {', '.join(known)}")

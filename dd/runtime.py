@@ -1,0 +1,69 @@
+"""The process a stage runs in: device, threads, memory allocator, peak memory."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import resource
+import sys
+
+import torch
+
+from dd.errors import DDError
+
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
+
+
+def tune_allocator() -> bool:
+    """Keep freed memory in the process instead of handing it back to the kernel at every step.
+
+    glibc maps and unmaps each activation above 32 MB, and the page faults cost about as much as
+    the arithmetic of a training step (``benchmarks/README.md``). Returns whether it took effect.
+    """
+    if not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    settings = [
+        (_M_MMAP_THRESHOLD, 1 << 30),
+        (_M_TRIM_THRESHOLD, (1 << 31) - 1),
+        (_M_TOP_PAD, 64 << 20),
+    ]
+    return all(mallopt(option, value) == 1 for option, value in settings)
+
+
+def setup(device: str = "auto", threads: int = 0) -> torch.device:
+    """Prepare the process for a compute stage and return the device to work on.
+
+    Args:
+        device: ``auto`` (the first GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+        threads: CPU threads of one operation; 0 leaves torch's choice.
+
+    Raises:
+        DDError: if the device does not exist here.
+    """
+    tune_allocator()
+    if threads:
+        torch.set_num_threads(threads)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise DDError(f"--device: '{device}' is no device; use auto, cpu, cuda or cuda:N") from None
+    if chosen.type == "cuda":
+        available = torch.cuda.device_count()
+        if (chosen.index or 0) >= available:
+            raise DDError(f"--device: '{device}' is not here ({available} GPUs found); use cpu")
+        torch.cuda.set_device(chosen.index or 0)
+    elif chosen.type != "cpu":
+        raise DDError(f"--device: '{device}' is not supported; use auto, cpu, cuda or cuda:N")
+    return chosen
+
+
+def peak_memory_mb(device: torch.device) -> dict[str, float]:
+    """Peak memory of this process so far in MB: resident (``host``), allocated on the GPU."""
+    scale = 1024 if sys.platform != "darwin" else 1024**2  # ru_maxrss: KiB on Linux
+    peak = {"host": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale, 1)}
+    if device.type == "cuda":
+        peak["gpu"] = round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
+    return peak
