@@ -1,0 +1,69 @@
+"""What a network is: logits from an embedding, an embedding from a feature map."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dd.registry import Registry
+
+NETWORKS: Registry[Callable[..., Network]] = Registry("network")
+"""Name to factory ``(channels, size, classes, width_factor, *, options) -> Network``.
+
+The keyword-only parameters are the options of a spec; they are annotated ``int`` (at least 1) or
+``Literal``, and their defaults are the paper's network.
+"""
+
+
+class Network(nn.Module):
+    """A classifier of images: ``classifier(embed(x))``."""
+
+    classifier: nn.Linear
+
+    def embed(self, x: Tensor) -> Tensor:
+        """What enters the classifier: ``[N, C, H, W]`` to ``[N, F]``."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits: ``[N, C, H, W]`` to ``[N, classes]``."""
+        return self.classifier(self.embed(x))
+
+
+class SpatialNetwork(Network):
+    """A network whose ``body`` makes a feature map, which is flattened for the classifier.
+
+    Images that do not suit the network are zero-padded, centred, to the next height and width that
+    are a multiple of ``grain`` (the product of the strides) and at least ``minimum``; 28 × 28
+    becomes 32 × 32, as in the reference implementations.
+
+    Attributes:
+        padded: height and width that the body sees.
+    """
+
+    body: nn.Module
+
+    def __init__(self, size: tuple[int, int], grain: int, minimum: int = 1) -> None:
+        super().__init__()
+        height, width = (-(-max(side, minimum) // grain) * grain for side in size)
+        top, left = (height - size[0]) // 2, (width - size[1]) // 2
+        self.padded = (height, width)
+        self.padding = (left, width - size[1] - left, top, height - size[0] - top)
+
+    def features(self, x: Tensor) -> Tensor:
+        """The last feature map: ``[N, C, H, W]`` to ``[N, K, h, w]``."""
+        return self.body(F.pad(x, self.padding) if any(self.padding) else x)
+
+    def embed(self, x: Tensor) -> Tensor:
+        return self.features(x).flatten(1)
+
+
+def scaled(width: int, factor: float, multiple: int = 1) -> int:
+    """``width · factor``, rounded to a multiple of ``multiple`` that is not 0."""
+    return max(round(width * factor / multiple), 1) * multiple
+
+
+def count_parameters(module: nn.Module) -> int:
+    """How many numbers training changes."""
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -1,0 +1,113 @@
+"""From a spec such as ``convnet:depth=1,norm=batch`` to a network."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Literal, get_args, get_origin
+
+import torch
+
+from dd.errors import DDError, unknown
+from dd.networks.base import NETWORKS, Network
+from dd.networks.init import initialise
+
+Option = int | str
+
+
+def parse(spec: str) -> tuple[str, dict[str, Option]]:
+    """Split ``NAME`` or ``NAME:key=value,key=value`` into the name and the options given.
+
+    >>> parse("convnet:depth=1,norm=batch")
+    ('convnet', {'depth': 1, 'norm': 'batch'})
+
+    Raises:
+        DDError: for an unknown network or option, or a value that the option does not take.
+    """
+    name, colon, rest = spec.partition(":")
+    known = _options(name)
+    given: dict[str, Option] = {}
+    for item in rest.split(",") if colon else []:
+        key, equals, text = item.partition("=")
+        if not equals or not text:
+            raise DDError(f"network '{spec}': '{item}' should read key=value")
+        if key not in known:
+            if not known:
+                raise DDError(f"network '{spec}': {name} has no options, write '{name}'")
+            raise unknown(f"option of {name}", key, known)
+        if key in given:
+            raise DDError(f"network '{spec}': {key} is given twice")
+        given[key] = _value(spec, key, text, known[key].annotation)
+    return name, given
+
+
+def canonical(spec: str) -> str:
+    """The one way to write a network: options sorted, those at their default left out.
+
+    >>> canonical("convnet:width=64,depth=3")
+    'convnet:width=64'
+    """
+    name, given = parse(spec)
+    known = _options(name)
+    told = [f"{key}={given[key]}" for key in sorted(given) if given[key] != known[key].default]
+    return f"{name}:{','.join(told)}" if told else name
+
+
+def create(
+    spec: str,
+    channels: int,
+    size: tuple[int, int],
+    classes: int,
+    *,
+    generator: torch.Generator | None,
+    width_factor: float = 1.0,
+    device: torch.device | str | None = None,
+) -> Network:
+    """Build a network and draw its parameters.
+
+    Args:
+        spec: see :func:`parse`.
+        channels, size, classes: of the images ``[N, channels, *size]`` and their labels.
+        generator: where the initial parameters come from; ``None`` leaves all parameters 0, for a
+            network that is only counted or whose parameters are loaded.
+        width_factor: scales every hidden width (rounded, at least 1); 1 is the paper's network.
+        device: where the parameters live; by default where the generator draws.
+
+    Raises:
+        DDError: for a bad spec, or a number that is not positive.
+    """
+    name, options = parse(spec)
+    for what, value in {
+        "channels": channels,
+        "height": size[0],
+        "width": size[1],
+        "classes": classes,
+        "width_factor": width_factor,
+    }.items():
+        if not value > 0:
+            raise DDError(f"network '{spec}': {what} is {value}, it must be positive")
+    with torch.device("meta"):  # layers draw from the global state unless there is nothing to fill
+        network = NETWORKS[name](channels, size, classes, width_factor, **options)
+    if device is None:
+        device = "cpu" if generator is None else generator.device
+    network.to_empty(device=device)
+    if generator is None:
+        for tensor in network.state_dict().values():
+            tensor.zero_()
+    else:
+        initialise(network, generator)
+    return network
+
+
+def _options(name: str) -> dict[str, inspect.Parameter]:
+    parameters = inspect.signature(NETWORKS[name], eval_str=True).parameters.values()
+    return {p.name: p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def _value(spec: str, key: str, text: str, annotation: type) -> Option:
+    if get_origin(annotation) is Literal:
+        if text not in get_args(annotation):
+            raise unknown(f"{key} in network '{spec}'", text, get_args(annotation))
+        return text
+    if not text.isdecimal() or int(text) < 1:
+        raise DDError(f"network '{spec}': {key} is '{text}', it must be a whole number from 1")
+    return int(text)

@@ -1,0 +1,54 @@
+"""The ConvNet of dataset distillation (Gidaris and Komodakis, 2018; used since DC)."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from dd.errors import DDError
+from dd.networks import layers
+from dd.networks.base import NETWORKS, SpatialNetwork, scaled
+from dd.networks.layers import GROUPS, Activation, Norm, Pooling
+
+
+@NETWORKS.register("convnet")
+class ConvNet(SpatialNetwork):
+    """``depth`` blocks of 3 × 3 convolution, norm, activation and 2 × 2 pooling; a linear layer.
+
+    The variants are those of Model Pool (arXiv:2402.13007, Table 3).
+
+    Raises:
+        DDError: if ``width`` cannot be split into the groups of group norm.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        size: tuple[int, int],
+        classes: int,
+        width_factor: float = 1.0,
+        *,
+        depth: int = 3,
+        width: int = 128,
+        norm: Norm = "instance",
+        activation: Activation = "relu",
+        pooling: Pooling = "avg",
+    ) -> None:
+        grain = 1 if pooling == "none" else 2**depth
+        super().__init__(size, grain, minimum=2)  # one position has no instance statistics
+        groups = GROUPS if norm == "group" else 1
+        if width % groups:
+            raise DDError(f"convnet: width={width}: norm=group needs a multiple of {groups}")
+        width = scaled(width, width_factor, groups)
+        height, breadth = self.padded
+        blocks = []
+        for index in range(depth):
+            blocks += [
+                layers.conv3x3(channels if index == 0 else width, width),
+                layers.normalisation(norm, width, (height, breadth)),
+                layers.activation(activation),
+                layers.pooling(pooling),
+            ]
+            if pooling != "none":
+                height, breadth = height // 2, breadth // 2
+        self.body = nn.Sequential(*blocks)
+        self.classifier = nn.Linear(width * height * breadth, classes)

@@ -1,0 +1,47 @@
+"""Initial parameters, drawn from a generator and in place: a module can be drawn again cheaply."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+@torch.no_grad()
+def initialise(module: nn.Module, generator: torch.Generator) -> None:
+    """Draw all parameters anew, in place, with the distributions of torch's layers.
+
+    Weights and biases of convolutions and linear layers are uniform in ±1/√fan_in (Kaiming's
+    uniform with a = √5, torch's default); norms start as the identity, their running statistics at
+    mean 0 and variance 1.
+
+    Args:
+        module: on any device; values are drawn on the generator's device and copied if it differs.
+        generator: where the draws come from; the global random state is not touched.
+
+    Raises:
+        TypeError: for a layer with parameters whose initialisation is not known here.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.modules.conv._ConvNd | nn.Linear):
+            bound = 1 / math.sqrt(layer.weight[0].numel())
+            _uniform(layer.weight, bound, generator)
+            if layer.bias is not None:
+                _uniform(layer.bias, bound, generator)
+        elif isinstance(layer, _BatchNorm | nn.GroupNorm | nn.LayerNorm):
+            nn.init.ones_(layer.weight)
+            nn.init.zeros_(layer.bias)
+            if isinstance(layer, _BatchNorm):
+                layer.reset_running_stats()
+        elif any(True for _ in layer.parameters(recurse=False)):
+            raise TypeError(f"no initialisation for {type(layer).__name__}")
+
+
+def _uniform(tensor: Tensor, bound: float, generator: torch.Generator) -> None:
+    if tensor.device == generator.device:
+        tensor.uniform_(-bound, bound, generator=generator)
+        return
+    drawn = torch.empty(tensor.shape, dtype=tensor.dtype, device=generator.device)
+    tensor.copy_(drawn.uniform_(-bound, bound, generator=generator))

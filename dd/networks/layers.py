@@ -1,0 +1,62 @@
+"""Layers that networks choose by name."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import nn
+
+Norm = Literal["instance", "batch", "layer", "group", "none"]
+Activation = Literal["relu", "sigmoid", "leakyrelu", "swish"]
+Pooling = Literal["avg", "max", "none"]
+
+GROUPS = 4  # of the reference's group norm
+
+
+def conv3x3(inputs: int, outputs: int, stride: int = 1, bias: bool = True) -> nn.Conv2d:
+    """A 3 × 3 convolution that keeps the size (at stride 1)."""
+    return nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=bias)
+
+
+def instance_norm(channels: int) -> nn.GroupNorm:
+    """Affine instance norm: unlike ``nn.InstanceNorm2d`` it is the same in both modes."""
+    return nn.GroupNorm(channels, channels)
+
+
+def normalisation(name: Norm, channels: int, size: tuple[int, int]) -> nn.Module:
+    """The affine norm of a feature map ``[N, channels, *size]``; ``none`` is the identity."""
+    match name:
+        case "instance":
+            return instance_norm(channels)
+        case "batch":
+            return nn.BatchNorm2d(channels)
+        case "layer":
+            return nn.LayerNorm([channels, *size])
+        case "group":
+            return nn.GroupNorm(GROUPS, channels)
+        case "none":
+            return nn.Identity()
+
+
+def activation(name: Activation) -> nn.Module:
+    """The non-linearity; in place where the backward pass needs only the output."""
+    match name:
+        case "relu":
+            return nn.ReLU(inplace=True)
+        case "leakyrelu":
+            return nn.LeakyReLU(0.01, inplace=True)
+        case "sigmoid":
+            return nn.Sigmoid()
+        case "swish":
+            return nn.SiLU()
+
+
+def pooling(name: Pooling) -> nn.Module:
+    """2 × 2 pooling with stride 2; ``none`` is the identity."""
+    match name:
+        case "avg":
+            return nn.AvgPool2d(2)
+        case "max":
+            return nn.MaxPool2d(2)
+        case "none":
+            return nn.Identity()
