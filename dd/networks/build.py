@@ -106,7 +106,7 @@ def _options(name: str) -> dict[str, inspect.Parameter]:
 def _value(spec: str, key: str, text: str, annotation: type) -> Option:
     if get_origin(annotation) is Literal:
         if text not in get_args(annotation):
-            raise unknown(f"{key} in network '{spec}'", text, get_args(annotation))
+            raise unknown(f"{key} in '{spec}'", text, get_args(annotation))
         return text
     if not text.isdecimal() or int(text) < 1:
         raise DDError(f"network '{spec}': {key} is '{text}', it must be a whole number from 1")
