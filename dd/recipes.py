@@ -1,0 +1,81 @@
+"""Hyperparameters of every objective, by dataset and images per class (``recipes.yaml``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dd.errors import DDError, unknown
+
+RECIPES = Path(__file__).with_name("recipes.yaml")
+SECTIONS = ("ipc", "dataset")
+
+
+@cache
+def load_recipes() -> dict[str, Any]:
+    """The content of ``recipes.yaml``: one block an objective."""
+    return yaml.safe_load(RECIPES.read_text(encoding="utf-8"))
+
+
+def objectives() -> list[str]:
+    """The names of all objectives that have a recipe."""
+    return sorted(load_recipes())
+
+
+def resolve(
+    objective: str, dataset: str, ipc: int, overrides: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The distillation settings of ``objective``.
+
+    Args:
+        objective: ``dc``, ``dsa``, ``dm``, ``random``, ``herding``, ``kcenter``, ...
+        dataset: the dataset's name; one without an entry of its own takes the general settings.
+        ipc: images per class.
+        overrides: settings that win over the recipe.
+
+    Raises:
+        DDError: for an unknown objective, an unknown setting or one of another type.
+    """
+    return _resolve(objective, "distillation", dataset, ipc, overrides or {})
+
+
+def resolve_evaluation(
+    objective: str, dataset: str, ipc: int, overrides: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """How networks are trained on a set that ``objective`` made; arguments as :func:`resolve`."""
+    return _resolve(objective, "evaluation", dataset, ipc, overrides or {})
+
+
+def _resolve(
+    objective: str, stage: str, dataset: str, ipc: int, overrides: Mapping[str, Any]
+) -> dict[str, Any]:
+    recipes = load_recipes()
+    if objective not in recipes:
+        raise unknown("objective", objective, recipes)
+    settings = _merged(recipes[objective][stage], dataset, ipc)
+    for name, value in overrides.items():
+        if name not in settings:
+            raise unknown(f"{stage} setting of {objective}", name, settings)
+        _check_type(f"{stage} setting '{name}' of {objective}", value, settings[name])
+    return settings | overrides
+
+
+def _merged(block: Mapping[str, Any], dataset: str, ipc: int) -> dict[str, Any]:
+    settings = {name: value for name, value in block.items() if name not in SECTIONS}
+    fitting = [listed for listed in block.get("ipc", {}) if listed <= ipc]
+    if fitting:
+        settings |= block["ipc"][max(fitting)]
+    if dataset in block.get("dataset", {}):
+        settings |= _merged(block["dataset"][dataset], dataset, ipc)
+    return settings
+
+
+def _check_type(what: str, value: Any, like: Any) -> None:
+    kinds = (int, float) if isinstance(like, float) else (type(like),)
+    if isinstance(value, bool) is not isinstance(like, bool) or not isinstance(value, kinds):
+        needed = {float: "a number", int: "a whole number", str: "text"}[type(like)]
+        raise DDError(f"{what} is {value!r}, it must be {needed}")
