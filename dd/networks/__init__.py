@@ -10,6 +10,8 @@ from dd.networks.base import NETWORKS, Network, SpatialNetwork, count_parameters
 from dd.networks.batchnorm import freeze_batch_statistics, has_batch_norm
 from dd.networks.build import canonical, create, parse
 from dd.networks.init import initialise
+from dd.networks.pool import PoolDefinition, load_pool
+from dd.networks.source import NetworkSource, PoolSource, SingleSource
 
 for _file in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_file.name}")
@@ -17,6 +19,10 @@ for _file in pkgutil.iter_modules(__path__):
 __all__ = [
     "NETWORKS",
     "Network",
+    "NetworkSource",
+    "PoolDefinition",
+    "PoolSource",
+    "SingleSource",
     "SpatialNetwork",
     "canonical",
     "count_parameters",
@@ -24,5 +30,6 @@ __all__ = [
     "freeze_batch_statistics",
     "has_batch_norm",
     "initialise",
+    "load_pool",
     "parse",
 ]

@@ -17,7 +17,8 @@ class ConvNet(SpatialNetwork):
     The variants are those of Model Pool (arXiv:2402.13007, Table 3).
 
     Raises:
-        DDError: if ``width`` cannot be split into the groups of group norm.
+        DDError: if ``width`` cannot be split into the groups of group norm, or ``depth`` halves
+            the images (those below 32 × 32 count as 32 × 32) to less than one position.
     """
 
     def __init__(
@@ -34,6 +35,11 @@ class ConvNet(SpatialNetwork):
         pooling: Pooling = "avg",
     ) -> None:
         grain = 1 if pooling == "none" else 2**depth
+        if grain > max(*size, 32):
+            raise DDError(
+                f"convnet: depth={depth}: halves the map {depth} times, which needs images of "
+                f"{grain} × {grain}; these are {size[0]} × {size[1]}"
+            )
         super().__init__(size, grain, minimum=2)  # one position has no instance statistics
         groups = GROUPS if norm == "group" else 1
         if width % groups:

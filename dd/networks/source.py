@@ -1,0 +1,129 @@
+"""The seam "network source": which network a distillation uses next."""
+
+from __future__ import annotations
+
+from bisect import bisect
+from itertools import accumulate
+from typing import Any, Protocol
+
+import torch
+
+from dd.networks.base import Network
+from dd.networks.build import canonical, create
+from dd.networks.init import initialise
+from dd.networks.pool import PoolDefinition
+
+
+class NetworkSource(Protocol):
+    """Gives a distillation the network of each iteration."""
+
+    def draw(self, iteration: int, generator: torch.Generator) -> tuple[str, Network]:
+        """The canonical spec and the network of ``iteration`` (from 0), newly initialised.
+
+        The network is in training mode and valid until the next draw, which may use it again. The
+        draw depends on ``iteration`` and ``generator`` alone, so a job can be resumed at any one.
+        """
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """The source as JSON-serialisable facts, for provenance."""
+        ...
+
+
+class _Modules:
+    """One module per spec, initialised in place instead of built at every draw."""
+
+    def __init__(
+        self,
+        channels: int,
+        size: tuple[int, int],
+        classes: int,
+        width_factor: float,
+        device: torch.device | str | None,
+    ) -> None:
+        self.shape = (channels, size, classes)
+        self.settings = {"width_factor": width_factor, "device": device}
+        self.modules: dict[str, Network] = {}
+
+    def fresh(self, spec: str, generator: torch.Generator) -> Network:
+        if spec not in self.modules:
+            self.modules[spec] = create(spec, *self.shape, generator=generator, **self.settings)
+            return self.modules[spec]
+        module = self.modules[spec]
+        initialise(module, generator)
+        module.zero_grad(set_to_none=True)
+        return module.train()
+
+
+class SingleSource:
+    """The same architecture at every iteration.
+
+    Args:
+        spec: the network, see :func:`dd.networks.parse`.
+        channels, size, classes, width_factor, device: see :func:`dd.networks.create`.
+    """
+
+    def __init__(
+        self,
+        spec: str,
+        channels: int,
+        size: tuple[int, int],
+        classes: int,
+        *,
+        width_factor: float = 1.0,
+        device: torch.device | str | None = None,
+    ) -> None:
+        self.spec = canonical(spec)
+        self._modules = _Modules(channels, size, classes, width_factor, device)
+
+    def draw(self, iteration: int, generator: torch.Generator) -> tuple[str, Network]:
+        return self.spec, self._modules.fresh(self.spec, generator)
+
+    def describe(self) -> dict[str, Any]:
+        return {"source": "single", "network": self.spec}
+
+
+class PoolSource:
+    """A network drawn from a pool at every iteration (Model Pool, arXiv:2402.13007).
+
+    Args:
+        definition: the pool, see :func:`dd.networks.pool.load_pool`.
+        channels, size, classes, width_factor, device: see :func:`dd.networks.create`.
+    """
+
+    def __init__(
+        self,
+        definition: PoolDefinition,
+        channels: int,
+        size: tuple[int, int],
+        classes: int,
+        *,
+        width_factor: float = 1.0,
+        device: torch.device | str | None = None,
+    ) -> None:
+        self.definition = definition
+        specs, probabilities = zip(*definition.networks(), strict=True)
+        self._specs = specs
+        self._bounds = list(accumulate(probabilities))[:-1]
+        self._modules = _Modules(channels, size, classes, width_factor, device)
+
+    def choose(self, iteration: int, generator: torch.Generator) -> str:
+        """The canonical spec of the network of ``iteration``, by one draw from ``generator``."""
+        if iteration < self.definition.warmup:
+            return self.definition.main
+        point = torch.rand((), generator=generator, device=generator.device, dtype=torch.float64)
+        return self._specs[bisect(self._bounds, point.item())]
+
+    def draw(self, iteration: int, generator: torch.Generator) -> tuple[str, Network]:
+        spec = self.choose(iteration, generator)
+        return spec, self._modules.fresh(spec, generator)
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "source": "pool",
+            "title": self.definition.title,
+            "main": self.definition.main,
+            "networks": dict(self.definition.networks()),
+            "warmup": self.definition.warmup,
+            "published": self.definition.source,
+        }

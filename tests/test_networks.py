@@ -1,0 +1,423 @@
+"""Networks against parameter counts of the reference, plain loops and finite differences."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from dd.errors import DDError
+from dd.networks import (
+    NETWORKS,
+    SpatialNetwork,
+    canonical,
+    count_parameters,
+    create,
+    freeze_batch_statistics,
+    has_batch_norm,
+    initialise,
+    parse,
+)
+from dd.rng import generator
+
+# Counted in the public implementations of DC and its heirs.
+COUNTS = [
+    ("convnet", 3, 32, 10, 320_010),
+    ("mlp", 3, 32, 10, 411_146),
+    ("lenet", 3, 32, 10, 62_006),
+    ("alexnet", 3, 32, 10, 1_872_202),
+    ("vgg11", 3, 32, 10, 9_231_114),
+    ("vgg11_bn", 3, 32, 10, 9_231_114),
+    ("resnet18", 3, 32, 10, 11_173_962),
+    ("resnet18_bn", 3, 32, 10, 11_173_962),
+    ("resnet18_ap", 3, 32, 10, 11_250_762),
+    ("convnet:depth=1", 3, 32, 10, 331_530),
+    ("convnet:depth=2", 3, 32, 10, 233_610),
+    ("convnet:depth=4", 3, 32, 10, 452_490),
+    ("convnet:width=32", 3, 32, 10, 24_714),
+    ("convnet:width=64", 3, 32, 10, 86_282),
+    ("convnet:width=256", 3, 32, 10, 1_229_834),
+    ("convnet:norm=none", 3, 32, 10, 319_242),
+    ("convnet:norm=batch", 3, 32, 10, 320_010),
+    ("convnet:norm=group", 3, 32, 10, 320_010),
+    ("convnet:norm=layer", 3, 32, 10, 663_306),
+    ("convnet:pooling=max", 3, 32, 10, 320_010),
+    ("convnet:pooling=none", 3, 32, 10, 1_610_250),
+    ("convnet", 3, 32, 100, 504_420),
+    ("convnet:depth=4", 3, 64, 200, 857_160),
+    ("convnet", 1, 28, 10, 317_706),
+]
+
+VARIANTS = [
+    "convnet:norm=batch",
+    "convnet:norm=layer,pooling=max",
+    "convnet:norm=group,activation=swish",
+    "convnet:norm=none,activation=leakyrelu",
+    "convnet:activation=sigmoid",
+    "convnet:depth=2,pooling=none",
+]
+SIZES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64), (3, 48, 32)]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def small(spec: str, channels: int = 3, size: tuple[int, int] = (32, 32), seed: int = 0):
+    return create(spec, channels, size, 10, generator=generator(seed), width_factor=1 / 16)
+
+
+@pytest.mark.parametrize(("spec", "channels", "side", "classes", "count"), COUNTS)
+def test_parameter_counts(spec, channels, side, classes, count):
+    network = create(spec, channels, (side, side), classes, generator=None, device="meta")
+    assert count_parameters(network) == count
+
+
+@pytest.mark.parametrize("shape", SIZES, ids=str)
+@pytest.mark.parametrize("spec", [*NETWORKS, *VARIANTS])
+def test_any_size_and_channels_also_one_image(spec, shape):
+    network = small(spec, shape[0], shape[1:])
+    x = torch.randn(1, *shape, generator=generator(1), requires_grad=True)
+    logits = network(x)
+    assert logits.shape == (1, 10)
+    assert network.embed(x).shape == (1, network.classifier.in_features)
+    loss = F.cross_entropy(logits, torch.tensor([3]))
+    gradients = torch.autograd.grad(loss, list(network.parameters()), create_graph=True)
+    sum(g.square().sum() for g in gradients).backward()
+    assert x.grad.isfinite().all() and x.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("spec", [*NETWORKS, *VARIANTS])
+def test_second_derivatives_agree_with_finite_differences(spec):
+    network = small(spec, 2, (8, 8)).double()
+    parameters = list(network.parameters())
+    rng = generator(2)
+    x = torch.randn(4, 2, 8, 8, generator=rng, dtype=torch.float64)
+    direction = torch.randn(x.shape, generator=rng, dtype=torch.float64)
+    labels = torch.tensor([0, 3, 3, 9])
+
+    def gradient_size(images, create_graph):
+        loss = F.cross_entropy(network(images), labels)
+        gradients = torch.autograd.grad(loss, parameters, create_graph=create_graph)
+        return sum(g.square().sum() for g in gradients)
+
+    x.requires_grad_()
+    (slope,) = torch.autograd.grad(gradient_size(x, create_graph=True), x)
+    step = 1e-6
+    ahead, behind = (gradient_size(x + s * direction, False) for s in (step, -step))
+    expected = (ahead - behind) / (2 * step)
+    torch.testing.assert_close((slope * direction).sum(), expected, rtol=1e-4, atol=1e-7)
+
+
+# Plain loops over the parameters in order. A step: c0, c1, c2 convolution with that padding,
+# d convolution 3 × 3 with stride 2, i instance norm, b batch norm, y layer norm, g group norm,
+# r ReLU, l leaky ReLU, s sigmoid, w swish, m max pooling, a average pooling, f flatten, n linear.
+
+
+def moments_norm(x, dims, weight, bias):
+    mean = x.mean(dims, keepdim=True)
+    variance = (x - mean).square().mean(dims, keepdim=True)
+    return (x - mean) / (variance + 1e-5).sqrt() * weight + bias
+
+
+def plain(steps, parameters, x):
+    for step in steps.split():
+        match step:
+            case "c0" | "c1" | "c2":
+                x = F.conv2d(x, next(parameters), next(parameters), padding=int(step[1]))
+            case "i" | "b" | "g":
+                weight, bias = (next(parameters)[:, None, None] for _ in range(2))
+                if step == "g":
+                    split = x.unflatten(1, (4, -1))
+                    parts = (weight.unflatten(0, (4, -1)), bias.unflatten(0, (4, -1)))
+                    x = moments_norm(split, (2, 3, 4), *parts).flatten(1, 2)
+                else:
+                    x = moments_norm(x, (2, 3) if step == "i" else (0, 2, 3), weight, bias)
+            case "y":
+                x = moments_norm(x, (1, 2, 3), next(parameters), next(parameters))
+            case "r":
+                x = x.clamp(min=0)
+            case "l":
+                x = torch.where(x > 0, x, 0.01 * x)
+            case "s":
+                x = 1 / (1 + (-x).exp())
+            case "w":
+                x = x / (1 + (-x).exp())
+            case "m":
+                x = x.unfold(2, 2, 2).unfold(3, 2, 2).amax((4, 5))
+            case "a":
+                x = x.unfold(2, 2, 2).unfold(3, 2, 2).mean((4, 5))
+            case "f":
+                x = x.flatten(1)
+            case "n":
+                x = x @ next(parameters).T + next(parameters)
+    return x
+
+
+VGG = "c1 {n} r m c1 {n} r m" + " c1 {n} r c1 {n} r m" * 3 + " f n"
+PLAIN = {
+    "convnet": "c1 i r a " * 3 + "f n",
+    "convnet:depth=2,norm=batch,activation=leakyrelu,pooling=max": "c1 b l m " * 2 + "f n",
+    "convnet:norm=layer,activation=sigmoid": "c1 y s a " * 3 + "f n",
+    "convnet:norm=group,activation=swish,depth=1": "c1 g w a f n",
+    "convnet:norm=none,pooling=none,depth=2": "c1 r c1 r f n",
+    "mlp": "f n r n r n",
+    "lenet": "c0 r m c0 r m f n r n r n",
+    "alexnet": "c2 r m c2 r m c1 r c1 r c1 r m f n",
+    "vgg11": VGG.format(n="i"),
+    "vgg11_bn": VGG.format(n="b"),
+}
+
+
+def perturbed(spec):
+    """A small network in float64 whose norms are not the identity."""
+    network = small(spec).double()
+    rng = generator(5)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            noise = torch.randn(parameter.shape, generator=rng, dtype=torch.float64)
+            parameter.add_(0.3 * noise)
+    return network
+
+
+@pytest.mark.parametrize("spec", PLAIN)
+def test_forward_agrees_with_a_plain_loop(spec):
+    network = perturbed(spec)
+    x = torch.randn(3, 3, 32, 32, generator=generator(6), dtype=torch.float64)
+    parameters = iter([p.detach() for p in network.parameters()])
+    expected = plain(PLAIN[spec], parameters, x)
+    torch.testing.assert_close(network(x).detach(), expected)
+    assert next(parameters, None) is None
+
+
+@pytest.mark.parametrize("spec", ["resnet18", "resnet18_bn", "resnet18_ap"])
+def test_resnet_agrees_with_a_plain_loop(spec):
+    network = perturbed(spec)
+    parameters = iter([p.detach() for p in network.parameters()])
+    average = spec == "resnet18_ap"
+    over = (0, 2, 3) if spec == "resnet18_bn" else (2, 3)
+
+    def norm(x):
+        weight, bias = (next(parameters)[:, None, None] for _ in range(2))
+        return moments_norm(x, over, weight, bias)
+
+    def conv(x, halve=False):
+        """Strided, or (AP) at full resolution: the caller pools where AP does."""
+        kernel = next(parameters)
+        x = F.conv2d(x, kernel, padding=kernel.shape[-1] // 2)
+        return x[:, :, ::2, ::2] if halve and not average else x
+
+    def pool(x):
+        return F.avg_pool2d(x, 2) if average else x
+
+    x = torch.randn(2, 3, 32, 32, generator=generator(7), dtype=torch.float64)
+    out = norm(conv(x)).clamp(min=0)
+    for halve in [False, False, True, False, True, False, True, False]:
+        inner = norm(conv(out, halve)).clamp(min=0)
+        inner = norm(conv(pool(inner) if halve else inner))
+        if halve:
+            short = conv(out, halve)
+            out = norm(pool(short))
+        out = (inner + out).clamp(min=0)
+    assert out.shape[2:] == (4, 4)
+    out = out.flatten(1) if average else out.mean((2, 3))
+    expected = out @ next(parameters).T + next(parameters)
+    torch.testing.assert_close(network(x).detach(), expected)
+    assert next(parameters, None) is None
+
+
+@pytest.mark.parametrize("spec", NETWORKS)
+def test_logits_come_from_the_embedding_and_it_from_the_features(spec):
+    network = small(spec)
+    x = torch.randn(2, 3, 32, 32, generator=generator(8))
+    embedded = network.embed(x)
+    torch.testing.assert_close(network(x), network.classifier(embedded))
+    if not isinstance(network, SpatialNetwork):
+        assert spec == "mlp"
+        return
+    features = network.features(x)
+    assert features.dim() == 4 and len(features) == 2
+    if spec in ("resnet18", "resnet18_bn"):
+        torch.testing.assert_close(embedded, features.mean((2, 3)))
+    elif spec != "lenet":
+        torch.testing.assert_close(embedded, features.flatten(1))
+
+
+@pytest.mark.parametrize("spec", [name for name in NETWORKS if name != "mlp"])
+def test_odd_sizes_are_zero_padded_around_the_image(spec):
+    small_images, full = small(spec, 1, (28, 27)), small(spec, 1, (32, 32))
+    full.load_state_dict(small_images.state_dict())
+    x = torch.randn(2, 1, 28, 27, generator=generator(9))
+    frame = torch.zeros(2, 1, 32, 32)
+    frame[:, :, 2:30, 2:29] = x
+    torch.testing.assert_close(small_images(x), full(frame))
+
+
+def test_width_factor_scales_hidden_widths_only():
+    network = create("convnet", 3, (32, 32), 7, generator=None, width_factor=0.1)
+    widths = [m.out_channels for m in network.modules() if isinstance(m, nn.Conv2d)]
+    assert widths == [13, 13, 13]  # 12.8
+    assert network.classifier.weight.shape == (7, 13 * 16)
+    tiny = create("lenet", 3, (32, 32), 7, generator=None, width_factor=0.001)
+    assert [m.out_channels for m in tiny.modules() if isinstance(m, nn.Conv2d)] == [1, 1]
+    groups = create("convnet:norm=group", 3, (32, 32), 7, generator=None, width_factor=0.1)
+    assert groups.body[0].out_channels == 12
+
+
+@pytest.mark.parametrize("layer", [nn.Conv2d(8, 64, 5), nn.Linear(50, 400)], ids=["conv", "linear"])
+def test_initial_values_are_uniform_with_torchs_bounds(layer):
+    fan_in = layer.weight[0].numel()
+    theirs = layer.weight.detach().clone()
+    initialise(layer, generator(0))
+    ours = layer.weight.detach()
+    bound = 1 / math.sqrt(fan_in)
+    for tensor in (ours, theirs, layer.bias.detach()):
+        assert tensor.abs().max() <= bound
+        assert tensor.abs().max() > 0.9 * bound
+    # Kolmogorov and Smirnov: the distance of two samples' distributions, at the 1e-6 level.
+    points = torch.linspace(-bound, bound, 201)
+    distances = [
+        torch.stack([(ours <= p).float().mean() - (theirs <= p).float().mean() for p in points]),
+        torch.stack([(ours <= p).float().mean() for p in points]) - torch.linspace(0, 1, 201),
+    ]
+    for distance, scale in zip(distances, (2, 1), strict=True):
+        assert distance.abs().max() < 2.69 * math.sqrt(scale / ours.numel())
+    assert not torch.equal(ours, theirs)
+
+
+def test_norms_start_as_the_identity_and_statistics_are_reset():
+    network = small("convnet:norm=batch")
+    norm = network.body[1]
+    network(torch.randn(4, 3, 32, 32, generator=generator(3)))
+    with torch.no_grad():
+        norm.weight.mul_(2)
+        norm.bias.add_(1)
+    before = [tensor.data_ptr() for tensor in network.state_dict().values()]
+    initialise(network, generator(4))
+    assert [tensor.data_ptr() for tensor in network.state_dict().values()] == before
+    assert norm.weight.eq(1).all() and norm.bias.eq(0).all()
+    assert norm.running_mean.eq(0).all() and norm.running_var.eq(1).all()
+    assert norm.num_batches_tracked == 0
+
+
+def test_draws_come_from_the_generator_alone():
+    state = torch.get_rng_state()
+    networks = [small("resnet18_bn", seed=seed) for seed in (0, 0, 1)]
+    initialise(networks[1], generator(0))
+    assert torch.equal(torch.get_rng_state(), state)
+    first, again, other = ([p.detach() for p in n.parameters()] for n in networks)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first[0], other[0])
+    stream = generator(0)
+    initialise(networks[0], stream)
+    initialise(networks[1], stream)
+    assert not torch.equal(first[0], again[0])
+
+
+def test_without_a_generator_all_parameters_are_zero():
+    network = create("vgg11_bn", 3, (32, 32), 10, generator=None, width_factor=1 / 16)
+    assert all(tensor.eq(0).all() for tensor in network.state_dict().values())
+
+
+def test_a_layer_without_a_known_initialisation_is_refused():
+    with pytest.raises(TypeError, match="PReLU"):
+        initialise(nn.Sequential(nn.Linear(2, 2), nn.PReLU()), generator(0))
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("convnet", "convnet"),
+        ("convnet:depth=3", "convnet"),
+        ("convnet:width=64,depth=1", "convnet:depth=1,width=64"),
+        ("convnet:pooling=none,norm=none", "convnet:norm=none,pooling=none"),
+        ("mlp:width=128", "mlp"),
+        ("lenet", "lenet"),
+    ],
+)
+def test_canonical_specs(spec, expected):
+    assert canonical(spec) == expected
+    assert canonical(expected) == expected
+
+
+def test_parse_gives_typed_values():
+    given = {"depth": 1, "norm": "batch"}
+    assert parse("convnet:norm=batch,depth=1") == ("convnet", given)
+    assert parse("resnet18") == ("resnet18", {})
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("convnt", "did you mean 'convnet'"),
+        ("", "unknown network ''"),
+        ("convnet:", "should read key=value"),
+        ("convnet:depth", "should read key=value"),
+        ("convnet:depth=", "should read key=value"),
+        ("convnet:dept=3", "did you mean 'depth'"),
+        ("convnet:depth=three", "whole number from 1"),
+        ("convnet:depth=0", "whole number from 1"),
+        ("convnet:depth=-1", "whole number from 1"),
+        ("convnet:depth=1.5", "whole number from 1"),
+        ("convnet:depth=1,depth=2", "depth is given twice"),
+        ("convnet:norm=bacth", "did you mean 'batch'"),
+        ("lenet:width=3", "lenet has no options"),
+        ("convnet:norm=group,width=30", "multiple of 4"),
+        ("convnet:depth=40", "depth=40"),
+    ],
+)
+def test_bad_specs_get_one_clear_line(spec, message):
+    with pytest.raises(DDError) as caught:
+        create(spec, 3, (32, 32), 10, generator=None, device="meta")
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"channels": 0}, "channels is 0"),
+        ({"size": (0, 32)}, "height is 0"),
+        ({"size": (32, -1)}, "width is -1"),
+        ({"classes": 0}, "classes is 0"),
+        ({"width_factor": 0.0}, "width_factor is 0"),
+        ({"width_factor": math.nan}, "width_factor is nan"),
+    ],
+)
+def test_numbers_must_be_positive(change, message):
+    arguments = {"channels": 3, "size": (32, 32), "classes": 10, "generator": None, **change}
+    with pytest.raises(DDError, match=message):
+        create("convnet", **arguments)
+
+
+def test_batch_norm_is_recognised():
+    with_it = {spec for spec in [*NETWORKS, *VARIANTS] if has_batch_norm(small(spec))}
+    assert with_it == {"vgg11_bn", "resnet18_bn", "convnet:norm=batch"}
+
+
+def test_frozen_statistics_are_a_blend_with_the_images():
+    network = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(2, 1))
+    images = torch.tensor([[[[1.0, 2.0]]], [[[3.0, 6.0]]]])  # mean 3, unbiased variance 14 / 3
+    freeze_batch_statistics(network.eval(), images)
+    norm = network[0]
+    assert norm.running_mean.item() == pytest.approx(0.1 * 3)
+    assert norm.running_var.item() == pytest.approx(0.9 + 0.1 * 14 / 3)
+    assert network.training and not norm.training
+    other = torch.tensor([[[[10.0, 20.0]]]])
+    expected = (other - 0.3) / math.sqrt(0.9 + 1.4 / 3 + 1e-5)
+    torch.testing.assert_close(norm(other), expected)
+    assert norm.running_mean.item() == pytest.approx(0.3)
+    norm(other).sum().backward()
+    assert norm.weight.grad is not None and norm.bias.grad is not None
+
+
+def test_freezing_leaves_networks_without_batch_norm_alone():
+    network = small("convnet").eval()
+    freeze_batch_statistics(network, torch.zeros(2, 3, 32, 32))
+    assert not network.training
