@@ -1,0 +1,237 @@
+"""The prepared dataset: both splits on the device, ready to take batches from.
+
+``prepare`` writes the file (``docs/formats.md``), everything else reads it through
+:func:`load_dataset`. *Normalised units* are (pixel in [0, 1] − mean) / std per channel and, when
+the dataset is whitened, ZCA on top of that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dd.artifacts import load_tensors
+from dd.data import zca
+from dd.errors import DDError
+
+_SPLIT_TENSORS = ("train_images", "train_labels", "test_images", "test_labels")
+_CHUNK = 8192  # images whitened at once
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images and labels of one split.
+
+    Attributes:
+        images: [N, C, H, W], uint8 in 0..255, or float32 in normalised units when whitened.
+        labels: [N] int64.
+        by_class: for each class the indices of its images, ascending.
+        mean, std: [C, 1, 1] float32, what uint8 images are normalised with.
+    """
+
+    images: Tensor
+    labels: Tensor
+    by_class: list[Tensor]
+    mean: Tensor
+    std: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: Tensor | slice) -> Tensor:
+        """Images of ``indices`` [n], as float32 [n, C, H, W] in normalised units."""
+        images = self.images[indices]
+        if images.is_floating_point():
+            return images
+        return images.float().div_(255).sub_(self.mean).div_(self.std)
+
+    def sample(self, label: int, count: int, generator: torch.Generator) -> Tensor:
+        """``count`` indices of class ``label`` without replacement, in random order.
+
+        A class with fewer images gives all of them.
+        """
+        members = self.by_class[label]
+        order = torch.randperm(len(members), generator=generator, device=generator.device)
+        return members[order[:count].to(members.device)]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A prepared dataset.
+
+    Attributes:
+        name: short name, used in paths. label: human name, used in tables and captions.
+        classes: class names in label order.
+        channels, size: C and (H, W) of the images.
+        mean, std: [C] float32 of the training split, pixels in [0, 1].
+        zca_mean, zca_matrix: [D] and [D, D] float32, or None when not whitened.
+        fingerprint: identifies the contents, see :func:`fingerprint`.
+        header: what the file says about itself, provenance included.
+    """
+
+    name: str
+    label: str
+    classes: list[str]
+    channels: int
+    size: tuple[int, int]
+    mean: Tensor
+    std: Tensor
+    zca_mean: Tensor | None
+    zca_matrix: Tensor | None
+    fingerprint: str
+    train: Split
+    test: Split
+    header: dict[str, Any]
+
+    @property
+    def whitened(self) -> bool:
+        """Whether normalised units include ZCA whitening."""
+        return self.zca_matrix is not None
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Pixels in [0, 1], [N, C, H, W], to normalised units."""
+        images = (pixels - _per_channel(self.mean, pixels)) / _per_channel(self.std, pixels)
+        return zca.whiten(images, self.zca_mean, self.zca_matrix) if self.whitened else images
+
+    def to_pixels(self, images: Tensor) -> Tensor:
+        """Images in normalised units, [N, C, H, W], to pixels clamped to [0, 1] (for viewing)."""
+        if self.whitened:
+            images = zca.unwhiten(images, self.zca_mean, self.zca_matrix)
+        pixels = images * _per_channel(self.std, images) + _per_channel(self.mean, images)
+        return pixels.clamp(0, 1)
+
+
+def load_dataset(path: str | Path, device: torch.device | str = "cpu") -> Dataset:
+    """Read a file of ``python -m dd prepare`` (or one of the same format) onto ``device``.
+
+    Raises:
+        DDError: if the file is missing or broken, or a tensor is not what it should be.
+    """
+    tensors, header = load_tensors(path, "dataset", (*_SPLIT_TENSORS, "mean", "std"))
+    classes = header.get("classes")
+    if classes is None:
+        labels = tensors["train_labels"]
+        count = int(labels.max()) + 1 if len(labels) and not labels.is_floating_point() else 0
+        classes = [str(label) for label in range(count)]
+    _check(path, tensors, classes)
+    name = header.get("name", Path(path).stem)
+    identity = header.get("fingerprint") or fingerprint(tensors, classes)
+    tensors = {key: tensor.to(device) for key, tensor in tensors.items()}
+    mean, std = tensors["mean"], tensors["std"]
+    whitening = tensors.get("zca_mean"), tensors.get("zca_matrix")
+    train, test = (
+        _split(tensors[f"{part}_images"], tensors[f"{part}_labels"], classes, mean, std, *whitening)
+        for part in ("train", "test")
+    )
+    _, channels, height, width = tensors["train_images"].shape
+    return Dataset(
+        name=name,
+        label=header.get("label", name),
+        classes=list(classes),
+        channels=channels,
+        size=(height, width),
+        mean=mean,
+        std=std,
+        zca_mean=whitening[0],
+        zca_matrix=whitening[1],
+        fingerprint=identity,
+        train=train,
+        test=test,
+        header=header,
+    )
+
+
+def fingerprint(tensors: dict[str, Tensor], classes: Sequence[str]) -> str:
+    """16 hexadecimal digits of SHA-256 over class names and every tensor's name, shape and values:
+    two datasets with the same one give the same experiment."""
+    digest = hashlib.sha256(repr(list(classes)).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].cpu().contiguous()
+        digest.update(f"{name}{list(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def _per_channel(values: Tensor, like: Tensor) -> Tensor:
+    return values.to(like).view(-1, 1, 1)
+
+
+def _split(
+    images: Tensor,
+    labels: Tensor,
+    classes: Sequence[str],
+    mean: Tensor,
+    std: Tensor,
+    zca_mean: Tensor | None,
+    zca_matrix: Tensor | None,
+) -> Split:
+    order = labels.argsort(stable=True)
+    counts = labels.bincount(minlength=len(classes)).tolist()
+    split = Split(
+        images, labels, list(order.split(counts)), mean.view(-1, 1, 1), std.view(-1, 1, 1)
+    )
+    if zca_matrix is None:
+        return split
+    whitened = torch.empty(images.shape, dtype=torch.float32, device=images.device)
+    for start in range(0, len(images), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        whitened[part] = zca.whiten(split.take(part), zca_mean, zca_matrix)
+    return Split(whitened, labels, split.by_class, split.mean, split.std)
+
+
+def _check(path: str | Path, tensors: dict[str, Tensor], classes: Sequence[str]) -> None:
+    """Raise :class:`DDError` for the first tensor that is not what it should be."""
+
+    def need(condition: bool, name: str, what: str) -> None:
+        if not condition:
+            found = f"{list(tensors[name].shape)} {tensors[name].dtype}"
+            raise DDError(f"{path}: tensor '{name}' must be {what}, found {found}")
+
+    def is_a(name: str, dtype: torch.dtype, shape: Sequence[int]) -> bool:
+        return tensors[name].dtype == dtype and list(tensors[name].shape) == list(shape)
+
+    images = tensors["train_images"]
+    for part in ("train", "test"):
+        name = f"{part}_images"
+        need(
+            tensors[name].dtype == torch.uint8 and tensors[name].dim() == 4 and len(tensors[name]),
+            name,
+            "uint8 [N, C, H, W] with N > 0",
+        )
+        need(tensors[name].shape[1] in (1, 3), name, "of 1 or 3 channels")
+        need(tensors[name].shape[1:] == images.shape[1:], name, "of the training images' size")
+    for part in ("train", "test"):
+        name, labels = f"{part}_labels", tensors[f"{part}_labels"]
+        count = len(tensors[f"{part}_images"])
+        need(is_a(name, torch.int64, [count]), name, f"int64 [{count}], one label an image")
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= len(classes):
+            raise DDError(
+                f"{path}: tensor '{name}' holds labels from {low} to {high}, "
+                f"for {len(classes)} classes they must lie in 0..{len(classes) - 1}"
+            )
+    present = tensors["train_labels"].bincount(minlength=len(classes))
+    for label, number in enumerate(present.tolist()):
+        if number == 0:
+            raise DDError(
+                f"{path}: tensor 'train_labels' has no image of class {label} ('{classes[label]}')"
+            )
+    channels, dimensions = images.shape[1], images[0].numel()
+    for name in ("mean", "std"):
+        need(is_a(name, torch.float32, [channels]), name, f"float32 [{channels}]")
+        if not tensors[name].isfinite().all() or (name == "std" and tensors[name].min() <= 0):
+            raise DDError(f"{path}: tensor '{name}' must be finite (std above 0)")
+    if ("zca_mean" in tensors) != ("zca_matrix" in tensors):
+        raise DDError(f"{path}: tensors 'zca_mean' and 'zca_matrix' must come together")
+    if "zca_matrix" in tensors:
+        shapes = {"zca_mean": [dimensions], "zca_matrix": [dimensions, dimensions]}
+        for name, shape in shapes.items():
+            need(is_a(name, torch.float32, shape), name, f"float32 {shape}")
+            if not tensors[name].isfinite().all():
+                raise DDError(f"{path}: tensor '{name}' must be finite")

@@ -1,0 +1,148 @@
+"""Where raw images come from: scikit-learn's digits, torchvision's datasets, image folders.
+
+A source is one function, entered in ``SOURCES`` by decorator.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dd.data import image_folder
+from dd.errors import DDError
+from dd.registry import Registry
+from dd.rng import generator
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """What a source may use: a folder to read, whether it may download into it, the conversion of
+    image folders (see :func:`dd.data.image_folder.read`), and how many processes may decode."""
+
+    root: Path | None = None
+    download: bool = True
+    resize: int | None = None
+    channels: int | None = None
+    workers: int = 1
+
+
+@dataclass(frozen=True)
+class RawDataset:
+    """Both splits as they are: images uint8 [N, C, H, W], labels int64 [N] into ``classes``."""
+
+    name: str
+    label: str
+    train_images: Tensor
+    train_labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+    classes: list[str]
+
+
+SOURCES: Registry[Callable[[SourceOptions], RawDataset]] = Registry("data source")
+
+
+@SOURCES.register("digits")
+def digits(options: SourceOptions) -> RawDataset:
+    """scikit-learn's 1,797 handwritten digits, 8x8 grey; a fifth of each class is the test split.
+
+    The split is always the same. Pixel values 0..16 become 0..255.
+    """
+    from sklearn.datasets import load_digits  # a second to import: only when it is needed
+
+    bunch = load_digits()
+    images = torch.from_numpy(np.rint(bunch.images * (255 / 16)).astype(np.uint8))[:, None]
+    labels = torch.from_numpy(bunch.target.astype(np.int64))
+    stream = generator(0, "digits", "split")
+    held_out = []
+    for label in range(10):
+        members = (labels == label).nonzero().flatten()
+        order = torch.randperm(len(members), generator=stream)
+        held_out.append(members[order[: round(len(members) / 5)]])
+    test = torch.zeros(len(labels), dtype=torch.bool)
+    test[torch.cat(held_out)] = True
+    return RawDataset(
+        "digits",
+        "digits (scikit-learn, 8x8)",
+        images[~test],
+        labels[~test],
+        images[test],
+        labels[test],
+        [str(label) for label in range(10)],
+    )
+
+
+@SOURCES.register("image-folder")
+def from_folder(options: SourceOptions) -> RawDataset:
+    """``ROOT/{train,test}/<class>/*.{png,jpg,jpeg,webp}``, named after ROOT."""
+    root = _root("image-folder", options)
+    splits, classes = image_folder.read(root, options.resize, options.channels, options.workers)
+    arrays = [torch.from_numpy(array) for split in ("train", "test") for array in splits[split]]
+    name = root.resolve().name
+    return RawDataset(name, name, *arrays, classes)
+
+
+def _root(source: str, options: SourceOptions) -> Path:
+    if options.root is None:
+        raise DDError(f"--root: the source {source} needs the folder that holds its images")
+    return options.root
+
+
+def _torchvision(name: str, class_name: str, label: str, files: str, by_split: bool) -> None:
+    """Enter a dataset of torchvision.
+
+    Args:
+        name: name of the source. class_name: torchvision's. label: human name.
+        files: what lies under the root once downloaded.
+        by_split: whether the class takes ``split="train"`` rather than ``train=True``.
+    """
+
+    @SOURCES.register(name)
+    def read(options: SourceOptions) -> RawDataset:
+        import torchvision
+
+        make = getattr(torchvision.datasets, class_name)
+        root = _root(name, options)
+
+        # torchvision unpickles CIFAR's batches, but only after their MD5 sums have been found to
+        # be those of the original files, which are plain arrays
+        def split(part: str):
+            which = {"split": part} if by_split else {"train": part == "train"}
+            return make(root, download=options.download, **which)
+
+        try:
+            train, test = split("train"), split("test")
+        except (RuntimeError, OSError) as error:  # download errors are OSErrors
+            reason = textwrap.shorten(" ".join(str(error).split()), 160)
+            tried = f"could not be downloaded ({reason})" if options.download else "is not complete"
+            raise DDError(
+                f"{root}: {name} {tried}; give --root a folder that holds {files}, or use "
+                "--source image-folder"
+            ) from None
+        arrays = [array for part in (train, test) for array in _arrays(part)]
+        classes = getattr(train, "classes", None) or [str(digit) for digit in range(10)]
+        return RawDataset(name, label, *arrays, list(classes))
+
+
+def _arrays(split) -> tuple[Tensor, Tensor]:
+    """Images [N, C, H, W] and labels of a torchvision dataset, whose layouts differ."""
+    images = torch.as_tensor(split.data)
+    labels = torch.as_tensor(split.labels if hasattr(split, "labels") else split.targets)
+    if images.dim() == 3:  # MNIST: [N, H, W]
+        images = images[:, None]
+    elif images.shape[1] != 3:  # CIFAR: [N, H, W, C]; SVHN is [N, C, H, W]
+        images = images.permute(0, 3, 1, 2)
+    return images.contiguous(), labels.long()
+
+
+_torchvision("mnist", "MNIST", "MNIST", "MNIST/raw/", False)
+_torchvision("fashion_mnist", "FashionMNIST", "FashionMNIST", "FashionMNIST/raw/", False)
+_torchvision("svhn", "SVHN", "SVHN", "train_32x32.mat and test_32x32.mat", True)
+_torchvision("cifar10", "CIFAR10", "CIFAR-10", "cifar-10-batches-py/", False)
+_torchvision("cifar100", "CIFAR100", "CIFAR-100", "cifar-100-python/", False)
