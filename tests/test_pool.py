@@ -110,7 +110,7 @@ def test_warm_up_is_the_main_model_alone():
     pool = source("pool-released")
     stream = generator(0)
     assert {pool.choose(i, stream) for i in range(500)} == {"convnet"}
-    after = [pool.choose(500 + i, stream) for i in range(500)]
+    after = [pool.choose(500, stream) for _ in range(500)]
     assert 20 < sum(spec != "convnet" for spec in after) < 90  # 50 expected
 
 
