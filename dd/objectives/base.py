@@ -1,0 +1,106 @@
+"""What an objective is: where the images start, and how one iteration moves them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from dd.data.augment import check_strategy
+from dd.data.dataset import Dataset
+from dd.networks.source import NetworkSource
+from dd.parametrize.pixels import Pixels
+from dd.registry import Registry
+from dd.settings import setting
+
+
+@dataclass(frozen=True)
+class Streams:
+    """The random streams of a distillation; their states are what a checkpoint keeps.
+
+    Attributes:
+        host: on the CPU: which real images, which augmentation.
+        network: on the compute device: architecture draws and initial weights.
+        start: on the CPU: the initial images.
+    """
+
+    host: torch.Generator
+    network: torch.Generator
+    start: torch.Generator
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """Settings of every objective that optimises images."""
+
+    iterations: int = setting("iterations of the outer loop", at_least=1)
+    init: str = setting("start from noise or from real images", choices=("noise", "real"))
+    lr_img: float = setting("learning rate of the images", above=0)
+    momentum_img: float = setting("momentum of the images, 0 to 1", at_least=0, at_most=1)
+    augment: str = setting("DSA operations joined by _, or none", check=check_strategy)
+
+
+class Objective:
+    """An objective bound to a dataset, a network source and its settings.
+
+    Args:
+        settings: an instance of the class's ``Settings``.
+        dataset: the real data.
+        ipc: images per class.
+        networks: where networks come from.
+        streams: the random streams to draw from.
+    """
+
+    Settings: ClassVar[type]
+
+    def __init__(
+        self, settings, dataset: Dataset, ipc: int, networks: NetworkSource, streams: Streams
+    ) -> None:
+        self.settings = settings
+        self.dataset = dataset
+        self.ipc = ipc
+        self.classes = len(dataset.classes)
+        self.networks = networks
+        self.streams = streams
+
+    @property
+    def device(self) -> torch.device:
+        return self.dataset.train.labels.device
+
+    def start(self) -> torch.Tensor:
+        """The images to start from, ``[classes * ipc, C, H, W]``, class after class."""
+        if self.settings.init == "noise":
+            shape = (self.classes * self.ipc, self.dataset.channels, *self.dataset.size)
+            return torch.randn(shape, generator=self.streams.start).to(self.device)
+        chosen = [
+            self.dataset.train.sample(label, self.ipc, self.streams.start)
+            for label in range(self.classes)
+        ]
+        return self.dataset.train.take(torch.cat(chosen))
+
+    def iteration(self, number: int, synthetic: Pixels) -> dict[str, float | str]:
+        """Move the images once; ``number`` counts from 1. Returns metrics, ``loss`` among them."""
+        raise TypeError(f"{type(self).__name__} selects, it has no iterations")
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Tensors beyond images and streams that a checkpoint needs."""
+        return {}
+
+    def load_state(self, state: dict[str, torch.Tensor]) -> None:
+        """Take over what :meth:`state` returned."""
+
+    def real_batch(self, count: int) -> torch.Tensor:
+        """Indices ``[classes, n]`` of real images, n = ``count`` or the smallest class's size,
+        drawn without replacement within each class."""
+        smallest = min(len(indices) for indices in self.dataset.train.by_class)
+        count = min(count, smallest)
+        return torch.stack(
+            [
+                self.dataset.train.sample(label, count, self.streams.host)
+                for label in range(self.classes)
+            ]
+        )
+
+
+OBJECTIVES: Registry[type[Objective]] = Registry("objective")

@@ -1,0 +1,127 @@
+"""Gradients of networks on real and synthetic batches, and how far they are apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.func import functional_call, grad, vmap
+
+# Large batches are walked through in pieces: as fast as one piece, at a fraction of the memory.
+CHUNK = 128
+
+
+def distance(
+    real: Sequence[torch.Tensor], synthetic: Sequence[torch.Tensor], eps: float = 1e-6
+) -> torch.Tensor:
+    """Layer-wise gradient distance of DC (Zhao et al. 2021, arXiv:2006.05929, eq. 10).
+
+    For every weight tensor, one minus the cosine of each output row's gradients, summed over rows
+    and tensors. A row is everything that belongs to one output channel. Parameters of one
+    dimension (biases, affine norms) contribute 0. ``eps`` is added to the product of the norms,
+    as the public code does.
+
+    Args:
+        real: one gradient a parameter, each with the parameter's shape.
+        synthetic: likewise; the result is differentiable with respect to both.
+
+    Returns:
+        A scalar, 0 to 2 times the number of rows.
+    """
+    total = real[0].new_zeros(())
+    for g_real, g_synthetic in zip(real, synthetic, strict=True):
+        if g_real.ndim < 2:
+            continue
+        a, b = g_real.flatten(1), g_synthetic.flatten(1)
+        product = (a * b).sum(1)
+        norms = torch.linalg.vector_norm(a, dim=1) * torch.linalg.vector_norm(b, dim=1)
+        total = total + (1 - product / (norms + eps)).sum()
+    return total
+
+
+def mean_gradient(
+    network: nn.Module, images: torch.Tensor, labels: torch.Tensor, chunk: int = CHUNK
+) -> list[torch.Tensor]:
+    """Gradient of the mean cross-entropy with respect to the parameters, in pieces of ``chunk``.
+
+    Exact for networks whose images do not influence each other (no BatchNorm in train mode).
+
+    Args:
+        images: ``[N, C, H, W]``; labels: ``[N]``.
+    """
+    parameters = list(network.parameters())
+    total: list[torch.Tensor] = []
+    for start in range(0, len(images), chunk):
+        part = slice(start, start + chunk)
+        loss = F.cross_entropy(network(images[part]), labels[part], reduction="sum") / len(images)
+        gradients = torch.autograd.grad(loss, parameters)
+        if total:
+            torch._foreach_add_(total, gradients)
+        else:
+            total = list(gradients)
+    return total
+
+
+def match_apart(
+    network: nn.Module,
+    real: Sequence[torch.Tensor],
+    synthetic: Sequence[torch.Tensor],
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Gradient matching class after class: the distance and its gradient for the images.
+
+    Args:
+        network: fixed while matching.
+        real: per class ``[B, C, H, W]``.
+        synthetic: per class ``[ipc, C, H, W]``, each requiring grad or computed from such.
+
+    Returns:
+        The summed distance (detached), and per class d distance / d ``synthetic[k]``.
+    """
+    parameters = list(network.parameters())
+    total = parameters[0].new_zeros(())
+    image_gradients = []
+    for label, (real_images, images) in enumerate(zip(real, synthetic, strict=True)):
+        g_real = mean_gradient(network, real_images, _labels(real_images, label))
+        leaf = images.detach().requires_grad_(True)
+        loss = F.cross_entropy(network(leaf), _labels(leaf, label))
+        g_synthetic = torch.autograd.grad(loss, parameters, create_graph=True)
+        apart = distance(g_real, g_synthetic)
+        (gradient,) = torch.autograd.grad(apart, leaf)
+        image_gradients.append(gradient)
+        total = total + apart.detach()
+    return total, image_gradients
+
+
+def match_together(
+    network: nn.Module, real: torch.Tensor, synthetic: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As :func:`match_apart`, with all classes in one vectorised pass.
+
+    Args:
+        real: ``[K, B, C, H, W]``; synthetic: ``[K, ipc, C, H, W]``.
+
+    Returns:
+        The summed distance and d distance / d ``synthetic``.
+    """
+    parameters = {name: p.detach() for name, p in network.named_parameters()}
+    buffers = dict(network.named_buffers())
+    labels = torch.arange(len(real), device=real.device)
+
+    def loss(parameters: dict, images: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        logits = functional_call(network, (parameters, buffers), (images,))
+        return F.cross_entropy(logits, label.expand(len(images)))
+
+    per_class = vmap(grad(loss), in_dims=(None, 0, 0))
+    with torch.no_grad():
+        g_real = list(per_class(parameters, real, labels).values())
+    leaf = synthetic.detach().requires_grad_(True)
+    g_synthetic = list(per_class(parameters, leaf, labels).values())
+    apart = vmap(lambda *g: distance(g[: len(g_real)], g[len(g_real) :]))(*g_real, *g_synthetic)
+    (gradient,) = torch.autograd.grad(apart.sum(), leaf)
+    return apart.sum().detach(), gradient
+
+
+def _labels(images: torch.Tensor, label: int) -> torch.Tensor:
+    return torch.full((len(images),), label, device=images.device)

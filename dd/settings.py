@@ -1,0 +1,76 @@
+"""Settings of a method: dataclasses whose fields say what they mean and what is allowed.
+
+A field is made by :func:`setting`; the command line, the recipes and the provenance all read the
+same declaration, so a new method declares its settings once, in its own file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, get_type_hints
+
+from dd.errors import DDError, unknown
+
+S = TypeVar("S")
+
+
+def setting(
+    help: str,
+    *,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    choices: tuple[str, ...] = (),
+    check: Callable[[Any], Any] | None = None,
+) -> Any:
+    """A dataclass field with its explanation (unit included) and the values it may take."""
+    rules = {"at_least": at_least, "above": above, "at_most": at_most, "choices": choices}
+    return dataclasses.field(metadata={"help": help, "check": check, **rules})
+
+
+def build(cls: type[S], values: Mapping[str, Any], where: str) -> S:
+    """An instance of the settings dataclass ``cls`` from ``values``.
+
+    Args:
+        cls: the dataclass; its type hints (int, float, str) are enforced.
+        values: one value a field.
+        where: what the values belong to, for messages (``dc``, a file name).
+
+    Raises:
+        DDError: for an unknown, missing, wrongly typed or disallowed value, naming it.
+    """
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for name in values:
+        if name not in fields:
+            raise unknown(f"setting of {where}", name, fields)
+    hints = get_type_hints(cls)
+    checked = {}
+    for name, field in fields.items():
+        if name not in values:
+            raise DDError(f"{where}: setting '{name}' is missing ({field.metadata['help']})")
+        checked[name] = _checked(where, name, values[name], hints[name], field.metadata)
+    return cls(**checked)
+
+
+def _checked(where: str, name: str, value: Any, kind: type, rules: Mapping[str, Any]) -> Any:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if kind is float and number:
+        value = float(value)
+    if not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
+        raise DDError(f"{where}: {name} is {value!r}, it must be {_KINDS[kind]}")
+    for rule, broken, text in (
+        ("at_least", lambda limit: not value >= limit, "at least"),
+        ("above", lambda limit: not value > limit, "above"),
+        ("at_most", lambda limit: not value <= limit, "at most"),
+    ):
+        if rules.get(rule) is not None and broken(rules[rule]):
+            raise DDError(f"{where}: {name} is {value!r}, it must be {text} {rules[rule]}")
+    if rules.get("choices") and value not in rules["choices"]:
+        raise unknown(f"{name} of {where}", value, rules["choices"])
+    if rules.get("check"):
+        rules["check"](value)
+    return value
+
+
+_KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
