@@ -82,8 +82,9 @@ def decode(path: Path, resize: int | None = None, channels: int | None = None) -
     if resize is not None:
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
-        box = (left, top, left + side, top + side)
-        image = image.resize((resize, resize), Image.Resampling.BILINEAR, box)
+        # cropped first: resize's own box argument lets pixels outside the box shine in
+        image = image.crop((left, top, left + side, top + side))
+        image = image.resize((resize, resize), Image.Resampling.BILINEAR)
     array = np.asarray(image)
     return array[None] if grey else array.transpose(2, 0, 1)
 

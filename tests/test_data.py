@@ -1,0 +1,649 @@
+"""Sources, preparation, ZCA and the dataset on the device."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dd.__main__ import main
+from dd.artifacts import load_tensors, read_header, save_tensors
+from dd.data import image_folder, zca
+from dd.data.dataset import fingerprint, load_dataset
+from dd.data.prepare import channel_statistics, prepare
+from dd.data.sources import SOURCES, RawDataset, SourceOptions
+from dd.errors import DDError
+from dd.rng import generator
+
+
+def random_pixels(*shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def picture(path, mode="RGB", size=(6, 5), seed=0):
+    """A random image file; returns its values, [H, W] or [H, W, bands]."""
+    width, height = size
+    bands = {"L": (), "LA": (2,), "RGB": (3,), "RGBA": (4,), "CMYK": (4,), "P": ()}[mode]
+    values = random_pixels(height, width, *bands, seed=seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.frombytes(mode, size, values.tobytes())
+    if mode == "P":
+        image.putpalette(random_pixels(768, seed=1).tobytes())
+    image.save(path)
+    return values
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two classes, three training and two test images each, RGB PNG of 6x5 pixels."""
+    root = tmp_path / "pictures"
+    for split, count in (("train", 3), ("test", 2)):
+        for label, name in enumerate(("cat", "dog")):
+            for k in range(count):
+                picture(root / split / name / f"{k}.png", seed=10 * label + k)
+    return root
+
+
+@pytest.fixture
+def dataset_file(tmp_path):
+    """A small prepared dataset: 40 training and 12 test images of 4 classes, 3x4x4."""
+    path = tmp_path / "small.safetensors"
+    save_tensors(path, "dataset", prepare(small_raw()), {"name": "small", "classes": list("abcd")})
+    return path
+
+
+def small_raw(count=40, shape=(3, 4, 4)):
+    images = torch.from_numpy(random_pixels(count + 12, *shape))
+    labels = torch.arange(count + 12) * 7 % 4
+    return RawDataset(
+        "small",
+        "Small",
+        images[:count],
+        labels[:count],
+        images[count:],
+        labels[count:],
+        list("abcd"),
+    )
+
+
+@pytest.fixture
+def real_images():
+    """The folder of real image folders that DD_TEST_DATA names."""
+    if "DD_TEST_DATA" not in os.environ:
+        pytest.skip("DD_TEST_DATA names no folder with real images")
+    return Path(os.environ["DD_TEST_DATA"])
+
+
+def cli(capsys, *arguments):
+    """Exit status, output and error of ``python -m dd prepare``."""
+    status = main(["prepare", *map(str, arguments)])
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+# Sources
+
+
+def test_digits_is_complete_stratified_and_fixed():
+    from sklearn.datasets import load_digits
+
+    raw = SOURCES["digits"](SourceOptions())
+    bunch = load_digits()
+    assert raw.train_images.shape == (1438, 1, 8, 8)
+    assert raw.test_images.shape == (359, 1, 8, 8)
+    ours = torch.cat([raw.train_images, raw.test_images]).flatten(1).tolist()
+    labels = torch.cat([raw.train_labels, raw.test_labels]).tolist()
+    theirs = np.floor(bunch.images * 255 / 16 + 0.5).astype(int).reshape(-1, 64).tolist()
+    pairs = zip(theirs, bunch.target.tolist(), strict=True)
+    assert sorted(zip(ours, labels, strict=True)) == sorted(pairs)
+    for label in range(10):
+        whole = int((bunch.target == label).sum())
+        assert abs(int((raw.test_labels == label).sum()) - whole / 5) <= 0.5
+    # known bytes: the split must be the same on every machine and in every version
+    digest = hashlib.sha256(raw.test_images.numpy().tobytes()).hexdigest()
+    assert digest.startswith("a30307ac1ffbd179")
+
+
+def write_mnist(root, images, labels):
+    raw = root / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for part, name in enumerate(("train", "t10k")):
+        header = struct.pack(">4i", 0x803, *images[part].shape)
+        (raw / f"{name}-images-idx3-ubyte").write_bytes(header + images[part].tobytes())
+        header = struct.pack(">2i", 0x801, len(labels[part]))
+        (raw / f"{name}-labels-idx1-ubyte").write_bytes(header + labels[part].tobytes())
+
+
+def test_mnist_from_an_existing_folder(tmp_path):
+    images = [random_pixels(12, 28, 28), random_pixels(5, 28, 28, seed=1)]
+    labels = [np.arange(12, dtype=np.uint8) % 10, np.arange(5, dtype=np.uint8)]
+    write_mnist(tmp_path, images, labels)
+    raw = SOURCES["mnist"](SourceOptions(root=tmp_path, download=False))
+    assert np.array_equal(raw.train_images.numpy(), images[0][:, None])
+    assert np.array_equal(raw.test_images.numpy(), images[1][:, None])
+    assert raw.train_labels.tolist() == labels[0].tolist()
+    assert raw.train_labels.dtype == torch.int64
+    assert len(raw.classes) == 10
+
+
+def test_cifar_and_its_checksums(tmp_path, monkeypatch):
+    from torchvision.datasets import CIFAR10
+
+    images = random_pixels(6, 3, 32, 32)
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+
+    def write(name, document):
+        data = pickle.dumps(document)
+        (folder / name).write_bytes(data)
+        return hashlib.md5(data).hexdigest()
+
+    def batch(part, labels):
+        return {"data": images[part].reshape(-1, 3072), "labels": labels}
+
+    train = write("data_batch_1", batch(slice(0, 4), [3, 1, 0, 2]))
+    test = write("test_batch", batch(slice(4, 6), [1, 0]))
+    meta = write("batches.meta", {"label_names": ["a", "b", "c", "d"]})
+    options = SourceOptions(root=tmp_path, download=False)
+    # files that are not the original ones are refused before they are unpickled
+    with pytest.raises(DDError, match=r"cifar10 is not complete.*cifar-10-batches-py"):
+        SOURCES["cifar10"](options)
+    monkeypatch.setattr(CIFAR10, "train_list", [["data_batch_1", train]])
+    monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", test]])
+    monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": meta})
+    raw = SOURCES["cifar10"](options)
+    assert np.array_equal(raw.train_images.numpy(), images[:4])
+    assert np.array_equal(raw.test_images.numpy(), images[4:])
+    assert (raw.train_labels.tolist(), raw.test_labels.tolist()) == ([3, 1, 0, 2], [1, 0])
+    assert raw.classes == ["a", "b", "c", "d"]
+
+
+def test_svhn_layout(tmp_path, monkeypatch):
+    from scipy.io import savemat
+    from torchvision.datasets import SVHN
+
+    images = random_pixels(32, 32, 3, 4)  # SVHN's files: [H, W, C, N], the digit 0 labelled 10
+    listed = {}
+    for part in ("train", "test"):
+        file = tmp_path / f"{part}_32x32.mat"
+        savemat(file, {"X": images, "y": np.array([[1], [10], [9], [2]], dtype=np.uint8)})
+        listed[part] = ["", file.name, hashlib.md5(file.read_bytes()).hexdigest()]
+    monkeypatch.setattr(SVHN, "split_list", listed)
+    raw = SOURCES["svhn"](SourceOptions(root=tmp_path, download=False))
+    assert np.array_equal(raw.train_images.numpy(), images.transpose(3, 2, 0, 1))
+    assert raw.train_labels.tolist() == [1, 0, 9, 2]
+    assert raw.classes == [str(digit) for digit in range(10)]
+
+
+def test_failed_download_is_one_line(tmp_path, monkeypatch):
+    from torchvision.datasets import CIFAR10
+
+    def offline(self):
+        raise OSError("no route\nto host")
+
+    monkeypatch.setattr(CIFAR10, "download", offline)
+    with pytest.raises(DDError, match=r"downloaded \(no route to host\).*image-folder") as caught:
+        SOURCES["cifar10"](SourceOptions(root=tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+# Image folders
+
+
+def test_image_folder_values_order_and_names(tmp_path):
+    root = tmp_path / "r"
+    expected = {}
+    for split in ("train", "test"):
+        for name in ("zebra", "Ölfarbe", "two words", "猫"):
+            for k in range(2):
+                expected[split, name, k] = picture(
+                    root / split / name / f"{k}.PNG", seed=len(expected)
+                )
+        (root / split / ".hidden").mkdir()
+    (root / "train" / "zebra" / "notes.txt").write_text("no image")
+    (root / "train" / "zebra" / ".hidden.png").write_text("no image")
+    splits, classes = image_folder.read(root)
+    assert classes == sorted(["zebra", "Ölfarbe", "two words", "猫"])
+    for split in ("train", "test"):
+        images, labels = splits[split]
+        assert labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+        assert images.shape == (8, 3, 5, 6)
+        for label, name in enumerate(classes):
+            for k in range(2):
+                values = expected[split, name, k].transpose(2, 0, 1)
+                assert np.array_equal(images[2 * label + k], values)
+
+
+def test_processes_read_the_same_as_one(folder, monkeypatch):
+    alone, _ = image_folder.read(folder)
+    monkeypatch.setattr(image_folder, "_SERIAL", 0)
+    monkeypatch.setattr(image_folder, "_CHUNK", 2)
+    together, _ = image_folder.read(folder, workers=2)
+    for split in ("train", "test"):
+        for one, other in zip(alone[split], together[split], strict=True):
+            assert np.array_equal(one, other)
+    (folder / "test" / "dog" / "1.png").write_bytes(b"broken")
+    with pytest.raises(DDError, match=r"1\.png"):
+        image_folder.read(folder, workers=2)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "JPEG", "webp"])
+def test_other_formats(tmp_path, suffix):
+    path = tmp_path / f"x.{suffix}"
+    Image.new("RGB", (8, 8), (200, 100, 50)).save(path)
+    array = image_folder.decode(path)
+    assert array.shape == (3, 8, 8)
+    assert np.abs(array.astype(int) - np.array([200, 100, 50])[:, None, None]).max() <= 3
+
+
+def test_modes(tmp_path):
+    def read(mode, suffix="png"):
+        path = tmp_path / f"{mode}.{suffix}"
+        return picture(path, mode), image_folder.decode(path)
+
+    values, array = read("L")
+    assert np.array_equal(array, values[None])
+    values, array = read("LA")
+    assert np.array_equal(array, values[None, :, :, 0])
+    values, array = read("RGBA")
+    assert np.array_equal(array, values[:, :, :3].transpose(2, 0, 1))
+    values, array = read("P")
+    palette = random_pixels(768, seed=1).reshape(256, 3)
+    assert np.array_equal(array, palette[values].transpose(2, 0, 1))
+    _, array = read("CMYK", "jpg")
+    assert array.shape == (3, 5, 6)
+    deep = np.array([[0, 128, 129, 65535], [257, 385, 386, 32896]], dtype=np.uint16)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    array = image_folder.decode(tmp_path / "deep.png")
+    assert array.tolist() == [[[0, 0, 1, 255], [1, 1, 2, 128]]]
+
+
+def test_channels_convert(tmp_path):
+    grey, colour = tmp_path / "grey.png", tmp_path / "colour.png"
+    values = picture(grey, "L")
+    assert np.array_equal(image_folder.decode(grey, channels=3), np.stack([values] * 3))
+    red, green, blue = picture(colour, "RGB").astype(float).transpose(2, 0, 1)
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue  # ITU-R 601-2
+    assert np.abs(image_folder.decode(colour, channels=1)[0] - luma).max() <= 1
+
+
+def test_resize_crops_the_centre_and_antialiases(tmp_path):
+    values = np.zeros((8, 16), dtype=np.uint8)
+    values[:, 4:12] = 255 * (np.indices((8, 8)).sum(0) % 2)  # a chessboard between black bars
+    path = tmp_path / "x.png"
+    Image.fromarray(values).save(path)
+    assert np.array_equal(image_folder.decode(path, resize=8)[0], values[:, 4:12])
+    # no bar is seen, and one-pixel squares become grey where sampling would give 0 or 255
+    small = image_folder.decode(path, resize=2)[0].astype(int)
+    assert small.shape == (2, 2)
+    assert np.abs(small - 127).max() <= 2
+
+
+def test_tall_and_wide_become_one_size(tmp_path, capsys):
+    for split in ("train", "test"):
+        for label, size in enumerate(((9, 6), (6, 9), (4, 4))):
+            picture(tmp_path / "in" / split / str(label) / "x.png", size=size, seed=label)
+    out = tmp_path / "out.safetensors"
+    arguments = ("--source", "image-folder", "--root", tmp_path / "in", "--out", out)
+    assert cli(capsys, *arguments, "--resize", 5)[0] == 0
+    assert load_dataset(out).size == (5, 5)
+
+
+# Preparation
+
+
+def test_prepare_writes_everything(folder, tmp_path, capsys):
+    out = tmp_path / "deep" / "out.safetensors"
+    status, said, _ = cli(capsys, "--source", "image-folder", "--root", folder, "--out", out)
+    assert status == 0
+    assert said.count("\n") == 1
+    for part in (str(out), "6 training", "4 test", "2 classes", "3x5x6"):
+        assert part in said
+    tensors, header = load_tensors(out, "dataset")
+    assert (header["name"], header["label"]) == ("pictures", "pictures")
+    assert header["classes"] == ["cat", "dog"]
+    assert header["source"] == "image-folder"
+    assert header["zca"] is None
+    assert "command" in header["provenance"]
+    assert header["fingerprint"] == fingerprint(tensors, ["cat", "dog"])
+    pixels = tensors["train_images"].numpy() / 255
+    assert tensors["mean"].numpy() == pytest.approx(pixels.mean((0, 2, 3)), abs=1e-6)
+    assert tensors["std"].numpy() == pytest.approx(pixels.std((0, 2, 3)), abs=1e-6)
+    options = ("--name", "pets", "--label", "Cats and dogs")
+    cli(capsys, "--source", "image-folder", "--root", folder, "--out", out, *options)
+    assert (read_header(out)["name"], read_header(out)["label"]) == ("pets", "Cats and dogs")
+
+
+def test_channel_statistics_are_exact():
+    images = torch.full((5000, 2, 8, 8), 200, dtype=torch.uint8)
+    images[0, 0, 0, 0] = 201  # a deviation that float32 sums lose
+    images[:, 1, ::2] = 100
+    mean, std = channel_statistics(images)
+    share = 1 / 320000
+    assert mean[0].item() == pytest.approx((200 + share) / 255, rel=1e-15)
+    assert std[0].item() == pytest.approx((share * (1 - share)) ** 0.5 / 255, rel=1e-12)
+    assert mean[1].item() == pytest.approx(150 / 255, rel=1e-15)
+    assert std[1].item() == pytest.approx(50 / 255, rel=1e-15)
+
+
+def test_fingerprint_sees_every_change():
+    tensors = prepare(small_raw())
+    seen = {fingerprint(tensors, list("abcd")), fingerprint(tensors, list("abce"))}
+    for name in tensors:
+        changed = {**tensors, name: tensors[name].clone()}
+        changed[name].view(-1)[0] += 1
+        seen.add(fingerprint(changed, list("abcd")))
+    assert len(seen) == 2 + len(tensors)
+    assert fingerprint(prepare(small_raw()), list("abcd")) in seen
+
+
+BAD = {
+    "unknown source": (["--source", "cifar11"], "did you mean 'cifar10'"),
+    "no root": (["--source", "cifar10"], "--root"),
+    "no root for a folder": (["--source", "image-folder"], "--root"),
+    "root is no folder": (["--source", "image-folder", "--root", "nowhere"], "nowhere"),
+    "resize of another source": (["--source", "digits", "--resize", "8"], "image-folder"),
+    "resize 0": (["--source", "image-folder", "--root", ".", "--resize", "0"], "--resize: 0"),
+    "channels 2": (["--source", "image-folder", "--channels", "2"], "--channels"),
+    "eps 0": (["--source", "digits", "--zca", "--zca-eps", "0"], "--zca-eps"),
+    "negative threads": (["--source", "digits", "--threads", "-1"], "--threads"),
+    "not downloaded": (
+        ["--source", "mnist", "--root", "empty", "--no-download"],
+        "MNIST/raw",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_options_are_one_line(case, tmp_path, capsys):
+    arguments, expected = BAD[case]
+    status, _, error = cli(capsys, *arguments, "--out", tmp_path / "x.safetensors")
+    assert status == 2
+    assert expected in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def no_train(root):
+    (root / "train").rename(root / "training")
+    return "no folder 'train'"
+
+
+def no_test(root):
+    (root / "test").rename(root / "val")
+    return "no folder 'test'"
+
+
+def missing_in_test(root):
+    (root / "test" / "dog").rename(root / "test" / ".dog")
+    return "class 'dog' is in train but not in test"
+
+
+def only_in_test(root):
+    picture(root / "test" / "emu" / "0.png")
+    return "class 'emu' is in test but not in train"
+
+
+def empty_class(root):
+    (root / "train" / "emu").mkdir()
+    picture(root / "test" / "emu" / "0.png")
+    return "class 'emu' has no image"
+
+
+def no_classes(root):
+    for entry in (root / "train").iterdir():
+        entry.rename(entry.with_name(f".{entry.name}"))
+    return "no class folders"
+
+
+def no_image(root):
+    (root / "train" / "dog" / "1.png").write_text("this is text")
+    return "dog/1.png: cannot be read as an image (not an image)"
+
+
+def truncated(root):
+    path = root / "test" / "cat" / "0.png"
+    path.write_bytes(path.read_bytes()[:80])
+    return "cat/0.png: cannot be read as an image"
+
+
+def folder_named_like_an_image(root):
+    (root / "train" / "dog" / "9.png").mkdir()
+    return "dog/9.png: cannot be read as an image"
+
+
+def mixed_channels(root):
+    picture(root / "test" / "dog" / "0.png", "L")
+    return "train/cat/0.png is colour"
+
+
+def mixed_sizes(root):
+    picture(root / "train" / "dog" / "2.png", size=(6, 7))
+    return "dog/2.png has 6x7 pixels"
+
+
+def constant(root):
+    for path in (root / "train").rglob("*.png"):
+        values = np.array(Image.open(path))
+        values[:, :, 1] = 9
+        Image.fromarray(values).save(path)
+    return "channel 1"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        no_train,
+        no_test,
+        missing_in_test,
+        only_in_test,
+        empty_class,
+        no_classes,
+        no_image,
+        truncated,
+        folder_named_like_an_image,
+        mixed_channels,
+        mixed_sizes,
+        constant,
+    ],
+)
+def test_bad_folder_is_one_line(spoil, folder, tmp_path, capsys):
+    expected = spoil(folder)
+    out = tmp_path / "x.safetensors"
+    status, _, error = cli(capsys, "--source", "image-folder", "--root", folder, "--out", out)
+    assert status == 2
+    assert expected in error
+    assert error.count("\n") == 1
+    assert not out.exists()
+
+
+# ZCA
+
+
+def numpy_zca(images, eps):
+    flat = images.reshape(len(images), -1).astype(np.float64)
+    mean = flat.mean(0)
+    u, s, _ = np.linalg.svd(np.cov(flat, rowvar=False))
+    return mean, u @ np.diag(1 / np.sqrt(s + eps)) @ u.T
+
+
+def correlated(count=300, dtype=torch.float64):
+    stream = generator(0, "zca")
+    mix = torch.randn(12, 12, generator=stream, dtype=dtype)
+    flat = torch.randn(count, 12, generator=stream, dtype=dtype) @ mix + 100
+    return flat.view(count, 3, 2, 2)
+
+
+def test_zca_equals_numpy_whatever_the_chunks():
+    images = correlated()
+    expected = numpy_zca(images.numpy(), 0.1)
+    for batches in ([images], images.split(7), images.split(299)):
+        for ours, theirs in zip(zca.fit(batches, 0.1), expected, strict=True):
+            np.testing.assert_allclose(ours.numpy(), theirs, rtol=1e-8, atol=1e-9)
+
+
+def test_zca_decorrelates_and_is_symmetric():
+    images = correlated()
+    mean, matrix = zca.fit([images], eps=1e-12)
+    torch.testing.assert_close(matrix, matrix.T)
+    flat = zca.whiten(images, mean, matrix).flatten(1).numpy()
+    np.testing.assert_allclose(flat.mean(0), 0, atol=1e-9)
+    np.testing.assert_allclose(np.cov(flat, rowvar=False), np.eye(12), atol=1e-6)
+
+
+def test_zca_shrinks_by_eps():
+    images = correlated()
+    mean, matrix = zca.fit([images], eps=0.5)
+    whitened = np.cov(zca.whiten(images, mean, matrix).flatten(1).numpy(), rowvar=False)
+    eigenvalues = np.linalg.eigvalsh(np.cov(images.flatten(1).numpy(), rowvar=False))
+    np.testing.assert_allclose(
+        np.sort(np.linalg.eigvalsh(whitened)), eigenvalues / (eigenvalues + 0.5), rtol=1e-8
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_zca_round_trip(dtype):
+    images = correlated(dtype=dtype)
+    mean, matrix = zca.fit([images])
+    whitened = zca.whiten(images, mean.float(), matrix.float())
+    assert (whitened.dtype, whitened.shape) == (dtype, images.shape)
+    torch.testing.assert_close(
+        zca.unwhiten(whitened, mean.float(), matrix.float()), images, rtol=1e-5, atol=1e-3
+    )
+
+
+def test_zca_of_fewer_images_than_dimensions_is_finite():
+    _, matrix = zca.fit([correlated(4)])
+    assert matrix.isfinite().all()
+    # a direction without variance is scaled by 1/sqrt(eps)
+    assert torch.linalg.eigvalsh(matrix).max().item() == pytest.approx(0.1**-0.5)
+
+
+@pytest.mark.parametrize("batches", [[], [correlated(1)], [torch.zeros(2, 1, 129, 128)]])
+def test_zca_refuses(batches):
+    with pytest.raises(DDError, match="ZCA"):
+        zca.fit(batches)
+
+
+# The dataset
+
+
+def test_take_normalises(dataset_file):
+    data = load_dataset(dataset_file)
+    raw = small_raw()
+    pixels = raw.train_images.double() / 255
+    mean, std = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3), correction=0)
+    expected = ((pixels - mean.view(3, 1, 1)) / std.view(3, 1, 1)).float()
+    indices = torch.tensor([3, 0, 39, 3])
+    taken = data.train.take(indices)
+    assert taken.dtype == torch.float32
+    torch.testing.assert_close(taken, expected[indices], rtol=1e-5, atol=1e-5)
+    assert torch.equal(data.train.images, raw.train_images)  # taking must not write back
+    assert (len(data.train), len(data.test)) == (40, 12)
+    assert (data.channels, data.size, data.classes) == (3, (4, 4), list("abcd"))
+    assert not data.whitened
+
+
+def test_by_class_and_sample(dataset_file):
+    split = load_dataset(dataset_file).train
+    for label in range(4):
+        assert split.by_class[label].tolist() == [
+            n for n, value in enumerate(split.labels.tolist()) if value == label
+        ]
+    drawn = split.sample(2, 6, generator(0)).tolist()
+    assert len(set(drawn)) == 6
+    assert set(drawn) <= set(split.by_class[2].tolist())
+    assert drawn == split.sample(2, 6, generator(0)).tolist()
+    assert drawn != split.sample(2, 6, generator(1)).tolist()
+    everything = split.sample(2, 1000, generator(0)).tolist()
+    assert sorted(everything) == split.by_class[2].tolist() != everything
+
+
+@pytest.mark.parametrize("whiten", [False, True])
+def test_pixels_and_normalised_units_are_inverse(whiten, tmp_path):
+    path = tmp_path / "x.safetensors"
+    save_tensors(path, "dataset", prepare(small_raw(), 0.1 if whiten else None), {})
+    data = load_dataset(path)
+    assert data.whitened is whiten
+    pixels = data.train.images.float() / 255 if not whiten else small_raw().train_images / 255
+    taken = data.train.take(torch.arange(40))
+    torch.testing.assert_close(data.normalise(pixels), taken, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(data.to_pixels(taken), pixels, rtol=1e-4, atol=1e-4)
+    bright = data.to_pixels(100 * taken)
+    assert (bright.min(), bright.max()) == (0, 1)
+
+
+def test_whitened_dataset_equals_numpy(tmp_path, capsys):
+    path = tmp_path / "digits.safetensors"
+    status, said, _ = cli(capsys, "--source", "digits", "--zca", "--zca-eps", 0.3, "--out", path)
+    assert (status, "ZCA" in said) == (0, True)
+    assert read_header(path)["zca"] == {"eps": 0.3}
+    data = load_dataset(path)
+    pixels = load_tensors(path, "dataset")[0]["train_images"].numpy() / 255
+    normalised = (pixels - pixels.mean()) / pixels.std()
+    mean, matrix = numpy_zca(normalised, 0.3)
+    expected = (normalised.reshape(-1, 64) - mean) @ matrix
+    ours = data.train.take(slice(None)).flatten(1).numpy()
+    np.testing.assert_allclose(ours, expected, atol=1e-4)
+
+
+def test_foreign_file_gets_sensible_names(tmp_path):
+    path = tmp_path / "mine.safetensors"
+    save_tensors(path, "dataset", prepare(small_raw()), {})
+    data = load_dataset(path)
+    assert (data.name, data.label, data.classes) == ("mine", "mine", ["0", "1", "2", "3"])
+    assert data.fingerprint == fingerprint(prepare(small_raw()), data.classes)
+
+
+SPOILED = {
+    "train_images as float": ("train_images", lambda t: t.float()),
+    "train_images flat": ("train_images", lambda t: t.flatten(1)),
+    "test_images of another size": ("test_images", lambda t: t[:, :, 1:].clone()),
+    "no test image": ("test_images", lambda t: t[:0].clone()),
+    "two channels": ("train_images", lambda t: t[:, :2].clone()),
+    "too few labels": ("train_labels", lambda t: t[1:].clone()),
+    "int32 labels": ("test_labels", lambda t: t.int()),
+    "label too high": ("test_labels", lambda t: t + 1),
+    "negative label": ("train_labels", lambda t: t - 1),
+    "class without images": ("train_labels", lambda t: t.clamp(max=2)),
+    "mean of one channel": ("mean", lambda t: t[:1].clone()),
+    "double std": ("std", lambda t: t.double()),
+    "std 0": ("std", lambda t: t * 0),
+    "NaN mean": ("mean", lambda t: t * float("nan")),
+    "zca_mean too short": ("zca_mean", lambda t: t[1:].clone()),
+    "zca_matrix not square": ("zca_matrix", lambda t: t[1:].clone()),
+    "infinite zca_matrix": ("zca_matrix", lambda t: t / 0),
+    "zca_mean missing": ("zca_mean", None),
+    "std missing": ("std", None),
+}
+
+
+@pytest.mark.parametrize("case", SPOILED)
+def test_bad_dataset_names_file_and_tensor(case, tmp_path):
+    name, spoil = SPOILED[case]
+    tensors = prepare(small_raw(), 0.1)
+    if spoil is None:
+        del tensors[name]
+    else:
+        tensors[name] = spoil(tensors[name])
+    path = tmp_path / "bad.safetensors"
+    save_tensors(path, "dataset", tensors, {"classes": list("abcd")})
+    with pytest.raises(DDError, match=rf"bad\.safetensors.*'{name}'"):
+        load_dataset(path)
+
+
+def test_real_image_folder(real_images, tmp_path, capsys):
+    """Chest X-rays, greyscale; Tiny ImageNet mixes grey and colour."""
+    out = tmp_path / "x.safetensors"
+    source = ("--source", "image-folder", "--out", out, "--root")
+    assert cli(capsys, *source, real_images / "covid_cxr")[0] == 0
+    assert load_dataset(out).channels == 1
+    status, _, error = cli(capsys, *source, real_images / "tiny_imagenet")
+    assert (status, "--channels 3" in error) == (2, True)
