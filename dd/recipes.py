@@ -56,7 +56,7 @@ def _resolve(
     recipes = load_recipes()
     if objective not in recipes:
         raise unknown("objective", objective, recipes)
-    settings = _merged(recipes[objective][stage], dataset, ipc)
+    settings = merged(recipes[objective][stage], dataset, ipc)
     for name, value in overrides.items():
         if name not in settings:
             raise unknown(f"{stage} setting of {objective}", name, settings)
@@ -64,13 +64,14 @@ def _resolve(
     return settings | overrides
 
 
-def _merged(block: Mapping[str, Any], dataset: str, ipc: int) -> dict[str, Any]:
+def merged(block: Mapping[str, Any], dataset: str, ipc: int) -> dict[str, Any]:
+    """The settings of a ``block`` with those of its fitting sections (see ``recipes.yaml``)."""
     settings = {name: value for name, value in block.items() if name not in SECTIONS}
     fitting = [listed for listed in block.get("ipc", {}) if listed <= ipc]
     if fitting:
         settings |= block["ipc"][max(fitting)]
     if dataset in block.get("dataset", {}):
-        settings |= _merged(block["dataset"][dataset], dataset, ipc)
+        settings |= merged(block["dataset"][dataset], dataset, ipc)
     return settings
 
 

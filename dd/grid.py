@@ -1,0 +1,142 @@
+"""From the YAML of a table or figure to its cells: one combination of axis values each."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dd.config import load_config
+from dd.errors import DDError, unknown
+from dd.run import Run
+from dd.spec import parse_protocol
+
+BOUND = ("dataset", "spec", "ipc", "iterations", "arch", "protocol", "select")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one number (or image) of a table or figure is made from.
+
+    Attributes:
+        labels: the cell's place: axis names and values.
+        dataset, spec, ipc, iterations: which synthetic sets.
+        protocols: canonical evaluation protocols; several only where the best is selected.
+        arch: the network evaluated, or None where only images are shown.
+    """
+
+    labels: Mapping[str, Any]
+    dataset: str
+    spec: str
+    ipc: int
+    iterations: int
+    protocols: tuple[str, ...]
+    arch: str | None
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table or figure: its definition and the run it belongs to."""
+
+    name: str
+    path: str
+    definition: Mapping[str, Any]
+    run: Run
+
+    @property
+    def axes(self) -> list[str]:
+        """The names of the axes, the dataset first, then as listed."""
+        return ["dataset", *(a for a in self.definition.get("axes", {}) if a != "dataset")]
+
+    def values(self, axis: str) -> dict[Any, dict[str, Any]]:
+        """The values of ``axis`` in this run, each with what it binds."""
+        run, given = self.run, self.definition.get("axes", {}).get(axis)
+        if axis == "dataset" and given is None:
+            given = list(run.datasets)
+        if isinstance(given, Mapping):
+            chosen = run.axes.get(axis, list(given))
+            for value in chosen:
+                if value not in given:
+                    raise unknown(f"value of axis '{axis}'", str(value), map(str, given))
+            return {value: dict(given[value]) for value in chosen}
+        if isinstance(given, list):
+            return {value: {axis: value} for value in run.axes.get(axis, given)}
+        if given in ("first", "last"):
+            if axis not in run.axes:
+                raise DDError(f"axis '{axis}' is '{given}', but run {run.name} lists no {axis}")
+            given = (min if given == "first" else max)(run.axes[axis])
+        return {given: {axis: given}}
+
+    def cells(self) -> list[Cell]:
+        """All cells that are not excluded, the last axis varying fastest.
+
+        Raises:
+            DDError: naming the file, for a binding that is unknown or missing.
+        """
+        if "axes" not in self.definition:
+            return []
+        try:
+            axes = {axis: self.values(axis) for axis in self.axes}
+            cells = []
+            for combination in itertools.product(*(values.items() for values in axes.values())):
+                labels = dict(zip(axes, (value for value, _ in combination), strict=True))
+                bound = {key: value for _, binds in combination for key, value in binds.items()}
+                if not self._excluded(labels):
+                    cells.append(self._cell(labels, bound))
+        except DDError as error:
+            raise DDError(f"{self.path}: {error}") from None
+        return cells
+
+    def _excluded(self, labels: Mapping[str, Any]) -> bool:
+        return any(
+            all(labels.get(axis) in values for axis, values in rule.items())
+            for rule in self.definition.get("exclude", [])
+        )
+
+    def _cell(self, labels: Mapping[str, Any], bound: dict[str, Any]) -> Cell:
+        run = self.run
+        for key in ("spec", "ipc"):
+            if key not in bound:
+                raise DDError(f"no axis binds '{key}'")
+        dataset, spec, ipc = bound["dataset"], str(run.parse(bound["spec"])), bound["ipc"]
+        if dataset not in run.datasets:
+            raise unknown("dataset", str(dataset), run.datasets)
+        recipe = run.distillation(spec, dataset, ipc)["iterations"]
+        # A selection is done after 0 iterations, whatever the others of the table are asked for.
+        iterations = bound.get("iterations", recipe) if recipe else 0
+        return Cell(
+            labels, dataset, spec, ipc, iterations, self._protocols(bound), bound.get("arch")
+        )
+
+    def _protocols(self, bound: Mapping[str, Any]) -> tuple[str, ...]:
+        name, known = bound.get("protocol", "hard"), self.run.protocols
+        options = {key: value for key, value in bound.items() if key not in BOUND}
+        if "select" not in bound:
+            return (str(parse_protocol(name, known, **options)),)
+        if "released" not in name:
+            raise DDError(
+                f"protocol '{name}': only a 'released' protocol may be selected on test data"
+            )
+        axis, values = bound["select"]["axis"], bound["select"]["values"]
+        values = self.run.axes.get(axis, values)
+        return tuple(str(parse_protocol(name, known, **options, **{axis: v})) for v in values)
+
+
+def load_grid(kind: str, path: str | Path, run: Run) -> Grid:
+    """The table or figure (``kind``) defined in the YAML file ``path``.
+
+    Raises:
+        DDError: if the definition does not fit its schema or names an axis that is not there.
+    """
+    definition = load_config(path, run.schema(kind))
+    grid = Grid(Path(path).stem, str(path), definition, run)
+    named = [*definition.get("rows", []), *definition.get("layout", {}).values()]
+    named += definition.get("columns", []) if definition["kind"] == "results" else []
+    named += [axis for rule in definition.get("exclude", []) for axis in rule]
+    named += [definition["best_of"]] if "best_of" in definition else []
+    for axis in named:
+        if axis not in grid.axes:
+            raise DDError(f"{path}: {unknown('axis', axis, grid.axes)}")
+    return grid

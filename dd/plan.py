@@ -1,0 +1,251 @@
+"""A run's configuration, resolved and checked; which jobs its tables and figures need.
+
+``python -m dd configure`` writes ``config.json``: the run, and for every distillation the settings
+that it is given. The workflow asks :class:`Plan` for the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dd.errors import DDError
+from dd.grid import Cell, Grid, load_grid
+from dd.run import Run, load_run
+from dd.spec import parse_protocol
+
+__all__ = ["Distillation", "Evaluation", "Plan", "Run", "load_run"]
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """One job that makes a synthetic set; its path below ``distilled/`` names it."""
+
+    dataset: str
+    spec: str
+    ipc: int
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.dataset}/{self.spec}/ipc{self.ipc}/seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One job that evaluates a snapshot; its path below ``evaluations/`` names it."""
+
+    distillation: Distillation
+    iterations: int
+    protocol: str
+
+    def __str__(self) -> str:
+        return f"{self.distillation}/it{self.iterations}/{self.protocol}"
+
+
+class Plan:
+    """The jobs of a run: each once, whatever number of tables and figures share it.
+
+    Attributes:
+        run: the run.
+        grids: the tables and figures by ``(kind, name)``, optional ones included.
+        distillations: the snapshots asked of each distillation, ascending.
+        evaluations: the architectures asked of each evaluation, in alphabetical order.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.grids = {
+            (kind, name): load_grid(kind, run.path(f"{kind}s", f"{name}.yaml"), run)
+            for kind, name in self._names()
+        }
+        known = {axis for grid in self.grids.values() for axis in grid.axes}
+        for grid in self.grids.values():
+            known |= _selected(grid)
+        for axis in run.axes:
+            if axis not in known:
+                raise DDError(
+                    f"run {run.name}: axis '{axis}' is in none of its tables and figures "
+                    f"(their axes are {', '.join(sorted(known))})"
+                )
+
+    def _names(self) -> list[tuple[str, str]]:
+        run = self.run
+        listed = [("table", name) for name in run.tables]
+        listed += [("figure", name) for name in run.figures]
+        return listed + [
+            (kind, name)
+            for name in run.optional
+            for kind in ("table", "figure")
+            if Path(run.path(f"{kind}s", f"{name}.yaml")).is_file() and (kind, name) not in listed
+        ]
+
+    @cached_property
+    def distillations(self) -> dict[Distillation, tuple[int, ...]]:
+        found: dict[Distillation, set[int]] = {}
+        for cell in self._cells():
+            for job in distillations(cell, self.run):
+                found.setdefault(job, set()).add(cell.iterations)
+        return {job: tuple(sorted(snapshots)) for job, snapshots in found.items()}
+
+    @cached_property
+    def evaluations(self) -> dict[Evaluation, tuple[str, ...]]:
+        found: dict[Evaluation, set[str]] = {}
+        for cell in self._cells():
+            for job in evaluations(cell, self.run):
+                found.setdefault(job, set()).add(str(cell.arch))
+        return {job: tuple(sorted(archs)) for job, archs in found.items()}
+
+    def _cells(self) -> list[Cell]:
+        return [cell for grid in self.grids.values() for cell in grid.cells()]
+
+    def settings(self, job: Distillation) -> dict[str, Any]:
+        """The options of ``python -m dd distill`` that are settings of the objective."""
+        settings = self.run.distillation(job.spec, job.dataset, job.ipc)
+        return {name: value for name, value in settings.items() if name != "iterations"}
+
+    def protocol(self, job: Evaluation) -> dict[str, Any]:
+        """The options of ``python -m dd evaluate`` that say how networks are trained."""
+        made = job.distillation
+        protocol = parse_protocol(job.protocol, self.run.protocols)
+        return self.run.evaluation(made.spec, made.dataset, made.ipc) | dict(protocol.options)
+
+    def inputs(self, kind: str, name: str) -> list[str]:
+        """The files that a table or figure is rendered from, its definition first."""
+        grid, run = self.grids[kind, name], self.run
+        cells = grid.cells()
+        files = [grid.path]
+        if "published" in grid.definition:
+            files.append(published_file(grid))
+        if grid.definition["kind"] == "settings":
+            pools = {run.parse(job.spec).pool for job in self.distillations} - {None}
+            files += [run.path("pools", f"{pool}.yaml") for pool in sorted(pools)]
+        if grid.definition["kind"] == "images":
+            files += [data_file(run, dataset) for dataset in {cell.dataset: 0 for cell in cells}]
+            jobs = [(job, cell.iterations) for cell in cells for job in distillations(cell, run)]
+            files += [synthetic_file(run, job, iterations) for job, iterations in jobs]
+        else:
+            jobs = [job for cell in cells for job in evaluations(cell, run)]
+            files += [evaluation_file(run, job) for job in jobs]
+        return list(dict.fromkeys(files))
+
+
+def distillations(cell: Cell, run: Run) -> list[Distillation]:
+    """The synthetic sets of a cell, one a seed."""
+    return [Distillation(cell.dataset, cell.spec, cell.ipc, seed) for seed in run.seeds]
+
+
+def evaluations(cell: Cell, run: Run) -> list[Evaluation]:
+    """The evaluations of a cell, protocol by protocol, one a seed; none where it has no network."""
+    if cell.arch is None:
+        return []
+    return [
+        Evaluation(job, cell.iterations, protocol)
+        for protocol in cell.protocols
+        for job in distillations(cell, run)
+    ]
+
+
+def _selected(grid: Grid) -> set[str]:
+    binds = [bound for axis in grid.axes for bound in grid.values(axis).values()]
+    return {bound["select"]["axis"] for bound in binds if "select" in bound}
+
+
+def data_file(run: Run, dataset: str) -> str:
+    return f"{run.root}/data/{dataset}.safetensors"
+
+
+def synthetic_file(run: Run, job: Distillation, iterations: int) -> str:
+    return f"{run.root}/distilled/{job}/it{iterations}.safetensors"
+
+
+def evaluation_file(run: Run, job: Evaluation) -> str:
+    return f"{run.root}/evaluations/{job}.csv"
+
+
+def published_file(grid: Grid) -> str:
+    return str(Path(grid.run.workflow, "reference", grid.definition["published"]["file"]))
+
+
+def options(settings: Mapping[str, Any]) -> list[str]:
+    """Settings as command-line options: ``lr_img: 0.1`` is ``--lr-img 0.1``; true is a flag."""
+    words = []
+    for name, value in settings.items():
+        if value is False or value is None:
+            continue
+        words.append(f"--{name.replace('_', '-')}")
+        if value is not True:
+            words.append(str(value))
+    return words
+
+
+def document(plan: Plan) -> dict[str, Any]:
+    """What ``config.json`` holds."""
+    return {
+        "run": plan.run.document(),
+        "protocols": plan.run.protocols,
+        "distillations": {
+            str(job): {"snapshots": list(snapshots), **plan.settings(job)}
+            for job, snapshots in plan.distillations.items()
+        },
+        "evaluations": {
+            str(job): {"arch": list(archs), **plan.protocol(job)}
+            for job, archs in plan.evaluations.items()
+        },
+    }
+
+
+def read_run(path: str | Path) -> Run:
+    """The run that a ``config.json`` describes; its results are taken to lie beside the file.
+
+    Raises:
+        DDError: if the file is missing or no such configuration.
+    """
+    from dd.artifacts import load_json  # imports torch, which the workflow's parsing need not
+
+    content = load_json(path)
+    try:
+        run = Run(**content["run"])
+    except (KeyError, TypeError):
+        raise DDError(f"{path}: is no configuration of `python -m dd configure`") from None
+    root = Path(path).resolve().parent
+    return Run(**run.document() | {"name": root.name, "results": str(Path(path).parent.parent)})
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--run", required=True, help="a run's name or its YAML file")
+    parser.add_argument(
+        "--set", nargs="*", default=[], metavar="KEY=VALUE", help="overrides, as snakemake --config"
+    )
+    parser.add_argument("--workflow", default="workflow", help="folder of the workflow")
+    parser.add_argument("--out", required=True, help="the JSON file to write")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Check the run down to names and values that only the stages know, and write it."""
+    from dd.artifacts import save_json
+    from dd.checks import check_plan
+
+    plan = Plan(load_run(arguments.run, parse_overrides(arguments.set), arguments.workflow))
+    check_plan(plan)
+    save_json(arguments.out, document(plan))
+    print(
+        f"{arguments.out}: run {plan.run.name}, {len(plan.distillations)} distillations, "
+        f"{len(plan.evaluations)} evaluations"
+    )
+
+
+def parse_overrides(words: list[str]) -> dict[str, Any]:
+    """``KEY=VALUE`` words as a mapping, values read as YAML."""
+    overrides = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise DDError(f"--set: '{word}' must be KEY=VALUE")
+        overrides[key] = yaml.safe_load(value)
+    return overrides

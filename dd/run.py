@@ -1,0 +1,197 @@
+"""A run: which data, how many networks and seeds, which settings, which tables and figures."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from dd.config import check, load_config, read_yaml
+from dd.errors import DDError, unknown
+from dd.recipes import merged, objectives, resolve, resolve_evaluation
+from dd.spec import Spec, parse
+
+OVERRIDES = ("data_root", "networks", "seeds", "device", "results")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A checked run configuration (``workflow/config/runs/<name>.yaml`` and overrides).
+
+    Attributes:
+        name: the file's stem; results lie under ``<results>/<name>/``.
+        title: what the run is, in words.
+        datasets: by name, what ``python -m dd prepare`` is asked for, the ``label`` for captions,
+            and ``comparable_to``: the published dataset it may be compared with, if any.
+        seeds: one synthetic set each.
+        networks: evaluation networks per synthetic set and architecture.
+        axes: values that replace those of the same axes in tables and figures.
+        recipes: settings that win over ``dd/recipes.yaml``, by objective, and ``evaluation``.
+        tables, figures, optional: what is made; the optional ones only when asked for by name.
+        resources: threads, mem_mb and runtime (minutes) of a job, by stage.
+        stands_in_for: what the datasets replace, for captions ("" if nothing).
+        width_factor: scale of every network's width; 1 is the papers'.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        results: the folder of all runs.
+        workflow: the folder of the workflow's configuration.
+    """
+
+    name: str
+    title: str
+    datasets: dict[str, dict[str, Any]]
+    seeds: list[int]
+    networks: int
+    axes: dict[str, list[Any]]
+    tables: list[str]
+    figures: list[str]
+    resources: dict[str, dict[str, int]]
+    recipes: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    optional: list[str] = dataclasses.field(default_factory=list)
+    stands_in_for: str = ""
+    width_factor: float = 1.0
+    device: str = "auto"
+    results: str = "results"
+    workflow: str = "workflow"
+
+    @property
+    def root(self) -> str:
+        """The folder of everything that the run makes."""
+        return f"{self.results}/{self.name}"
+
+    def path(self, *parts: str) -> str:
+        """``parts`` under ``workflow/config``."""
+        return str(Path(self.workflow, "config", *parts))
+
+    @cached_property
+    def pools(self) -> list[str]:
+        """The names of the pools there are."""
+        return stems(self.path("pools"))
+
+    @cached_property
+    def protocols(self) -> dict[str, dict[str, Any]]:
+        """The evaluation protocols by name."""
+        return load_config(self.path("protocols.yaml"), self.schema("protocols"))
+
+    def schema(self, kind: str) -> str:
+        """The file of the JSON schema of ``kind``."""
+        return str(Path(self.workflow, "schemas", f"{kind}.schema.yaml"))
+
+    def parse(self, spec: str) -> Spec:
+        """The method called ``spec``."""
+        return parse(spec, self.pools)
+
+    def distillation(self, spec: str, dataset: str, ipc: int) -> dict[str, Any]:
+        """The settings under which ``spec`` distils ``dataset`` in this run."""
+        objective = self.parse(spec).objective
+        return resolve(objective, dataset, ipc, merged(self._own(objective), dataset, ipc))
+
+    def evaluation(self, spec: str, dataset: str, ipc: int) -> dict[str, Any]:
+        """How this run trains networks on a set that ``spec`` made."""
+        objective = self.parse(spec).objective
+        own = merged(self._own("evaluation"), dataset, ipc)
+        return resolve_evaluation(objective, dataset, ipc, own)
+
+    def as_published(self, spec: str, dataset: str, ipc: int) -> bool:
+        """Whether ``spec`` runs here under the very settings of its recipe."""
+        objective = self.parse(spec).objective
+        return (
+            self.width_factor == 1
+            and self.distillation(spec, dataset, ipc) == resolve(objective, dataset, ipc)
+            and self.evaluation(spec, dataset, ipc) == resolve_evaluation(objective, dataset, ipc)
+        )
+
+    def _own(self, block: str) -> dict[str, Any]:
+        return self.recipes.get(block, {})
+
+    def document(self) -> dict[str, Any]:
+        """The run as JSON (``config.json``)."""
+        return dataclasses.asdict(self)
+
+
+def stems(folder: str | Path) -> list[str]:
+    """The names of the YAML files in ``folder``."""
+    return sorted(path.stem for path in Path(folder).glob("*.yaml"))
+
+
+def load_run(
+    name: str, overrides: Mapping[str, Any] | None = None, workflow: str | Path = "workflow"
+) -> Run:
+    """The run ``name`` (of ``workflow/config/runs``, or the path of a YAML file).
+
+    Args:
+        name: a run's name or its file.
+        overrides: ``data_root`` (existing raw data of the run's dataset), ``networks``,
+            ``seeds``, ``device``, ``results``: they win over the file.
+        workflow: the folder of the workflow.
+
+    Raises:
+        DDError: for anything unknown, missing or of another type, naming file and key.
+    """
+    overrides = dict(overrides or {})
+    for key in overrides:
+        if key not in OVERRIDES:
+            raise unknown("configuration key", str(key), ["run", *OVERRIDES])
+    name = str(name)
+    runs = Path(workflow, "config", "runs")
+    if not name.endswith((".yaml", ".yml")) and name not in stems(runs):
+        raise unknown("run", name, stems(runs))
+    path = Path(name) if name.endswith((".yaml", ".yml")) else runs / f"{name}.yaml"
+    schema = read_yaml(Path(workflow, "schemas", "run.schema.yaml"))
+    document = read_yaml(path)
+    check(document, schema, path)
+    data_root = overrides.pop("data_root", None)
+    results = overrides.pop("results", "results")
+    document |= overrides
+    check(document, schema, "--config")
+    if data_root is not None:
+        document["datasets"] = _rooted(document["datasets"], str(data_root))
+    run = Run(name=path.stem, workflow=str(workflow), results=str(results), **document)
+    try:
+        _check_names(run)
+    except DDError as error:
+        raise DDError(f"{path}: {error}") from None
+    return run
+
+
+def _rooted(datasets: dict[str, dict[str, Any]], root: str) -> dict[str, dict[str, Any]]:
+    """The datasets with their one member read from ``root``."""
+    if len(datasets) > 1:
+        raise DDError(
+            f"data_root: the run has several datasets ({', '.join(datasets)}); "
+            "give each its 'root' in the run's file"
+        )
+    ((name, options),) = datasets.items()
+    if options["source"] == "digits":
+        raise DDError("data_root: 'digits' comes with scikit-learn; choose another run to use it")
+    if not Path(root).is_dir():
+        raise DDError(f"data_root: {root} is no folder")
+    options = options | {"root": root}
+    if options["source"] != "image-folder" and all(
+        Path(root, part).is_dir() for part in ("train", "test")
+    ):
+        options |= {"source": "image-folder", "label": f"{options['label']} (image folder)"}
+    return {name: options}
+
+
+def _check_names(run: Run) -> None:
+    """Tables, figures and recipe overrides of ``run`` must exist."""
+    known = {kind: stems(run.path(kind)) for kind in ("tables", "figures")}
+    for kind, wanted in (("tables", run.tables), ("figures", run.figures)):
+        for name in wanted:
+            if name not in known[kind]:
+                raise unknown(kind[:-1], name, known[kind])
+    for name in run.optional:
+        if name not in known["tables"] + known["figures"]:
+            raise unknown("table or figure", name, known["tables"] + known["figures"])
+    for block, overrides in run.recipes.items():
+        for dataset, ipc in itertools.product(run.datasets, run.axes["ipc"]):
+            own = merged(overrides, dataset, ipc)
+            if block == "evaluation":
+                for objective in objectives():
+                    resolve_evaluation(objective, dataset, ipc, own)
+            else:
+                resolve(block, dataset, ipc, own)
