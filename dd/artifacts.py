@@ -156,6 +156,8 @@ def _header(path: str | Path, file: Any) -> dict[str, Any]:
         header = json.loads((file.metadata() or {}).get("dd", "{}"))
     except json.JSONDecodeError:
         raise DDError(f"{path}: its header is not JSON; make the file again") from None
+    if not isinstance(header, dict):
+        raise DDError(f"{path}: its header is no JSON object; make the file again")
     if header.get("format", FORMAT) != FORMAT:
         raise DDError(
             f"{path}: has format {header['format']}, this version reads {FORMAT}; make it again"

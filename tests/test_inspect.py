@@ -161,6 +161,14 @@ def test_truncated_artifact(tmp_path, capsys):
     assert (status, "truncated" in error, error.count("\n")) == (2, True, 1)
 
 
+@pytest.mark.parametrize("header", ["[1]", "{", '"text"'])
+def test_broken_header(tmp_path, capsys, header):
+    path = tmp_path / "x.safetensors"
+    save_file({"w": torch.zeros(1)}, path, metadata={"dd": header})
+    status, _, error = inspect(capsys, path)
+    assert (status, "header" in error, error.count("\n")) == (2, True, 1)
+
+
 def test_folder(tmp_path, capsys):
     status, _, error = inspect(capsys, tmp_path)
     assert (status, "is a folder" in error) == (2, True)

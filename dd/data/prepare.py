@@ -29,8 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder to read (image-folder: holds train/<class>/ and test/<class>/), or for "
         "torchvision's datasets to download into; digits needs none",
     )
-    parser.add_argument("--name", help="short name for paths (default: the source's or folder's)")
-    parser.add_argument("--label", help="name shown in tables and captions (default: a known one)")
+    parser.add_argument(
+        "--name", help="short name for paths; if not given, the source's or folder's"
+    )
+    parser.add_argument(
+        "--label", help="name shown in tables and captions; if not given, the source's"
+    )
     parser.add_argument(
         "--resize", type=int, metavar="N", help="image-folder: side in pixels to resize to"
     )
