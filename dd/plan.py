@@ -105,21 +105,68 @@ class Plan:
         return [cell for grid in self.grids.values() for cell in grid.cells()]
 
     def settings(self, job: Distillation) -> dict[str, Any]:
-        """The options of ``python -m dd distill`` that are settings of the objective."""
+        """The objective's settings for a distillation, iterations apart."""
         settings = self.run.distillation(job.spec, job.dataset, job.ipc)
         return {name: value for name, value in settings.items() if name != "iterations"}
 
     def protocol(self, job: Evaluation) -> dict[str, Any]:
-        """The options of ``python -m dd evaluate`` that say how networks are trained."""
+        """How the networks of an evaluation are trained: settings and protocol."""
         made = job.distillation
         protocol = parse_protocol(job.protocol, self.run.protocols)
         return self.run.evaluation(made.spec, made.dataset, made.ipc) | dict(protocol.options)
 
+    def preparation(self, dataset: str) -> dict[str, Any]:
+        """Options of ``python -m dd prepare``."""
+        asked = {k: v for k, v in self.run.datasets[dataset].items() if k != "comparable_to"}
+        return asked | {"name": dataset}
+
+    def distill_options(self, job: Distillation) -> dict[str, Any]:
+        """Options of ``python -m dd distill`` that decide what comes out."""
+        run, spec = self.run, self.run.parse(job.spec)
+        return {
+            "objective": spec.objective,
+            "ipc": job.ipc,
+            "seed": job.seed,
+            "pool": run.path("pools", f"{spec.pool}.yaml") if spec.pool else None,
+            "width_factor": run.width_factor,
+            **self.settings(job),
+        }
+
+    def evaluate_options(self, job: Evaluation) -> dict[str, Any]:
+        """Options of ``python -m dd evaluate`` that decide what comes out."""
+        run = self.run
+        fixed = {"networks": run.networks, "seed": job.distillation.seed}
+        return fixed | {"width_factor": run.width_factor} | self.protocol(job)
+
+    def targets(self) -> dict[str, tuple[list[str], list[str]]]:
+        """Tables and figures by target: each paper's (without the optional ones), each name's."""
+        found: dict[str, tuple[list[str], list[str]]] = {}
+        for (kind, name), grid in self.grids.items():
+            targets = [name] if name in self.run.optional else [grid.definition["paper"], name]
+            for target in targets:
+                found.setdefault(target, ([], []))[kind == "figure"].append(name)
+        return found
+
+    def document(self) -> dict[str, Any]:
+        """What ``config.json`` holds."""
+        return {
+            "run": self.run.document(),
+            "protocols": self.run.protocols,
+            "distillations": {
+                str(job): {"snapshots": list(snapshots), **self.settings(job)}
+                for job, snapshots in self.distillations.items()
+            },
+            "evaluations": {
+                str(job): {"arch": list(archs), **self.protocol(job)}
+                for job, archs in self.evaluations.items()
+            },
+        }
+
     def inputs(self, kind: str, name: str) -> list[str]:
-        """The files that a table or figure is rendered from, its definition first."""
+        """The files that a table or figure is rendered from, beside its definition."""
         grid, run = self.grids[kind, name], self.run
         cells = grid.cells()
-        files = [grid.path]
+        files = []
         if "published" in grid.definition:
             files.append(published_file(grid))
         if grid.definition["kind"] == "settings":
@@ -184,22 +231,6 @@ def options(settings: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def document(plan: Plan) -> dict[str, Any]:
-    """What ``config.json`` holds."""
-    return {
-        "run": plan.run.document(),
-        "protocols": plan.run.protocols,
-        "distillations": {
-            str(job): {"snapshots": list(snapshots), **plan.settings(job)}
-            for job, snapshots in plan.distillations.items()
-        },
-        "evaluations": {
-            str(job): {"arch": list(archs), **plan.protocol(job)}
-            for job, archs in plan.evaluations.items()
-        },
-    }
-
-
 def read_run(path: str | Path) -> Run:
     """The run that a ``config.json`` describes; its results are taken to lie beside the file.
 
@@ -233,7 +264,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     plan = Plan(load_run(arguments.run, parse_overrides(arguments.set), arguments.workflow))
     check_plan(plan)
-    save_json(arguments.out, document(plan))
+    save_json(arguments.out, plan.document())
     print(
         f"{arguments.out}: run {plan.run.name}, {len(plan.distillations)} distillations, "
         f"{len(plan.evaluations)} evaluations"

@@ -1,0 +1,50 @@
+# The plan of the run that --config asks for, and what the rules ask of it.
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+from dd.errors import DDError
+from dd.plan import Plan, data_file, evaluation_file, load_run, options, synthetic_file
+
+# `python` of every job is the one that runs Snakemake, also where its environment is not active.
+os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))
+
+OVERRIDES = {key: value for key, value in config.items() if key != "run"}
+
+try:
+    PLAN = Plan(load_run(config.get("run", "smoke"), OVERRIDES, os.path.relpath(workflow.basedir)))
+    DISTILLATIONS = {str(job): job for job in PLAN.distillations}
+    EVALUATIONS = {str(job): job for job in PLAN.evaluations}
+except DDError as error:
+    sys.exit(f"error: {error}")
+
+RUN = PLAN.run
+CONFIG = f"{RUN.root}/config.json"
+GPUS = 1 if shutil.which("nvidia-smi") and RUN.device != "cpu" else 0
+
+
+def rendered(kind, names):
+    """The main file of each table or figure (its other formats come with it)."""
+    ending = {"table": "csv", "figure": "png"}[kind]
+    return [f"{RUN.root}/{kind}s/{name}.{ending}" for name in names]
+
+
+def named(strings):
+    """A pattern that matches exactly the strings."""
+    return "|".join(map(re.escape, sorted(strings))) or "(?!)"
+
+
+def command_line(settings):
+    """Settings as quoted command-line options."""
+    return shlex.join(options(settings))
+
+
+def report_made():
+    """Say where the tables and figures are."""
+    for kind in ("table", "figure"):
+        names = [name for of, name in PLAN.grids if of == kind]
+        made = [path for path in rendered(kind, names) if Path(path).exists()]
+        if made:
+            print(f"{kind}s of run {RUN.name}:", *made, sep="\n  ")

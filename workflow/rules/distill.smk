@@ -1,0 +1,39 @@
+# Synthetic sets. The snapshots that tables and figures ask for are a job's outputs, so there is one
+# rule for each list of snapshots, for the distillations that have it.
+for snapshots in sorted(set(PLAN.distillations.values())):
+
+    rule:
+        name:
+            f"distill_{'_'.join(map(str, snapshots))}"
+        input:
+            lambda w: data_file(RUN, DISTILLATIONS[w.distillation].dataset),
+        output:
+            [
+                f"{RUN.root}/distilled/{{distillation}}/it{iteration}.safetensors"
+                for iteration in snapshots
+            ],
+        log:
+            f"{RUN.root}/logs/distill/{{distillation}}.log",
+        benchmark:
+            f"{RUN.root}/benchmarks/distill/{{distillation}}.tsv"
+        wildcard_constraints:
+            distillation=named(
+                str(job) for job, asked in PLAN.distillations.items() if asked == snapshots
+            ),
+        conda:
+            "../../environment.yml"
+        threads: RUN.resources["distill"]["threads"]
+        resources:
+            mem_mb=RUN.resources["distill"]["mem_mb"],
+            runtime=RUN.resources["distill"]["runtime"],
+            gpu=GPUS,
+        params:
+            options=lambda w: command_line(PLAN.distill_options(DISTILLATIONS[w.distillation])),
+            snapshots=" ".join(map(str, snapshots)),
+            out=f"{RUN.root}/distilled/{{distillation}}",
+            device=RUN.device,
+        message:
+            "distil {wildcards.distillation}"
+        shell:
+            "python -m dd distill --data {input:q} {params.options} --snapshots {params.snapshots} "
+            "--out {params.out:q} --threads {threads} --device {params.device} 2>&1 | tee {log:q}"

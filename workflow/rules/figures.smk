@@ -1,0 +1,20 @@
+# Figures: PNG and PDF.
+rule figure:
+    input:
+        config=CONFIG,
+        definition=lambda w: PLAN.grids["figure", w.figure].path,
+        files=lambda w: PLAN.inputs("figure", w.figure),
+    output:
+        png=f"{RUN.root}/figures/{{figure}}.png",
+        pdf=f"{RUN.root}/figures/{{figure}}.pdf",
+    log:
+        f"{RUN.root}/logs/figures/{{figure}}.log",
+    wildcard_constraints:
+        figure=named(name for kind, name in PLAN.grids if kind == "figure"),
+    conda:
+        "../../environment.yml"
+    message:
+        "figure {wildcards.figure}"
+    shell:
+        "python -m dd figure --config {input.config:q} --figure {input.definition:q} --out {output.png:q} "
+        "2>&1 | tee {log:q}"

@@ -1,0 +1,44 @@
+# The run's configuration, checked, and raw images to one file a dataset.
+rule configure:
+    output:
+        CONFIG,
+    log:
+        f"{RUN.root}/logs/configure.log",
+    conda:
+        "../../environment.yml"
+    params:
+        run=config.get("run", "smoke"),
+        overrides=shlex.join(f"{key}={value}" for key, value in sorted(OVERRIDES.items())),
+        workflow=RUN.workflow,
+        # not in the command: a change of what it says makes the file anew
+        document=PLAN.document(),
+    message:
+        "configure {params.run}"
+    shell:
+        "python -m dd configure --run {params.run:q} --workflow {params.workflow:q} --out {output:q} "
+        "--set {params.overrides} 2>&1 | tee {log:q}"
+
+
+rule prepare:
+    input:
+        # first of all, so that a wrong name stops the workflow before any work; a newer one alone
+        # is no reason to prepare again
+        ancient(CONFIG),
+    output:
+        f"{RUN.root}/data/{{dataset}}.safetensors",
+    log:
+        f"{RUN.root}/logs/prepare/{{dataset}}.log",
+    benchmark:
+        f"{RUN.root}/benchmarks/prepare/{{dataset}}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: RUN.resources["prepare"]["threads"]
+    resources:
+        mem_mb=RUN.resources["prepare"]["mem_mb"],
+        runtime=RUN.resources["prepare"]["runtime"],
+    params:
+        options=lambda w: command_line(PLAN.preparation(w.dataset)),
+    message:
+        "prepare {wildcards.dataset}"
+    shell:
+        "python -m dd prepare {params.options} --threads {threads} --out {output:q} 2>&1 | tee {log:q}"

@@ -1,0 +1,22 @@
+# Tables: CSV, and the same as Markdown, LaTeX and HTML.
+rule table:
+    input:
+        config=CONFIG,
+        definition=lambda w: PLAN.grids["table", w.table].path,
+        files=lambda w: PLAN.inputs("table", w.table),
+    output:
+        csv=f"{RUN.root}/tables/{{table}}.csv",
+        md=f"{RUN.root}/tables/{{table}}.md",
+        tex=f"{RUN.root}/tables/{{table}}.tex",
+        html=f"{RUN.root}/tables/{{table}}.html",
+    log:
+        f"{RUN.root}/logs/tables/{{table}}.log",
+    wildcard_constraints:
+        table=named(name for kind, name in PLAN.grids if kind == "table"),
+    conda:
+        "../../environment.yml"
+    message:
+        "table {wildcards.table}"
+    shell:
+        "python -m dd table --config {input.config:q} --table {input.definition:q} --out {output.csv:q} "
+        "2>&1 | tee {log:q}"
