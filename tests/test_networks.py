@@ -48,6 +48,7 @@ COUNTS = [
     ("convnet:pooling=none", 3, 32, 10, 1_610_250),
     ("convnet", 3, 32, 100, 504_420),
     ("convnet:depth=4", 3, 64, 200, 857_160),
+    ("convnet", 3, 64, 200, 857_160),  # without a depth it goes by image size
     ("convnet", 1, 28, 10, 317_706),
 ]
 
@@ -334,7 +335,7 @@ def test_a_layer_without_a_known_initialisation_is_refused():
     ("spec", "expected"),
     [
         ("convnet", "convnet"),
-        ("convnet:depth=3", "convnet"),
+        ("convnet:norm=instance", "convnet"),
         ("convnet:width=64,depth=1", "convnet:depth=1,width=64"),
         ("convnet:pooling=none,norm=none", "convnet:norm=none,pooling=none"),
         ("mlp:width=128", "mlp"),

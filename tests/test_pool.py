@@ -82,7 +82,7 @@ def test_every_pool_sums_to_one_and_can_be_built(path):
 def test_own_probabilities(tmp_path):
     text = GOOD.replace(
         "[lenet, alexnet]",
-        "[{network: lenet, probability: 0.06}, {network: 'convnet:depth=3', probability: 0.04}]",
+        "[{network: lenet, probability: 0.06}, {network: 'convnet:norm=instance', probability: 0.04}]",
     )
     networks = dict(load_pool(written(tmp_path, text)).networks())
     assert networks == pytest.approx({"convnet": 0.94, "lenet": 0.06})
@@ -115,7 +115,7 @@ def test_warm_up_is_the_main_model_alone():
 
 
 def test_modules_are_used_again_with_new_parameters():
-    single = SingleSource("convnet:width=4,depth=3", 1, (8, 8), 10)
+    single = SingleSource("convnet:width=4,norm=instance", 1, (8, 8), 10)
     stream = generator(0)
     spec, first = single.draw(0, stream)
     before = first.classifier.weight.detach().clone()
@@ -151,7 +151,7 @@ def test_pool_draws_have_the_spec_that_they_say():
 
 
 def test_sources_describe_themselves_for_provenance():
-    assert SingleSource("convnet:depth=3", 1, (8, 8), 10).describe() == {
+    assert SingleSource("convnet:norm=instance", 1, (8, 8), 10).describe() == {
         "source": "single",
         "network": "convnet",
     }

@@ -43,7 +43,7 @@ def parse(spec: str) -> tuple[str, dict[str, Option]]:
 def canonical(spec: str) -> str:
     """The one way to write a network: options sorted, those at their default left out.
 
-    >>> canonical("convnet:width=64,depth=3")
+    >>> canonical("convnet:width=64,norm=instance")
     'convnet:width=64'
     """
     name, given = parse(spec)

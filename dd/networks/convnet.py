@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import nn
 
 from dd.errors import DDError
@@ -14,7 +16,8 @@ from dd.networks.layers import GROUPS, Activation, Norm, Pooling
 class ConvNet(SpatialNetwork):
     """``depth`` blocks of 3 × 3 convolution, norm, activation and 2 × 2 pooling; a linear layer.
 
-    The variants are those of Model Pool (arXiv:2402.13007, Table 3).
+    The variants are those of Model Pool (arXiv:2402.13007, Table 3). Depth 0, the default, goes by
+    image size, as the field does: the last map is 4 × 4, so 3 at 32 px, 4 at 64 px, 5 at 128 px.
 
     Raises:
         DDError: if ``width`` cannot be split into the groups of group norm, or ``depth`` halves
@@ -28,12 +31,13 @@ class ConvNet(SpatialNetwork):
         classes: int,
         width_factor: float = 1.0,
         *,
-        depth: int = 3,
+        depth: int = 0,
         width: int = 128,
         norm: Norm = "instance",
         activation: Activation = "relu",
         pooling: Pooling = "avg",
     ) -> None:
+        depth = depth or max(1, round(math.log2(min(size) / 4)))
         grain = 1 if pooling == "none" else 2**depth
         if grain > max(*size, 32):
             raise DDError(
