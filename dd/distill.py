@@ -35,8 +35,8 @@ from dd.objectives.base import Objective, Streams
 from dd.parametrize.pixels import Pixels
 from dd.progress import Progress
 from dd.rng import generator
-from dd.runtime import peak_memory_mb, setup
-from dd.settings import build
+from dd.runtime import add_machine_options, peak_memory_mb, setup
+from dd.settings import add_options, build
 from dd.synthetic import SyntheticSet
 
 
@@ -210,36 +210,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint-every", type=float, default=60.0, metavar="SECONDS", help="between two"
     )
-    add_machine_arguments(parser)
+    add_machine_options(parser)
     group = parser.add_argument_group("settings (default: the recipe's; see dd/recipes.yaml)")
-    for name, (kind, text) in sorted(_declared_settings().items()):
-        group.add_argument(_flag(name), type=kind, default=argparse.SUPPRESS, help=text)
+    add_options(group, _declared_settings(), skip=("iterations",))  # said by --snapshots
 
 
-def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
-    """``--device`` and ``--threads``, the same for every stage that computes."""
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0: torch's choice")
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def _declared_settings() -> dict[str, tuple[type, str]]:
-    """Every setting any objective declares: type and help, naming the objectives that have it."""
-    kinds = {"int": int, "float": float, "str": str}
+def _declared_settings() -> dict[str, tuple[dataclasses.Field, str]]:
+    """Every setting that any objective declares, with the objectives that have it."""
     owners: dict[str, list[str]] = {}
-    declared: dict[str, tuple[type, str]] = {}
+    declared: dict[str, dataclasses.Field] = {}
     for name in OBJECTIVES:
         for field in dataclasses.fields(OBJECTIVES[name].Settings):
             owners.setdefault(field.name, []).append(name)
-            declared[field.name] = (kinds[str(field.type)], field.metadata["help"])
-    return {
-        name: (kind, f"{text} [{', '.join(owners[name])}]")
-        for name, (kind, text) in declared.items()
-        if name != "iterations"  # said by --snapshots
-    }
+            declared[field.name] = field
+    return {name: (field, f"[{', '.join(owners[name])}]") for name, field in declared.items()}
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import platform
 import resource
@@ -29,6 +30,12 @@ def tune_allocator() -> bool:
         (_M_TOP_PAD, 64 << 20),
     ]
     return all(mallopt(option, value) == 1 for option, value in settings)
+
+
+def add_machine_options(parser: argparse._ActionsContainer) -> None:
+    """``--device`` and ``--threads``, the same for every stage that computes."""
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0: torch's choice")
 
 
 def setup(device: str = "auto", threads: int = 0) -> torch.device:

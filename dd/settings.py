@@ -6,6 +6,7 @@ same declaration, so a new method declares its settings once, in its own file.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, get_type_hints
@@ -23,10 +24,11 @@ def setting(
     at_most: float | None = None,
     choices: tuple[str, ...] = (),
     check: Callable[[Any], Any] | None = None,
+    default: Any = dataclasses.MISSING,
 ) -> Any:
     """A dataclass field with its explanation (unit included) and the values it may take."""
     rules = {"at_least": at_least, "above": above, "at_most": at_most, "choices": choices}
-    return dataclasses.field(metadata={"help": help, "check": check, **rules})
+    return dataclasses.field(default=default, metadata={"help": help, "check": check, **rules})
 
 
 def build(cls: type[S], values: Mapping[str, Any], where: str) -> S:
@@ -48,6 +50,8 @@ def build(cls: type[S], values: Mapping[str, Any], where: str) -> S:
     checked = {}
     for name, field in fields.items():
         if name not in values:
+            if field.default is not dataclasses.MISSING:
+                continue
             raise DDError(f"{where}: setting '{name}' is missing ({field.metadata['help']})")
         checked[name] = _checked(where, name, values[name], hints[name], field.metadata)
     return cls(**checked)
@@ -73,4 +77,30 @@ def _checked(where: str, name: str, value: Any, kind: type, rules: Mapping[str, 
     return value
 
 
+def kind_of(field: dataclasses.Field) -> type:
+    """The type of a field made by :func:`setting`: int, float or str."""
+    return _TYPES[str(field.type)]
+
+
+def add_options(
+    parser: Any, fields: Mapping[str, tuple[dataclasses.Field, str]], skip: tuple[str, ...] = ()
+) -> None:
+    """Command-line options for settings, left out of the namespace where not given.
+
+    Args:
+        parser: an argparse parser or group.
+        fields: by setting name, the field and what to add to its help (who has it, its default).
+        skip: names that the command line says otherwise.
+    """
+    for name, (field, note) in sorted(fields.items()):
+        if name not in skip:
+            parser.add_argument(
+                "--" + name.replace("_", "-"),
+                type=kind_of(field),
+                default=argparse.SUPPRESS,
+                help=f"{field.metadata['help']} {note}".strip(),
+            )
+
+
+_TYPES = {"int": int, "float": float, "str": str}
 _KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}

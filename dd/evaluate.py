@@ -1,0 +1,337 @@
+"""Evaluate a synthetic set: train fresh networks on it, report their test accuracy.
+
+One CSV row a network. Nothing is selected on test data: what counts is the last epoch. A killed
+evaluation goes on from the networks it had finished.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dd import kd, recipes, synthetic
+from dd.artifacts import load_json, save_json, save_rows
+from dd.data.dataset import Dataset, load_dataset
+from dd.errors import DDError
+from dd.networks import canonical, count_parameters, create
+from dd.progress import Progress
+from dd.registry import Registry
+from dd.rng import generator
+from dd.runtime import add_machine_options, setup
+from dd.settings import add_options, build, setting
+from dd.synthetic import SyntheticSet
+from dd.training import Criterion, Recipe, accuracy, cross_entropy, train
+
+PROTOCOLS: Registry[type[Hard]] = Registry("protocol")
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What every evaluation of one synthetic set shares.
+
+    Attributes:
+        dataset: its test split is what accuracy is measured on.
+        images, labels: the synthetic set on the device, in the dataset's normalised units.
+        recipe: how networks are trained.
+        seed: of network 0; network n has seed + n.
+        width_factor: scales the widths of all networks.
+        together: train networks stacked (True), in turn (False), as measured (None).
+    """
+
+    dataset: Dataset
+    images: torch.Tensor
+    labels: torch.Tensor
+    recipe: Recipe
+    seed: int
+    width_factor: float
+    together: bool | None
+
+    def networks(self, arch: str, numbers: Sequence[int]) -> list[nn.Module]:
+        """Fresh networks ``numbers`` of ``arch``: the same number, the same initial weights."""
+        shape = (self.dataset.channels, self.dataset.size, len(self.dataset.classes))
+        return [
+            create(
+                arch,
+                *shape,
+                generator=generator(self.seed + n, "evaluate", "weights"),
+                width_factor=self.width_factor,
+                device=self.images.device,
+            )
+            for n in numbers
+        ]
+
+    def train(
+        self,
+        arch: str,
+        numbers: Sequence[int],
+        criterion: Criterion = cross_entropy,
+        teachers: Sequence[nn.Module] | None = None,
+    ) -> list[nn.Module]:
+        """Networks ``numbers`` of ``arch`` trained on the synthetic set."""
+        networks = self.networks(arch, numbers)
+        order = [generator(self.seed + n, "evaluate", "order") for n in numbers]
+        train(
+            networks,
+            self.images,
+            self.labels,
+            self.recipe,
+            order,
+            criterion=criterion,
+            teachers=teachers,
+            together=self.together,
+        )
+        return networks
+
+
+@dataclasses.dataclass(frozen=True)
+class HardSettings:
+    """The protocol ``hard`` has no settings of its own."""
+
+
+@PROTOCOLS.register("hard")
+class Hard:
+    """Networks learn the set's own labels (probabilities, where the set has soft ones)."""
+
+    Settings = HardSettings
+
+    def __init__(self, settings: Any, task: Task) -> None:
+        self.settings, self.task = settings, task
+
+    def train(self, arch: str, numbers: Sequence[int]) -> list[nn.Module]:
+        """Networks ``numbers`` of ``arch``, trained."""
+        return self.task.train(arch, numbers)
+
+    def facts(self, number: int) -> dict[str, Any]:
+        """Columns that the protocol adds to the row of network ``number``."""
+        return {}
+
+
+@dataclasses.dataclass(frozen=True)
+class KDSettings:
+    """Knowledge distillation at evaluation (Model Pool)."""
+
+    teacher: str = setting("architecture of the teacher, trained on the set", default="convnet")
+    temperature: float = setting("softens teacher and student, 0: off", at_least=0, default=3.0)
+    alpha: float = setting("weight of the teacher, 0 to 1", at_least=0, at_most=1, default=0.5)
+    variant: str = setting(
+        "paper (Eq. 1) or released (the public code)", choices=kd.VARIANTS, default="paper"
+    )
+    temperature_decay: float = setting(
+        "factor on the temperature per epoch, 1: none", above=0, at_most=1, default=1.0
+    )
+
+
+@PROTOCOLS.register("kd")
+class Distilled(Hard):
+    """Networks learn from labels and from a teacher trained on the same set, each its own."""
+
+    Settings = KDSettings
+
+    def __init__(self, settings: KDSettings, task: Task) -> None:
+        super().__init__(settings, task)
+        self.teachers: dict[int, nn.Module] = {}
+        self.accuracies: dict[int, float] = {}
+
+    def train(self, arch: str, numbers: Sequence[int]) -> list[nn.Module]:
+        missing = [n for n in numbers if n not in self.teachers]
+        if missing:
+            trained = self.task.train(self.settings.teacher, missing)
+            self.teachers |= zip(missing, trained, strict=True)
+            for n in missing:
+                found = accuracy(self.teachers[n], self.task.dataset.test)
+                self.accuracies[n] = round(found, 4)
+        return self.task.train(arch, numbers, self._loss, [self.teachers[n] for n in numbers])
+
+    def _loss(
+        self, logits: torch.Tensor, labels: torch.Tensor, guide: torch.Tensor | None, epoch: int
+    ) -> torch.Tensor:
+        s = self.settings
+        temperature = s.temperature * s.temperature_decay**epoch
+        return kd.loss(logits, guide, labels, temperature, s.alpha, s.variant)
+
+    def facts(self, number: int) -> dict[str, Any]:
+        return {"teacher_accuracy": self.accuracies[number]}
+
+
+def evaluate(
+    protocol: Hard,
+    archs: Sequence[str],
+    count: int,
+    group: int,
+    finished: list[dict[str, Any]],
+    save: Callable[[list[dict[str, Any]]], None],
+) -> list[dict[str, Any]]:
+    """Rows of ``count`` networks of each of ``archs``; ``finished`` ones are not trained again.
+
+    Args:
+        protocol: bound to its settings and task.
+        group: how many networks are trained in one go.
+        save: called with all rows so far after each group.
+    """
+    task = protocol.task
+    rows = list(finished)
+    done = {(row["arch"], row["network"]) for row in rows}
+    with Progress("evaluate", len(archs) * count, "networks", initial=len(rows)) as progress:
+        for arch in archs:
+            left = [n for n in range(count) if (arch, n) not in done]
+            for numbers in (left[i : i + group] for i in range(0, len(left), group)):
+                started = time.monotonic()
+                networks = protocol.train(arch, numbers)
+                seconds = (time.monotonic() - started) / len(numbers)
+                for number, network in zip(numbers, networks, strict=True):
+                    found = round(accuracy(network, task.dataset.test), 4)
+                    rows.append(
+                        {
+                            "dataset": task.dataset.label,
+                            "arch": arch,
+                            "network": number,
+                            "seed": task.seed + number,
+                            "accuracy": found,
+                            "train_accuracy": round(_fit(network, task), 4),
+                            "parameters": count_parameters(network),
+                            "seconds": round(seconds, 3),
+                            **protocol.facts(number),
+                        }
+                    )
+                    progress.update(accuracy=found)
+                save(rows)
+    order = {arch: position for position, arch in enumerate(archs)}
+    return sorted(rows, key=lambda row: (order[row["arch"]], row["network"]))
+
+
+@torch.no_grad()
+def _fit(network: nn.Module, task: Task) -> float:
+    """Percent of the synthetic set that the network classifies as its labels say."""
+    labels = task.labels.argmax(1) if task.labels.ndim == 2 else task.labels
+    predicted = torch.cat([network(part).argmax(1) for part in task.images.split(256)])
+    return 100.0 * float((predicted == labels).double().mean())
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``python -m dd evaluate``."""
+    what = parser.add_argument_group("what to evaluate")
+    what.add_argument(
+        "--synthetic", required=True, type=Path, metavar="FILE", help="set (docs/formats.md)"
+    )
+    what.add_argument("--data", required=True, type=Path, metavar="FILE", help="prepared dataset")
+    what.add_argument("--arch", required=True, nargs="+", help="networks, NAME or NAME:key=value")
+    what.add_argument("--out", required=True, type=Path, metavar="FILE", help="CSV to write")
+    what.add_argument("--networks", type=int, default=5, help="networks per architecture")
+    what.add_argument("--seed", type=int, default=0, help="of network 0; network n has seed + n")
+    what.add_argument("--width-factor", type=float, default=1.0, help="scales network widths")
+    what.add_argument(
+        "--together",
+        choices=("auto", "yes", "no"),
+        default="auto",
+        help="train networks stacked; auto: as measured on this kind of device",
+    )
+    add_machine_options(parser)
+    training = parser.add_argument_group(
+        "training (default: the recipe of the set's objective, else dc's; see dd/recipes.yaml; "
+        "the learning rate that the set brings, if it has one)"
+    )
+    add_options(training, {f.name: (f, "") for f in dataclasses.fields(Recipe)})
+    protocol = parser.add_argument_group("protocol")
+    protocol.add_argument("--protocol", default="hard", help=f"one of {', '.join(PROTOCOLS)}")
+    add_options(protocol, _protocol_settings())
+
+
+def _protocol_settings() -> dict[str, tuple[dataclasses.Field, str]]:
+    return {
+        field.name: (field, f"[{name}, default {field.default}]")
+        for name in PROTOCOLS
+        for field in dataclasses.fields(PROTOCOLS[name].Settings)
+    }
+
+
+def _recipe(made: SyntheticSet, dataset: Dataset, options: dict[str, Any]) -> Recipe:
+    """How networks are trained: what was given, else what the set's objective asks for."""
+    given = {f.name: options[f.name] for f in dataclasses.fields(Recipe) if f.name in options}
+    if made.learned_lr is not None:
+        given = {"lr": made.learned_lr} | given
+    objective = made.header.get("objective", "dc")
+    ipc = made.header.get("ipc", 1)
+    values = recipes.resolve_evaluation(objective, dataset.name, ipc, given)
+    return build(Recipe, values, "evaluation")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """The stage: check everything, then train and test."""
+    options = vars(arguments)
+    if arguments.networks < 1:
+        raise DDError(f"--networks is {arguments.networks}, it must be at least 1")
+    protocol_class = PROTOCOLS[arguments.protocol]
+    chosen = {f.name: f for f in dataclasses.fields(protocol_class.Settings)}
+    given = {name: options[name] for name in _protocol_settings() if name in options}
+    for name in given:
+        if name not in chosen:
+            raise DDError(
+                f"--{name.replace('_', '-')} is no option of --protocol {arguments.protocol}"
+            )
+    settings = build(protocol_class.Settings, given, f"protocol {arguments.protocol}")
+    archs = [canonical(arch) for arch in dict.fromkeys(arguments.arch)]
+    device = setup(arguments.device, arguments.threads)
+    dataset = load_dataset(arguments.data, device)
+    made = synthetic.load(arguments.synthetic)
+    recipe = _recipe(made, dataset, options)
+    task = Task(
+        dataset=dataset,
+        images=made.images_for(dataset).to(device),
+        labels=made.labels.to(device),
+        recipe=recipe,
+        seed=arguments.seed,
+        width_factor=arguments.width_factor,
+        together={"auto": None, "yes": True, "no": False}[arguments.together],
+    )
+    conditions = {"protocol": arguments.protocol, **dataclasses.asdict(settings)}
+    conditions |= dataclasses.asdict(recipe) | {"width_factor": arguments.width_factor}
+    identity = {
+        "conditions": conditions,
+        "seed": arguments.seed,
+        "dataset": dataset.fingerprint,
+        "synthetic": _digest(arguments.synthetic),
+        "device": device.type,
+    }
+    partial = arguments.out.with_name(f".{arguments.out.name}.partial.json")
+    rows = evaluate(
+        protocol_class(settings, task),
+        archs,
+        arguments.networks,
+        1 if task.together is False else arguments.networks,
+        _finished(partial, identity, archs, arguments.networks),
+        lambda rows: save_json(partial, {"identity": identity, "rows": rows}),
+    )
+    save_rows(arguments.out, [row | conditions for row in rows])
+    partial.unlink(missing_ok=True)
+    for arch in archs:
+        found = torch.tensor([row["accuracy"] for row in rows if row["arch"] == arch])
+        spread = f" ± {found.std():.2f}" if len(found) > 1 else ""
+        print(f"evaluate: {arch} {found.mean():.2f}{spread} % on {dataset.label} (n={len(found)})")
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def _finished(
+    partial: Path, identity: dict[str, Any], archs: Sequence[str], count: int
+) -> list[dict[str, Any]]:
+    """Rows of an evaluation that was killed, if it was of the same thing."""
+    if not partial.exists():
+        return []
+    try:
+        document = load_json(partial)
+    except DDError:
+        return []
+    if document["identity"] != json.loads(json.dumps(identity)):
+        return []
+    return [row for row in document["rows"] if row["arch"] in archs and row["network"] < count]
