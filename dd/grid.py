@@ -25,6 +25,7 @@ class Cell:
         dataset, spec, ipc, iterations: which synthetic sets.
         protocols: canonical evaluation protocols; several only where the best is selected.
         arch: the network evaluated, or None where only images are shown.
+        selected: the option whose best value is selected on test data, or "" (nothing is).
     """
 
     labels: Mapping[str, Any]
@@ -34,6 +35,7 @@ class Cell:
     iterations: int
     protocols: tuple[str, ...]
     arch: str | None
+    selected: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,9 +108,9 @@ class Grid:
         recipe = run.distillation(spec, dataset, ipc)["iterations"]
         # A selection is done after 0 iterations, whatever the others of the table are asked for.
         iterations = bound.get("iterations", recipe) if recipe else 0
-        return Cell(
-            labels, dataset, spec, ipc, iterations, self._protocols(bound), bound.get("arch")
-        )
+        selected = bound["select"]["axis"] if "select" in bound else ""
+        protocols, arch = self._protocols(bound), bound.get("arch")
+        return Cell(labels, dataset, spec, ipc, iterations, protocols, arch, selected)
 
     def _protocols(self, bound: Mapping[str, Any]) -> tuple[str, ...]:
         name, known = bound.get("protocol", "hard"), self.run.protocols
@@ -132,7 +134,8 @@ def load_grid(kind: str, path: str | Path, run: Run) -> Grid:
     """
     definition = load_config(path, run.schema(kind))
     grid = Grid(Path(path).stem, str(path), definition, run)
-    named = [*definition.get("rows", []), *definition.get("layout", {}).values()]
+    named = list(definition.get("rows", []))
+    named += [axis for axes in definition.get("layout", {}).values() for axis in axes]
     named += definition.get("columns", []) if definition["kind"] == "results" else []
     named += [axis for rule in definition.get("exclude", []) for axis in rule]
     named += [definition["best_of"]] if "best_of" in definition else []

@@ -20,8 +20,6 @@ from dd.grid import Cell, Grid, load_grid
 from dd.run import Run, load_run
 from dd.spec import parse_protocol
 
-__all__ = ["Distillation", "Evaluation", "Plan", "Run", "load_run"]
-
 
 @dataclass(frozen=True)
 class Distillation:

@@ -67,12 +67,20 @@ def _resolve(
 def merged(block: Mapping[str, Any], dataset: str, ipc: int) -> dict[str, Any]:
     """The settings of a ``block`` with those of its fitting sections (see ``recipes.yaml``)."""
     settings = {name: value for name, value in block.items() if name not in SECTIONS}
-    fitting = [listed for listed in block.get("ipc", {}) if listed <= ipc]
+    by_ipc = {_whole(listed): refined for listed, refined in block.get("ipc", {}).items()}
+    fitting = [listed for listed in by_ipc if listed <= ipc]
     if fitting:
-        settings |= block["ipc"][max(fitting)]
+        settings |= by_ipc[max(fitting)]
     if dataset in block.get("dataset", {}):
         settings |= merged(block["dataset"][dataset], dataset, ipc)
     return settings
+
+
+def _whole(key: Any) -> int:
+    """A key of an ``ipc`` section as a number (JSON writes it as text)."""
+    if not str(key).isdecimal():
+        raise DDError(f"a recipe's section ipc: '{key}' must be a number of images per class")
+    return int(key)
 
 
 def _check_type(what: str, value: Any, like: Any) -> None:

@@ -1,0 +1,74 @@
+"""Accuracy by group: bars of means, error bars of one standard deviation, published values."""
+
+from __future__ import annotations
+
+import pandas
+import seaborn
+from matplotlib import pyplot
+from matplotlib.figure import Figure
+
+from dd.grid import Grid
+from dd.report.labels import axis_label
+from dd.report.results import collect, facts
+from dd.report.style import ACCURACY, WIDTH, annotate, colors, describe, place
+
+BAR_WIDTH = 0.8  # of a group, seaborn's default
+
+
+def draw(grid: Grid) -> Figure:
+    """Facets by ``column`` and ``row``, groups along ``x``, a bar for each ``color``; a marker on
+    the bar where a comparable value is published."""
+    layout, rows = grid.definition["layout"], collect(grid)
+    for row in rows:
+        for part, axes in layout.items():
+            row[f"at {part}"] = describe(axes, place(row, axes))
+    across, down, groups, hues = (
+        list(dict.fromkeys(row[f"at {part}"] for row in rows))
+        for part in ("column", "row", "x", "color")
+    )
+    networks = pandas.DataFrame(rows).explode("accuracies").astype({"accuracies": float})
+    size = (WIDTH + 1.5, 0.8 + 2.0 * len(down))
+    figure, panels = pyplot.subplots(
+        len(down), len(across), figsize=size, sharey="row", squeeze=False, layout="constrained"
+    )
+    for i, at_row in enumerate(down):
+        for j, at_column in enumerate(across):
+            panel = panels[i, j]
+            inside = (networks["at row"] == at_row) & (networks["at column"] == at_column)
+            seaborn.barplot(
+                networks[inside],
+                x="at x",
+                y="accuracies",
+                hue="at color",
+                order=groups,
+                hue_order=hues,
+                palette=colors(hues),
+                errorbar="sd",
+                err_kws={"linewidth": 0.8, "color": "0.2"},
+                width=BAR_WIDTH,
+                ax=panel,
+                legend=False,
+            )
+            for row in rows:
+                here = row["at row"] == at_row and row["at column"] == at_column
+                if here and row["published"] is not None:
+                    x = groups.index(row["at x"]) + _offset(hues.index(row["at color"]), len(hues))
+                    panel.plot(x, row["published"], "D", ms=3, mfc="white", mec="black", mew=0.7)
+            panel.set(xlabel="", ylabel=ACCURACY if j == 0 else "")
+            panel.set_title(f"{at_row}, {at_column}")
+            panel.tick_params(axis="x", rotation=40)
+            for name in panel.get_xticklabels():
+                name.set(ha="right", rotation_mode="anchor")
+    handles = [pyplot.Rectangle((0, 0), 1, 1, color=c, label=n) for n, c in colors(hues).items()]
+    if any(row["published"] is not None for row in rows):
+        marker = {"marker": "D", "mfc": "white", "mec": "black", "ls": "", "ms": 4}
+        handles.append(pyplot.Line2D([], [], label="published", **marker))
+    title = " and ".join(map(axis_label, layout["color"]))
+    figure.legend(handles=handles, title=title, loc="outside right center")
+    annotate(figure, grid.definition["title"], f"{grid.definition['caption']} {facts(grid, rows)}")
+    return figure
+
+
+def _offset(index: int, count: int) -> float:
+    """Where bar ``index`` of ``count`` stands in its group."""
+    return (index - (count - 1) / 2) * BAR_WIDTH / count

@@ -1,0 +1,67 @@
+"""Accuracy along an axis: a line a colour and style, with a band of one standard deviation."""
+
+from __future__ import annotations
+
+from matplotlib import pyplot
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from dd.grid import Grid
+from dd.report.labels import axis_label
+from dd.report.results import collect, facts
+from dd.report.style import ACCURACY, WIDTH, annotate, colors, describe, place
+
+LINES = ("-", "--", ":", "-.")
+
+
+def draw(grid: Grid) -> Figure:
+    """Facets by ``column`` and ``row``; the values of ``x`` are evenly spaced, as 0 to 10 would
+    crowd the small temperatures on a linear axis and 0 has no place on a logarithmic one."""
+    layout, rows = grid.definition["layout"], collect(grid)
+    across, down = (list(dict.fromkeys(place(r, layout[k]) for r in rows)) for k in _FACETS)
+    tint = colors(list(dict.fromkeys(place(row, layout["color"]) for row in rows)))
+    styles = list(dict.fromkeys(place(row, layout["style"]) for row in rows))
+    ticks = list(dict.fromkeys(place(row, layout["x"]) for row in rows))
+    size = (WIDTH, 0.6 + 2.6 * len(down))
+    figure, panels = pyplot.subplots(
+        len(down), len(across), figsize=size, sharey="row", squeeze=False, layout="constrained"
+    )
+    for i, at_row in enumerate(down):
+        for j, at_column in enumerate(across):
+            panel = panels[i, j]
+            for hue, color in tint.items():
+                for style, line in zip(styles, LINES, strict=False):
+                    here = [
+                        row
+                        for row in rows
+                        if place(row, layout["row"]) == at_row
+                        and place(row, layout["column"]) == at_column
+                        and place(row, layout["color"]) == hue
+                        and place(row, layout["style"]) == style
+                    ]
+                    x = [ticks.index(place(row, layout["x"])) for row in here]
+                    mean = [row["mean"] for row in here]
+                    low = [row["mean"] - (row["std"] or 0) for row in here]
+                    high = [row["mean"] + (row["std"] or 0) for row in here]
+                    panel.plot(x, mean, line, color=color, marker="o", markersize=2.5, lw=1.2)
+                    panel.fill_between(x, low, high, color=color, alpha=0.12, lw=0)
+            names = [describe(layout["x"], tick) for tick in ticks]
+            panel.set_xticks(range(len(ticks)), names, rotation=45 if len(ticks) > 8 else 0)
+            panel.set_title(", ".join(_heading(layout, at_row, at_column)))
+            panel.set_xlabel(" and ".join(map(axis_label, layout["x"])))
+        panels[i, 0].set_ylabel(ACCURACY)
+    handles = [Line2D([], [], color=c, label=describe(layout["color"], h)) for h, c in tint.items()]
+    handles += [
+        Line2D([], [], color="0.3", linestyle=line, label=describe(layout["style"], style))
+        for style, line in zip(styles, LINES, strict=False)
+    ]
+    figure.legend(handles=handles, loc="outside right center")
+    annotate(figure, grid.definition["title"], f"{grid.definition['caption']} {facts(grid, rows)}")
+    return figure
+
+
+_FACETS = ("column", "row")
+
+
+def _heading(layout: dict, at_row: tuple, at_column: tuple) -> list[str]:
+    return [describe(layout[k], at) for k, at in (("row", at_row), ("column", at_column)) if at]

@@ -1,0 +1,145 @@
+"""The numbers of a table or figure: evaluation files to one row a cell, published values beside."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from dd.artifacts import load_rows
+from dd.errors import DDError
+from dd.grid import Cell, Grid
+from dd.networks import canonical
+from dd.plan import evaluation_file, evaluations, published_file
+
+FACTS = ("accuracy", "std", "note", "source")
+
+
+def collect(grid: Grid) -> list[dict[str, Any]]:
+    """One row for each cell of ``grid``, in the order of its axes.
+
+    A row holds the axes (``dataset`` by its label), ``accuracies`` on the test set in percent (one
+    a network, over all synthetic sets), their ``mean``, ``std`` (sample standard deviation; None for
+    one network) and number ``n``, ``published`` and ``published_source`` (None where nothing
+    comparable is published), and ``note``.
+
+    Raises:
+        DDError: naming the evaluation file that is missing, incomplete or malformed.
+    """
+    published = _read_published(grid)
+    rows = []
+    for cell in grid.cells():
+        accuracies, note = _accuracies(cell, grid)
+        value, source = _published(cell, grid, published)
+        rows.append(
+            {
+                **cell.labels,
+                "dataset": grid.run.datasets[cell.dataset]["label"],
+                "accuracies": accuracies,
+                "mean": statistics.fmean(accuracies),
+                "std": statistics.stdev(accuracies) if len(accuracies) > 1 else None,
+                "n": len(accuracies),
+                "published": value,
+                "published_source": source,
+                "note": note,
+            }
+        )
+    return rows
+
+
+def _accuracies(cell: Cell, grid: Grid) -> tuple[list[float], str]:
+    """The accuracies of a cell, and what has to be said of how they came about."""
+    run = grid.run
+    by_protocol: dict[str, list[float]] = {}
+    for job in evaluations(cell, run):
+        found = _read(evaluation_file(run, job), canonical(str(cell.arch)), run.networks)
+        by_protocol.setdefault(job.protocol, []).extend(found)
+    best = max(by_protocol.values(), key=statistics.fmean)
+    if not cell.selected:
+        return best, ""
+    return best, f"maximum over {len(by_protocol)} {cell.selected}s, selected on test data"
+
+
+def _read(path: str, arch: str, networks: int) -> list[float]:
+    """The accuracies of the ``networks`` networks of ``arch`` in an evaluation file."""
+    rows = _rows(path)
+    for column in ("arch", "accuracy"):
+        if not rows or column not in rows[0]:
+            raise DDError(f"{path}: has no column '{column}'; evaluate again")
+    found = [_percent(path, row["accuracy"]) for row in rows if row["arch"] == arch]
+    if len(found) != networks:
+        raise DDError(
+            f"{path}: has {len(found)} networks of {arch}, the run asks for {networks}; "
+            "evaluate again"
+        )
+    return found
+
+
+@cache
+def _rows(path: str) -> list[dict[str, str]]:
+    return load_rows(path)
+
+
+def _percent(path: str, text: str | None) -> float:
+    try:
+        value = float(text or "")
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 100:
+        raise DDError(f"{path}: accuracy '{text}' is no percentage from 0 to 100")
+    return value
+
+
+def _read_published(grid: Grid) -> list[dict[str, str]]:
+    """The rows of the published file that the definition selects."""
+    if "published" not in grid.definition:
+        return []
+    path = published_file(grid)
+    where = grid.definition["published"].get("where", {})
+    rows = load_rows(path)
+    for column in rows[0] if rows else ():
+        if column not in (*where, *grid.axes, *FACTS):
+            raise DDError(f"{grid.path}: published column '{column}' of {path} is no axis")
+    return [row for row in rows if all(row[key] == str(value) for key, value in where.items())]
+
+
+def _published(
+    cell: Cell, grid: Grid, published: list[dict[str, str]]
+) -> tuple[float | None, str | None]:
+    """The published value of a cell and its source, where dataset and settings are the same."""
+    dataset = grid.run.datasets[cell.dataset].get("comparable_to")
+    if dataset is None or not grid.run.as_published(cell.spec, cell.dataset, cell.ipc):
+        return None, None
+    place = {**cell.labels, "dataset": dataset}
+    for row in published:
+        if _matches(row, place):
+            return float(row["accuracy"]), row["source"]
+    return None, None
+
+
+def _matches(row: Mapping[str, str], place: Mapping[str, Any]) -> bool:
+    return all(row[axis] == str(value) for axis, value in place.items() if axis in row)
+
+
+def facts(grid: Grid, rows: list[dict[str, Any]]) -> str:
+    """What a caption has to say of the numbers: data, averages, settings, comparability."""
+    run, cells, sets = grid.run, grid.cells(), len(grid.run.seeds)
+    labels = [options["label"] for options in run.datasets.values()]
+    sentences = [f"Dataset: {' and '.join(labels)}."]
+    if run.stands_in_for:
+        sentences.append(
+            f"It stands in for {run.stands_in_for} in this run ({run.name}): nothing here compares "
+            "with published numbers."
+        )
+    if rows:
+        sentences.append(
+            f"Test accuracy in %, mean ± standard deviation over {run.networks} networks on "
+            f"{'one synthetic set' if sets == 1 else f'each of {sets} synthetic sets'}."
+        )
+        epochs = {run.evaluation(c.spec, c.dataset, c.ipc)["epochs"] for c in cells}
+        sentences.append(f"Evaluation: {' or '.join(map(str, sorted(epochs)))} epochs.")
+    if run.width_factor != 1:
+        sentences.append(f"Network widths are scaled by {run.width_factor:g}.")
+    return " ".join(sentences)

@@ -1,0 +1,94 @@
+"""What ran: the pools of a run and its hyperparameters, as rows of a table."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from dd.networks import NETWORKS, load_pool, parse
+from dd.plan import Plan
+from dd.report.labels import NETWORKS as NAMES
+from dd.run import Run
+from dd.spec import format_value
+
+Row = dict[str, str]
+
+
+def settings_rows(run: Run) -> list[Row]:
+    """Rows with ``part``, ``name``, ``network``, ``probability``, ``settings``: first the pools,
+    then how each objective distils, then how networks are trained on its sets, then the
+    protocols. Rows that would say the same are one."""
+    plan = Plan(replace(run, optional=[]))
+    specs = dict.fromkeys(job.spec for job in plan.distillations)
+    rows = [row for spec in specs if "+" in spec for row in _pool_rows(run, spec)]
+    for job, snapshots in plan.distillations.items():
+        objective = run.parse(job.spec).objective
+        ran = {"iterations": snapshots[-1], **plan.settings(job)}
+        rows.append(_row("distillation", f"{objective}, IPC {job.ipc}", settings=ran))
+        evaluation = run.evaluation(job.spec, job.dataset, job.ipc)
+        rows.append(_row("evaluation", f"sets of {objective}", settings=evaluation))
+    for protocol in dict.fromkeys(job.protocol.partition("@")[0] for job in plan.evaluations):
+        chosen = {key: v for key, v in run.protocols[protocol].items() if key != "protocol"}
+        if chosen:
+            rows.append(_row("protocol", protocol, settings=chosen))
+    order = ["pool", "distillation", "evaluation", "protocol"]
+    unique = [dict(items) for items in dict.fromkeys(tuple(row.items()) for row in rows)]
+    return sorted(unique, key=lambda row: order.index(row["part"]))
+
+
+def _pool_rows(run: Run, spec: str) -> Iterable[Row]:
+    """The main network, then the others, those of one family in one row."""
+    pool = load_pool(run.path("pools", f"{run.parse(spec).pool}.yaml"))
+    name = f"{pool.title} ({spec})"
+    options = _options(pool.main)
+    if pool.warmup:
+        options |= {"warm-up iterations": [pool.warmup]}
+    yield _row("pool", name, _family(pool.main), pool.probability, options)
+    families: dict[str, list[tuple[str, float]]] = {}
+    for network, probability in pool.others:
+        families.setdefault(_family(network), []).append((network, probability))
+    for family, members in families.items():
+        joint: dict[str, list[Any]] = {}
+        for network, _ in members:
+            for option, value in _options(network).items():
+                joint.setdefault(option, []).extend(value)
+        yield _row("pool", name, family, sum(share for _, share in members), joint)
+
+
+def _family(network: str) -> str:
+    name, _ = parse(network)
+    return NAMES.get(name, name)
+
+
+def _options(network: str) -> dict[str, list[Any]]:
+    """All options of a network, given or default, each as a list of one."""
+    name, given = parse(network)
+    parameters = inspect.signature(NETWORKS[name]).parameters.values()
+    known = {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    options = known | given
+    if options.get("depth") == 0:
+        options["depth"] = "by image size"
+    return {option: [value] for option, value in options.items()}
+
+
+def _row(
+    part: str,
+    name: str,
+    network: str = "",
+    probability: float | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Row:
+    shown = []
+    for key, value in (settings or {}).items():
+        values = value if isinstance(value, list) else [value]
+        shown.append(f"{key} {' or '.join(dict.fromkeys(map(format_value, values)))}")
+    share = "" if probability is None else f"{probability:.4g}"
+    return {
+        "part": part,
+        "name": name,
+        "network": network,
+        "probability": share,
+        "settings": ", ".join(shown),
+    }

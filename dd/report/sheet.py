@@ -1,0 +1,152 @@
+"""A table ready to be written: Markdown, LaTeX (booktabs) and HTML of the same cells."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "†": r"$^\dagger$",
+    "–": "--",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+}
+_MARKDOWN = {sign: f"\\{sign}" for sign in "\\`*_[]<>|"}
+
+
+@dataclass(frozen=True)
+class Text:
+    """What a cell shows."""
+
+    text: str
+    bold: bool = False
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table.
+
+    Attributes:
+        name: its name, for references.
+        title, caption: in words.
+        header: one heading a column.
+        body: rows of cells.
+        keys: how many leading columns are row headings; rows that share all but the last of them
+            form a group.
+        notes: lines below the table.
+    """
+
+    name: str
+    title: str
+    caption: str
+    header: Sequence[str]
+    body: Sequence[Sequence[Text]]
+    keys: int
+    notes: Sequence[str] = field(default_factory=tuple)
+
+    def markdown(self) -> str:
+        """GitHub-flavoured Markdown."""
+        aligned = ["---" if i < self.keys else "---:" for i in range(len(self.header))]
+        lines = [f"**{_markdown(self.title)}.** {_markdown(self.caption)}", ""]
+        lines.append(f"| {' | '.join(map(_markdown, self.header))} |")
+        lines.append(f"| {' | '.join(aligned)} |")
+        for row in self.body:
+            shown = [
+                f"**{_markdown(cell.text)}**" if cell.bold else _markdown(cell.text) for cell in row
+            ]
+            lines.append(f"| {' | '.join(shown)} |")
+        for note in self.notes:
+            lines += ["", _markdown(note)]
+        return "\n".join(lines) + "\n"
+
+    def latex(self) -> str:
+        """A LaTeX table environment; the document needs the package booktabs."""
+        columns = "l" * self.keys + "r" * (len(self.header) - self.keys)
+        lines = [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{\textbf{{{_latex(self.title)}.}} {_latex(self.caption)}}}",
+            rf"\label{{tab:{self.name}}}",
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            f"{' & '.join(map(_latex, self.header))} \\\\",
+            r"\midrule",
+        ]
+        previous: list[str] = []
+        for row in self.body:
+            key = [cell.text for cell in row[: self.keys]]
+            if previous and key[:-1] != previous[:-1]:
+                lines.append(r"\midrule")
+            shown = [
+                rf"\textbf{{{_latex(cell.text)}}}" if cell.bold else _latex(cell.text)
+                for cell in row
+            ]
+            for i in range(_shared(key[:-1], previous[:-1])):
+                shown[i] = ""  # a group says once what its rows share
+            lines.append(f"{' & '.join(shown)} \\\\")
+            previous = key
+        lines += [r"\bottomrule", r"\end{tabular}"]
+        lines += [rf"\par\smallskip {_latex(note)}" for note in self.notes]
+        return "\n".join([*lines, r"\end{table}"]) + "\n"
+
+    def html(self) -> str:
+        """A page of its own."""
+        head = "".join(f'<th scope="col">{html.escape(text)}</th>' for text in self.header)
+        body = []
+        previous: list[str] = []
+        for row in self.body:
+            key = [cell.text for cell in row[: self.keys]]
+            first = ' class="first"' if previous and key[:-1] != previous[:-1] else ""
+            body.append(f"<tr{first}>{''.join(map(self._html_cell, range(len(row)), row))}</tr>")
+            previous = key
+        rows = "\n".join(body)
+        notes = "\n".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
+        return (
+            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+            f"<title>{html.escape(self.title)}</title>\n<style>{_CSS}</style>\n</head>\n<body>\n"
+            f"<table>\n<caption><b>{html.escape(self.title)}.</b> {html.escape(self.caption)}"
+            f"</caption>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>\n"
+            f"{notes}\n</body>\n</html>\n"
+        )
+
+    def _html_cell(self, index: int, cell: Text) -> str:
+        text = html.escape(cell.text)
+        text = f"<b>{text}</b>" if cell.bold else text
+        return f'<th scope="row">{text}</th>' if index < self.keys else f"<td>{text}</td>"
+
+
+_CSS = (
+    "body{font:15px/1.4 sans-serif;margin:2em}"
+    "table{border-collapse:collapse;border-top:2px solid;border-bottom:2px solid}"
+    "caption{text-align:left;max-width:60em;margin-bottom:.8em}"
+    "th,td{padding:.25em .7em;text-align:right;font-variant-numeric:tabular-nums}"
+    "th{text-align:left;font-weight:normal}"
+    "thead th{border-bottom:1px solid;font-weight:bold}"
+    "tr.first>*{border-top:1px solid #999}"
+)
+
+
+def _shared(key: Sequence[str], previous: Sequence[str]) -> int:
+    """How many leading entries two keys share."""
+    if len(key) != len(previous):
+        return 0
+    for count, (a, b) in enumerate(zip(key, previous, strict=True)):
+        if a != b:
+            return count
+    return len(key)
+
+
+def _markdown(text: str) -> str:
+    return "".join(_MARKDOWN.get(sign, sign) for sign in text)
+
+
+def _latex(text: str) -> str:
+    return "".join(_LATEX.get(sign, sign) for sign in text)

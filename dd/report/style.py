@@ -1,0 +1,80 @@
+"""The look of all figures, and how they are saved."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import seaborn
+from matplotlib.figure import Figure
+
+from dd.artifacts import replacing
+from dd.report.labels import axis_label, value_label
+
+WIDTH = 7.2  # inches: the text width of a page
+ACCURACY = "Test accuracy (%)"
+
+_STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "legend.title_fontsize": 8,
+    "legend.frameon": False,
+    "figure.titlesize": 10,
+    "figure.titleweight": "bold",
+    "pdf.fonttype": 42,  # text stays text
+    "savefig.dpi": 200,
+}
+
+
+def use_style() -> None:
+    """Set the look; without a display."""
+    matplotlib.use("agg")
+    seaborn.set_theme(style="whitegrid", context="paper", palette="colorblind", rc=_STYLE)
+
+
+def colors(names: Sequence[Any]) -> dict[Any, tuple[float, float, float]]:
+    """A colour for each name that colour-blind readers can tell apart."""
+    palette = seaborn.color_palette("colorblind", len(names))
+    return dict(zip(names, palette, strict=True))
+
+
+def place(row: Mapping[str, Any], axes: Sequence[str]) -> tuple[Any, ...]:
+    """Where a row stands on ``axes``."""
+    return tuple(row[axis] for axis in axes)
+
+
+def describe(axes: Sequence[str], values: Sequence[Any]) -> str:
+    """A place in words: ``IPC 10, 1000 iterations``."""
+    said = []
+    for axis, value in zip(axes, values, strict=True):
+        shown = value_label(axis, value)
+        if axis == "iterations":
+            shown = f"{shown} iterations"
+        elif axis == "ipc":
+            shown = f"{axis_label(axis)} {shown}"
+        said.append(shown)
+    return ", ".join(said)
+
+
+def annotate(figure: Figure, title: str, caption: str) -> None:
+    """Title above, caption below, whatever the size of the figure."""
+    width, height = figure.get_size_inches()
+    figure.suptitle(title)
+    text = "\n".join(textwrap.wrap(caption, width=round(width * 17)))
+    figure.text(0.01, -0.1 / height, text, ha="left", va="top", fontsize=7.5, color="0.25")
+
+
+def save(figure: Figure, out: Path) -> None:
+    """Write ``out`` (PNG) and the PDF beside it: the same bytes for the same content."""
+    nothing = {".png": {"Software": None}, ".pdf": {"CreationDate": None, "Producer": None}}
+    for ending in (".pdf", ".png"):
+        with replacing(out.with_suffix(ending)) as partial:
+            kind = ending.removeprefix(".")
+            figure.savefig(partial, format=kind, bbox_inches="tight", metadata=nothing[ending])
