@@ -21,6 +21,7 @@ from dd.networks import (
     initialise,
     parse,
 )
+from dd.networks.layers import LayerNorm
 from dd.rng import generator
 
 # Counted in the public implementations of DC and its heirs.
@@ -421,3 +422,13 @@ def test_freezing_leaves_networks_without_batch_norm_alone():
     network = small("convnet").eval()
     freeze_batch_statistics(network, torch.zeros(2, 3, 32, 32))
     assert not network.training
+
+
+def test_layer_norm_is_torchs():
+    ours, theirs = LayerNorm([3, 4, 5]), torch.nn.LayerNorm([3, 4, 5])
+    stream = generator(0)
+    for parameter in ours.parameters():
+        torch.nn.init.normal_(parameter, generator=stream)
+    theirs.load_state_dict(ours.state_dict())
+    images = torch.randn(2, 3, 4, 5, generator=stream)
+    torch.testing.assert_close(ours(images), theirs(images))

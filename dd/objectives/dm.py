@@ -61,7 +61,7 @@ class DistributionMatching(Objective):
         loss = mean_distance(real_embeddings, embeddings)
         (gradient,) = torch.autograd.grad(loss, leaf)
         synthetic.update(gradient)
-        return {"loss": float(loss) / self.classes, "network": name}
+        return {"loss": loss.item() / self.classes, "network": name}
 
 
 def _embed(network: nn.Module, batches: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -1,0 +1,38 @@
+"""Shared by all tests: the digits dataset, prepared once; real images where a machine has them."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from dd.__main__ import main
+from dd.data.dataset import load_dataset
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    """Tiny tensors: one thread is fastest, and two test runs do not fight."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def digits_file(tmp_path_factory) -> Path:
+    """``digits`` as ``python -m dd prepare`` writes it."""
+    path = tmp_path_factory.mktemp("data") / "digits.safetensors"
+    assert main(["prepare", "--source", "digits", "--out", str(path)]) == 0
+    return path
+
+
+@pytest.fixture(scope="session")
+def digits(digits_file):
+    return load_dataset(digits_file)
+
+
+@pytest.fixture(scope="session")
+def real_images() -> Path:
+    """The folder of real image sets named by DD_TEST_DATA (cifar10/, tiny_imagenet/, ...)."""
+    folder = os.environ.get("DD_TEST_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("DD_TEST_DATA names no folder of real images")
+    return Path(folder)

@@ -1,0 +1,173 @@
+"""Training against a plain loop; stacked against one after the other; schedules; failure."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from dd.data import augment
+from dd.errors import DDError
+from dd.networks import create
+from dd.rng import generator
+from dd.training import Recipe, accuracy, cross_entropy, embed_all, train
+
+IMAGES = torch.randn(12, 1, 8, 8, generator=generator(0, "images"))
+LABELS = torch.arange(12) % 3
+
+
+def recipe(**changes):
+    values = {
+        "epochs": 4, "lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4, "batch": 5,
+        "augment": "none", "schedule": "paper",
+    }  # fmt: skip
+    return Recipe(**values | changes)
+
+
+def networks(spec, count, double=False):
+    made = [
+        create(spec, 1, (8, 8), 3, generator=generator(n), width_factor=1.0) for n in range(count)
+    ]
+    return [network.double() for network in made] if double else made
+
+
+def streams(count):
+    return [generator(n, "order") for n in range(count)]
+
+
+def plain_loop(network, images, labels, r, stream, phases):
+    """SGD with momentum and weight decay written out; phases are (epochs, lr, forget momentum)."""
+    parameters = list(network.parameters())
+    momentum = None
+    for epochs, lr, fresh in phases:
+        momentum = None if fresh else momentum
+        for _ in range(epochs):
+            for indices in torch.randperm(len(images), generator=stream).split(r.batch):
+                batch = images[indices]
+                if r.augment != "none":
+                    size = tuple(images.shape[-2:])
+                    batch = augment.apply(augment.draw(r.augment, stream, len(batch), size), batch)
+                loss = F.cross_entropy(network(batch), labels[indices])
+                gradients = torch.autograd.grad(loss, parameters)
+                with torch.no_grad():
+                    steps = [
+                        g + r.weight_decay * p for g, p in zip(gradients, parameters, strict=True)
+                    ]
+                    momentum = (
+                        [s.clone() for s in steps]
+                        if momentum is None
+                        else [r.momentum * m + s for m, s in zip(momentum, steps, strict=True)]
+                    )
+                    for p, m in zip(parameters, momentum, strict=True):
+                        p -= lr * m
+    return network
+
+
+def same(network, other, rtol=1e-9):
+    for (name, value), (_, expected) in zip(
+        network.state_dict().items(), other.state_dict().items(), strict=True
+    ):
+        torch.testing.assert_close(
+            value, expected, rtol=rtol, atol=rtol, msg=f"{name}: {value} is not {expected}"
+        )
+
+
+@pytest.mark.parametrize("strategy", ["none", "crop_scale_rotate"])
+@pytest.mark.parametrize("together", [True, False])
+def test_training_is_the_plain_loop(strategy, together):
+    r = recipe(augment=strategy)
+    ours, theirs = networks("convnet:width=4", 2, True), networks("convnet:width=4", 2, True)
+    images = IMAGES.double()
+    train(ours, images, LABELS, r, streams(2), together=together)
+    for network, stream in zip(theirs, streams(2), strict=True):
+        plain_loop(network, images, LABELS, r, stream, [(2, 0.05, True), (2, 0.005, False)])
+    for network, expected in zip(ours, theirs, strict=True):
+        same(network, expected)
+        assert not network.training
+
+
+@pytest.mark.parametrize(
+    "spec", ["convnet:width=4,norm=batch", "mlp:width=8", "lenet", "resnet18_bn"]
+)
+def test_together_is_in_turn(spec):
+    factor = {"lenet": 1.0, "resnet18_bn": 0.05}.get(spec, 1.0)
+    pairs = []
+    for together in (True, False):
+        made = [
+            create(spec, 1, (8, 8), 3, generator=generator(n), width_factor=factor).double()
+            for n in range(3)
+        ]
+        train(made, IMAGES.double(), LABELS, recipe(epochs=2), streams(3), together=together)
+        pairs.append(made)
+    for network, expected in zip(*pairs, strict=True):
+        same(network, expected, rtol=1e-7)
+
+
+def test_released_schedule_is_one_epoch_more_and_forgets_momentum():
+    r = recipe(epochs=6, schedule="released")
+    # the public loop: for ep in range(7), rate x 0.1 and a new optimiser after ep == 6 // 2 + 1
+    assert r.phases() == [(5, 0.05, True), (2, 0.005000000000000001, True)]
+    (ours,), (theirs,) = networks("mlp:width=8", 1, True), networks("mlp:width=8", 1, True)
+    train([ours], IMAGES.double(), LABELS, r, streams(1))
+    plain_loop(theirs, IMAGES.double(), LABELS, r, streams(1)[0], r.phases())
+    same(ours, theirs)
+
+
+@pytest.mark.parametrize("schedule", ["paper", "released", "constant"])
+@pytest.mark.parametrize("epochs", [0, 1, 2, 3, 300])
+def test_phases_add_up(schedule, epochs):
+    total = sum(count for count, _, _ in recipe(epochs=epochs, schedule=schedule).phases())
+    assert total == epochs + (schedule == "released" and epochs > 0)
+    assert all(count >= 0 for count, _, _ in recipe(epochs=epochs, schedule=schedule).phases())
+
+
+@pytest.mark.parametrize("strategy", ["none", "crop"])
+def test_each_student_has_its_own_teacher(strategy):
+    """The criterion sees the logits of teacher n on what student n sees."""
+    teachers = networks("mlp:width=8", 2)
+    students = networks("convnet:width=4", 2)
+    for teacher in teachers:
+        teacher.eval()
+    seen = []
+
+    def criterion(logits, labels, guide, epoch):
+        seen.append(guide.detach().clone())
+        return cross_entropy(logits, labels, guide, epoch)
+
+    r = recipe(epochs=1, batch=12, augment=strategy)
+    train(
+        students,
+        IMAGES,
+        LABELS,
+        r,
+        streams(2),
+        criterion=criterion,
+        teachers=teachers,
+        together=True,
+    )
+    for n, stream in enumerate(streams(2)):
+        batch = IMAGES[torch.randperm(12, generator=stream)]
+        if strategy != "none":
+            batch = augment.apply(augment.draw(strategy, stream, 12, (8, 8)), batch)
+        torch.testing.assert_close(seen[n], teachers[n](batch))
+
+
+def test_a_diverging_loss_is_an_error():
+    with pytest.raises(DDError, match=r"training diverged.*learning rate 1e\+30"):
+        train(networks("mlp:width=8", 1), IMAGES, LABELS, recipe(lr=1e30), streams(1))
+
+
+def test_accuracy_and_embeddings(digits):
+    (network,) = [create("mlp:width=8", 1, (8, 8), 10, generator=generator(0)).eval()]
+    with torch.no_grad():
+        images = digits.test.take(torch.arange(len(digits.test)))
+        right = (network(images).argmax(1) == digits.test.labels).sum().item()
+        features = network.embed(images[5:9])
+    assert accuracy(network, digits.test) == pytest.approx(100 * right / len(digits.test))
+    torch.testing.assert_close(embed_all(network, digits.test, torch.arange(5, 9)), features)
+
+
+def test_soft_labels_train_like_hard_ones_when_certain():
+    certain = F.one_hot(LABELS, 3).double()
+    (hard,), (soft,) = networks("mlp:width=8", 1, True), networks("mlp:width=8", 1, True)
+    train([hard], IMAGES.double(), LABELS, recipe(), streams(1))
+    train([soft], IMAGES.double(), certain, recipe(), streams(1))
+    same(hard, soft)
