@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from dd.grid import Grid
 from dd.report.labels import axis_label
 from dd.report.results import collect, facts
-from dd.report.style import ACCURACY, WIDTH, annotate, colors, describe, place
+from dd.report.style import ACCURACY, WIDTH, annotate, colors, describe, facet, place
 
 BAR_WIDTH = 0.8  # of a group, seaborn's default
 
@@ -22,6 +22,8 @@ def draw(grid: Grid) -> Figure:
     for row in rows:
         for part, axes in layout.items():
             row[f"at {part}"] = describe(axes, place(row, axes))
+        for part in ("column", "row"):
+            row[f"at {part}"] = facet(grid, (layout[part], place(row, layout[part])))
     across, down, groups, hues = (
         list(dict.fromkeys(row[f"at {part}"] for row in rows))
         for part in ("column", "row", "x", "color")
@@ -55,7 +57,7 @@ def draw(grid: Grid) -> Figure:
                     x = groups.index(row["at x"]) + _offset(hues.index(row["at color"]), len(hues))
                     panel.plot(x, row["published"], "D", ms=3, mfc="white", mec="black", mew=0.7)
             panel.set(xlabel="", ylabel=ACCURACY if j == 0 else "")
-            panel.set_title(f"{at_row}, {at_column}")
+            panel.set_title(", ".join(filter(None, (at_row, at_column))))
             panel.tick_params(axis="x", rotation=40)
             for name in panel.get_xticklabels():
                 name.set(ha="right", rotation_mode="anchor")
@@ -65,7 +67,7 @@ def draw(grid: Grid) -> Figure:
         handles.append(pyplot.Line2D([], [], label="published", **marker))
     title = " and ".join(map(axis_label, layout["color"]))
     figure.legend(handles=handles, title=title, loc="outside right center")
-    annotate(figure, grid.definition["title"], f"{grid.definition['caption']} {facts(grid, rows)}")
+    annotate(figure, grid, f"{grid.definition['caption']} {facts(grid, rows)}")
     return figure
 
 

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from dd.grid import Grid
 from dd.report.labels import axis_label
 from dd.report.results import collect, facts
-from dd.report.style import ACCURACY, WIDTH, annotate, colors, describe, place
+from dd.report.style import ACCURACY, WIDTH, annotate, colors, describe, facet, place
 
 LINES = ("-", "--", ":", "-.")
 
@@ -18,7 +18,9 @@ def draw(grid: Grid) -> Figure:
     """Facets by ``column`` and ``row``; the values of ``x`` are evenly spaced, as 0 to 10 would
     crowd the small temperatures on a linear axis and 0 has no place on a logarithmic one."""
     layout, rows = grid.definition["layout"], collect(grid)
-    across, down = (list(dict.fromkeys(place(r, layout[k]) for r in rows)) for k in _FACETS)
+    across, down = (
+        list(dict.fromkeys(place(r, layout[k]) for r in rows)) for k in ("column", "row")
+    )
     tint = colors(list(dict.fromkeys(place(row, layout["color"]) for row in rows)))
     styles = list(dict.fromkeys(place(row, layout["style"]) for row in rows))
     ticks = list(dict.fromkeys(place(row, layout["x"]) for row in rows))
@@ -47,7 +49,7 @@ def draw(grid: Grid) -> Figure:
                     panel.fill_between(x, low, high, color=color, alpha=0.12, lw=0)
             names = [describe(layout["x"], tick) for tick in ticks]
             panel.set_xticks(range(len(ticks)), names, rotation=45 if len(ticks) > 8 else 0)
-            panel.set_title(", ".join(_heading(layout, at_row, at_column)))
+            panel.set_title(facet(grid, (layout["row"], at_row), (layout["column"], at_column)))
             panel.set_xlabel(" and ".join(map(axis_label, layout["x"])))
         panels[i, 0].set_ylabel(ACCURACY)
     handles = [Line2D([], [], color=c, label=describe(layout["color"], h)) for h, c in tint.items()]
@@ -56,12 +58,5 @@ def draw(grid: Grid) -> Figure:
         for style, line in zip(styles, LINES, strict=False)
     ]
     figure.legend(handles=handles, loc="outside right center")
-    annotate(figure, grid.definition["title"], f"{grid.definition['caption']} {facts(grid, rows)}")
+    annotate(figure, grid, f"{grid.definition['caption']} {facts(grid, rows)}")
     return figure
-
-
-_FACETS = ("column", "row")
-
-
-def _heading(layout: dict, at_row: tuple, at_column: tuple) -> list[str]:
-    return [describe(layout[k], at) for k, at in (("row", at_row), ("column", at_column)) if at]

@@ -13,7 +13,7 @@ from dd.errors import DDError
 from dd.grid import Grid
 from dd.plan import data_file, distillations, synthetic_file
 from dd.report.results import facts
-from dd.report.style import WIDTH, annotate, describe, place
+from dd.report.style import WIDTH, annotate, describe, facet, place
 
 COLUMNS = 10  # classes shown, so that an image keeps a size at which it can be looked at
 
@@ -55,13 +55,13 @@ def draw(grid: Grid) -> Figure:
         panel.tick_params(length=0)
         panel.grid(False)
         panel.set_frame_on(False)
-        panel.set_title(describe(layout["block"], block), fontsize=8.5, loc="left")
+        panel.set_title(facet(grid, (layout["block"], block)), fontsize=8.5, loc="left")
     said = ""
     for dataset in datasets.values():
         if len(dataset.classes) > COLUMNS:
             said = f" The first {COLUMNS} of {len(dataset.classes)} classes."
     caption = f"{grid.definition['caption']}{said} {_common(grid)}{facts(grid, [])}"
-    annotate(figure, grid.definition["title"], caption)
+    annotate(figure, grid, caption)
     return figure
 
 

@@ -21,8 +21,8 @@ def collect(grid: Grid) -> list[dict[str, Any]]:
     """One row for each cell of ``grid``, in the order of its axes.
 
     A row holds the axes (``dataset`` by its label), ``accuracies`` on the test set in percent (one
-    a network, over all synthetic sets), their ``mean``, ``std`` (sample standard deviation; None for
-    one network) and number ``n``, ``published`` and ``published_source`` (None where nothing
+    a network, over all synthetic sets), their ``mean``, ``std`` (sample standard deviation; None
+    for one network) and number ``n``, ``published`` and ``published_source`` (None where nothing
     comparable is published), and ``note``.
 
     Raises:

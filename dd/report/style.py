@@ -12,6 +12,7 @@ import seaborn
 from matplotlib.figure import Figure
 
 from dd.artifacts import replacing
+from dd.grid import Grid
 from dd.report.labels import axis_label, value_label
 
 WIDTH = 7.2  # inches: the text width of a page
@@ -63,10 +64,24 @@ def describe(axes: Sequence[str], values: Sequence[Any]) -> str:
     return ", ".join(said)
 
 
-def annotate(figure: Figure, title: str, caption: str) -> None:
-    """Title above, caption below, whatever the size of the figure."""
+def facet(grid: Grid, *places: tuple[Sequence[str], Sequence[Any]]) -> str:
+    """The title of a facet: its places on axes, those with one value left out."""
+    said = [
+        describe([axis], [value])
+        for axes, values in places
+        for axis, value in zip(axes, values, strict=True)
+        if len(grid.values(axis)) > 1
+    ]
+    return ", ".join(said)
+
+
+def annotate(figure: Figure, grid: Grid, caption: str) -> None:
+    """Title and dataset above, caption below, whatever the size of the figure."""
     width, height = figure.get_size_inches()
-    figure.suptitle(title)
+    run = grid.run
+    data = " and ".join(options["label"] for options in run.datasets.values())
+    instead = f" in place of {run.stands_in_for}" if run.stands_in_for else ""
+    figure.suptitle(f"{grid.definition['title']}\n{data}{instead}")
     text = "\n".join(textwrap.wrap(caption, width=round(width * 17)))
     figure.text(0.01, -0.1 / height, text, ha="left", va="top", fontsize=7.5, color="0.25")
 
