@@ -20,8 +20,8 @@ def draw(grid: Grid) -> Figure:
     the bar where a comparable value is published."""
     layout, rows = grid.definition["layout"], collect(grid)
     for row in rows:
-        for part, axes in layout.items():
-            row[f"at {part}"] = describe(axes, place(row, axes))
+        for part in ("x", "color"):
+            row[f"at {part}"] = describe(layout[part], place(row, layout[part]))
         for part in ("column", "row"):
             row[f"at {part}"] = facet(grid, (layout[part], place(row, layout[part])))
     across, down, groups, hues = (

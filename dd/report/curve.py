@@ -18,12 +18,11 @@ def draw(grid: Grid) -> Figure:
     """Facets by ``column`` and ``row``; the values of ``x`` are evenly spaced, as 0 to 10 would
     crowd the small temperatures on a linear axis and 0 has no place on a logarithmic one."""
     layout, rows = grid.definition["layout"], collect(grid)
-    across, down = (
-        list(dict.fromkeys(place(r, layout[k]) for r in rows)) for k in ("column", "row")
+    across, down, hues, styles, ticks = (
+        list(dict.fromkeys(place(row, layout[part]) for row in rows))
+        for part in ("column", "row", "color", "style", "x")
     )
-    tint = colors(list(dict.fromkeys(place(row, layout["color"]) for row in rows)))
-    styles = list(dict.fromkeys(place(row, layout["style"]) for row in rows))
-    ticks = list(dict.fromkeys(place(row, layout["x"]) for row in rows))
+    tint = colors(hues)
     size = (WIDTH, 0.6 + 2.6 * len(down))
     figure, panels = pyplot.subplots(
         len(down), len(across), figsize=size, sharey="row", squeeze=False, layout="constrained"

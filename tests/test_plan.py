@@ -1,0 +1,311 @@
+"""Runs, specs and protocols; the cells and jobs of the tables against counts made by hand."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dd.errors import DDError
+from dd.plan import Distillation, Evaluation, Plan, load_run, options, read_run
+from dd.recipes import objectives, resolve, resolve_evaluation
+from dd.spec import Spec, parse, parse_protocol
+
+PROTOCOLS = {
+    "hard": {"protocol": "hard"},
+    "kd": {"protocol": "kd", "variant": "paper", "temperature": 3, "alpha": 0.5},
+}
+
+
+def write_run(folder: Path, **changes) -> Path:
+    """The smoke run with ``changes``, as a file of its own."""
+    document = yaml.safe_load(Path("workflow/config/runs/smoke.yaml").read_text())
+    path = folder / "mine.yaml"
+    path.write_text(yaml.safe_dump(document | changes))
+    return path
+
+
+@pytest.fixture(scope="module")
+def cifar10():
+    return Plan(load_run("cifar10"))
+
+
+@pytest.mark.parametrize(
+    ("text", "spec"),
+    [("dc", Spec("dc")), ("dm+pool", Spec("dm", "pool")), ("dc+pool-x", Spec("dc", "pool-x"))],
+)
+def test_specs(text, spec):
+    assert parse(text, ["pool", "pool-x"]) == spec
+    assert str(spec) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("dcc", "unknown objective 'dcc': did you mean 'dc'?"),
+        ("dc+poool", "unknown modifier of spec 'dc+poool' 'poool': did you mean 'pool'?"),
+        ("dc+pool+pool-x", "names 2 network sources"),
+    ],
+)
+def test_wrong_specs(text, message):
+    with pytest.raises(DDError) as error:
+        parse(text, ["pool", "pool-x"])
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "name"),
+    [
+        ("kd", {}, "kd"),
+        ("kd@temperature=3", {}, "kd"),
+        ("kd@temperature=3.0", {}, "kd"),
+        ("kd", {"temperature": 0.5}, "kd@temperature=0.5"),
+        ("kd@temperature=0.5", {"alpha": 0.9}, "kd@alpha=0.9,temperature=0.5"),
+        ("kd@temperature=0.5,alpha=0.9", {}, "kd@alpha=0.9,temperature=0.5"),
+        ("kd@temperature=0.5", {"temperature": 3}, "kd"),
+        ("kd@variant=released", {}, "kd@variant=released"),
+    ],
+)
+def test_canonical_protocols(text, overrides, name):
+    protocol = parse_protocol(text, PROTOCOLS, **overrides)
+    assert str(protocol) == name
+    assert parse_protocol(name, PROTOCOLS).options == protocol.options
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("kdd", "unknown protocol 'kdd': did you mean 'kd'?"),
+        ("kd@temp=1", "unknown option of protocol 'kd' 'temp': did you mean 'temperature'?"),
+        ("kd@temperature=warm", "temperature is 'warm', it must be a number"),
+        ("kd@temperature", "must be OPTION=VALUE"),
+        ("hard@temperature=1", "unknown option of protocol 'hard' 'temperature'"),
+    ],
+)
+def test_wrong_protocols(text, message):
+    with pytest.raises(DDError) as error:
+        parse_protocol(text, PROTOCOLS)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("ipc", "outer", "inner"),
+    [(1, 1, 1), (2, 1, 1), (10, 10, 50), (19, 10, 50), (20, 20, 25), (50, 50, 10), (99, 50, 10)],
+)
+def test_dc_loops_by_ipc(ipc, outer, inner):
+    recipe = resolve("dc", "cifar10", ipc)
+    assert (recipe["outer"], recipe["inner"]) == (outer, inner)
+
+
+def test_recipes_layer_dataset_over_general_and_overrides_over_all():
+    assert resolve("dsa", "cifar10", 1)["augment"].split("_").count("flip") == 1
+    assert "flip" not in resolve("dsa", "digits", 1)["augment"]
+    assert resolve("dm", "svhn", 1, {"augment": "none", "lr_img": 2})["augment"] == "none"
+    assert resolve_evaluation("dc", "cifar10", 1)["epochs"] == 300
+    assert resolve_evaluation("dm", "cifar10", 1)["epochs"] == 1000
+    assert resolve_evaluation("dc", "mnist", 1)["augment"] == "crop_scale_rotate"
+    with pytest.raises(DDError, match="unknown distillation setting of dc 'lr'"):
+        resolve("dc", "cifar10", 1, {"lr": 1})
+    with pytest.raises(DDError, match="'outer' of dc is 1.5, it must be a whole number"):
+        resolve("dc", "cifar10", 1, {"outer": 1.5})
+
+
+def test_recipes_fit_the_objectives_that_are_registered():
+    from dd.checks import build
+    from dd.objectives import OBJECTIVES
+
+    assert sorted(OBJECTIVES) == objectives()
+    for name in OBJECTIVES:
+        build(OBJECTIVES[name].Settings, resolve(name, "cifar10", 10), name)
+
+
+def test_ablation_has_132_cells(cifar10):
+    # 2 ipc x 3 iterations x (4 settings x 5 networks + 2 settings on the ConvNet)
+    cells = cifar10.grids["table", "modelpool_ablation"].cells()
+    assert len(cells) == 2 * 3 * (4 * 5 + 2) == 132
+    by_setting = Counter(cell.labels["setting"] for cell in cells if cell.arch == "convnet")
+    assert by_setting == {"baseline": 6, "pool": 6}
+
+
+def test_pool_settings_has_90_cells(cifar10):
+    cells = cifar10.grids["table", "modelpool_pool_settings"].cells()
+    assert len(cells) == 2 * 3 * 3 * 5 == 90
+    assert {cell.protocols for cell in cells} == {("hard",)}
+
+
+def test_distillations_are_shared(cifar10):
+    # T4: dc and dc+pool; T5 adds two pools and shares dc+pool; the released table adds one
+    expected = {
+        Distillation("cifar10", spec, ipc, 0): (1000, 2000, 3000)
+        for spec in ("dc", "dc+pool", "dc+pool-random", "dc+pool-various", "dc+pool-released")
+        for ipc in (1, 10)
+    }
+    assert cifar10.distillations == expected
+
+
+def test_evaluations_are_shared_and_have_the_union_of_networks(cifar10):
+    job = Evaluation(Distillation("cifar10", "dc+pool", 1, 0), 1000, "hard")
+    everyone = ("alexnet", "convnet", "lenet", "mlp", "resnet18", "vgg11")
+    assert cifar10.evaluations[job] == everyone
+    at_default = Evaluation(Distillation("cifar10", "dc", 1, 0), 3000, "kd")
+    assert cifar10.evaluations[at_default] == tuple(a for a in everyone if a != "convnet")
+    ablation = cifar10.inputs("table", "modelpool_ablation")
+    curve = cifar10.inputs("figure", "modelpool_temperature")
+    shared = set(ablation) & set(curve)
+    root = "results/cifar10/evaluations/cifar10/dc"
+    assert shared == {f"{root}/ipc{ipc}/seed0/it3000/kd.csv" for ipc in (1, 10)}
+    # 2 ipc x 2 variants x 13 temperatures
+    assert sum(name.endswith(".csv") for name in curve) == 52
+
+
+def test_seeds_multiply_the_sets(tmp_path):
+    plan = Plan(load_run("smoke", {"seeds": [0, 5]}))
+    once = Plan(load_run("smoke"))
+    assert len(plan.distillations) == 2 * len(once.distillations)
+    assert len(plan.evaluations) == 2 * len(once.evaluations)
+
+
+def test_a_selection_is_evaluated_where_it_is_done(tmp_path):
+    """random has no iterations: whatever a table asks for, its set is that of iteration 0."""
+    run = load_run("smoke")
+    plan = Plan(run)
+    grid = plan.grids["table", "modelpool_ablation"]
+    axes = {
+        "ipc": [1],
+        "iterations": [10, 30],
+        "setting": {"r": {"spec": "random"}},
+        "arch": ["mlp"],
+    }
+    definition = grid.definition | {"axes": axes, "exclude": []}
+    cells = type(grid)(grid.name, grid.path, definition, run).cells()
+    assert [cell.iterations for cell in cells] == [0, 0]
+    assert [cell.labels["iterations"] for cell in cells] == [10, 30]
+
+
+def test_commands_carry_the_settings(cifar10):
+    job = Distillation("cifar10", "dc+pool", 10, 0)
+    words = options(cifar10.distill_options(job))
+    pairs = dict(zip(words[::2], words[1::2], strict=True))
+    assert pairs["--pool"] == "workflow/config/pools/pool.yaml"
+    assert (pairs["--outer"], pairs["--inner"], pairs["--lr-img"]) == ("10", "50", "0.1")
+    assert "--iterations" not in pairs
+    words = options(cifar10.evaluate_options(Evaluation(job, 1000, "kd-released@temperature=0")))
+    pairs = dict(zip(words[::2], words[1::2], strict=True))
+    assert pairs["--protocol"] == "kd"
+    assert (pairs["--variant"], float(pairs["--temperature"])) == ("released", 0)
+    assert (pairs["--epochs"], pairs["--networks"], pairs["--seed"]) == ("300", "10", "0")
+    assert options({"zca": True, "resize": None, "x": False}) == ["--zca"]
+
+
+def test_published_only_under_the_papers_settings():
+    assert load_run("cifar10").as_published("dc+pool", "cifar10", 10)
+    assert not load_run("smoke").as_published("dc", "digits", 1)
+
+
+def test_an_image_folder_is_recognised_and_named(tmp_path):
+    for part in ("train", "test"):
+        (tmp_path / part).mkdir()
+    options_ = load_run("cifar10", {"data_root": str(tmp_path)}).datasets["cifar10"]
+    assert options_["source"] == "image-folder"
+    assert options_["label"] == "CIFAR-10 (image folder)"
+    (tmp_path / "test").rmdir()
+    options_ = load_run("cifar10", {"data_root": str(tmp_path)}).datasets["cifar10"]
+    assert (options_["source"], options_["root"]) == ("cifar10", str(tmp_path))
+
+
+def test_config_json_gives_the_run_back(tmp_path):
+    from dd.__main__ import main
+
+    out = tmp_path / "smoke" / "config.json"
+    assert main(["configure", "--run", "smoke", "--set", "seeds=[1, 2]", "--out", str(out)]) == 0
+    again, run = read_run(out), load_run("smoke", {"seeds": [1, 2], "results": str(tmp_path)})
+    assert again == run
+    # JSON turns the keys of a recipe's ipc section to text
+    assert again.distillation("dc", "digits", 10) == run.distillation("dc", "digits", 10)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"networs": 2}, "unknown key 'networs': did you mean 'networks'?"),
+        ({"networks": "two"}, "networks is 'two', it must be a whole number"),
+        ({"networks": 0}, "networks is 0, it must be at least 1"),
+        ({"seeds": []}, "seeds is empty"),
+        ({"seeds": [1, 1]}, "seeds lists a value twice"),
+        ({"tables": ["modelpool_ablatio"]}, "unknown table 'modelpool_ablatio': did you mean"),
+        ({"figures": ["nope"]}, "unknown figure 'nope'"),
+        ({"optional": ["nope"]}, "unknown table or figure 'nope'"),
+        ({"recipes": {"dcc": {}}}, "unknown objective 'dcc'"),
+        ({"recipes": {"dc": {"inne": 1}}}, "'inne': did you mean 'inner'?"),
+        ({"recipes": {"dc": {"inner": "1"}}}, "'inner' of dc is '1', it must be a whole number"),
+        ({"recipes": {"dc": {"ipc": {"ten": {}}}}}, "'ten' must be a number of images per class"),
+        ({"recipes": {"evaluation": {"epoch": 1}}}, "'epoch': did you mean 'epochs'?"),
+        ({"axes": {"ipc": [1]}}, "key 'iterations' is missing in axes"),
+        ({"axes": {"ipc": [0], "iterations": [1]}}, "axes.ipc.0 is 0, it must be at least 1"),
+        ({"datasets": {"a/b": {"source": "digits", "label": "x"}}}, "'a/b'"),
+        ({"datasets": {"d": {"source": "digits"}}}, "key 'label' is missing in datasets.d"),
+    ],
+)
+def test_wrong_runs(tmp_path, changes, message):
+    path = write_run(tmp_path, **changes)
+    with pytest.raises(DDError) as error:
+        load_run(str(path))
+    assert message in str(error.value)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "message"),
+    [
+        ("smok", {}, "unknown run 'smok': did you mean 'smoke'?"),
+        ("none.yaml", {}, "none.yaml: no such file"),
+        ("smoke", {"sedes": 1}, "unknown configuration key 'sedes': did you mean 'seeds'?"),
+        ("smoke", {"seeds": 3}, "seeds is 3, it must be a list"),
+        ("smoke", {"networks": 1.5}, "networks is 1.5, it must be a whole number"),
+        ("smoke", {"data_root": "."}, "'digits' comes with scikit-learn"),
+        ("cifar10", {"data_root": "no/where"}, "data_root: no/where is no folder"),
+    ],
+)
+def test_wrong_overrides(name, overrides, message):
+    with pytest.raises(DDError) as error:
+        load_run(name, overrides)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"datasets": {"d": {"source": "digit", "label": "x"}}}, "did you mean 'digits'?"),
+        ({"recipes": {"dc": {"lr_img": -1}}}, "lr_img is -1.0, it must be above 0"),
+        ({"recipes": {"dc": {"augment": "flop"}}}, "flop"),
+        ({"recipes": {"evaluation": {"momentum": 2}}}, "momentum is 2.0, it must be at most 1"),
+        ({"axes": {"ipc": [1], "iterations": [1], "arch": ["vgg12"]}}, "unknown network 'vgg12'"),
+        (
+            {"axes": {"ipc": [1], "iterations": [1], "setting": ["x"]}},
+            "value of axis 'setting' 'x'",
+        ),
+        ({"axes": {"ipc": [1], "iterations": [1], "arhc": ["mlp"]}}, "axis 'arhc' is in none of"),
+    ],
+)
+def test_configure_stops_before_any_job(tmp_path, capsys, changes, message):
+    from dd.__main__ import main
+
+    run = str(write_run(tmp_path, **changes))
+    assert main(["configure", "--run", run, "--out", str(tmp_path / "config.json")]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "config.json").exists()
+
+
+def test_only_released_protocols_may_be_selected_on_test_data(cifar10):
+    grid = cifar10.grids["table", "modelpool_ablation_released"]
+    notes = {cell.selected for cell in grid.cells() if "kd" in cell.labels["setting"]}
+    assert notes == {"temperature"}
+    setting = {
+        "a": {"spec": "dc", "protocol": "kd", "select": {"axis": "temperature", "values": [1]}}
+    }
+    axes = dict(grid.definition["axes"]) | {"setting": setting}
+    with pytest.raises(DDError, match="only a 'released' protocol"):
+        type(grid)(grid.name, grid.path, grid.definition | {"axes": axes}, grid.run).cells()
