@@ -27,11 +27,20 @@ STAGES = {
 }
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the default of every option that has one and does not tell it itself."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or "default" in (action.help or ""):
+            return action.help
+        return super()._get_help_string(action)
+
+
 class Parser(argparse.ArgumentParser):
     """argparse whose errors are one line and whose help shows defaults."""
 
     def __init__(self, *args, **kwargs) -> None:
-        kwargs.setdefault("formatter_class", argparse.ArgumentDefaultsHelpFormatter)
+        kwargs.setdefault("formatter_class", HelpFormatter)
         kwargs.setdefault("allow_abbrev", False)
         super().__init__(*args, **kwargs)
 
@@ -78,8 +87,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             print(f"error: {where}{error.strerror or error}", file=sys.stderr)
         return 1
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        reason = str(error).splitlines()[0] if str(error) else "the system gives no more"
+        print(
+            f"error: out of memory ({reason}); use a smaller batch, network or IPC", file=sys.stderr
+        )
+        return 1
     return 0
 
 
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether it is what Python, or torch on the CPU or a GPU, raises when memory runs out."""
+    said = ("out of memory", "can't allocate memory")
+    return isinstance(error, MemoryError) or any(words in str(error) for words in said)
+
+
 if __name__ == "__main__":
+    for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a letter must not stop a job
+        stream.reconfigure(errors="backslashreplace")
     sys.exit(main())

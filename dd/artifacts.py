@@ -30,14 +30,24 @@ from dd.errors import DDError
 FORMAT = 1
 
 
+def check_target(path: str | Path) -> None:
+    """Raise a :class:`DDError` if the file ``path`` cannot be made, before hours of work for it."""
+    path = Path(path)
+    if path.is_dir():
+        raise DDError(f"{path}: is a folder; name a file in it")
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    if not above.is_dir():
+        raise DDError(f"{path}: its folder cannot be made, a file is in the way")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise DDError(f"{path}: {above} may not be written to; choose another place")
+
+
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path; on success it becomes ``path`` in one step, on failure it goes."""
     path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise DDError(f"{path}: its folder cannot be made, a file is in the way") from None
+    check_target(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield partial

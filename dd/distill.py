@@ -20,6 +20,7 @@ import torch
 
 from dd import recipes, synthetic
 from dd.artifacts import (
+    check_target,
     command_line,
     load_tensors,
     provenance,
@@ -111,6 +112,12 @@ class Distillation:
         """Keep the images of a snapshot's iteration in the checkpoint folder until delivery."""
         if self.iteration not in self.snapshots:
             return
+        images = self.canvas.images().cpu()
+        if not images.isfinite().all():
+            raise DDError(
+                f"{self.out}: the images are infinite after iteration {self.iteration}; "
+                "try a smaller --lr-img"
+            )
         dataset: Dataset = self.objective.dataset
         origin = provenance(
             command=command_line(),
@@ -120,7 +127,7 @@ class Distillation:
             peak_memory_mb=peak_memory_mb(self.objective.device),
         )
         made = SyntheticSet(
-            self.canvas.images().cpu(),
+            images,
             self.canvas.labels.cpu(),
             dataset.mean.cpu(),
             dataset.std.cpu(),
@@ -153,16 +160,17 @@ class Distillation:
             return
         try:
             tensors, header = load_tensors(path, "checkpoint")
-        except DDError as error:
+            lines = (self.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        except (DDError, OSError) as error:
             print(f"distill: starting anew, the checkpoint cannot be read ({error})")
             return
         # through JSON, because that is what the facts of a checkpoint went through
-        if header["facts"] != json.loads(json.dumps(self.facts)):
+        if header.get("facts") != json.loads(json.dumps(self.facts)):
             print(f"distill: starting anew, {path} belongs to other settings")
             return
         done = [n for n in self.snapshots if n <= header["iteration"]]
-        if not all(self._kept(n).exists() for n in done):
-            print(f"distill: starting anew, {self.folder} has lost a snapshot")
+        if not all(self._kept(n).exists() for n in done) or len(lines) < header["iteration"]:
+            print(f"distill: starting anew, {self.folder} has lost a snapshot or metrics")
             return
 
         def under(prefix: str) -> dict[str, torch.Tensor]:
@@ -173,7 +181,6 @@ class Distillation:
         for name, state in under("stream.").items():
             getattr(self.objective.streams, name).set_state(state)
         self.iteration, self.seconds = header["iteration"], header["seconds"]
-        lines = (self.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         self.metrics = lines[: self.iteration]
         print(f"distill: going on from iteration {self.iteration}")
 
@@ -206,9 +213,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="iterations to save at; the last one ends the run (default: the recipe's iterations)",
     )
     parser.add_argument("--width-factor", type=float, default=1.0, help="scales network widths")
-    parser.add_argument("--seed", type=int, default=0, help="of all random streams")
+    parser.add_argument("--seed", type=int, default=0, help="of all random numbers")
     parser.add_argument(
-        "--checkpoint-every", type=float, default=60.0, metavar="SECONDS", help="between two"
+        "--checkpoint-every",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="between two checkpoints",
     )
     add_machine_options(parser)
     group = parser.add_argument_group("settings (default: the recipe's; see dd/recipes.yaml)")
@@ -216,14 +227,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _declared_settings() -> dict[str, tuple[dataclasses.Field, str]]:
-    """Every setting that any objective declares, with the objectives that have it."""
-    owners: dict[str, list[str]] = {}
+    """Every setting that any objective declares, with what it means to whom."""
+    meanings: dict[str, dict[str, list[str]]] = {}
     declared: dict[str, dataclasses.Field] = {}
-    for name in OBJECTIVES:
-        for field in dataclasses.fields(OBJECTIVES[name].Settings):
-            owners.setdefault(field.name, []).append(name)
+    for objective in OBJECTIVES:
+        for field in dataclasses.fields(OBJECTIVES[objective].Settings):
+            owners = meanings.setdefault(field.name, {})
+            owners.setdefault(field.metadata["help"], []).append(objective)
             declared[field.name] = field
-    return {name: (field, f"[{', '.join(owners[name])}]") for name, field in declared.items()}
+    return {
+        name: (
+            field,
+            "; ".join(f"{text} [{', '.join(who)}]" for text, who in meanings[name].items()),
+        )
+        for name, field in declared.items()
+    }
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -232,6 +250,9 @@ def run(arguments: argparse.Namespace) -> None:
     objective_class = OBJECTIVES[arguments.objective]
     if arguments.ipc < 1:
         raise DDError(f"--ipc is {arguments.ipc}, it must be at least 1")
+    if not arguments.checkpoint_every >= 0:
+        raise DDError(f"--checkpoint-every is {arguments.checkpoint_every}, it must be at least 0")
+    check_target(arguments.out / "metrics.jsonl")
     device = setup(arguments.device, arguments.threads)
     dataset = load_dataset(arguments.data, device)
     smallest = min(range(len(dataset.classes)), key=lambda k: len(dataset.train.by_class[k]))
@@ -244,7 +265,7 @@ def run(arguments: argparse.Namespace) -> None:
     recipe = recipes.resolve(arguments.objective, dataset.name, arguments.ipc, given)
     snapshots = sorted(set(arguments.snapshots or [recipe["iterations"]]))
     if snapshots[0] < 0:
-        raise DDError(f"--snapshots: {snapshots[0]} is no iteration")
+        raise DDError(f"--snapshots: {snapshots[0]} is no iteration; give numbers from 0")
     settings = build(
         objective_class.Settings, recipe | {"iterations": snapshots[-1]}, arguments.objective
     )

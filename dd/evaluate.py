@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from dd import kd, recipes, synthetic
-from dd.artifacts import load_json, save_json, save_rows
+from dd.artifacts import check_target, load_json, save_json, save_rows
 from dd.data.dataset import Dataset, load_dataset
 from dd.errors import DDError
 from dd.networks import canonical, count_parameters, create
@@ -239,7 +239,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "training (default: the recipe of the set's objective, else dc's; see dd/recipes.yaml; "
         "the learning rate that the set brings, if it has one)"
     )
-    add_options(training, {f.name: (f, "") for f in dataclasses.fields(Recipe)})
+    add_options(training, {f.name: (f, f.metadata["help"]) for f in dataclasses.fields(Recipe)})
     protocol = parser.add_argument_group("protocol")
     protocol.add_argument("--protocol", default="hard", help=f"one of {', '.join(PROTOCOLS)}")
     add_options(protocol, _protocol_settings())
@@ -247,7 +247,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _protocol_settings() -> dict[str, tuple[dataclasses.Field, str]]:
     return {
-        field.name: (field, f"[{name}, default {field.default}]")
+        field.name: (field, f"{field.metadata['help']} [{name}, default {field.default}]")
         for name in PROTOCOLS
         for field in dataclasses.fields(PROTOCOLS[name].Settings)
     }
@@ -279,6 +279,7 @@ def run(arguments: argparse.Namespace) -> None:
             )
     settings = build(protocol_class.Settings, given, f"protocol {arguments.protocol}")
     archs = [canonical(arch) for arch in dict.fromkeys(arguments.arch)]
+    check_target(arguments.out)
     device = setup(arguments.device, arguments.threads)
     dataset = load_dataset(arguments.data, device)
     made = synthetic.load(arguments.synthetic)
@@ -330,8 +331,10 @@ def _finished(
         return []
     try:
         document = load_json(partial)
-    except DDError:
+    except DDError as error:
+        print(f"evaluate: starting anew, what was done cannot be read ({error})")
         return []
     if document["identity"] != json.loads(json.dumps(identity)):
+        print(f"evaluate: starting anew, {partial} belongs to other settings")
         return []
     return [row for row in document["rows"] if row["arch"] in archs and row["network"] < count]

@@ -46,8 +46,10 @@ def setup(device: str = "auto", threads: int = 0) -> torch.device:
         threads: CPU threads of one operation; 0 leaves torch's choice.
 
     Raises:
-        DDError: if the device does not exist here.
+        DDError: if the device does not exist here, or for a negative number of threads.
     """
+    if threads < 0:
+        raise DDError(f"--threads is {threads}, it must be 0 (torch's choice) or more")
     tune_allocator()
     if threads:
         torch.set_num_threads(threads)

@@ -63,6 +63,8 @@ def _checked(where: str, name: str, value: Any, kind: type, rules: Mapping[str, 
         value = float(value)
     if not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
         raise DDError(f"{where}: {name} is {value!r}, it must be {_KINDS[kind]}")
+    if kind is float and not abs(value) <= _LARGEST:
+        raise DDError(f"{where}: {name} is {value!r}, it must be a number that float32 can hold")
     for rule, broken, text in (
         ("at_least", lambda limit: not value >= limit, "at least"),
         ("above", lambda limit: not value > limit, "above"),
@@ -89,18 +91,19 @@ def add_options(
 
     Args:
         parser: an argparse parser or group.
-        fields: by setting name, the field and what to add to its help (who has it, its default).
+        fields: by setting name, a field that has its type, and the help.
         skip: names that the command line says otherwise.
     """
-    for name, (field, note) in sorted(fields.items()):
+    for name, (field, text) in sorted(fields.items()):
         if name not in skip:
             parser.add_argument(
                 "--" + name.replace("_", "-"),
                 type=kind_of(field),
                 default=argparse.SUPPRESS,
-                help=f"{field.metadata['help']} {note}".strip(),
+                help=text,
             )
 
 
+_LARGEST = 3.4e38  # of float32, the type of images and parameters; NaN is not below it either
 _TYPES = {"int": int, "float": float, "str": str}
 _KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}

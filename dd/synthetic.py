@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -123,10 +124,16 @@ def load(path: str | Path) -> SyntheticSet:
     for name, tensor in (("images", images), ("labels", labels)):
         if not torch.isfinite(tensor).all():
             raise DDError(f"{path}: '{name}' holds NaN or infinite values")
+    if soft and not (labels.min() >= 0 and (labels.sum(1) - 1).abs().max() < 1e-2):
+        raise DDError(f"{path}: 'labels' must be probabilities: each row from 0 to 1, of sum 1")
     mean, std = tensors.get("mean"), tensors.get("std")
     if (mean is None) != (std is None):
         raise DDError(f"{path}: 'mean' and 'std' come together, one is missing")
     if mean is not None and (mean.shape != (images.shape[1],) or std.shape != mean.shape):
         raise DDError(f"{path}: 'mean' and 'std' must be [{images.shape[1]}], one a channel")
+    if mean is not None and not (mean.isfinite().all() and 0 < std.min() <= std.max() < math.inf):
+        raise DDError(f"{path}: 'mean' and 'std' must be finite, 'std' above 0")
     rate = tensors.get("learned_lr")
-    return SyntheticSet(images, labels, mean, std, None if rate is None else float(rate), header)
+    if rate is not None and not (rate.numel() == 1 and 0 < rate.item() < math.inf):
+        raise DDError(f"{path}: 'learned_lr' must be one number above 0")
+    return SyntheticSet(images, labels, mean, std, None if rate is None else rate.item(), header)

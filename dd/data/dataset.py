@@ -119,6 +119,8 @@ def load_dataset(path: str | Path, device: torch.device | str = "cpu") -> Datase
         labels = tensors["train_labels"]
         count = int(labels.max()) + 1 if len(labels) and not labels.is_floating_point() else 0
         classes = [str(label) for label in range(count)]
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise DDError(f"{path}: 'classes' in the header must be a list of names")
     _check(path, tensors, classes)
     name = header.get("name", Path(path).stem)
     identity = header.get("fingerprint") or fingerprint(tensors, classes)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dd.artifacts import command_line, provenance, save_tensors
+from dd.artifacts import check_target, command_line, provenance, save_tensors
 from dd.data import zca
 from dd.data.dataset import fingerprint
 from dd.data.sources import SOURCES, RawDataset, SourceOptions
@@ -62,6 +62,7 @@ def run(args: argparse.Namespace) -> None:
         raise DDError(f"--threads: {args.threads} must be 0 (all cores) or more")
     if args.root is not None and not args.root.is_dir() and args.source == "image-folder":
         raise DDError(f"--root: {args.root} is no folder")
+    check_target(args.out)
     setup("cpu", args.threads)
     raw = read(
         SourceOptions(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from typing import Literal, get_args, get_origin
 
 import torch
@@ -73,7 +74,7 @@ def create(
         device: where the parameters live; by default where the generator draws.
 
     Raises:
-        DDError: for a bad spec, or a number that is not positive.
+        DDError: for a bad spec, or a number that is not positive and finite.
     """
     name, options = parse(spec)
     for what, value in {
@@ -83,8 +84,8 @@ def create(
         "classes": classes,
         "width_factor": width_factor,
     }.items():
-        if not value > 0:
-            raise DDError(f"network '{spec}': {what} is {value}, it must be positive")
+        if not 0 < value < math.inf:
+            raise DDError(f"network '{spec}': {what} is {value}, it must be positive and finite")
     with torch.device("meta"):  # layers draw from the global state unless there is nothing to fill
         network = NETWORKS[name](channels, size, classes, width_factor, **options)
     if device is None:

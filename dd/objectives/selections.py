@@ -84,8 +84,8 @@ class FeatureSettings(SelectionSettings):
     """The network whose embeddings are compared."""
 
     feature_epochs: int = setting("epochs of the feature network on the real data", at_least=0)
-    lr_net: float = setting("its learning rate", above=0)
-    batch_train: int = setting("its batch size, images", at_least=1)
+    lr_net: float = setting("learning rate of the feature network", above=0)
+    batch_train: int = setting("batch size of the feature network, images", at_least=1)
 
 
 class FeatureSelection(Random):
