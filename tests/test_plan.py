@@ -1,12 +1,15 @@
 """Runs, specs and protocols; the cells and jobs of the tables against counts made by hand."""
 
+import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
 from dd.errors import DDError
+from dd.grid import Cell, Grid
 from dd.plan import Distillation, Evaluation, Plan, load_run, options, read_run
 from dd.recipes import objectives, resolve, resolve_evaluation
 from dd.spec import Spec, parse, parse_protocol
@@ -28,6 +31,11 @@ def write_run(folder: Path, **changes) -> Path:
 @pytest.fixture(scope="module")
 def cifar10():
     return Plan(load_run("cifar10"))
+
+
+def with_axes(grid: Grid, **axes) -> list[Cell]:
+    """The cells of ``grid`` with other axes."""
+    return replace(grid, definition=grid.definition | {"axes": axes, "exclude": []}).cells()
 
 
 @pytest.mark.parametrize(
@@ -76,7 +84,10 @@ def test_canonical_protocols(text, overrides, name):
     ("text", "message"),
     [
         ("kdd", "unknown protocol 'kdd': did you mean 'kd'?"),
-        ("kd@temp=1", "unknown option of protocol 'kd' 'temp': did you mean 'temperature'?"),
+        (
+            "kd@temperatur=1",
+            "unknown option of protocol 'kd' 'temperatur': did you mean 'temperature'?",
+        ),
         ("kd@temperature=warm", "temperature is 'warm', it must be a number"),
         ("kd@temperature", "must be OPTION=VALUE"),
         ("hard@temperature=1", "unknown option of protocol 'hard' 'temperature'"),
@@ -106,7 +117,7 @@ def test_recipes_layer_dataset_over_general_and_overrides_over_all():
     assert resolve_evaluation("dc", "mnist", 1)["augment"] == "crop_scale_rotate"
     with pytest.raises(DDError, match="unknown distillation setting of dc 'lr'"):
         resolve("dc", "cifar10", 1, {"lr": 1})
-    with pytest.raises(DDError, match="'outer' of dc is 1.5, it must be a whole number"):
+    with pytest.raises(DDError, match=r"'outer' of dc is 1\.5, it must be a whole number"):
         resolve("dc", "cifar10", 1, {"outer": 1.5})
 
 
@@ -165,21 +176,13 @@ def test_seeds_multiply_the_sets(tmp_path):
     assert len(plan.evaluations) == 2 * len(once.evaluations)
 
 
-def test_a_selection_is_evaluated_where_it_is_done(tmp_path):
+def test_a_selection_is_evaluated_where_it_is_done(cifar10):
     """random has no iterations: whatever a table asks for, its set is that of iteration 0."""
-    run = load_run("smoke")
-    plan = Plan(run)
-    grid = plan.grids["table", "modelpool_ablation"]
-    axes = {
-        "ipc": [1],
-        "iterations": [10, 30],
-        "setting": {"r": {"spec": "random"}},
-        "arch": ["mlp"],
-    }
-    definition = grid.definition | {"axes": axes, "exclude": []}
-    cells = type(grid)(grid.name, grid.path, definition, run).cells()
-    assert [cell.iterations for cell in cells] == [0, 0]
-    assert [cell.labels["iterations"] for cell in cells] == [10, 30]
+    grid = cifar10.grids["table", "modelpool_ablation"]
+    setting = {"a": {"spec": "random"}, "b": {"spec": "dc"}}
+    cells = with_axes(grid, ipc=1, iterations=[1000, 2000, 3000], setting=setting, arch="mlp")
+    assert [cell.iterations for cell in cells] == [0, 1000, 0, 2000, 0, 3000]
+    assert [cell.labels["iterations"] for cell in cells] == [1000, 1000, 2000, 2000, 3000, 3000]
 
 
 def test_commands_carry_the_settings(cifar10):
@@ -219,7 +222,7 @@ def test_config_json_gives_the_run_back(tmp_path):
     out = tmp_path / "smoke" / "config.json"
     assert main(["configure", "--run", "smoke", "--set", "seeds=[1, 2]", "--out", str(out)]) == 0
     again, run = read_run(out), load_run("smoke", {"seeds": [1, 2], "results": str(tmp_path)})
-    assert again == run
+    assert again.document() == json.loads(json.dumps(run.document()))
     # JSON turns the keys of a recipe's ipc section to text
     assert again.distillation("dc", "digits", 10) == run.distillation("dc", "digits", 10)
 
@@ -303,9 +306,7 @@ def test_only_released_protocols_may_be_selected_on_test_data(cifar10):
     grid = cifar10.grids["table", "modelpool_ablation_released"]
     notes = {cell.selected for cell in grid.cells() if "kd" in cell.labels["setting"]}
     assert notes == {"temperature"}
-    setting = {
-        "a": {"spec": "dc", "protocol": "kd", "select": {"axis": "temperature", "values": [1]}}
-    }
-    axes = dict(grid.definition["axes"]) | {"setting": setting}
+    select = {"axis": "temperature", "values": [1]}
+    setting = {"a": {"spec": "dc", "protocol": "kd", "select": select}}
     with pytest.raises(DDError, match="only a 'released' protocol"):
-        type(grid)(grid.name, grid.path, grid.definition | {"axes": axes}, grid.run).cells()
+        with_axes(grid, ipc=1, setting=setting, arch="mlp")
