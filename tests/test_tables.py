@@ -1,0 +1,235 @@
+"""Tables: numbers against those worked out by hand, published values, escaping, bad files."""
+
+import csv
+import math
+from pathlib import Path
+
+import pytest
+
+from dd.__main__ import main
+from dd.artifacts import save_json, save_rows
+from dd.plan import Plan, evaluation_file, load_run
+from dd.report.settings import settings_rows
+from dd.report.sheet import Sheet, Text
+
+TABLES = Path("workflow/config/tables")
+
+
+def fill(run_name: str, results: Path, accuracy, **overrides) -> Plan:
+    """A run's config.json and evaluation files; ``accuracy(job, arch, network)`` in percent."""
+    plan = Plan(load_run(run_name, {"results": str(results), **overrides}))
+    save_json(f"{plan.run.root}/config.json", plan.document())
+    for job, archs in plan.evaluations.items():
+        rows = [
+            {"arch": arch, "network": n, "accuracy": accuracy(job, arch, n)}
+            for arch in archs
+            for n in range(plan.run.networks)
+        ]
+        save_rows(evaluation_file(plan.run, job), rows)
+    return plan
+
+
+def render(plan: Plan, name: str) -> list[dict[str, str]]:
+    """The rows of the CSV of a table."""
+    out = f"{plan.run.root}/tables/{name}.csv"
+    config = f"{plan.run.root}/config.json"
+    table = str(TABLES / f"{name}.yaml")
+    assert main(["table", "--config", config, "--table", table, "--out", out]) == 0
+    with open(out, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def cell(rows, **place):
+    """The one row at ``place``."""
+    (row,) = [r for r in rows if all(r[axis] == str(value) for axis, value in place.items())]
+    return row
+
+
+def test_mean_and_std_by_hand(tmp_path):
+    # networks 0, 1, 2 of seed 0: 20, 21, 22; of seed 7: 30, 31, 32. Mean 26; squared deviations
+    # 36 25 16 16 25 36 = 154, over 5: 30.8
+    def accuracy(job, arch, n):
+        return 20 + n + (10 if job.distillation.seed == 7 else 0)
+
+    plan = fill("smoke", tmp_path, accuracy, networks=3, seeds=[0, 7])
+    rows = render(plan, "modelpool_ablation")
+    columns = "dataset ipc iterations setting arch mean std n published published_source"
+    assert list(rows[0]) == columns.split()
+    assert len(rows) == 2 * 2 * 22
+    for row in rows:
+        assert row["dataset"] == "digits (scikit-learn, 8x8)"
+        assert (float(row["mean"]), int(row["n"])) == (26.0, 6)
+        assert float(row["std"]) == pytest.approx(math.sqrt(30.8), abs=1e-4)
+
+
+def test_cells_come_from_their_own_files(tmp_path):
+    def accuracy(job, arch, n):
+        made = job.distillation
+        value = {"dc": 10, "dc+pool": 20}.get(made.spec, 30) + (made.ipc == 10) * 5
+        return value + (job.protocol == "kd") * 2 + (job.iterations == 30) + (arch == "mlp") / 2
+
+    rows = render(fill("smoke", tmp_path, accuracy, networks=1), "modelpool_ablation")
+    place = {"ipc": 10, "iterations": 30, "setting": "pool+kd", "arch": "mlp"}
+    row = cell(rows, **place)
+    assert float(row["mean"]) == 20 + 5 + 2 + 1 + 0.5
+    assert (row["std"], row["n"]) == ("", "1")
+    assert float(cell(rows, **place | {"setting": "baseline", "arch": "lenet"})["mean"]) == 16
+
+
+def test_published_values_only_where_comparable(tmp_path):
+    def accuracy(job, arch, n):
+        return 20.0
+
+    ours = cell(
+        render(fill("cifar10", tmp_path, accuracy, networks=2), "modelpool_ablation"),
+        ipc=1, iterations=1000, setting="pool+kd", arch="resnet18",
+    )  # fmt: skip
+    assert (ours["published"], ours["published_source"]) == ("22.03", "arXiv:2402.13007, Table 4")
+    smoke = render(fill("smoke", tmp_path, accuracy), "modelpool_ablation")
+    assert {row["published"] for row in smoke} == {""}
+    five = render(Plan(load_run("cifar10", {"results": str(tmp_path), "networks": 2})),
+                  "modelpool_pool_settings")  # fmt: skip
+    row = cell(five, ipc=10, iterations=3000, setting="main-and-similar", arch="vgg11")
+    assert (row["published"], row["published_source"]) == ("35.5", "arXiv:2402.13007, Table 5")
+    assert all(row["published"] for row in five)
+
+
+def test_other_settings_are_not_comparable(tmp_path):
+    import yaml
+
+    changes = {"recipes": {"evaluation": {"epochs": 299}}}
+    document = yaml.safe_load(Path("workflow/config/runs/cifar10.yaml").read_text()) | changes
+    (tmp_path / "short.yaml").write_text(yaml.safe_dump(document))
+    plan = fill(str(tmp_path / "short.yaml"), tmp_path, lambda *_: 20.0, networks=1)
+    assert {row["published"] for row in render(plan, "modelpool_ablation")} == {""}
+
+
+def test_selection_on_test_data_is_said(tmp_path):
+    def accuracy(job, arch, n):
+        best = job.protocol == "kd-released@temperature=0.5"
+        return (50 if best else 40) + n
+
+    rows = render(fill("cifar10", tmp_path, accuracy, networks=3), "modelpool_ablation_released")
+    note = "maximum over 13 temperatures, selected on test data"
+    selected = cell(rows, ipc=1, iterations=1000, setting="kd-released", arch="mlp")
+    assert (selected["mean"], selected["n"], selected["note"]) == ("51.0", "3", note)
+    plain = cell(rows, ipc=1, iterations=1000, setting="baseline", arch="mlp")
+    assert (plain["mean"], plain["note"]) == ("41.0", "")
+    for ending in ("md", "tex", "html"):
+        written = tmp_path / "cifar10" / "tables" / f"modelpool_ablation_released.{ending}"
+        assert note in written.read_text(encoding="utf-8")
+
+
+def test_renderings_say_what_is_shown(tmp_path):
+    def accuracy(job, arch, n):
+        return 20 + n + (job.distillation.spec == "dc+pool") * 9
+
+    plan = fill("smoke", tmp_path, accuracy, networks=2)
+    render(plan, "modelpool_ablation")
+    folder = tmp_path / "smoke" / "tables"
+    markdown, latex, page = (
+        (folder / f"modelpool_ablation.{ending}").read_text(encoding="utf-8")
+        for ending in ("md", "tex", "html")
+    )
+    for text in (markdown, latex, page):
+        assert "digits (scikit-learn, 8x8)" in text
+        assert "stands in for CIFAR-10" in text
+        assert "2 networks on one synthetic set" in text
+        assert "scaled by 0.25" in text
+    # 20 and 21: mean 20.5, std 0.71; the pool's 29 and 30 are the best and stand in bold
+    line = "| digits (scikit-learn, 8x8) | 1 | 10 | baseline | 20.50 ± 0.71 | 20.50 ± 0.71 |"
+    assert line in markdown
+    assert "| 1 | 10 | pool | **29.50 ± 0.71** |" in markdown
+    assert "| 1 | 10 | kd | – | 20.50 ± 0.71 |" in markdown
+    assert r"\textbf{29.50 $\pm$ 0.71}" in latex
+    assert r"mean $\pm$ standard deviation" in latex and r"in \%" in latex
+    assert "<td><b>29.50 ± 0.71</b></td>" in page
+
+
+def test_taxonomy_says_what_the_suite_runs(tmp_path):
+    plan = Plan(load_run("smoke", {"results": str(tmp_path)}))
+    save_json(f"{plan.run.root}/config.json", plan.document())
+    rows = render(plan, "modelpool_taxonomy")
+    runs = {row["method"]: row["in this suite"] for row in rows}
+    assert runs["DC"] == "dc" and runs["DC + model pool"] == "dc+pool" and runs["DD"] == "–"
+
+
+def test_settings_are_those_that_run():
+    rows = settings_rows(load_run("smoke"))
+    pools = [row for row in rows if row["part"] == "pool"]
+    by_pool = {}
+    for row in pools:
+        by_pool.setdefault(row["name"], []).append(float(row["probability"]))
+    assert {name: round(sum(shares), 3) for name, shares in by_pool.items()} == {
+        "main-and-similar (dc+pool)": 1.0,
+        "total-random (dc+pool-random)": 1.0,
+        "main-and-various (dc+pool-various)": 1.0,
+    }
+    similar = pools[1]["settings"]
+    assert "activation relu or sigmoid or leakyrelu or swish" in similar
+    ten = next(row["settings"] for row in rows if row["name"] == "dc, IPC 10")
+    assert "iterations 30" in ten and "outer 3, inner 5" in ten
+    (evaluation,) = [row["settings"] for row in rows if row["part"] == "evaluation"]
+    assert "epochs 100" in evaluation
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such file"),
+        ("", "has no column 'arch'"),
+        ("arch,seed\nmlp,0\n", "has no column 'accuracy'"),
+        ("arch,accuracy\nconvnet,high\n", "accuracy 'high' is no percentage"),
+        ("arch,accuracy\nconvnet,nan\n", "accuracy 'nan' is no percentage"),
+        ("arch,accuracy\nconvnet,101\n", "accuracy '101' is no percentage"),
+        ("arch,accuracy\nconvnet,20\n", "has 1 networks of convnet, the run asks for 2"),
+    ],
+)
+def test_bad_evaluation_files(tmp_path, capsys, content, message):
+    plan = fill("smoke", tmp_path, lambda *_: 20.0)
+    broken = tmp_path / "smoke/evaluations/digits/dc/ipc1/seed0/it10/hard.csv"
+    broken.unlink() if content is None else broken.write_text(content)
+    table = str(TABLES / "modelpool_ablation.yaml")
+    config, out = f"{plan.run.root}/config.json", tmp_path / "out.csv"
+    words = ["table", "--config", config, "--table", table, "--out", str(out)]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert message in said and str(broken) in said and said.count("\n") == 1
+    assert not out.exists()
+
+
+def sheet(text: str) -> Sheet:
+    return Sheet("t", text, text, [text, "x"], [[Text(text), Text("1", bold=True)]], keys=1)
+
+
+@pytest.mark.parametrize(
+    ("text", "markdown", "latex", "html"),
+    [
+        ("a_b", r"a\_b", r"a\_b", "a_b"),
+        ("50 % & more", "50 % & more", r"50 \% \& more", "50 % &amp; more"),
+        ("dc+pool", "dc+pool", "dc+pool", "dc+pool"),
+        ("<b>|x|", r"\<b\>\|x\|", r"\textless{}b\textgreater{}\textbar{}x\textbar{}",
+         "&lt;b&gt;|x|"),
+        ("a\\b{c}$#~^", r"a\\b{c}$#~^",
+         r"a\textbackslash{}b\{c\}\$\#\textasciitilde{}\textasciicircum{}", "a\\b{c}$#~^"),
+        ("*x*", r"\*x\*", "*x*", "*x*"),
+    ],
+)  # fmt: skip
+def test_escaping(text, markdown, latex, html):
+    made = sheet(text)
+    assert f"| {markdown} | **1** |" in made.markdown()
+    assert f"{latex} & \\textbf{{1}} \\\\" in made.latex()
+    assert f'<th scope="row">{html}</th><td><b>1</b></td>' in made.html()
+
+
+def test_latex_says_what_rows_share_once():
+    body = [[Text(t) for t in row] for row in (["d", "1", "a", "5"], ["d", "1", "b", "6"],
+                                               ["d", "2", "a", "7"])]  # fmt: skip
+    lines = Sheet("t", "T", "C", ["D", "I", "S", "v"], body, keys=3).latex().splitlines()
+    start = lines.index(r"\midrule") + 1
+    assert lines[start : start + 4] == [
+        r"d & 1 & a & 5 \\",
+        r" &  & b & 6 \\",
+        r"\midrule",
+        r" & 2 & a & 7 \\",
+    ]
