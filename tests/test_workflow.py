@@ -1,0 +1,127 @@
+"""The workflow by dry run: which jobs it would do, again and after a change; its errors."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dd.plan import Plan, load_run
+from dd.spec import format_value
+
+ROOT = Path(__file__).parent.parent
+
+
+def snakemake(folder: Path, *words: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+def jobs(folder: Path, *words: str) -> dict[str, int]:
+    """How many jobs of each rule ``snakemake -n`` announces."""
+    done = snakemake(folder, "-n", *words)
+    assert done.returncode == 0, done.stderr
+    lines = re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, flags=re.MULTILINE)
+    return {rule: int(count) for rule, count in lines if rule != "total"}
+
+
+@pytest.fixture
+def checkout(tmp_path) -> Path:
+    """A copy of the workflow to run in."""
+    shutil.copytree(ROOT / "workflow", tmp_path / "workflow")
+    (tmp_path / "environment.yml").write_text("dependencies: [python]\n")  # named by the rules
+    return tmp_path
+
+
+def test_smoke_is_what_runs_without_configuration(checkout):
+    # ablation: 2 ipc x 2 snapshots x 4 settings = 16; pool settings add 2 pools: 2 x 2 x 2 = 8;
+    # temperatures: 2 ipc x 2 variants x 3 = 12, of which kd at 3 (2 ipc) is in the ablation
+    assert jobs(checkout) == {
+        "configure": 1, "prepare": 1, "distill_10_30": 8, "evaluate": 16 + 8 + 10,
+        "table": 4, "figure": 3, "all": 1,
+    }  # fmt: skip
+
+
+def test_no_job_of_the_paper_is_done_twice(checkout):
+    run = ("--config", "run=cifar10")
+    # ablation: 2 x 3 x 4 = 24 evaluations, of 2 specs x 2 ipc with all snapshots in one job
+    assert jobs(checkout, "modelpool_ablation", *run) == {
+        "configure": 1, "prepare": 1, "distill_1000_2000_3000": 4, "evaluate": 24,
+        "table": 1, "figure": 1, "modelpool_ablation": 1,
+    }  # fmt: skip
+    # with the pool settings' two other pools (12), and 2 x 2 x 13 temperatures less the shared 2
+    every = jobs(checkout, *run)
+    assert (every["distill_1000_2000_3000"], every["evaluate"]) == (8, 24 + 12 + 50)
+
+
+@pytest.mark.parametrize(
+    ("target", "tables", "figures"),
+    [("modelpool", 4, 3), ("tables", 4, 0), ("figures", 0, 3), ("modelpool_taxonomy", 1, 0)],
+)
+def test_targets(checkout, target, tables, figures):
+    found = jobs(checkout, target)
+    assert (found.get("table", 0), found.get("figure", 0)) == (tables, figures)
+
+
+def test_a_table_without_numbers_needs_no_data(checkout):
+    assert jobs(checkout, "modelpool_taxonomy") == {
+        "configure": 1, "table": 1, "modelpool_taxonomy": 1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--config", "run=smok"], "unknown run 'smok': did you mean 'smoke'?"),
+        (["--config", "netwroks=2"], "unknown configuration key 'netwroks': did you mean"),
+        (["--config", "networks=two"], "networks is 'two', it must be a whole number"),
+        (["--config", "run=cifar10", "data_root=no/where"], "no/where is no folder"),
+    ],
+)
+def test_wrong_configuration_is_one_line(checkout, words, message):
+    done = snakemake(checkout, "-n", *words)
+    assert done.returncode != 0
+    said = [line for line in (done.stdout + done.stderr).splitlines() if "profile" not in line]
+    assert len(said) == 1 and said[0].startswith("error: ") and message in said[0]
+
+
+def test_what_changes_is_what_runs_again(checkout):
+    """Real jobs: a new caption renders again; a new recipe repeats what depends on it."""
+    target = "results/smoke/data/digits.safetensors"
+    listing = "results/smoke/tables/modelpool_taxonomy.csv"
+    settings = "results/smoke/tables/modelpool_settings.csv"
+    done = snakemake(checkout, target, listing, settings)
+    assert done.returncode == 0, done.stderr
+    assert jobs(checkout, target, listing, settings) == {}
+    definition = checkout / "workflow/config/tables/modelpool_taxonomy.yaml"
+    definition.write_text(definition.read_text().replace("The families", "Families"))
+    assert jobs(checkout, target, listing, settings) == {"table": 1}
+    run = checkout / "workflow/config/runs/smoke.yaml"
+    run.write_text(run.read_text().replace("epochs: 100", "epochs: 99"))
+    # the configuration and what shows it, but not the prepared data
+    assert jobs(checkout, target, listing, settings) == {"configure": 1, "table": 2}
+
+
+def test_commands_can_be_copied(checkout):
+    done = snakemake(checkout, "-n", "-p", "--config", "networks=4")
+    said = " ".join((done.stdout + done.stderr).split())
+    assert (
+        "python -m dd distill --data results/smoke/data/digits.safetensors --objective dc --ipc 10 "
+        "--seed 0 --pool workflow/config/pools/pool.yaml --width-factor 0.25" in said
+    )
+    assert "--protocol kd --variant released --temperature 0.5 --alpha 0.5" in said
+    assert "--networks 4" in said and "--snapshots 10 30 " in said
+
+
+def test_every_path_is_plain(tmp_path):
+    """Protocols and specs in paths keep to characters that shells and file systems take."""
+    for job in Plan(load_run("cifar10")).evaluations:
+        assert re.fullmatch(r"[A-Za-z0-9_./+@=,-]+", str(job)), job
+    assert format_value(3.0) == "3" and format_value(0.05) == "0.05"
+
+
+def test_lint_finds_nothing(checkout):
+    done = snakemake(checkout, "--lint")
+    assert done.returncode == 0, done.stdout + done.stderr
