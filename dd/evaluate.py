@@ -334,7 +334,9 @@ def _finished(
     except DDError as error:
         print(f"evaluate: starting anew, what was done cannot be read ({error})")
         return []
-    if document["identity"] != json.loads(json.dumps(identity)):
+    if not isinstance(document, dict) or document.get("identity") != json.loads(
+        json.dumps(identity)
+    ):
         print(f"evaluate: starting anew, {partial} belongs to other settings")
         return []
     return [row for row in document["rows"] if row["arch"] in archs and row["network"] < count]

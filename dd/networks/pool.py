@@ -118,6 +118,7 @@ def _variants(value: dict[str, Any]) -> Iterable[str]:
     if "variants_of" not in value:
         raise DDError("others: variants_of is missing; name the network whose variants are meant")
     name = _spec("others.variants_of", value["variants_of"])
+    joint = "," if ":" in name else ":"  # its own options come first
     axes = []
     for key, choices in value.items():
         if key == "variants_of":
@@ -126,10 +127,10 @@ def _variants(value: dict[str, Any]) -> Iterable[str]:
         if not choices:
             raise DDError(f"others.{key}: is empty, it must be a value or a list of values")
         for choice in choices:
-            _spec(f"others.{key}", f"{name}:{key}={choice}")
+            _spec(f"others.{key}", f"{name}{joint}{key}={choice}")
         axes.append([f"{key}={choice}" for choice in choices])
     for options in itertools.product(*axes):
-        yield _spec("others", f"{name}:{','.join(options)}" if options else name)
+        yield _spec("others", f"{name}{joint}{','.join(options)}" if options else name)
 
 
 def _check_keys(
