@@ -1,12 +1,13 @@
 # The plan of the run that --config asks for, and what the rules ask of it.
 import os
+import re
 import shlex
 import shutil
 import sys
 from pathlib import Path
 
 from dd.errors import DDError
-from dd.plan import Plan, data_file, evaluation_file, load_run, options, synthetic_file
+from dd.plan import Plan, data_file, load_run, options, synthetic_file
 
 # `python` of every job is the one that runs Snakemake, also where its environment is not active.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))

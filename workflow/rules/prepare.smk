@@ -30,6 +30,8 @@ rule prepare:
         f"{RUN.root}/logs/prepare/{{dataset}}.log",
     benchmark:
         f"{RUN.root}/benchmarks/prepare/{{dataset}}.tsv"
+    wildcard_constraints:
+        dataset=named(RUN.datasets),
     conda:
         "../../environment.yml"
     threads: RUN.resources["prepare"]["threads"]
