@@ -10,6 +10,7 @@ import csv
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -217,4 +218,4 @@ def load_rows(path: str | Path) -> list[dict[str, str]]:
 
 def command_line() -> str:
     """The command that this process was started with, for provenance."""
-    return " ".join(["python", "-m", "dd", *sys.argv[1:]])
+    return shlex.join(["python", "-m", "dd", *sys.argv[1:]])

@@ -204,7 +204,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     networks.add_argument(
         "--network", default="convnet", help="architecture, NAME or NAME:key=value,..."
     )
-    networks.add_argument("--pool", type=Path, metavar="FILE", help="model pool (YAML) instead")
+    networks.add_argument(
+        "--pool", type=Path, metavar="FILE", help="model pool (YAML) (default: none)"
+    )
     need.add_argument(
         "--snapshots",
         type=int,

@@ -27,19 +27,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--root",
         type=Path,
         help="folder to read (image-folder: holds train/<class>/ and test/<class>/), or for "
-        "torchvision's datasets to download into; digits needs none",
+        "torchvision's datasets to download into (default: none, as digits needs)",
     )
     parser.add_argument(
-        "--name", help="short name for paths; if not given, the source's or folder's"
+        "--name", help="short name for paths (default: the source's or the folder's)"
+    )
+    parser.add_argument("--label", help="name shown in tables and captions (default: the source's)")
+    parser.add_argument(
+        "--resize",
+        type=int,
+        metavar="N",
+        help="image-folder: side in pixels to resize to (default: as they are)",
     )
     parser.add_argument(
-        "--label", help="name shown in tables and captions; if not given, the source's"
-    )
-    parser.add_argument(
-        "--resize", type=int, metavar="N", help="image-folder: side in pixels to resize to"
-    )
-    parser.add_argument(
-        "--channels", type=int, choices=(1, 3), help="image-folder: convert to grey or to colour"
+        "--channels",
+        type=int,
+        choices=(1, 3),
+        help="image-folder: convert to grey or to colour (default: as they are)",
     )
     parser.add_argument("--zca", action="store_true", help="add a ZCA whitening")
     parser.add_argument(
