@@ -82,7 +82,8 @@ def test_every_pool_sums_to_one_and_can_be_built(path):
 def test_own_probabilities(tmp_path):
     text = GOOD.replace(
         "[lenet, alexnet]",
-        "[{network: lenet, probability: 0.06}, {network: 'convnet:norm=instance', probability: 0.04}]",
+        "[{network: lenet, probability: 0.06}, "
+        "{network: 'convnet:norm=instance', probability: 0.04}]",
     )
     networks = dict(load_pool(written(tmp_path, text)).networks())
     assert networks == pytest.approx({"convnet": 0.94, "lenet": 0.06})
