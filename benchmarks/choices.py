@@ -1,0 +1,173 @@
+"""The choices that dd makes by measurement: together or apart, and how large a chunk.
+
+- matching: all classes in one vectorised pass, or a pass a class (``dd/objectives/gradients.py``);
+- training: networks stacked, or in turn (``dd/training.py``);
+- chunk: images of a real batch that go through the network at once (``CHUNK``).
+
+Alternatives take turns in one process, under the allocator settings of the suite.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.speed import machine
+from dd.artifacts import provenance, save_json
+from dd.networks import create
+from dd.objectives.gradients import match_apart, match_together, mean_gradient
+from dd.rng import generator
+from dd.runtime import setup
+from dd.training import Recipe, train
+
+CLASSES = 10
+SIZES = (8, 12, 16, 24, 32)
+WIDTHS = (32, 128)
+CHUNKS = (8, 16, 32, 64, 128, 256)
+
+
+def compare(
+    alternatives: dict[str, Callable[[], object]], repeats: int, device: torch.device
+) -> dict[str, float]:
+    """Median seconds of each alternative, taking turns, after a round that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in alternatives}
+    for _ in range(repeats + 1):
+        for name, work in alternatives.items():
+            _wait(device)
+            started = time.perf_counter()
+            work()
+            _wait(device)
+            seconds[name].append(time.perf_counter() - started)
+    return {name: round(statistics.median(all_[1:]), 5) for name, all_ in seconds.items()}
+
+
+def matching(
+    size: int, width: int, ipc: int, batch: int, repeats: int, device: torch.device
+) -> dict[str, float]:
+    """One matching step of all classes, together and apart."""
+    network = _networks(1, size, width, device)[0]
+    draw = generator(0, "matching", device=device)
+    real, synthetic = (
+        torch.randn((CLASSES, count, 3, size, size), generator=draw, device=device)
+        for count in (batch, ipc)
+    )
+    return compare(
+        {
+            "apart": lambda: match_apart(network, real.unbind(), synthetic.unbind()),
+            "together": lambda: match_together(network, real, synthetic),
+        },
+        repeats,
+        device,
+    )
+
+
+def training(
+    size: int, width: int, images: int, repeats: int, device: torch.device
+) -> dict[str, float]:
+    """An epoch of ten networks on a synthetic set of ``images``, stacked and in turn."""
+    draw = generator(0, "training", device=device)
+    batch = torch.randn((images, 3, size, size), generator=draw, device=device)
+    labels = torch.arange(images, device=device) % CLASSES
+    recipe = Recipe(1, 0.01, 0.9, 5e-4, 256, "none", "constant")
+    networks = _networks(10, size, width, device)
+
+    def epoch(together: bool) -> Callable[[], None]:
+        return lambda: train(
+            networks,
+            batch,
+            labels,
+            recipe,
+            [generator(n) for n in range(len(networks))],
+            together=together,
+        )
+
+    return compare({"in turn": epoch(False), "together": epoch(True)}, repeats, device)
+
+
+def chunks(batch: int, repeats: int, device: torch.device) -> dict[str, float]:
+    """The mean gradient of a real batch of 32 × 32 images, in pieces of each size."""
+    network = _networks(1, 32, 128, device)[0]
+    images = torch.randn((batch, 3, 32, 32), generator=generator(0, device=device), device=device)
+    labels = torch.zeros(batch, dtype=torch.int64, device=device)
+    return compare(
+        {
+            str(chunk): (lambda chunk=chunk: mean_gradient(network, images, labels, chunk))
+            for chunk in CHUNKS
+        },
+        repeats,
+        device,
+    )
+
+
+def _networks(count: int, size: int, width: int, device: torch.device) -> list[torch.nn.Module]:
+    depth = 2 if size < 16 else 3
+    spec = f"convnet:depth={depth},width={width}"
+    return [
+        create(spec, 3, (size, size), CLASSES, generator=generator(n), device=device)
+        for n in range(count)
+    ]
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.choices",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0: torch's choice")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds; the median counts")
+    parser.add_argument("--batch", type=int, default=256, help="real images a class")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="pixels a side")
+    parser.add_argument("--widths", type=int, nargs="+", default=WIDTHS, help="of the ConvNet")
+    parser.add_argument("--note", default="", help="what else ran on the machine")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON to write")
+    options = parser.parse_args()
+    device = setup(options.device, options.threads)
+    repeats, batch = options.repeats, options.batch
+    facts: dict[str, Any] = {
+        "kind": "choices",
+        "provenance": provenance(machine=machine(device)),
+        "note": options.note,
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "repeats": repeats,
+        "batch": batch,
+        "stacking": [],
+    }
+    for size in options.sizes:
+        for width in options.widths:
+            rows = [
+                (f"matching, IPC {ipc}", matching(size, width, ipc, batch, repeats, device))
+                for ipc in (1, 10)
+            ]
+            rows += [
+                (f"training, {count} images", training(size, width, count, repeats, device))
+                for count in (10, 100)
+            ]
+            for work, seconds in rows:
+                one, together = seconds.values()
+                row = {"work": work, "size": size, "width": width, "apart": one}
+                row |= {"together": together, "gain": round(one / together, 3)}
+                facts["stacking"].append(row)
+                print(row, flush=True)
+    facts["chunk"] = chunks(batch, repeats, device)
+    facts["load_after"] = [round(load, 2) for load in os.getloadavg()]
+    save_json(options.out, facts)
+
+
+if __name__ == "__main__":
+    main()

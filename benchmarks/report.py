@@ -1,0 +1,121 @@
+"""Tables of the README from the measured JSON files: ``python -m benchmarks.report``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dd.artifacts import load_json, save_text
+
+HERE = Path(__file__).parent
+BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table, the first column to the left and the others to the right."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def speed(facts: dict[str, Any]) -> str:
+    """The tables of a file of :mod:`benchmarks.speed`."""
+    labels = list(facts["rows"][0]["sides"])
+    against = [label for label in labels if label != "suite"]
+    head = ["work", *[f"{_side(label)}, s" for label in labels]]
+    head += [f"suite is × {_side(label)}" for label in against]
+    head += [f"peak {_side(label)}, MB" for label in labels]
+    rows = []
+    for row in facts["rows"]:
+        sides = row["sides"]
+        line = [f"{row['work']}, IPC {row['ipc']}: {row['unit']}"]
+        line += [f"{sides[label]['seconds']:.3g}" for label in labels]
+        line += [f"**{row['ratios'][label]:.2f}**" for label in against]
+        line += [f"{_peak(sides[label]['peak_mb']):.0f}" for label in labels]
+        rows.append(line)
+    scaled = [
+        f"- {row['work']}, IPC {row['ipc']}: "
+        + " + ".join(
+            f"{piece['occurs']} × {name} (measured {'/'.join(map(str, piece['measured'].values()))}"
+            f" at a time: {'/'.join(map(_side, piece['measured']))})"
+            for name, piece in row["scaled"].items()
+        )
+        for row in facts["rows"]
+        if sum(piece["occurs"] for piece in row["scaled"].values()) > 1
+    ]
+    text = f"{_conditions(facts)}\n\n{table(head, rows)}"
+    return text + ("\n\nComposed, not run in full:\n\n" + "\n".join(scaled) if scaled else "")
+
+
+def choices(facts: dict[str, Any]) -> str:
+    """The tables of a file of :mod:`benchmarks.choices`."""
+    head = ["work", "image", "width", "apart / in turn, s", "together, s", "together gains"]
+    rows = [
+        [
+            row["work"],
+            f"{row['size']} × {row['size']}",
+            row["width"],
+            f"{row['apart']:.3g}",
+            f"{row['together']:.3g}",
+            f"{row['gain']:.2f} ×",
+        ]
+        for row in facts["stacking"]
+    ]
+    chunk = table(
+        ["images at once", *facts["chunk"]],
+        [["seconds", *[f"{seconds:.3g}" for seconds in facts["chunk"].values()]]],
+    )
+    return (
+        f"{_conditions(facts)} Matching: 10 classes × {facts['batch']} real images; "
+        f"training: an epoch of 10 networks.\n\n{table(head, rows)}\n\n"
+        f"Gradient of {facts['batch']} images of 32 × 32 in chunks:\n\n{chunk}"
+    )
+
+
+RENDERERS = {"speed": speed, "choices": choices}
+
+
+def render(folder: Path) -> str:
+    """All results in ``folder`` as Markdown, a section a file, in the order of their names."""
+    sections = []
+    for path in sorted(folder.glob("*.json")):
+        facts = load_json(path)
+        sections.append(f"### {path.stem}\n\n{RENDERERS[facts['kind']](facts)}")
+    return "\n\n".join(sections)
+
+
+def updated(readme: str, results: str) -> str:
+    """The README with the results between its markers replaced."""
+    before, _, rest = readme.partition(BEGIN)
+    return f"{before}{BEGIN}\n\n{results}\n\n{END}{rest.partition(END)[2]}"
+
+
+def _conditions(facts: dict[str, Any]) -> str:
+    origin = facts["provenance"]
+    machine = origin["machine"]
+    where = machine["gpu"] or f"{machine['cores']} cores of {machine['cpu']}"
+    loads = f"{machine['load'][0]} before, {facts['load_after'][0]} after"
+    note = f" {facts['note']}." if facts["note"] else ""
+    return (
+        f"{where}, {facts['threads']} threads, torch {origin['torch']}, {machine['libc']}; code "
+        f"{origin['code']}, {origin['created'][:10]}; median of {facts['repeats']}; "
+        f"load average {loads}.{note}"
+    )
+
+
+def _side(label: str) -> str:
+    return label.replace("_", " ")
+
+
+def _peak(peaks: dict[str, float]) -> float:
+    return peaks.get("gpu", peaks["host"])
+
+
+def main() -> None:
+    """Rewrite the README's results."""
+    path = HERE / "README.md"
+    save_text(path, updated(path.read_text(encoding="utf-8"), render(HERE / "results")))
+
+
+if __name__ == "__main__":
+    main()

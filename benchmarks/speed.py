@@ -1,0 +1,242 @@
+"""Seconds an iteration and peak memory of the suite, as ratios against plain loops.
+
+Each row runs in one process a side, and the sides take turns, piece after piece, so that drift of
+the machine meets all of them. On the CPU the plain side runs twice: as people run the reference
+(the C library's allocator as it comes) and under the allocator settings that the suite gives
+itself. Writes one JSON file; ``python -m benchmarks.report`` puts it into the README.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.work import ROWS, Row
+from dd.artifacts import provenance, save_json, save_tensors
+from dd.errors import DDError, unknown
+from dd.runtime import setup
+
+# label: (side, allocator)
+CPU_SIDES = {
+    "plain": ("plain", "default"),
+    "plain_tuned": ("plain", "tuned"),
+    "suite": ("suite", "tuned"),
+}
+GPU_SIDES = {name: CPU_SIDES[name] for name in ("plain", "suite")}
+
+
+class Worker:
+    """A side of a row in its own process (:mod:`benchmarks.worker`)."""
+
+    def __init__(self, **options: Any) -> None:
+        words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.worker", *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._line()  # ready
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
+    def do(self, piece: str) -> dict[str, Any]:
+        """Do a piece once: ``seconds`` of one unit, ``units`` done, ``peak_mb`` so far."""
+        print(piece, file=self.process.stdin, flush=True)
+        return json.loads(self._line())
+
+    def _line(self) -> str:
+        line = self.process.stdout.readline()
+        if not line:
+            raise DDError(f"a worker ended with status {self.process.wait()}")
+        return line
+
+
+def measure(row: Row, sides: dict[str, tuple[str, str]], repeats: int, **options: Any) -> dict:
+    """One row: all sides in turn, ``repeats`` times after a round that does not count."""
+    with ExitStack() as stack:
+        workers = {
+            label: stack.enter_context(
+                Worker(row=row.key, side=side, allocator=allocator, **options)
+            )
+            for label, (side, allocator) in sides.items()
+        }
+        rounds = []
+        for _ in range(repeats + 1):
+            answers = {
+                piece: {label: worker.do(piece) for label, worker in workers.items()}
+                for piece in row.pieces
+            }
+            rounds.append(answers)
+    return summarise(row, sides, rounds[1:])
+
+
+def summarise(row: Row, sides: dict[str, tuple[str, str]], rounds: list[dict]) -> dict[str, Any]:
+    """A row of the result from its rounds, ``rounds[n][piece][label]`` an answer of a worker.
+
+    Seconds of a unit are composed within each round; what is told is the median of the rounds, and
+    of the ratios within the rounds.
+    """
+    composed = {
+        label: [
+            sum(count * answers[piece][label]["seconds"] for piece, count in row.pieces.items())
+            for answers in rounds
+        ]
+        for label in sides
+    }
+    last = list(rounds[-1].values())[-1]
+    result = {
+        "work": row.name,
+        "ipc": row.ipc,
+        "unit": row.unit,
+        "scaled": {
+            piece: {
+                "occurs": count,
+                "measured": {label: rounds[0][piece][label]["units"] for label in sides},
+            }
+            for piece, count in row.pieces.items()
+        },
+        "sides": {
+            label: {
+                "allocator": allocator,
+                "seconds": round(statistics.median(composed[label]), 4),
+                "peak_mb": last[label]["peak_mb"],
+                "pieces": {
+                    piece: [round(answers[piece][label]["seconds"], 5) for answers in rounds]
+                    for piece in row.pieces
+                },
+            }
+            for label, (_, allocator) in sides.items()
+        },
+    }
+    result["ratios"] = {
+        label: round(
+            statistics.median(
+                plain / suite
+                for plain, suite in zip(composed[label], composed["suite"], strict=True)
+            ),
+            3,
+        )
+        for label in sides
+        if label != "suite"
+    }
+    return result
+
+
+def synthetic_data(path: Path, per_class: tuple[int, int] = (5000, 1000)) -> None:
+    """A dataset of CIFAR-10's shape with random pixels: speed does not depend on their values.
+
+    Args:
+        per_class: training and test images of each of the 10 classes.
+    """
+    generator = torch.Generator().manual_seed(0)
+    tensors: dict[str, torch.Tensor] = {"mean": torch.full((3,), 0.5), "std": torch.full((3,), 0.3)}
+    for part, count in zip(("train", "test"), per_class, strict=True):
+        shape = (10 * count, 3, 32, 32)
+        tensors[f"{part}_images"] = torch.randint(
+            256, shape, dtype=torch.uint8, generator=generator
+        )
+        tensors[f"{part}_labels"] = torch.arange(10).repeat(count)
+    header = {"name": "random", "label": "random pixels of CIFAR-10's shape"}
+    save_tensors(path, "dataset", tensors, header)
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What the numbers depend on: processor, cores, memory, GPU, allocator, load."""
+    return {
+        "cpu": _cpu(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "libc": " ".join(platform.libc_ver()),
+        "load": [round(load, 2) for load in os.getloadavg()],
+    }
+
+
+def _cpu() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.speed",
+        description=__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--data", type=Path, metavar="FILE", help="prepared dataset of 32 x 32")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0: torch's choice")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds; the median counts")
+    parser.add_argument("--epochs", type=int, default=10, help="epochs measured at a time")
+    parser.add_argument("--quick", action="store_true", help="1 round, 2 epochs: to try it")
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), help="which rows")
+    parser.add_argument("--note", default="", help="what else ran on the machine")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON to write")
+    options = parser.parse_args()
+    try:
+        run(options)
+    except DDError as error:
+        sys.exit(f"error: {error}")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measure the rows asked for; the file is written after each, so that little is lost."""
+    for key in options.rows:
+        if key not in ROWS:
+            raise unknown("row", key, ROWS)
+    device = setup(options.device, options.threads)
+    repeats, epochs = (1, 2) if options.quick else (options.repeats, options.epochs)
+    facts = {
+        "kind": "speed",
+        "provenance": provenance(machine=machine(device)),
+        "note": options.note,
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "repeats": repeats,
+        "data": options.data.name if options.data else "random pixels of CIFAR-10's shape",
+        "rows": [],
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        data = options.data or Path(folder) / "random.safetensors"
+        if not options.data:
+            synthetic_data(data)
+        sides = GPU_SIDES if device.type == "cuda" else CPU_SIDES
+        for key in options.rows:
+            row = measure(
+                ROWS[key],
+                sides,
+                repeats,
+                data=data,
+                device=device,
+                threads=torch.get_num_threads(),
+                epochs=epochs,
+            )
+            facts["rows"].append(row)
+            facts["load_after"] = [round(load, 2) for load in os.getloadavg()]
+            save_json(options.out, facts)
+            seconds = ", ".join(f"{k} {v['seconds']} s" for k, v in row["sides"].items())
+            print(f"{key}: {seconds}; ratios {row['ratios']}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""A process of its own for one side of one row, so that memory and allocator are that side's.
+
+Started by :mod:`benchmarks.speed`: reads the name of a piece a line from standard input, does it,
+and answers with a line of JSON; at the end of the input it is gone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+
+import torch
+
+from benchmarks.work import ROWS, SIDES
+from dd.data.dataset import load_dataset
+from dd.runtime import peak_memory_mb, tune_allocator
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    parser = argparse.ArgumentParser()
+    for name in ("--row", "--side", "--allocator", "--data", "--device"):
+        parser.add_argument(name, required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--epochs", type=int, required=True)
+    options = parser.parse_args()
+    if options.allocator == "tuned":
+        tune_allocator()
+    torch.set_num_threads(options.threads)
+    device = torch.device(options.device)
+    dataset = load_dataset(options.data, device)
+    pieces = SIDES[options.side](ROWS[options.row], dataset, options.epochs)
+
+    def synchronize() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    print("ready", flush=True)
+    for line in sys.stdin:
+        synchronize()
+        started = time.perf_counter()
+        units = pieces[line.strip()]()
+        synchronize()
+        seconds = (time.perf_counter() - started) / units
+        answer = {"seconds": seconds, "units": units, "peak_mb": peak_memory_mb(device)}
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()
