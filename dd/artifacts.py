@@ -55,6 +55,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
         with open(partial, "rb") as written:
             os.fsync(written.fileno())
         os.replace(partial, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk does not say for which file
+        raise
     finally:
         partial.unlink(missing_ok=True)
 

@@ -258,8 +258,10 @@ def _recipe(made: SyntheticSet, dataset: Dataset, options: dict[str, Any]) -> Re
     given = {f.name: options[f.name] for f in dataclasses.fields(Recipe) if f.name in options}
     if made.learned_lr is not None:
         given = {"lr": made.learned_lr} | given
-    objective = made.header.get("objective", "dc")
-    ipc = made.header.get("ipc", 1)
+    # a set from elsewhere may name a method that is not known here, or nothing
+    objective = made.header.get("objective")
+    objective = objective if objective in recipes.objectives() else "dc"
+    ipc = max(1, len(made.images) // len(dataset.classes))
     values = recipes.resolve_evaluation(objective, dataset.name, ipc, given)
     return build(Recipe, values, "evaluation")
 
@@ -278,7 +280,7 @@ def run(arguments: argparse.Namespace) -> None:
                 f"--{name.replace('_', '-')} is no option of --protocol {arguments.protocol}"
             )
     settings = build(protocol_class.Settings, given, f"protocol {arguments.protocol}")
-    archs = [canonical(arch) for arch in dict.fromkeys(arguments.arch)]
+    archs = list(dict.fromkeys(canonical(arch) for arch in arguments.arch))
     check_target(arguments.out)
     device = setup(arguments.device, arguments.threads)
     dataset = load_dataset(arguments.data, device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -201,6 +202,29 @@ def test_interrupted_by_hand(data, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(os, "replace", interrupt)
     assert main(distill(data, "dm", tmp_path / "out")) == 130
     assert capsys.readouterr().err == "interrupted; run the same command to go on\n"
+
+
+def test_disk_full_for_a_while(data, alone, tmp_path, monkeypatch, capsys):
+    """One line, nothing half written; with space again it goes on."""
+    out, calls, fsync = tmp_path / "out", 0, os.fsync
+
+    def full(descriptor):
+        nonlocal calls
+        calls += 1
+        if calls == 20:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        assert main(distill(data, "dm", out)) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {out}/.checkpoint/") and said.count("\n") == 1
+    assert said.endswith(": the disk is full; free space and run again\n")
+    assert not list(out.rglob("*.part"))
+    assert main(distill(data, "dm", out)) == 0
+    assert "going on from iteration" in capsys.readouterr().out
+    assert_same(out, alone("dm"))
 
 
 @pytest.mark.parametrize("method", METHODS)

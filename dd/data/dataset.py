@@ -123,6 +123,9 @@ def load_dataset(path: str | Path, device: torch.device | str = "cpu") -> Datase
         raise DDError(f"{path}: 'classes' in the header must be a list of names")
     _check(path, tensors, classes)
     name = header.get("name", Path(path).stem)
+    label = header.get("label", name)
+    if not isinstance(name, str) or not isinstance(label, str):
+        raise DDError(f"{path}: 'name' and 'label' in the header must be text")
     identity = header.get("fingerprint") or fingerprint(tensors, classes)
     tensors = {key: tensor.to(device) for key, tensor in tensors.items()}
     mean, std = tensors["mean"], tensors["std"]
@@ -134,7 +137,7 @@ def load_dataset(path: str | Path, device: torch.device | str = "cpu") -> Datase
     _, channels, height, width = tensors["train_images"].shape
     return Dataset(
         name=name,
-        label=header.get("label", name),
+        label=label,
         classes=list(classes),
         channels=channels,
         size=(height, width),
