@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        if error.errno == errno.ENOSPC or "No space left" in str(error):
+        if error.errno == errno.ENOSPC:
             print(f"error: {where}the disk is full; free space and run again", file=sys.stderr)
         else:
             print(f"error: {where}{error.strerror or error}", file=sys.stderr)

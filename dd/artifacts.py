@@ -7,9 +7,11 @@ half of one, and a full disk leaves what was there before. Nothing is ever unpic
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -51,12 +53,16 @@ def replacing(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        partial.touch()
+        mode = partial.stat().st_mode
         yield partial
+        partial.chmod(mode)  # safetensors puts a file of its own there, for the owner's eyes alone
         with open(partial, "rb") as written:
             os.fsync(written.fileno())
         os.replace(partial, path)
     except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk does not say for which file
+        if error.errno:
+            error.filename = error.filename or str(path)  # a full disk does not say for which file
         raise
     finally:
         partial.unlink(missing_ok=True)
@@ -102,8 +108,10 @@ def save_tensors(
     with replacing(path) as partial:
         try:
             save_file(plain, partial, metadata={"dd": document})
-        except SafetensorError as error:  # the library wraps the system's message
-            raise OSError(f"{path}: cannot be written ({error})") from None
+        except SafetensorError as error:  # it has the system's error number in its message
+            found = re.search(r"os error (\d+)", str(error))
+            number = int(found[1]) if found else errno.EIO
+            raise OSError(number, os.strerror(number), str(path)) from None
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
