@@ -12,6 +12,7 @@ import torch
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # benchmarks/ is not installed
+# ruff: noqa: E402
 
 from benchmarks import report, speed, work
 from benchmarks.plain import Plain
@@ -103,7 +104,7 @@ def test_training_and_accuracy_agree(plain, networks, dataset):
     moved = 0.0
     for one, other, first in zip(ours.parameters(), theirs.parameters(), start, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
-        moved = max(moved, float((other - first).abs().max()))
+        moved = max(moved, (other - first).abs().max().item())
     assert moved > 1e-3
     assert plain.accuracy(theirs) == pytest.approx(accuracy(ours, dataset.test))
 
