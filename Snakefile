@@ -5,7 +5,7 @@ from snakemake.utils import min_version
 min_version("9.3")
 
 
-include: "rules/common.smk"
+include: "workflow/rules/common.smk"
 
 
 localrules:
@@ -31,12 +31,12 @@ rule figures:
         rendered("figure", RUN.figures),
 
 
-include: "rules/prepare.smk"
-include: "rules/distill.smk"
-include: "rules/evaluate.smk"
-include: "rules/tables.smk"
-include: "rules/figures.smk"
-include: "rules/targets.smk"
+include: "workflow/rules/prepare.smk"
+include: "workflow/rules/distill.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/tables.smk"
+include: "workflow/rules/figures.smk"
+include: "workflow/rules/targets.smk"
 
 
 onsuccess:

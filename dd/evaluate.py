@@ -44,7 +44,8 @@ class Task:
         recipe: how networks are trained.
         seed: of network 0; network n has seed + n.
         width_factor: scales the widths of all networks.
-        together: train networks stacked (True), in turn (False), as measured (None).
+        together: train networks stacked, or else in turn.
+        strict: whether a network whose loss becomes NaN is an error, or else a row like others.
     """
 
     dataset: Dataset
@@ -53,7 +54,8 @@ class Task:
     recipe: Recipe
     seed: int
     width_factor: float
-    together: bool | None
+    together: bool
+    strict: bool
 
     def networks(self, arch: str, numbers: Sequence[int]) -> list[nn.Module]:
         """Fresh networks ``numbers`` of ``arch``: the same number, the same initial weights."""
@@ -88,6 +90,7 @@ class Task:
             criterion=criterion,
             teachers=teachers,
             together=self.together,
+            strict=self.strict,
         )
         return networks
 
@@ -198,6 +201,7 @@ def evaluate(
                             "accuracy": found,
                             "train_accuracy": round(_fit(network, task), 4),
                             "parameters": count_parameters(network),
+                            "diverged": int(not _finite(network)),
                             "seconds": round(seconds, 3),
                             **protocol.facts(number),
                         }
@@ -206,6 +210,10 @@ def evaluate(
                 save(rows)
     order = {arch: position for position, arch in enumerate(archs)}
     return sorted(rows, key=lambda row: (order[row["arch"]], row["network"]))
+
+
+def _finite(network: nn.Module) -> bool:
+    return all(bool(p.isfinite().all()) for p in network.parameters())
 
 
 @torch.no_grad()
@@ -232,7 +240,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--together",
         choices=("auto", "yes", "no"),
         default="auto",
-        help="train networks stacked; auto: as measured on this kind of device",
+        help="train networks stacked; auto: on a GPU",
+    )
+    what.add_argument(
+        "--diverged",
+        choices=("stop", "record"),
+        default="stop",
+        help="where a loss becomes NaN: stop with an error, or record the network with the "
+        "accuracy it has (that of a constant answer) and diverged = 1",
     )
     add_machine_options(parser)
     training = parser.add_argument_group(
@@ -293,7 +308,8 @@ def run(arguments: argparse.Namespace) -> None:
         recipe=recipe,
         seed=arguments.seed,
         width_factor=arguments.width_factor,
-        together={"auto": None, "yes": True, "no": False}[arguments.together],
+        together={"auto": device.type == "cuda", "yes": True, "no": False}[arguments.together],
+        strict=arguments.diverged == "stop",
     )
     conditions = {"protocol": arguments.protocol, **dataclasses.asdict(settings)}
     conditions |= dataclasses.asdict(recipe) | {"width_factor": arguments.width_factor}
@@ -309,7 +325,7 @@ def run(arguments: argparse.Namespace) -> None:
         protocol_class(settings, task),
         archs,
         arguments.networks,
-        1 if task.together is False else arguments.networks,
+        arguments.networks if task.together else 1,
         _finished(partial, identity, archs, arguments.networks),
         lambda rows: save_json(partial, {"identity": identity, "rows": rows}),
     )

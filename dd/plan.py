@@ -133,7 +133,9 @@ class Plan:
     def evaluate_options(self, job: Evaluation) -> dict[str, Any]:
         """Options of ``python -m dd evaluate`` that decide what comes out."""
         run = self.run
-        fixed = {"networks": run.networks, "seed": job.distillation.seed}
+        # Apart by more than a set has networks: no two sets of a cell share a network's seed.
+        fixed = {"networks": run.networks, "seed": 1000 * job.distillation.seed}
+        fixed["diverged"] = "record"  # a setting that fails is a result too; tables say so
         return fixed | {"width_factor": run.width_factor} | self.protocol(job)
 
     def targets(self) -> dict[str, tuple[list[str], list[str]]]:

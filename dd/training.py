@@ -23,9 +23,6 @@ from dd.errors import DDError
 from dd.progress import Progress
 from dd.settings import setting
 
-# On the CPU, stacking wins while one operation is too small to fill the machine (measured in
-# benchmarks/README.md): images of at most this many pixels. On a GPU it is the default.
-TOGETHER_PIXELS = 16 * 16
 TEST_PIECE = {"cpu": 256, "cuda": 2048}
 
 Criterion = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None, int], torch.Tensor]
@@ -78,6 +75,7 @@ def train(
     criterion: Criterion = cross_entropy,
     teachers: Sequence[nn.Module] | None = None,
     together: bool | None = None,
+    strict: bool = True,
 ) -> None:
     """Train ``networks`` (of one architecture) in place and leave them in evaluation mode.
 
@@ -90,15 +88,19 @@ def train(
         name: shown with progress; None for silence.
         criterion: ``(logits, labels, teacher logits or None, epoch) -> mean loss``.
         teachers: one a network, giving the criterion its third argument.
-        together: stack the networks (True), take them in turn (False), or as measured (None).
+        together: stack the networks (True), take them in turn (False), or (None) stack them on a
+            GPU, which one small network leaves idle, and take them in turn on the CPU, where
+            stacked convolutions cost up to 20 times as much (benchmarks/README.md).
+        strict: whether a loss that becomes NaN or infinite is an error; if not, the network stays
+            as it is, its parameters NaN.
 
     Raises:
-        DDError: if a loss becomes NaN or infinite.
+        DDError: if a loss becomes NaN or infinite and ``strict`` holds.
     """
     take = images.take if isinstance(images, Split) else images.__getitem__
     size = len(labels)
     if together is None:
-        together = len(networks) > 1 and _stacking_pays(take(torch.arange(1)))
+        together = len(networks) > 1 and labels.device.type == "cuda"
     groups = [list(range(len(networks)))] if together else [[n] for n in range(len(networks))]
     total = recipe.epochs * len(groups)
     progress = Progress(name, total, "epochs") if name else None
@@ -137,7 +139,7 @@ def train(
                 epoch += 1
                 if progress:
                     progress.update()
-        if epoch and not torch.isfinite(losses).all():
+        if strict and epoch and not torch.isfinite(losses).all():
             raise DDError(
                 f"training diverged: the loss is {losses.detach().mean().item()} after {epoch} "
                 f"epochs at learning rate {recipe.lr}; use a smaller one"
@@ -161,10 +163,6 @@ def embed_all(network: nn.Module, split: Split, indices: torch.Tensor) -> torch.
     """Embeddings ``[n, F]`` of the images at ``indices``; the network must be in eval mode."""
     piece = TEST_PIECE.get(split.labels.device.type, 256)
     return torch.cat([network.embed(split.take(part)) for part in indices.split(piece)])
-
-
-def _stacking_pays(image: torch.Tensor) -> bool:
-    return image.device.type == "cuda" or image.shape[-1] * image.shape[-2] <= TOGETHER_PIXELS
 
 
 def _batches(

@@ -515,3 +515,17 @@ def test_an_architecture_is_evaluated_once(files, tmp_path):
     )
     assert main([*argv, "--width-factor", "0.05"]) == 0
     assert [row["arch"] for row in load_rows(tmp_path / "e.csv")] == ["convnet"]
+
+
+def test_a_diverging_evaluation_can_be_recorded(digits_file, tmp_path):
+    """The workflow's choice: a setting that fails is a row, its networks answering constantly."""
+    made, out = tmp_path / "set", tmp_path / "rows.csv"
+    common = ["--data", str(digits_file), "--seed", "0"]
+    assert (
+        main(["distill", "--objective", "random", "--ipc", "1", "--out", str(made), *common]) == 0
+    )
+    command = ["evaluate", "--synthetic", str(made / "it0.safetensors"), "--arch", "mlp", *common]
+    command += ["--networks", "1", "--epochs", "4", "--lr", "1e30", "--width-factor", "0.1"]
+    assert main([*command, "--out", str(out), "--diverged", "record"]) == 0
+    (row,) = load_rows(out)
+    assert row["diverged"] == "1" and 5 < float(row["accuracy"]) < 15

@@ -10,10 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))  # benchmarks/ is not installed
-# ruff: noqa: E402
-
 from benchmarks import report, speed, work
 from benchmarks.plain import Plain
 from benchmarks.work import ROWS, SIDES
@@ -24,6 +20,8 @@ from dd.objectives.dm import mean_distance
 from dd.objectives.gradients import match_apart, match_together
 from dd.rng import generator
 from dd.training import Recipe, accuracy, train
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(autouse=True)

@@ -66,10 +66,10 @@ def test_cells_come_from_their_own_files(tmp_path):
     def accuracy(job, arch, n):
         made = job.distillation
         value = {"dc": 10, "dc+pool": 20}.get(made.spec, 30) + (made.ipc == 10) * 5
-        return value + (job.protocol == "kd") * 2 + (job.iterations == 30) + (arch == "mlp") / 2
+        return value + (job.protocol == "kd") * 2 + (job.iterations == 60) + (arch == "mlp") / 2
 
     rows = render(fill("smoke", tmp_path, accuracy, networks=1), "modelpool_ablation")
-    place = {"ipc": 10, "iterations": 30, "setting": "pool+kd", "arch": "mlp"}
+    place = {"ipc": 10, "iterations": 60, "setting": "pool+kd", "arch": "mlp"}
     row = cell(rows, **place)
     assert float(row["mean"]) == 20 + 5 + 2 + 1 + 0.5
     assert (row["std"], row["n"]) == ("", "1")
@@ -135,12 +135,12 @@ def test_renderings_say_what_is_shown(tmp_path):
         assert "digits (scikit-learn, 8x8)" in text
         assert "stands in for CIFAR-10" in text
         assert "2 networks on one synthetic set" in text
-        assert "scaled by 0.25" in text
+        assert "scaled by 0.125" in text
     # 20 and 21: mean 20.5, std 0.71; the pool's 29 and 30 are the best and stand in bold
-    line = "| digits (scikit-learn, 8x8) | 1 | 10 | baseline | 20.50 ± 0.71 | 20.50 ± 0.71 |"
+    line = "| digits (scikit-learn, 8x8) | 1 | 20 | baseline | 20.50 ± 0.71 | 20.50 ± 0.71 |"
     assert line in markdown
-    assert "| 1 | 10 | pool | **29.50 ± 0.71** |" in markdown
-    assert "| 1 | 10 | kd | – | 20.50 ± 0.71 |" in markdown
+    assert "| 1 | 20 | pool | **29.50 ± 0.71** |" in markdown
+    assert "| 1 | 20 | kd | – | 20.50 ± 0.71 |" in markdown
     assert r"\textbf{29.50 $\pm$ 0.71}" in latex
     assert r"mean $\pm$ standard deviation" in latex and r"in \%" in latex
     assert "<td><b>29.50 ± 0.71</b></td>" in page
@@ -168,9 +168,10 @@ def test_settings_are_those_that_run():
     similar = pools[1]["settings"]
     assert "activation relu or sigmoid or leakyrelu or swish" in similar
     ten = next(row["settings"] for row in rows if row["name"] == "dc, IPC 10")
-    assert "iterations 30" in ten and "outer 3, inner 5" in ten
-    (evaluation,) = [row["settings"] for row in rows if row["part"] == "evaluation"]
-    assert "epochs 100" in evaluation
+    assert "iterations 60" in ten and "outer 3, inner 5" in ten
+    evaluation = {row["name"]: row["settings"] for row in rows if row["part"] == "evaluation"}
+    assert "epochs 200" in evaluation["sets of dc, IPC 1"]
+    assert "epochs 60" in evaluation["sets of dc, IPC 10"]
 
 
 @pytest.mark.parametrize(
@@ -187,7 +188,7 @@ def test_settings_are_those_that_run():
 )
 def test_bad_evaluation_files(tmp_path, capsys, content, message):
     plan = fill("smoke", tmp_path, lambda *_: 20.0)
-    broken = tmp_path / "smoke/evaluations/digits/dc/ipc1/seed0/it10/hard.csv"
+    broken = tmp_path / "smoke/evaluations/digits/dc/ipc1/seed0/it20/hard.csv"
     broken.unlink() if content is None else broken.write_text(content)
     table = str(TABLES / "modelpool_ablation.yaml")
     config, out = f"{plan.run.root}/config.json", tmp_path / "out.csv"
@@ -233,3 +234,18 @@ def test_latex_says_what_rows_share_once():
         r"\midrule",
         r" & 2 & a & 7 \\",
     ]
+
+
+def test_diverged_networks_are_told(tmp_path):
+    plan = fill("smoke", tmp_path, lambda job, arch, n: 10 + n, networks=2)
+    for file in (tmp_path / "smoke/evaluations").rglob("kd.csv"):
+        first, *lines = file.read_text(encoding="utf-8").splitlines()
+        flags = ["1" if line.startswith("mlp,") else "0" for line in lines]
+        lines = [f"{line},{flag}" for line, flag in zip(lines, flags, strict=True)]
+        file.write_text("\n".join([f"{first},diverged", *lines]) + "\n", encoding="utf-8")
+    rows = render(plan, "modelpool_ablation")
+    place = {"ipc": 1, "iterations": 20, "setting": "kd"}
+    assert "2 of 2 networks diverged" in cell(rows, **place, arch="mlp")["note"]
+    assert cell(rows, **place, arch="lenet")["note"] == ""
+    markdown = (tmp_path / "smoke/tables/modelpool_ablation.md").read_text(encoding="utf-8")
+    assert "Networks whose loss became NaN" in markdown

@@ -155,6 +155,12 @@ def test_a_diverging_loss_is_an_error():
         train(networks("mlp:width=8", 1), IMAGES, LABELS, recipe(lr=1e30), streams(1))
 
 
+def test_a_diverging_network_may_be_kept():
+    (network,) = networks("mlp:width=8", 1)
+    train([network], IMAGES, LABELS, recipe(lr=1e30), streams(1), strict=False)
+    assert not torch.isfinite(network.classifier.weight).all()
+
+
 def test_accuracy_and_embeddings(digits):
     (network,) = [create("mlp:width=8", 1, (8, 8), 10, generator=generator(0)).eval()]
     with torch.no_grad():

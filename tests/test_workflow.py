@@ -31,6 +31,8 @@ def jobs(folder: Path, *words: str) -> dict[str, int]:
 def checkout(tmp_path) -> Path:
     """A copy of the workflow to run in."""
     shutil.copytree(ROOT / "workflow", tmp_path / "workflow")
+    shutil.copy(ROOT / "Snakefile", tmp_path)
+    (tmp_path / "profiles").symlink_to("workflow/profiles")  # where Snakemake looks for them
     (tmp_path / "environment.yml").write_text("dependencies: [python]\n")  # named by the rules
     return tmp_path
 
@@ -39,7 +41,7 @@ def test_smoke_is_what_runs_without_configuration(checkout):
     # ablation: 2 ipc x 2 snapshots x 4 settings = 16; pool settings add 2 pools: 2 x 2 x 2 = 8;
     # temperatures: 2 ipc x 2 variants x 3 = 12, of which kd at 3 (2 ipc) is in the ablation
     assert jobs(checkout) == {
-        "configure": 1, "prepare": 1, "distill_10_30": 8, "evaluate": 16 + 8 + 10,
+        "configure": 1, "prepare": 1, "distill_20_60": 8, "evaluate": 16 + 8 + 10,
         "table": 4, "figure": 3, "all": 1,
     }  # fmt: skip
 
@@ -99,7 +101,7 @@ def test_what_changes_is_what_runs_again(checkout):
     definition.write_text(definition.read_text().replace("The families", "Families"))
     assert jobs(checkout, target, listing, settings) == {"table": 1}
     run = checkout / "workflow/config/runs/smoke.yaml"
-    run.write_text(run.read_text().replace("epochs: 100", "epochs: 99"))
+    run.write_text(run.read_text().replace("epochs: 200", "epochs: 199"))
     # the configuration and what shows it, but not the prepared data
     assert jobs(checkout, target, listing, settings) == {"configure": 1, "table": 2}
 
@@ -109,10 +111,10 @@ def test_commands_can_be_copied(checkout):
     said = " ".join((done.stdout + done.stderr).split())
     assert (
         "python -m dd distill --data results/smoke/data/digits.safetensors --objective dc --ipc 10 "
-        "--seed 0 --pool workflow/config/pools/pool.yaml --width-factor 0.25" in said
+        "--seed 0 --pool workflow/config/pools/pool.yaml --width-factor 0.125" in said
     )
     assert "--protocol kd --variant released --temperature 0.5 --alpha 0.5" in said
-    assert "--networks 4" in said and "--snapshots 10 30 " in said
+    assert "--networks 4" in said and "--snapshots 20 60 " in said
 
 
 def test_every_path_is_plain(tmp_path):

@@ -59,9 +59,14 @@ class SpatialNetwork(Network):
         return self.features(x).flatten(1)
 
 
+NARROWEST = 8
+
+
 def scaled(width: int, factor: float, multiple: int = 1) -> int:
-    """``width · factor``, rounded to a multiple of ``multiple`` that is not 0."""
-    return max(round(width * factor / multiple), 1) * multiple
+    """``width · factor``, rounded to a multiple of ``multiple``, but not below ``NARROWEST`` (or
+    ``width`` itself): a LeNet of one channel would say nothing about LeNet."""
+    least = -(-min(width, NARROWEST) // multiple)
+    return max(round(width * factor / multiple), least) * multiple
 
 
 def count_parameters(module: nn.Module) -> int:

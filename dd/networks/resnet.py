@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dd.networks.base import NETWORKS, SpatialNetwork, scaled
-from dd.networks.layers import conv3x3, instance_norm
+from dd.networks.layers import AveragePool, conv3x3, instance_norm
 
 WIDTHS = (64, 128, 256, 512)
 """Channels of the four stages, two blocks each; every stage after the first halves the map."""
@@ -32,7 +32,7 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         stride = 2 if halve and not average else 1
-        pool = [nn.AvgPool2d(2)] if halve and average else []
+        pool = [AveragePool()] if halve and average else []
         self.residual = nn.Sequential(
             conv3x3(inputs, outputs, stride, bias=False),
             norm(outputs),

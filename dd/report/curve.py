@@ -12,6 +12,7 @@ from dd.report.results import collect, facts
 from dd.report.style import ACCURACY, WIDTH, annotate, colors, describe, facet, place
 
 LINES = ("-", "--", ":", "-.")
+FAILED = {"marker": "x", "color": "black", "linestyle": "", "markersize": 5}
 
 
 def draw(grid: Grid) -> Figure:
@@ -46,6 +47,12 @@ def draw(grid: Grid) -> Figure:
                     high = [row["mean"] + (row["std"] or 0) for row in here]
                     panel.plot(x, mean, line, color=color, marker="o", markersize=2.5, lw=1.2)
                     panel.fill_between(x, low, high, color=color, alpha=0.12, lw=0)
+                    failed = [
+                        (at, row["mean"])
+                        for at, row in zip(x, here, strict=True)
+                        if row["diverged"]
+                    ]
+                    panel.plot([at for at, _ in failed], [mean for _, mean in failed], **FAILED)
             names = [describe(layout["x"], tick) for tick in ticks]
             panel.set_xticks(range(len(ticks)), names, rotation=45 if len(ticks) > 8 else 0)
             panel.set_title(facet(grid, (layout["row"], at_row), (layout["column"], at_column)))
@@ -56,6 +63,8 @@ def draw(grid: Grid) -> Figure:
         Line2D([], [], color="0.3", linestyle=line, label=describe(layout["style"], style))
         for style, line in zip(styles, LINES, strict=False)
     ]
+    if any(row["diverged"] for row in rows):
+        handles.append(Line2D([], [], label="networks diverged", **FAILED))
     figure.legend(handles=handles, loc="outside right center")
     annotate(figure, grid, f"{grid.definition['caption']} {facts(grid, rows)}")
     return figure

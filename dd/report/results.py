@@ -23,7 +23,7 @@ def collect(grid: Grid) -> list[dict[str, Any]]:
     A row holds the axes (``dataset`` by its label), ``accuracies`` on the test set in percent (one
     a network, over all synthetic sets), their ``mean``, ``std`` (sample standard deviation; None
     for one network) and number ``n``, ``published`` and ``published_source`` (None where nothing
-    comparable is published), and ``note``.
+    comparable is published), ``diverged`` (how many of the networks did) and ``note``.
 
     Raises:
         DDError: naming the evaluation file that is missing, incomplete or malformed.
@@ -31,7 +31,7 @@ def collect(grid: Grid) -> list[dict[str, Any]]:
     published = _read_published(grid)
     rows = []
     for cell in grid.cells():
-        accuracies, note = _accuracies(cell, grid)
+        accuracies, diverged, note = _accuracies(cell, grid)
         value, source = _published(cell, grid, published)
         rows.append(
             {
@@ -43,32 +43,41 @@ def collect(grid: Grid) -> list[dict[str, Any]]:
                 "n": len(accuracies),
                 "published": value,
                 "published_source": source,
+                "diverged": diverged,
                 "note": note,
             }
         )
     return rows
 
 
-def _accuracies(cell: Cell, grid: Grid) -> tuple[list[float], str]:
-    """The accuracies of a cell, and what has to be said of how they came about."""
+def _accuracies(cell: Cell, grid: Grid) -> tuple[list[float], int, str]:
+    """The accuracies of a cell, how many networks diverged, and what has to be said of them."""
     run = grid.run
-    by_protocol: dict[str, list[float]] = {}
+    by_protocol: dict[str, list[tuple[float, bool]]] = {}
     for job in evaluations(cell, run):
         found = _read(evaluation_file(run, job), canonical(str(cell.arch)), run.networks)
         by_protocol.setdefault(job.protocol, []).extend(found)
-    best = max(by_protocol.values(), key=statistics.fmean)
-    if not cell.selected:
-        return best, ""
-    return best, f"maximum over {len(by_protocol)} {cell.selected}s, selected on test data"
+    best = max(by_protocol.values(), key=lambda found: statistics.fmean(a for a, _ in found))
+    notes = []
+    if cell.selected:
+        notes.append(f"maximum over {len(by_protocol)} {cell.selected}s, selected on test data")
+    diverged = sum(failed for _, failed in best)
+    if diverged:
+        notes.append(f"{diverged} of {len(best)} networks diverged (their loss became NaN)")
+    return [accuracy for accuracy, _ in best], diverged, "; ".join(notes)
 
 
-def _read(path: str, arch: str, networks: int) -> list[float]:
-    """The accuracies of the ``networks`` networks of ``arch`` in an evaluation file."""
+def _read(path: str, arch: str, networks: int) -> list[tuple[float, bool]]:
+    """Accuracy, and whether it diverged, of each network of ``arch`` in an evaluation file."""
     rows = _rows(path)
     for column in ("arch", "accuracy"):
         if not rows or column not in rows[0]:
             raise DDError(f"{path}: has no column '{column}'; evaluate again")
-    found = [_percent(path, row["accuracy"]) for row in rows if row["arch"] == arch]
+    found = [
+        (_percent(path, row["accuracy"]), row.get("diverged") == "1")
+        for row in rows
+        if row["arch"] == arch
+    ]
     if len(found) != networks:
         raise DDError(
             f"{path}: has {len(found)} networks of {arch}, the run asks for {networks}; "
@@ -140,6 +149,10 @@ def facts(grid: Grid, rows: list[dict[str, Any]]) -> str:
         )
         epochs = {run.evaluation(c.spec, c.dataset, c.ipc)["epochs"] for c in cells}
         sentences.append(f"Evaluation: {' or '.join(map(str, sorted(epochs)))} epochs.")
+    if any(row["diverged"] for row in rows):
+        sentences.append(
+            "Networks whose loss became NaN count with the accuracy of their constant answer."
+        )
     if run.width_factor != 1:
-        sentences.append(f"Network widths are scaled by {run.width_factor:g}.")
+        sentences.append(f"Network widths are scaled by {run.width_factor:g}, to no less than 8.")
     return " ".join(sentences)

@@ -28,7 +28,7 @@ def settings_rows(run: Run) -> list[Row]:
         ran = {"iterations": snapshots[-1], **plan.settings(job)}
         rows.append(_row("distillation", f"{objective}, IPC {job.ipc}", settings=ran))
         evaluation = run.evaluation(job.spec, job.dataset, job.ipc)
-        rows.append(_row("evaluation", f"sets of {objective}", settings=evaluation))
+        rows.append(_row("evaluation", f"sets of {objective}, IPC {job.ipc}", settings=evaluation))
     for protocol in dict.fromkeys(job.protocol.partition("@")[0] for job in plan.evaluations):
         chosen = {key: v for key, v in run.protocols[protocol].items() if key != "protocol"}
         if chosen:

@@ -22,7 +22,7 @@ Rows = list[dict[str, Any]]
 def results(grid: Grid) -> tuple[Rows, Sheet]:
     """Accuracies: a tidy row a cell, and the pivot of ``rows`` by ``columns``."""
     rows = collect(grid)
-    hidden = {"accuracies"} if any(row["note"] for row in rows) else {"accuracies", "note"}
+    hidden = {"accuracies", "diverged"} | (set() if any(row["note"] for row in rows) else {"note"})
     return [_rounded(row, hidden) for row in rows], pivot(grid, rows)
 
 

@@ -15,7 +15,13 @@ os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.ge
 OVERRIDES = {key: value for key, value in config.items() if key != "run"}
 
 try:
-    PLAN = Plan(load_run(config.get("run", "smoke"), OVERRIDES, os.path.relpath(workflow.basedir)))
+    PLAN = Plan(
+        load_run(
+            config.get("run", "smoke"),
+            OVERRIDES,
+            os.path.relpath(Path(workflow.basedir) / "workflow"),
+        )
+    )
     DISTILLATIONS = {str(job): job for job in PLAN.distillations}
     EVALUATIONS = {str(job): job for job in PLAN.evaluations}
 except DDError as error:
