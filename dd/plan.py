@@ -18,7 +18,7 @@ import yaml
 from dd.errors import DDError
 from dd.grid import Cell, Grid, load_grid
 from dd.run import Run, load_run
-from dd.spec import parse_protocol
+from dd.spec import format_value, parse_protocol
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class Plan:
             "objective": spec.objective,
             "ipc": job.ipc,
             "seed": job.seed,
-            "pool": run.path("pools", f"{spec.pool}.yaml") if spec.pool else None,
+            "pool": next(iter(pool_files(run, job.spec)), None),
             "width_factor": run.width_factor,
             **self.settings(job),
         }
@@ -170,8 +170,8 @@ class Plan:
         if "published" in grid.definition:
             files.append(published_file(grid))
         if grid.definition["kind"] == "settings":
-            pools = {run.parse(job.spec).pool for job in self.distillations} - {None}
-            files += [run.path("pools", f"{pool}.yaml") for pool in sorted(pools)]
+            specs = {job.spec for job in self.distillations}
+            files += sorted({file for spec in specs for file in pool_files(run, spec)})
         if grid.definition["kind"] == "images":
             files += [data_file(run, dataset) for dataset in {cell.dataset: 0 for cell in cells}]
             jobs = [(job, cell.iterations) for cell in cells for job in distillations(cell, run)]
@@ -207,6 +207,12 @@ def data_file(run: Run, dataset: str) -> str:
     return f"{run.root}/data/{dataset}.safetensors"
 
 
+def pool_files(run: Run, spec: str) -> list[str]:
+    """The definition of the pool that ``spec`` draws networks from, if it does."""
+    pool = run.parse(spec).pool
+    return [run.path("pools", f"{pool}.yaml")] if pool else []
+
+
 def synthetic_file(run: Run, job: Distillation, iterations: int) -> str:
     return f"{run.root}/distilled/{job}/it{iterations}.safetensors"
 
@@ -227,7 +233,7 @@ def options(settings: Mapping[str, Any]) -> list[str]:
             continue
         words.append(f"--{name.replace('_', '-')}")
         if value is not True:
-            words.append(str(value))
+            words.append(format_value(value))
     return words
 
 

@@ -145,7 +145,7 @@ def load_run(
     check(document, schema, path)
     data_root = overrides.pop("data_root", None)
     results = overrides.pop("results", "results")
-    document |= overrides
+    document |= {key: _typed(value) for key, value in overrides.items()}
     check(document, schema, "--config")
     if data_root is not None:
         document["datasets"] = _rooted(document["datasets"], str(data_root))
@@ -155,6 +155,13 @@ def load_run(
     except DDError as error:
         raise DDError(f"{path}: {error}") from None
     return run
+
+
+def _typed(value: Any) -> Any:
+    """A value of --config, which leaves the numbers in a list as text."""
+    if isinstance(value, list):
+        return [_typed(entry) for entry in value]
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
 def _rooted(datasets: dict[str, dict[str, Any]], root: str) -> dict[str, dict[str, Any]]:

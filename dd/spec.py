@@ -103,9 +103,7 @@ def parse_protocol(
 
 def format_value(value: Any) -> str:
     """A value as it stands in paths and tables: 3.0 is ``3``."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return str(value)
-    return f"{value:.10g}"
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
 def _like(default: Any, value: Any, what: str) -> Any:

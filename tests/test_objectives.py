@@ -37,10 +37,9 @@ def canvas(objective, lr=0.1, momentum=0.5):
 @pytest.mark.parametrize("name", list(OBJECTIVES))
 @pytest.mark.parametrize("ipc", [1, 3])
 def test_every_objective_starts_and_moves(name, ipc, digits):
-    small = {"random": {}, "herding": {"feature_epochs": 1}, "kcenter": {"feature_epochs": 1}}
-    changes = small.get(
-        name, {"batch_real": 8} | ({} if name == "dm" else {"outer": 2, "inner": 1})
-    )
+    small = {"batch_real": 8, "outer": 2, "inner": 1, "feature_epochs": 1}
+    known = recipes.resolve(name, "digits", ipc)
+    changes = {setting: value for setting, value in small.items() if setting in known}
     objective = make(name, digits, ipc, **changes)
     synthetic = canvas(objective)
     before = synthetic.images().clone()

@@ -169,8 +169,9 @@ def test_evaluations_are_shared_and_have_the_union_of_networks(cifar10):
     assert sum(name.endswith(".csv") for name in curve) == 52
 
 
-def test_seeds_multiply_the_sets(tmp_path):
-    plan = Plan(load_run("smoke", {"seeds": [0, 5]}))
+@pytest.mark.parametrize("seeds", [[0, 5], [0, "5"]])  # as in a file, and as --config gives them
+def test_seeds_multiply_the_sets(seeds):
+    plan = Plan(load_run("smoke", {"seeds": seeds}))
     once = Plan(load_run("smoke"))
     assert len(plan.distillations) == 2 * len(once.distillations)
     assert len(plan.evaluations) == 2 * len(once.evaluations)

@@ -80,6 +80,10 @@ def test_a_table_without_numbers_needs_no_data(checkout):
         (["--config", "netwroks=2"], "unknown configuration key 'netwroks': did you mean"),
         (["--config", "networks=two"], "networks is 'two', it must be a whole number"),
         (["--config", "run=cifar10", "data_root=no/where"], "no/where is no folder"),
+        (
+            ["--config", "device=cpu", "seeds=[0,one]"],
+            "seeds.1 is 'one', it must be a whole number",
+        ),
     ],
 )
 def test_wrong_configuration_is_one_line(checkout, words, message):
@@ -89,21 +93,49 @@ def test_wrong_configuration_is_one_line(checkout, words, message):
     assert len(said) == 1 and said[0].startswith("error: ") and message in said[0]
 
 
+TINY = """
+title: two distillations
+datasets: {digits: {source: digits, label: digits}}
+width_factor: 0.0625
+seeds: [0]
+networks: 1
+axes: {ipc: [1], iterations: [1], setting: [baseline, pool], arch: [mlp]}
+recipes: {dc: {batch_real: 8}, evaluation: {epochs: 2}}
+tables: [modelpool_taxonomy, modelpool_settings, modelpool_ablation]
+figures: []
+resources:
+  prepare: {threads: 1, mem_mb: 1000, runtime: 5}
+  distill: {threads: 1, mem_mb: 2000, runtime: 10}
+  evaluate: {threads: 1, mem_mb: 2000, runtime: 10}
+"""
+
+
 def test_what_changes_is_what_runs_again(checkout):
-    """Real jobs: a new caption renders again; a new recipe repeats what depends on it."""
-    target = "results/smoke/data/digits.safetensors"
-    listing = "results/smoke/tables/modelpool_taxonomy.csv"
-    settings = "results/smoke/tables/modelpool_settings.csv"
-    done = snakemake(checkout, target, listing, settings)
+    """Real jobs, then dry runs: each change repeats what depends on it, and all of it at once."""
+    run, words = checkout / "tiny.yaml", ("--config", "run=tiny.yaml")
+    run.write_text(TINY)
+    done = snakemake(checkout, *words)
     assert done.returncode == 0, done.stderr
-    assert jobs(checkout, target, listing, settings) == {}
-    definition = checkout / "workflow/config/tables/modelpool_taxonomy.yaml"
-    definition.write_text(definition.read_text().replace("The families", "Families"))
-    assert jobs(checkout, target, listing, settings) == {"table": 1}
-    run = checkout / "workflow/config/runs/smoke.yaml"
-    run.write_text(run.read_text().replace("epochs: 200", "epochs: 199"))
-    # the configuration and what shows it, but not the prepared data
-    assert jobs(checkout, target, listing, settings) == {"configure": 1, "table": 2}
+    assert jobs(checkout, *words) == {}
+
+    def after(file, old, new):
+        text = file.read_text()
+        assert old in text
+        file.write_text(text.replace(old, new))
+        found = jobs(checkout, *words)
+        file.write_text(text)
+        return {rule: count for rule, count in found.items() if rule != "all"}
+
+    config = checkout / "workflow/config"
+    caption = after(config / "tables/modelpool_taxonomy.yaml", "The families", "Families")
+    assert caption == {"table": 1}
+    longer = {"configure": 1, "evaluate": 2, "table": 3}
+    assert after(run, "epochs: 2", "epochs: 3") == longer
+    more = {"configure": 1, "distill_1": 2, "evaluate": 2, "table": 3}
+    assert after(run, "batch_real: 8", "batch_real: 9") == more
+    # the pool's sets, and the tables that show them or the pool
+    pool = {"distill_1": 1, "evaluate": 1, "table": 2}
+    assert after(config / "pools/pool.yaml", "probability: 0.9", "probability: 0.8") == pool
 
 
 def test_commands_can_be_copied(checkout):

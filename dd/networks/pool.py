@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from dd.config import read_yaml
 from dd.errors import DDError, unknown
 from dd.networks.build import canonical
 
@@ -56,12 +55,7 @@ def load_pool(path: str | Path) -> PoolDefinition:
     Raises:
         DDError: naming file and key, for a file or a key that is not as it should be.
     """
-    try:
-        document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DDError(f"{path}: no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DDError(f"{path}: is not YAML ({' '.join(str(error).split())})") from None
+    document = read_yaml(path)
     try:
         return _pool(document)
     except DDError as error:

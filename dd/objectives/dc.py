@@ -15,9 +15,9 @@ from dd.parametrize.pixels import Pixels
 from dd.settings import setting
 from dd.training import Recipe, train
 
-# Up to this many pixels an image, one vectorised pass over all classes beats a pass a class on
-# the CPU; above it the grouped convolutions of the vectorised pass lose (benchmarks/README.md).
-TOGETHER_PIXELS = 16 * 16
+# Up to this many pixels an image, one vectorised pass over all classes is no slower on the CPU than
+# a pass a class; above it its grouped convolutions lose (benchmarks/README.md).
+TOGETHER_PIXELS = 8 * 8
 BATCH_NORM_IMAGES = 16
 
 

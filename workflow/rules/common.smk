@@ -6,8 +6,9 @@ import shutil
 import sys
 from pathlib import Path
 
+from dd.checks import check_plan
 from dd.errors import DDError
-from dd.plan import Plan, data_file, load_run, options, synthetic_file
+from dd.plan import Plan, data_file, load_run, options, pool_files, synthetic_file
 
 # `python` of every job is the one that runs Snakemake, also where its environment is not active.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))
@@ -22,6 +23,8 @@ try:
             os.path.relpath(Path(workflow.basedir) / "workflow"),
         )
     )
+    if workflow.is_main_process:  # not again in each job that a cluster starts
+        check_plan(PLAN)
     DISTILLATIONS = {str(job): job for job in PLAN.distillations}
     EVALUATIONS = {str(job): job for job in PLAN.evaluations}
 except DDError as error:

@@ -6,7 +6,9 @@ for snapshots in sorted(set(PLAN.distillations.values())):
         name:
             f"distill_{'_'.join(map(str, snapshots))}"
         input:
-            lambda w: data_file(RUN, DISTILLATIONS[w.distillation].dataset),
+            data=lambda w: data_file(RUN, DISTILLATIONS[w.distillation].dataset),
+            # not in the command, but in its options: an edited pool distils anew
+            pool=lambda w: pool_files(RUN, DISTILLATIONS[w.distillation].spec),
         output:
             [
                 f"{RUN.root}/distilled/{{distillation}}/it{iteration}.safetensors"
@@ -35,5 +37,5 @@ for snapshots in sorted(set(PLAN.distillations.values())):
         message:
             "distil {wildcards.distillation}"
         shell:
-            "python -m dd distill --data {input:q} {params.options} --snapshots {params.snapshots} "
+            "python -m dd distill --data {input.data:q} {params.options} --snapshots {params.snapshots} "
             "--out {params.out:q} --threads {threads} --device {params.device} 2>&1 | tee {log:q}"

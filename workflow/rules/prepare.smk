@@ -20,10 +20,6 @@ rule configure:
 
 
 rule prepare:
-    input:
-        # first of all, so that a wrong name stops the workflow before any work; a newer one alone
-        # is no reason to prepare again
-        ancient(CONFIG),
     output:
         f"{RUN.root}/data/{{dataset}}.safetensors",
     log:
