@@ -104,6 +104,8 @@ def train(
     groups = [list(range(len(networks)))] if together else [[n] for n in range(len(networks))]
     total = recipe.epochs * len(groups)
     progress = Progress(name, total, "epochs") if name else None
+    for network in networks:
+        network.train()  # gradient matching hands over networks whose batch norms are frozen
     for group in groups:
         learner = _Stack if len(group) > 1 else _Single
         student = learner([networks[n] for n in group])

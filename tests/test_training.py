@@ -155,6 +155,18 @@ def test_a_diverging_loss_is_an_error():
         train(networks("mlp:width=8", 1), IMAGES, LABELS, recipe(lr=1e30), streams(1))
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_frozen_batch_norms_are_trained_again(together):
+    """Gradient matching freezes them; between two matching steps the reference trains them."""
+    frozen, fresh = (networks("convnet:width=4,norm=batch", 2, True) for _ in range(2))
+    for network in frozen:
+        network.eval()
+    for given in (frozen, fresh):
+        train(given, IMAGES.double(), LABELS, recipe(epochs=2), streams(2), together=together)
+    for network, expected in zip(frozen, fresh, strict=True):
+        same(network, expected)
+
+
 def test_a_diverging_network_may_be_kept():
     (network,) = networks("mlp:width=8", 1)
     train([network], IMAGES, LABELS, recipe(lr=1e30), streams(1), strict=False)
