@@ -99,7 +99,7 @@ def save_tensors(
 
     Args:
         path: the file to make or replace.
-        kind: what the file is (``dataset``, ``synthetic``, ``networks``, ``checkpoint``).
+        kind: what the file is (``dataset``, ``synthetic``, ``checkpoint``).
         tensors: anything on any device; stored contiguous on the CPU.
         header: JSON-serialisable facts, provenance among them.
     """

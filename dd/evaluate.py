@@ -28,7 +28,7 @@ from dd.registry import Registry
 from dd.rng import generator
 from dd.runtime import add_machine_options, setup
 from dd.settings import add_options, build, setting
-from dd.synthetic import SyntheticSet
+from dd.synthetic import SyntheticSet, hard_labels
 from dd.training import Criterion, Recipe, accuracy, cross_entropy, train
 
 PROTOCOLS: Registry[type[Hard]] = Registry("protocol")
@@ -122,7 +122,9 @@ class Hard:
 class KDSettings:
     """Knowledge distillation at evaluation (Model Pool)."""
 
-    teacher: str = setting("architecture of the teacher, trained on the set", default="convnet")
+    teacher: str = setting(
+        "architecture of the teacher, trained on the set", default="convnet", check=canonical
+    )
     temperature: float = setting("softens teacher and student, 0: off", at_least=0, default=3.0)
     alpha: float = setting("weight of the teacher, 0 to 1", at_least=0, at_most=1, default=0.5)
     variant: str = setting(
@@ -219,7 +221,7 @@ def _finite(network: nn.Module) -> bool:
 @torch.no_grad()
 def _fit(network: nn.Module, task: Task) -> float:
     """Percent of the synthetic set that the network classifies as its labels say."""
-    labels = task.labels.argmax(1) if task.labels.ndim == 2 else task.labels
+    labels = hard_labels(task.labels)
     predicted = torch.cat([network(part).argmax(1) for part in task.images.split(256)])
     return 100.0 * float((predicted == labels).double().mean())
 

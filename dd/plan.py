@@ -284,5 +284,8 @@ def parse_overrides(words: list[str]) -> dict[str, Any]:
         key, equals, value = word.partition("=")
         if not equals:
             raise DDError(f"--set: '{word}' must be KEY=VALUE")
-        overrides[key] = yaml.safe_load(value)
+        try:
+            overrides[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise DDError(f"--set: '{word}': the value is not YAML") from None
     return overrides

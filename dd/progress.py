@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
 
 from tqdm import tqdm
 
@@ -58,11 +57,3 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         if self.bar is not None:
             self.bar.close()
-
-
-def steps(name: str, total: int, unit: str) -> Iterator[int]:
-    """``range(total)`` with progress."""
-    with Progress(name, total, unit) as progress:
-        for index in range(total):
-            yield index
-            progress.update()

@@ -100,6 +100,7 @@ class Run:
         objective = self.parse(spec).objective
         return (
             self.width_factor == 1
+            and not any(self.datasets[dataset].get(key) for key in ("zca", "resize", "channels"))
             and self.distillation(spec, dataset, ipc) == resolve(objective, dataset, ipc)
             and self.evaluation(spec, dataset, ipc) == resolve_evaluation(objective, dataset, ipc)
         )
@@ -181,6 +182,7 @@ def _rooted(datasets: dict[str, dict[str, Any]], root: str) -> dict[str, dict[st
         Path(root, part).is_dir() for part in ("train", "test")
     ):
         options |= {"source": "image-folder", "label": f"{options['label']} (image folder)"}
+        options.pop("comparable_to", None)  # nobody vouches for what the folder holds
     return {name: options}
 
 

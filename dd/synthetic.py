@@ -36,7 +36,7 @@ class SyntheticSet:
     @property
     def hard_labels(self) -> torch.Tensor:
         """``[M]`` int64: the labels, or the most probable class of soft ones."""
-        return self.labels.argmax(1) if self.labels.ndim == 2 else self.labels
+        return hard_labels(self.labels)
 
     def images_for(self, dataset: Dataset) -> torch.Tensor:
         """The images ``[M, C, H, W]`` in the normalised units of ``dataset``.
@@ -87,6 +87,11 @@ class SyntheticSet:
         return (pixels - mean.view(column)) / std.view(column)
 
 
+def hard_labels(labels: torch.Tensor) -> torch.Tensor:
+    """``[M]`` int64 from hard ``[M]`` or soft ``[M, K]`` labels."""
+    return labels.argmax(1) if labels.ndim == 2 else labels
+
+
 def _size(shape: Any) -> str:
     return "x".join(str(int(n)) for n in shape)
 
@@ -129,6 +134,8 @@ def load(path: str | Path) -> SyntheticSet:
     mean, std = tensors.get("mean"), tensors.get("std")
     if (mean is None) != (std is None):
         raise DDError(f"{path}: 'mean' and 'std' come together, one is missing")
+    if mean is not None and not mean.dtype == std.dtype == torch.float32:
+        raise DDError(f"{path}: 'mean' and 'std' must be float32")
     if mean is not None and (mean.shape != (images.shape[1],) or std.shape != mean.shape):
         raise DDError(f"{path}: 'mean' and 'std' must be [{images.shape[1]}], one a channel")
     if mean is not None and not (mean.isfinite().all() and 0 < std.min() <= std.max() < math.inf):

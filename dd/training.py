@@ -89,7 +89,7 @@ def train(
         criterion: ``(logits, labels, teacher logits or None, epoch) -> mean loss``.
         teachers: one a network, giving the criterion its third argument.
         together: stack the networks (True), take them in turn (False), or (None) stack them on a
-            GPU, which one small network leaves idle, and take them in turn on the CPU, where
+            GPU (expected to pay, not measured yet) and take them in turn on the CPU, where
             stacking gains only on tiny batches of tiny images (benchmarks/README.md).
         strict: whether a loss that becomes NaN or infinite is an error; if not, the network stays
             as it is, its parameters NaN.

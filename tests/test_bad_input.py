@@ -192,7 +192,7 @@ CASES = {
     "network too deep": (f"{DM} --network convnet:depth=9", "depth=9", "512 × 512", "8 × 8"),
     "width 0": (f"{DM} --width-factor 0", "width_factor is 0.0", "positive"),
     "width 0, evaluate": (f"{HARD} --width-factor 0", "width_factor is 0.0", "positive"),
-    "width infinite": (f"{HARD} --width-factor inf", "width_factor is inf", "finite"),
+    "width infinite": (f"{HARD} --width-factor inf", "width_factor is inf", "at most"),
     "unknown teacher": (
         f"{HARD} --protocol kd --teacher vg11",
         "unknown network 'vg11'",

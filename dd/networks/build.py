@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from typing import Literal, get_args, get_origin
 
 import torch
@@ -13,6 +12,8 @@ from dd.networks.base import NETWORKS, Network
 from dd.networks.init import initialise
 
 Option = int | str
+
+LARGEST = 10**6  # sides, classes, factors: beyond it something is wrong
 
 
 def parse(spec: str) -> tuple[str, dict[str, Option]]:
@@ -70,7 +71,8 @@ def create(
         channels, size, classes: of the images ``[N, channels, *size]`` and their labels.
         generator: where the initial parameters come from; ``None`` leaves all parameters 0, for a
             network that is only counted or whose parameters are loaded.
-        width_factor: scales every hidden width (rounded, at least 1); 1 is the paper's network.
+        width_factor: scales every hidden width (rounded, to no less than 8 or the
+            paper's own); 1 is the paper's network.
         device: where the parameters live; by default where the generator draws.
 
     Raises:
@@ -84,8 +86,10 @@ def create(
         "classes": classes,
         "width_factor": width_factor,
     }.items():
-        if not 0 < value < math.inf:
-            raise DDError(f"network '{spec}': {what} is {value}, it must be positive and finite")
+        if not 0 < value <= LARGEST:
+            raise DDError(
+                f"network '{spec}': {what} is {value}, it must be positive and at most {LARGEST}"
+            )
     with torch.device("meta"):  # layers draw from the global state unless there is nothing to fill
         network = NETWORKS[name](channels, size, classes, width_factor, **options)
     if device is None:

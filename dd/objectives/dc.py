@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -15,9 +16,11 @@ from dd.parametrize.pixels import Pixels
 from dd.settings import setting
 from dd.training import Recipe, train
 
-# Up to this many pixels an image, one vectorised pass over all classes is no slower on the CPU than
-# a pass a class; above it its grouped convolutions lose (benchmarks/README.md).
+# One vectorised pass over all classes, or a pass a class? On the CPU together pays up to this many
+# pixels an image and for narrow networks only (benchmarks/README.md). On a GPU, not measured yet,
+# together is bounded by what a real batch of all classes takes: CIFAR-10's at 256 a class fits.
 TOGETHER_PIXELS = 8 * 8
+TOGETHER_VALUES = 10 * 256 * 3 * 32 * 32
 BATCH_NORM_IMAGES = 16
 
 
@@ -73,7 +76,7 @@ class GradientMatching(Objective):
             augment.apply(t, self.dataset.train.take(indices))
             for t, indices in zip(transforms, real, strict=True)
         )
-        if self._together():
+        if self._together(real.numel()):
             loss, gradients = match_together(
                 network, torch.stack(list(batches)), torch.stack(augmented)
             )
@@ -83,9 +86,11 @@ class GradientMatching(Objective):
         synthetic.update(gradient.flatten(0, 1))
         return float(loss)
 
-    def _together(self) -> bool:
-        height, width = self.dataset.size
-        return self.device.type == "cuda" or height * width <= TOGETHER_PIXELS
+    def _together(self, real_images: int) -> bool:
+        pixels = math.prod(self.dataset.size)
+        if self.device.type == "cpu":
+            return pixels <= TOGETHER_PIXELS
+        return real_images * self.dataset.channels * pixels <= TOGETHER_VALUES
 
     def _train(self, network: nn.Module, synthetic: Pixels) -> None:
         s = self.settings

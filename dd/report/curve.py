@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -32,7 +34,7 @@ def draw(grid: Grid) -> Figure:
         for j, at_column in enumerate(across):
             panel = panels[i, j]
             for hue, color in tint.items():
-                for style, line in zip(styles, LINES, strict=False):
+                for style, line in zip(styles, itertools.cycle(LINES), strict=False):
                     here = [
                         row
                         for row in rows
@@ -61,7 +63,7 @@ def draw(grid: Grid) -> Figure:
     handles = [Line2D([], [], color=c, label=describe(layout["color"], h)) for h, c in tint.items()]
     handles += [
         Line2D([], [], color="0.3", linestyle=line, label=describe(layout["style"], style))
-        for style, line in zip(styles, LINES, strict=False)
+        for style, line in zip(styles, itertools.cycle(LINES), strict=False)
     ]
     if any(row["diverged"] for row in rows):
         handles.append(Line2D([], [], label="networks diverged", **FAILED))

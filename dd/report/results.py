@@ -121,6 +121,9 @@ def _published(
     dataset = grid.run.datasets[cell.dataset].get("comparable_to")
     if dataset is None or not grid.run.as_published(cell.spec, cell.dataset, cell.ipc):
         return None, None
+    only = grid.definition["published"].get("only", {}) if published else {}
+    if any(cell.labels[axis] not in values for axis, values in only.items()):
+        return None, None
     place = {**cell.labels, "dataset": dataset}
     for row in published:
         if _matches(row, place):
