@@ -1,4 +1,4 @@
-# One experiment: prepare -> distill -> evaluate -> tables and figures. `snakemake --cores all` runs
+# One experiment: prepare -> buffer -> distill -> evaluate -> tables and figures. `snakemake --cores all` runs
 # the smoke run; `snakemake --cores all --config run=cifar10 data_root=DIR` a paper's.
 from snakemake.utils import min_version
 
@@ -32,6 +32,7 @@ rule figures:
 
 
 include: "workflow/rules/prepare.smk"
+include: "workflow/rules/buffer.smk"
 include: "workflow/rules/distill.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/tables.smk"

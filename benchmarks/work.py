@@ -127,7 +127,7 @@ def suite_pieces(row: Row, dataset: Dataset, epochs: int) -> dict[str, Piece]:
     """The suite's side of ``row``, through the functions that its stages call."""
     settings = _settings(row)
     device = dataset.train.labels.device
-    streams = Streams(generator(0, "host"), generator(0, "network", device=device), generator(0))
+    streams = Streams(0, generator(0, "host"), generator(0, "network", device=device), generator(0))
     shape = (dataset.channels, dataset.size, len(dataset.classes))
     labels = torch.arange(shape[2], device=device).repeat_interleave(row.ipc)
     noise = torch.randn((len(labels), shape[0], *shape[1]), generator=streams.start)

@@ -18,6 +18,7 @@ from dd.errors import DDError, unknown
 
 STAGES = {
     "prepare": ("dd.data.prepare", "raw images to one safetensors file"),
+    "buffer": ("dd.buffer", "trajectories of experts trained on a dataset"),
     "distill": ("dd.distill", "a synthetic set from a dataset"),
     "evaluate": ("dd.evaluate", "test accuracy of networks trained on a synthetic set"),
     "configure": ("dd.plan", "a run's resolved and checked configuration"),

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 
+from dd.buffer import Settings as BufferSettings
 from dd.data.sources import SOURCES
 from dd.errors import DDError
 from dd.evaluate import PROTOCOLS
@@ -27,9 +28,18 @@ def check_plan(plan: Plan) -> None:
         with _within(f"run {run.name}, {job}"):
             spec = run.parse(job.spec)
             settings = plan.settings(job) | {"iterations": snapshots[-1]}
-            build(OBJECTIVES[spec.objective].Settings, settings, spec.objective)
+            objective = OBJECTIVES[spec.objective]
+            settings = build(objective.Settings, settings, spec.objective)
             if spec.pool:
                 load_pool(run.path("pools", f"{spec.pool}.yaml"))
+            if objective.needs_trajectories:
+                experts = build(BufferSettings, run.buffer(job.dataset), "buffer")
+                if settings.last_epoch > experts.epochs:
+                    raise DDError(
+                        f"max_start_epoch {settings.max_start_epoch} and expert_epochs "
+                        f"{settings.expert_epochs} need {settings.last_epoch} epochs of the "
+                        f"experts, the buffer has {experts.epochs}"
+                    )
     for job, archs in plan.evaluations.items():
         with _within(f"run {run.name}, {job}"):
             options = plan.protocol(job)

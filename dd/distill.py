@@ -24,12 +24,13 @@ from dd.artifacts import (
     command_line,
     load_tensors,
     provenance,
+    read_header,
     replacing,
     save_tensors,
     save_text,
 )
 from dd.data.dataset import Dataset, load_dataset
-from dd.errors import DDError
+from dd.errors import DDError, Divergence
 from dd.networks import NetworkSource, PoolSource, SingleSource, load_pool
 from dd.objectives import OBJECTIVES
 from dd.objectives.base import Objective, Streams
@@ -39,6 +40,7 @@ from dd.rng import generator
 from dd.runtime import add_machine_options, peak_memory_mb, setup
 from dd.settings import add_options, build
 from dd.synthetic import SyntheticSet
+from dd.trajectory import Trajectories, agreement
 
 
 class Distillation:
@@ -72,10 +74,8 @@ class Distillation:
         started = time.monotonic()
         start = self.objective.start()
         settings = self.objective.settings
-        labels = torch.arange(self.objective.classes, device=start.device)
-        labels = labels.repeat_interleave(self.objective.ipc)
         lr, momentum = getattr(settings, "lr_img", 0.0), getattr(settings, "momentum_img", 0.0)
-        self.canvas = Pixels(start, labels, lr, momentum)
+        self.canvas = Pixels(start, self.objective.labels(), lr, momentum)
         self._resume()
         if self.iteration == 0:
             self._snapshot()
@@ -83,10 +83,16 @@ class Distillation:
         last = self.snapshots[-1]
         with Progress("distill", last, "it", initial=self.iteration) as progress:
             while self.iteration < last:
-                values = self.objective.iteration(self.iteration + 1, self.canvas)
+                try:
+                    values = self.objective.iteration(self.iteration + 1, self.canvas)
+                    if not math.isfinite(values["loss"]):
+                        raise Divergence(f"the loss is {values['loss']}; try a smaller --lr-img")
+                except Divergence as error:
+                    raise self._given_up(error) from None
                 self.iteration += 1
                 self.seconds = before + time.monotonic() - started
-                self._record(values)
+                line = {"iteration": self.iteration, **values, "seconds": round(self.seconds, 3)}
+                self.metrics.append(json.dumps(line))
                 progress.update(loss=values["loss"])
                 if self.iteration in self.snapshots:
                     self._snapshot()
@@ -95,51 +101,55 @@ class Distillation:
                     saved = time.monotonic()
         self._deliver()
 
-    def _record(self, values: dict[str, Any]) -> None:
-        if not math.isfinite(values["loss"]):
-            raise DDError(
-                f"{self.out}: the loss is {values['loss']} at iteration {self.iteration} "
-                f"({', '.join(f'{k}={v}' for k, v in self._settings().items())}, network "
-                f"{values.get('network')}); try a smaller --lr-img"
-            )
-        line = {"iteration": self.iteration, **values, "seconds": round(self.seconds, 3)}
-        self.metrics.append(json.dumps(line))
-
-    def _settings(self) -> dict[str, Any]:
-        return dataclasses.asdict(self.objective.settings)
+    def _given_up(self, error: Divergence) -> DDError:
+        """Keep the last good images; the error with what the user needs to know."""
+        settings = dataclasses.asdict(self.objective.settings)
+        number = self.iteration + 1
+        if not self.canvas.images().isfinite().all():
+            path = self.folder / "state.safetensors"
+            kept = f"; the last checkpoint is {path}" if path.exists() else ""
+        else:
+            synthetic.save(path := self.out / f"last-it{self.iteration}.safetensors", self._set())
+            kept = f"; the images before are in {path}"
+        told = ", ".join(f"{name}={value}" for name, value in settings.items())
+        return DDError(f"{self.out}: diverged at iteration {number}: {error} ({told}){kept}")
 
     def _snapshot(self) -> None:
         """Keep the images of a snapshot's iteration in the checkpoint folder until delivery."""
         if self.iteration not in self.snapshots:
             return
-        images = self.canvas.images().cpu()
-        if not images.isfinite().all():
-            raise DDError(
-                f"{self.out}: the images are infinite after iteration {self.iteration}; "
-                "try a smaller --lr-img"
-            )
-        dataset: Dataset = self.objective.dataset
+        if not self.canvas.images().isfinite().all():
+            raise self._given_up(Divergence("images are infinite; try a smaller --lr-img"))
+        synthetic.save(self._kept(self.iteration), self._set())
+
+    def _set(self) -> SyntheticSet:
+        """The synthetic set as it is now."""
+        objective = self.objective
+        dataset: Dataset = objective.dataset
+        outcome = objective.outcome(self.canvas)
         origin = provenance(
             command=command_line(),
             wall_seconds=round(self.seconds, 1),
-            device=str(self.objective.device),
+            device=str(objective.device),
             threads=torch.get_num_threads(),
-            peak_memory_mb=peak_memory_mb(self.objective.device),
+            peak_memory_mb=peak_memory_mb(objective.device),
         )
-        made = SyntheticSet(
-            images,
+        return SyntheticSet(
+            self.canvas.images().cpu() if outcome.indices is None else None,
             self.canvas.labels.cpu(),
             dataset.mean.cpu(),
             dataset.std.cpu(),
+            indices=outcome.indices,
+            learned_lr=outcome.learned_lr,
+            extras=outcome.extras,
             header={
                 **self.facts,
                 "iteration": self.iteration,
                 "classes": dataset.classes,
-                "zca": dataset.whitened,
+                "whitening": dataset.whitening,
                 "provenance": origin,
             },
         )
-        synthetic.save(self._kept(self.iteration), made)
 
     def _kept(self, iteration: int) -> Path:
         return self.folder / f"it{iteration}.safetensors"
@@ -214,6 +224,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="iterations to save at; the last one ends the run (default: the recipe's iterations)",
     )
+    need.add_argument(
+        "--buffers",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="shards of `python -m dd buffer` (default: none; trajectory matching needs them)",
+    )
     parser.add_argument("--width-factor", type=float, default=1.0, help="scales network widths")
     parser.add_argument("--seed", type=int, default=0, help="of all random numbers")
     parser.add_argument(
@@ -250,29 +268,35 @@ def run(arguments: argparse.Namespace) -> None:
     """The stage: check everything, then distil."""
     options = vars(arguments)
     objective_class = OBJECTIVES[arguments.objective]
-    if arguments.ipc < 1:
+    if objective_class.takes_all and arguments.ipc != 0:
+        raise DDError(
+            f"--ipc is {arguments.ipc}, but {arguments.objective} takes all images: give 0"
+        )
+    if arguments.ipc < 1 and not objective_class.takes_all:
         raise DDError(f"--ipc is {arguments.ipc}, it must be at least 1")
     if not arguments.checkpoint_every >= 0:
         raise DDError(f"--checkpoint-every is {arguments.checkpoint_every}, it must be at least 0")
     check_target(arguments.out / "metrics.jsonl")
     device = setup(arguments.device, arguments.threads)
-    dataset = load_dataset(arguments.data, device)
-    smallest = min(range(len(dataset.classes)), key=lambda k: len(dataset.train.by_class[k]))
-    if arguments.ipc > len(dataset.train.by_class[smallest]):
-        raise DDError(
-            f"--ipc is {arguments.ipc}, but class '{dataset.classes[smallest]}' of {dataset.name} "
-            f"has {len(dataset.train.by_class[smallest])} training images"
-        )
     given = {name: options[name] for name in _declared_settings() if name in options}
-    recipe = recipes.resolve(arguments.objective, dataset.name, arguments.ipc, given)
+    name = str(read_header(arguments.data).get("name", arguments.data.stem))
+    recipe = recipes.resolve(arguments.objective, name, arguments.ipc, given)
     snapshots = sorted(set(arguments.snapshots or [recipe["iterations"]]))
     if snapshots[0] < 0:
         raise DDError(f"--snapshots: {snapshots[0]} is no iteration; give numbers from 0")
     settings = build(
         objective_class.Settings, recipe | {"iterations": snapshots[-1]}, arguments.objective
     )
+    dataset = load_dataset(arguments.data, device, settings.whitening)
+    smallest = min(range(len(dataset.classes)), key=lambda k: len(dataset.train.by_class[k]))
+    if arguments.ipc > len(dataset.train.by_class[smallest]):
+        raise DDError(
+            f"--ipc is {arguments.ipc}, but class '{dataset.classes[smallest]}' of {dataset.name} "
+            f"has {len(dataset.train.by_class[smallest])} training images"
+        )
     networks = _network_source(arguments, dataset, device)
     streams = Streams(
+        seed=arguments.seed,
         host=generator(arguments.seed, "distill", "host"),
         network=generator(arguments.seed, "distill", "network", device=device),
         start=generator(arguments.seed, "distill", "start"),
@@ -290,7 +314,16 @@ def run(arguments: argparse.Namespace) -> None:
         "snapshots": snapshots,
         "device": device.type,
     }
-    objective = objective_class(settings, dataset, arguments.ipc, networks, streams)
+    trajectories = None
+    if objective_class.needs_trajectories:
+        if not arguments.buffers:
+            raise DDError(f"--buffers: {arguments.objective} needs shards of `python -m dd buffer`")
+        agreed = agreement(dataset, arguments.width_factor)
+        trajectories = Trajectories(arguments.buffers, agreed, device)
+        facts["buffers"] = trajectories.describe()
+    elif arguments.buffers:
+        raise DDError(f"--buffers: {arguments.objective} matches no trajectories; leave it out")
+    objective = objective_class(settings, dataset, arguments.ipc, networks, streams, trajectories)
     Distillation(objective, arguments.out, snapshots, facts, arguments.checkpoint_every).run()
     print(
         f"distill: {', '.join(f'it{n}' for n in snapshots)} of {arguments.objective} in "

@@ -10,6 +10,10 @@ class DDError(Exception):
     """Bad input. ``python -m dd`` prints it as one line and exits with status 2."""
 
 
+class Divergence(DDError):
+    """Numbers ran away under the settings given: a loss is NaN, a learned rate has exploded."""
+
+
 def unknown(what: str, name: str, known: Iterable[str]) -> DDError:
     """A :class:`DDError` for a name that is not among ``known``, with the nearest one if any."""
     known = sorted(known)

@@ -20,7 +20,7 @@ from torch import nn
 
 from dd import kd, recipes, synthetic
 from dd.artifacts import check_target, load_json, save_json, save_rows
-from dd.data.dataset import Dataset, load_dataset
+from dd.data.dataset import WHITENINGS, Dataset, load_dataset
 from dd.errors import DDError
 from dd.networks import canonical, count_parameters, create
 from dd.progress import Progress
@@ -233,6 +233,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--synthetic", required=True, type=Path, metavar="FILE", help="set (docs/formats.md)"
     )
     what.add_argument("--data", required=True, type=Path, metavar="FILE", help="prepared dataset")
+    what.add_argument(
+        "--whitening",
+        choices=("auto", *WHITENINGS),
+        default="auto",
+        help="space of the images; auto: what the set says, none if it says nothing",
+    )
     what.add_argument("--arch", required=True, nargs="+", help="networks, NAME or NAME:key=value")
     what.add_argument("--out", required=True, type=Path, metavar="FILE", help="CSV to write")
     what.add_argument("--networks", type=int, default=5, help="networks per architecture")
@@ -278,9 +284,22 @@ def _recipe(made: SyntheticSet, dataset: Dataset, options: dict[str, Any]) -> Re
     # a set from elsewhere may name a method that is not known here, or nothing
     objective = made.header.get("objective")
     objective = objective if objective in recipes.objectives() else "dc"
-    ipc = max(1, len(made.images) // len(dataset.classes))
+    ipc = max(1, len(made) // len(dataset.classes))
     values = recipes.resolve_evaluation(objective, dataset.name, ipc, given)
     return build(Recipe, values, "evaluation")
+
+
+def _whitening(made: SyntheticSet, arguments: argparse.Namespace) -> str:
+    """The space to read the dataset in: the set's own, which ``--whitening`` may only confirm."""
+    said, asked = made.whitening, arguments.whitening
+    if asked == "auto":
+        return said or "none"
+    if said not in (None, asked):
+        raise DDError(
+            f"--whitening is {asked}, but {arguments.synthetic} says that its images have {said}; "
+            "leave --whitening out"
+        )
+    return asked
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -300,8 +319,9 @@ def run(arguments: argparse.Namespace) -> None:
     archs = list(dict.fromkeys(canonical(arch) for arch in arguments.arch))
     check_target(arguments.out)
     device = setup(arguments.device, arguments.threads)
-    dataset = load_dataset(arguments.data, device)
     made = synthetic.load(arguments.synthetic)
+    dataset = load_dataset(arguments.data, device, _whitening(made, arguments))
+    dataset = dataclasses.replace(dataset, test=dataset.test.resident())  # tests many networks
     recipe = _recipe(made, dataset, options)
     task = Task(
         dataset=dataset,

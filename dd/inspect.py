@@ -29,6 +29,7 @@ UNITS = {
     },
     "synthetic": {
         "images": _NORMALISED,
+        "indices": "images of the training split",
         "labels": "class numbers [M], or soft labels [M, K]",
         "mean": "pixels in [0, 1]",
         "std": "pixels in [0, 1]",

@@ -20,6 +20,9 @@ from dd.grid import Cell, Grid, load_grid
 from dd.run import Run, load_run
 from dd.spec import format_value, parse_protocol
 
+SHOWN = ("images", "difference", "weights")  # kinds of figures that show synthetic sets themselves
+NETWORK = "convnet"  # of a distillation without a pool
+
 
 @dataclass(frozen=True)
 class Distillation:
@@ -32,6 +35,19 @@ class Distillation:
 
     def __str__(self) -> str:
         return f"{self.dataset}/{self.spec}/ipc{self.ipc}/seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One job that trains experts; its path below ``buffers/`` names it."""
+
+    dataset: str
+    whitening: str
+    network: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.dataset}/{self.whitening}/{self.network}/shard{self.number}"
 
 
 @dataclass(frozen=True)
@@ -53,6 +69,7 @@ class Plan:
         run: the run.
         grids: the tables and figures by ``(kind, name)``, optional ones included.
         distillations: the snapshots asked of each distillation, ascending.
+        shards: the buffers' parts that they read.
         evaluations: the architectures asked of each evaluation, in alphabetical order.
     """
 
@@ -92,6 +109,11 @@ class Plan:
         return {job: tuple(sorted(snapshots)) for job, snapshots in found.items()}
 
     @cached_property
+    def shards(self) -> list[Shard]:
+        jobs = self.distillations
+        return list(dict.fromkeys(shard for job in jobs for shard in self.shards_of(job)))
+
+    @cached_property
     def evaluations(self) -> dict[Evaluation, tuple[str, ...]]:
         found: dict[Evaluation, set[str]] = {}
         for cell in self._cells():
@@ -101,6 +123,18 @@ class Plan:
 
     def _cells(self) -> list[Cell]:
         return [cell for grid in self.grids.values() for cell in grid.cells()]
+
+    def shards_of(self, job: Distillation) -> list[Shard]:
+        """The shards that hold the experts of a distillation; none where it needs no experts."""
+        settings = self.settings(job)
+        if "experts" not in settings:
+            return []
+        count = -(-settings["experts"] // self.run.buffer(job.dataset)["experts"])
+        return [
+            Shard(job.dataset, settings["whitening"], network, number)
+            for network in networks(self.run, job.spec)
+            for number in range(count)
+        ]
 
     def settings(self, job: Distillation) -> dict[str, Any]:
         """The objective's settings for a distillation, iterations apart."""
@@ -116,7 +150,19 @@ class Plan:
     def preparation(self, dataset: str) -> dict[str, Any]:
         """Options of ``python -m dd prepare``."""
         asked = {k: v for k, v in self.run.datasets[dataset].items() if k != "comparable_to"}
-        return asked | {"name": dataset}
+        spaces = {self.settings(j)["whitening"] for j in self.distillations if j.dataset == dataset}
+        return asked | {"name": dataset, "zca": "zca" in spaces}
+
+    def buffer_options(self, shard: Shard) -> dict[str, Any]:
+        """Options of ``python -m dd buffer`` that decide what comes out."""
+        settings = self.run.buffer(shard.dataset)
+        return {
+            "network": shard.network,
+            "whitening": shard.whitening,
+            "first": shard.number * settings["experts"],
+            "width_factor": self.run.width_factor,
+            **settings,
+        }
 
     def distill_options(self, job: Distillation) -> dict[str, Any]:
         """Options of ``python -m dd distill`` that decide what comes out."""
@@ -156,6 +202,7 @@ class Plan:
                 str(job): {"snapshots": list(snapshots), **self.settings(job)}
                 for job, snapshots in self.distillations.items()
             },
+            "buffers": {str(shard): self.buffer_options(shard) for shard in self.shards},
             "evaluations": {
                 str(job): {"arch": list(archs), **self.protocol(job)}
                 for job, archs in self.evaluations.items()
@@ -169,16 +216,20 @@ class Plan:
         files = []
         if "published" in grid.definition:
             files.append(published_file(grid))
-        if grid.definition["kind"] == "settings":
+        kind = grid.definition["kind"]
+        if kind == "settings":
             specs = {job.spec for job in self.distillations}
             files += sorted({file for spec in specs for file in pool_files(run, spec)})
-        if grid.definition["kind"] == "images":
-            files += [data_file(run, dataset) for dataset in {cell.dataset: 0 for cell in cells}]
-            jobs = [(job, cell.iterations) for cell in cells for job in distillations(cell, run)]
-            files += [synthetic_file(run, job, iterations) for job, iterations in jobs]
+        if kind in SHOWN:
+            made = [(job, cell.iterations) for cell in cells for job in distillations(cell, run)]
+            if kind == "images":
+                files += [data_file(run, dataset) for dataset in {c.dataset: 0 for c in cells}]
+            files += [synthetic_file(run, job, iterations) for job, iterations in made]
         else:
             jobs = [job for cell in cells for job in evaluations(cell, run)]
             files += [evaluation_file(run, job) for job in jobs]
+        if kind == "curves":
+            files += [metrics_file(run, job) for c in cells for job in distillations(c, run)]
         return list(dict.fromkeys(files))
 
 
@@ -213,8 +264,26 @@ def pool_files(run: Run, spec: str) -> list[str]:
     return [run.path("pools", f"{pool}.yaml")] if pool else []
 
 
+def networks(run: Run, spec: str) -> list[str]:
+    """The networks that ``spec`` distils with."""
+    pools = pool_files(run, spec)
+    if not pools:
+        return [NETWORK]
+    from dd.networks import load_pool  # imports torch, which the workflow's parsing need not
+
+    return [name for name, _ in load_pool(pools[0]).networks()]
+
+
 def synthetic_file(run: Run, job: Distillation, iterations: int) -> str:
     return f"{run.root}/distilled/{job}/it{iterations}.safetensors"
+
+
+def metrics_file(run: Run, job: Distillation) -> str:
+    return f"{run.root}/distilled/{job}/metrics.jsonl"
+
+
+def shard_file(run: Run, shard: Shard) -> str:
+    return f"{run.root}/buffers/{shard}.safetensors"
 
 
 def evaluation_file(run: Run, job: Evaluation) -> str:

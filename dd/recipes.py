@@ -23,7 +23,7 @@ def load_recipes() -> dict[str, Any]:
 
 def objectives() -> list[str]:
     """The names of all objectives that have a recipe."""
-    return sorted(load_recipes())
+    return sorted(name for name, block in load_recipes().items() if "distillation" in block)
 
 
 def resolve(
@@ -50,12 +50,17 @@ def resolve_evaluation(
     return _resolve(objective, "evaluation", dataset, ipc, overrides or {})
 
 
+def resolve_buffer(dataset: str, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """How the experts of trajectory matching are trained on ``dataset``; they know no IPC."""
+    return _resolve("buffer", "training", dataset, 1, overrides or {})
+
+
 def _resolve(
     objective: str, stage: str, dataset: str, ipc: int, overrides: Mapping[str, Any]
 ) -> dict[str, Any]:
     recipes = load_recipes()
-    if objective not in recipes:
-        raise unknown("objective", objective, recipes)
+    if stage not in recipes.get(objective, {}):
+        raise unknown("objective", objective, objectives())
     settings = merged(recipes[objective][stage], dataset, ipc)
     for name, value in overrides.items():
         if name not in settings:

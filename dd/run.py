@@ -12,10 +12,10 @@ from typing import Any
 
 from dd.config import check, load_config, read_yaml
 from dd.errors import DDError, unknown
-from dd.recipes import merged, objectives, resolve, resolve_evaluation
+from dd.recipes import merged, objectives, resolve, resolve_buffer, resolve_evaluation
 from dd.spec import Spec, parse
 
-OVERRIDES = ("data_root", "networks", "seeds", "device", "results")
+OVERRIDES = ("data_root", "datasets", "networks", "seeds", "device", "results")
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class Run:
         seeds: one synthetic set each.
         networks: evaluation networks per synthetic set and architecture.
         axes: values that replace those of the same axes in tables and figures.
-        recipes: settings that win over ``dd/recipes.yaml``, by objective, and ``evaluation``.
+        recipes: settings that win over ``dd/recipes.yaml``, by objective, ``buffer`` and
+            ``evaluation``.
         tables, figures, optional: what is made; the optional ones only when asked for by name.
         resources: threads, mem_mb and runtime (minutes) of a job, by stage.
         stands_in_for: what the datasets replace, for captions ("" if nothing).
@@ -86,8 +87,9 @@ class Run:
 
     def distillation(self, spec: str, dataset: str, ipc: int) -> dict[str, Any]:
         """The settings under which ``spec`` distils ``dataset`` in this run."""
-        objective = self.parse(spec).objective
-        return resolve(objective, dataset, ipc, merged(self._own(objective), dataset, ipc))
+        method = self.parse(spec)
+        own = merged(self._own(method.objective), dataset, ipc) | method.settings
+        return resolve(method.objective, dataset, ipc, own)
 
     def evaluation(self, spec: str, dataset: str, ipc: int) -> dict[str, Any]:
         """How this run trains networks on a set that ``spec`` made."""
@@ -95,14 +97,21 @@ class Run:
         own = merged(self._own("evaluation"), dataset, ipc)
         return resolve_evaluation(objective, dataset, ipc, own)
 
+    def buffer(self, dataset: str) -> dict[str, Any]:
+        """How this run trains the experts of trajectory matching on ``dataset``."""
+        return resolve_buffer(dataset, merged(self._own("buffer"), dataset, 1))
+
     def as_published(self, spec: str, dataset: str, ipc: int) -> bool:
-        """Whether ``spec`` runs here under the very settings of its recipe."""
+        """Whether ``spec`` runs here under the very settings of its recipe, buffers included."""
         objective = self.parse(spec).objective
         return (
             self.width_factor == 1
-            and not any(self.datasets[dataset].get(key) for key in ("zca", "resize", "channels"))
+            and not any(
+                self.datasets[dataset].get(key) for key in ("zca_eps", "resize", "channels")
+            )
             and self.distillation(spec, dataset, ipc) == resolve(objective, dataset, ipc)
             and self.evaluation(spec, dataset, ipc) == resolve_evaluation(objective, dataset, ipc)
+            and self.buffer(dataset) == resolve_buffer(dataset)
         )
 
     def _own(self, block: str) -> dict[str, Any]:
@@ -125,8 +134,9 @@ def load_run(
 
     Args:
         name: a run's name or its file.
-        overrides: ``data_root`` (existing raw data of the run's dataset), ``networks``,
-            ``seeds``, ``device``, ``results``: they win over the file.
+        overrides: ``data_root`` (existing raw data of the run's dataset, or a folder with one
+            for each), ``datasets`` (which of the run's), ``networks``, ``seeds``, ``device``,
+            ``results``: they win over the file.
         workflow: the folder of the workflow.
 
     Raises:
@@ -146,6 +156,9 @@ def load_run(
     check(document, schema, path)
     data_root = overrides.pop("data_root", None)
     results = overrides.pop("results", "results")
+    chosen = overrides.pop("datasets", None)
+    if chosen is not None:
+        document["datasets"] = _chosen(document["datasets"], chosen)
     document |= {key: _typed(value) for key, value in overrides.items()}
     check(document, schema, "--config")
     if data_root is not None:
@@ -165,25 +178,46 @@ def _typed(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
+def _chosen(datasets: dict[str, dict[str, Any]], names: Any) -> dict[str, dict[str, Any]]:
+    """Those of ``datasets`` called ``names`` (a name or a list of names)."""
+    names = names if isinstance(names, list) else [names]
+    for name in names:
+        if name not in datasets:
+            raise unknown("dataset of the run", str(name), datasets)
+    return {name: datasets[name] for name in names}
+
+
 def _rooted(datasets: dict[str, dict[str, Any]], root: str) -> dict[str, dict[str, Any]]:
-    """The datasets with their one member read from ``root``."""
-    if len(datasets) > 1:
-        raise DDError(
-            f"data_root: the run has several datasets ({', '.join(datasets)}); "
-            "give each its 'root' in the run's file"
-        )
-    ((name, options),) = datasets.items()
-    if options["source"] == "digits":
-        raise DDError("data_root: 'digits' comes with scikit-learn; choose another run to use it")
+    """The datasets read from ``root``, or, if there are several, each from its folder in it."""
     if not Path(root).is_dir():
         raise DDError(f"data_root: {root} is no folder")
+    if len(datasets) == 1:
+        return {name: _read_from(name, options, root) for name, options in datasets.items()}
+    folders = {name: str(Path(root, name)) for name in datasets}
+    for folder in folders.values():
+        if not Path(folder).is_dir():
+            raise DDError(
+                f"data_root: {folder} is no folder; a run of several datasets needs one for each "
+                f"({', '.join(datasets)})"
+            )
+    return {name: _read_from(name, datasets[name], folder) for name, folder in folders.items()}
+
+
+def _read_from(name: str, options: dict[str, Any], root: str) -> dict[str, Any]:
+    """What ``python -m dd prepare`` is asked for if the images lie in ``root``."""
+    if options["source"] == "digits":
+        raise DDError(f"data_root: '{name}' comes with scikit-learn; choose another run to use it")
     options = options | {"root": root}
-    if options["source"] != "image-folder" and all(
-        Path(root, part).is_dir() for part in ("train", "test")
-    ):
-        options |= {"source": "image-folder", "label": f"{options['label']} (image folder)"}
-        options.pop("comparable_to", None)  # nobody vouches for what the folder holds
-    return {name: options}
+    split = all(Path(root, part).is_dir() for part in ("train", "test"))
+    original = Path(root, "val").is_dir()  # Tiny ImageNet's own test split has no labels
+    if options["source"] == "image-folder" or not split or original:
+        return options
+    if options["source"] == "tiny-imagenet":
+        options["channels"] = 3  # some of its files are grey
+    options |= {"source": "image-folder", "label": f"{options['label']} (image folder)"}
+    # nobody vouches for what the folder holds, and it is split already
+    dropped = ("comparable_to", "test_share", "split_seed", "groups")
+    return {key: value for key, value in options.items() if key not in dropped}
 
 
 def _check_names(run: Run) -> None:
@@ -199,7 +233,9 @@ def _check_names(run: Run) -> None:
     for block, overrides in run.recipes.items():
         for dataset, ipc in itertools.product(run.datasets, run.axes["ipc"]):
             own = merged(overrides, dataset, ipc)
-            if block == "evaluation":
+            if block == "buffer":
+                resolve_buffer(dataset, own)
+            elif block == "evaluation":
                 for objective in objectives():
                     resolve_evaluation(objective, dataset, ipc, own)
             else:

@@ -1,17 +1,18 @@
 """Names of methods and of evaluation protocols, as they stand in tables and in paths.
 
-A method is ``<objective>[+<modifier>...]`` (``dc``, ``dc+pool-various``); a protocol is
-``<name>[@<option>=<value>,...]`` (``hard``, ``kd@temperature=0.5``).
+A method is ``<objective>[@<setting>=<value>,...][+<modifier>...]`` (``dc``, ``dc+pool-various``,
+``iadd@weights=raw``); a protocol is ``<name>[@<option>=<value>,...]`` (``hard``,
+``kd@temperature=0.5``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from dd.errors import DDError, unknown
-from dd.recipes import objectives
+from dd.recipes import objectives, resolve
 
 
 @dataclass(frozen=True)
@@ -21,27 +22,32 @@ class Spec:
     Attributes:
         objective: ``dc``, ``dm``, ...
         pool: the pool that networks are drawn from, or None: the dataset's ConvNet alone.
+        settings: of the objective, where they differ from the run's.
     """
 
     objective: str
     pool: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return "+".join(part for part in (self.objective, self.pool) if part)
+        chosen = ",".join(f"{k}={format_value(v)}" for k, v in sorted(self.settings.items()))
+        method = f"{self.objective}@{chosen}" if chosen else self.objective
+        return f"{method}+{self.pool}" if self.pool else method
 
 
 def parse(text: str, pools: Collection[str] = ()) -> Spec:
     """The method called ``text``.
 
     Args:
-        text: ``<objective>[+<modifier>...]``.
+        text: ``<objective>[@<setting>=<value>,...][+<modifier>...]``.
         pools: the names of the pools there are; a modifier that is one of them is the network
             source.
 
     Raises:
-        DDError: for an unknown objective or modifier, or two network sources.
+        DDError: for an unknown objective, setting or modifier, or two network sources.
     """
-    objective, *modifiers = text.split("+")
+    method, *modifiers = text.split("+")
+    objective, _, tail = method.partition("@")
     if objective not in objectives():
         raise unknown("objective", objective, objectives())
     for modifier in modifiers:
@@ -49,7 +55,13 @@ def parse(text: str, pools: Collection[str] = ()) -> Spec:
             raise unknown(f"modifier of spec '{text}'", modifier, pools)
     if len(modifiers) > 1:
         raise DDError(f"spec '{text}': it names {len(modifiers)} network sources, at most one fits")
-    return Spec(objective, *modifiers)
+    known = resolve(objective, "", 1)  # names and types: those of any dataset and IPC
+    given = _assignments(tail, f"spec '{text}'")
+    for name, value in given.items():
+        if name not in known:
+            raise unknown(f"setting of {objective}", name, known)
+        given[name] = _like(known[name], value, f"spec '{text}': {name}")
+    return Spec(objective, *modifiers, settings=given)
 
 
 @dataclass(frozen=True)
@@ -82,12 +94,7 @@ def parse_protocol(
     if name not in protocols:
         raise unknown("protocol", name, protocols)
     defaults = protocols[name]
-    given: dict[str, Any] = {}
-    for part in filter(None, tail.split(",")):
-        option, equals, value = part.partition("=")
-        if not equals:
-            raise DDError(f"protocol '{text}': '{part}' must be OPTION=VALUE")
-        given[option] = value
+    given = _assignments(tail, f"protocol '{text}'")
     options = dict(defaults)
     for option, value in (given | overrides).items():
         if option not in defaults:
@@ -106,10 +113,23 @@ def format_value(value: Any) -> str:
     return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
+def _assignments(text: str, where: str) -> dict[str, Any]:
+    """``NAME=VALUE,...`` as a mapping."""
+    given: dict[str, Any] = {}
+    for part in filter(None, text.split(",")):
+        name, equals, value = part.partition("=")
+        if not equals:
+            raise DDError(f"{where}: '{part}' must be NAME=VALUE")
+        given[name] = value
+    return given
+
+
 def _like(default: Any, value: Any, what: str) -> Any:
+    """``value`` as the type of ``default``, where whole numbers may stand for any (3 for 3.0)."""
     if not isinstance(default, (int, float)):
         return str(value)
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError):
         raise DDError(f"{what} is {value!r}, it must be a number") from None
+    return int(number) if isinstance(default, int) and number.is_integer() else number

@@ -7,18 +7,17 @@ after the other or stacked into one vectorised pass. Both ways compute the same 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.func import functional_call, stack_module_state, vmap
 
 from dd.data import augment as augmentation
 from dd.data.augment import check_strategy
 from dd.data.dataset import Split
+from dd.ensemble import Ensemble, ensemble
 from dd.errors import DDError
 from dd.progress import Progress
 from dd.settings import setting
@@ -55,6 +54,20 @@ class Recipe:
         # the public loop runs `range(epochs + 1)` and rebuilds the optimiser when it drops the rate
         before = min(half + 2, self.epochs + 1)
         return [(before, self.lr, True), (self.epochs + 1 - before, self.lr * 0.1, True)]
+
+    def rates(self) -> list[tuple[float, bool]]:
+        """For each epoch its learning rate, and whether the optimiser starts anew with it."""
+        told, anew = [], False
+        for epochs, lr, fresh in self.phases():
+            anew |= fresh  # also where the phase that asks for it has no epoch
+            for _ in range(epochs):
+                told.append((lr, anew))
+                anew = False
+        return told
+
+    def optimizer(self, parameters: Sequence[torch.Tensor]) -> torch.optim.SGD:
+        """A new optimiser of ``parameters``."""
+        return torch.optim.SGD(parameters, self.lr, self.momentum, weight_decay=self.weight_decay)
 
 
 def cross_entropy(
@@ -98,55 +111,109 @@ def train(
         DDError: if a loss becomes NaN or infinite and ``strict`` holds.
     """
     take = images.take if isinstance(images, Split) else images.__getitem__
-    size = len(labels)
     if together is None:
         together = len(networks) > 1 and labels.device.type == "cuda"
     groups = [list(range(len(networks)))] if together else [[n] for n in range(len(networks))]
-    total = recipe.epochs * len(groups)
-    progress = Progress(name, total, "epochs") if name else None
+    rates = recipe.rates()
+    progress = Progress(name, len(rates) * len(groups), "epochs") if name else None
     for network in networks:
         network.train()  # gradient matching hands over networks whose batch norms are frozen
     for group in groups:
-        learner = _Stack if len(group) > 1 else _Single
-        student = learner([networks[n] for n in group])
-        teacher = learner([teachers[n] for n in group]) if teachers else None
-        cached = (
-            _pieces(teacher, take, size, len(group))
-            if teacher and recipe.augment == "none"
-            else None
-        )
-        epoch = 0
-        for epochs, lr, fresh in recipe.phases():
+        students = ensemble([networks[n] for n in group])
+        guides = None
+        if teachers:
+            guides = Guides(ensemble([teachers[n] for n in group]), take, len(labels), recipe)
+        for epoch, (lr, fresh) in enumerate(rates):
             if fresh:
-                optimizer = torch.optim.SGD(
-                    student.parameters, lr, recipe.momentum, weight_decay=recipe.weight_decay
-                )
+                optimizer = recipe.optimizer(students.parameters)
             optimizer.param_groups[0]["lr"] = lr
-            for _ in range(epochs):
-                own = [generators[n] for n in group]
-                for indices in _batches(own, size, recipe.batch):
-                    batch = _augmented(take, indices, recipe.augment, own)
-                    target = labels[indices.to(labels.device)]
-                    guide = None
-                    if cached is not None:
-                        index = indices.to(cached.device)
-                        guide = torch.stack([c[i] for c, i in zip(cached, index, strict=True)])
-                    elif teacher is not None:
-                        with torch.no_grad():
-                            guide = teacher.forward(batch)
-                    losses = _losses(criterion, student.forward(batch), target, guide, epoch)
-                    optimizer.zero_grad()
-                    losses.sum().backward()
-                    optimizer.step()
-                epoch += 1
-                if progress:
-                    progress.update()
-        if strict and epoch and not torch.isfinite(losses).all():
-            raise DDError(
-                f"training diverged: the loss is {losses.detach().mean().item()} after {epoch} "
-                f"epochs at learning rate {recipe.lr}; use a smaller one"
+            own = [generators[n] for n in group]
+            losses = train_epoch(
+                students, optimizer, take, labels, recipe, own, criterion, guides, epoch
             )
-        student.finish()
+            if progress:
+                progress.update()
+        if strict and rates:
+            check_losses(losses, recipe, len(rates))
+        students.finish()
+
+
+def train_epoch(
+    students: Ensemble,
+    optimizer: torch.optim.Optimizer,
+    take: Callable[[torch.Tensor], torch.Tensor],
+    labels: torch.Tensor,
+    recipe: Recipe,
+    generators: Sequence[torch.Generator],
+    criterion: Criterion = cross_entropy,
+    guides: Guides | None = None,
+    epoch: int = 0,
+) -> torch.Tensor:
+    """One epoch of N networks, each in an order of its own; returns the last losses ``[N]``.
+
+    Args:
+        take: indices ``[n]`` to normalised images ``[n, C, H, W]``.
+        labels: of all images, ``[M]`` or ``[M, K]``.
+        generators: one a network, on the CPU.
+        guides: gives the criterion its third argument.
+        epoch: its fourth.
+    """
+    for indices in _batches(generators, len(labels), recipe.batch):
+        batch = _augmented(take, indices, recipe.augment, generators)
+        guide = None if guides is None else guides.at(indices, batch)
+        target = labels[indices.to(labels.device)]
+        losses = _losses(criterion, students.forward(batch), target, guide, epoch)
+        optimizer.zero_grad()
+        losses.sum().backward()
+        optimizer.step()
+    return losses.detach()
+
+
+def check_losses(losses: torch.Tensor, recipe: Recipe, epochs: int) -> None:
+    """Raise a :class:`DDError` if one of ``losses`` after ``epochs`` is NaN or infinite."""
+    if not torch.isfinite(losses).all():
+        raise DDError(
+            f"training diverged: the loss is {losses.mean().item()} after {epochs} epochs at "
+            f"learning rate {recipe.lr}; use a smaller one"
+        )
+
+
+class Guides:
+    """Logits of teachers, one a student; computed once where the images do not change.
+
+    Args:
+        teachers: N networks.
+        take, size: the images, see :func:`train_epoch`, and how many there are.
+        recipe: of the students.
+    """
+
+    def __init__(
+        self,
+        teachers: Ensemble,
+        take: Callable[[torch.Tensor], torch.Tensor],
+        size: int,
+        recipe: Recipe,
+    ) -> None:
+        self.teachers = teachers
+        self.cached: torch.Tensor | None = None
+        if recipe.augment == "none":
+            pieces = torch.arange(size).split(256)
+            self.cached = torch.cat([self._logits(self._same(take(part))) for part in pieces], 1)
+
+    def at(self, indices: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
+        """Logits ``[N, b, K]`` for ``batch [N, b, C, H, W]``, the images at ``indices [N, b]``."""
+        if self.cached is None:
+            return self._logits(batch)
+        index = indices.to(self.cached.device)
+        return torch.stack([c[i] for c, i in zip(self.cached, index, strict=True)])
+
+    @torch.no_grad()
+    def _logits(self, images: torch.Tensor) -> torch.Tensor:
+        return self.teachers.forward(images)
+
+    def _same(self, images: torch.Tensor) -> torch.Tensor:
+        """The same images ``[n, C, H, W]`` for each teacher."""
+        return images.expand(len(self.teachers.networks), *[-1] * 4)
 
 
 @torch.no_grad()
@@ -206,57 +273,3 @@ def _losses(
             for n, (own, target) in enumerate(zip(logits, labels, strict=True))
         ]
     )
-
-
-def _pieces(learner: _Single | _Stack, take: Callable, size: int, networks: int) -> torch.Tensor:
-    """Logits ``[N, M, K]`` of every network on every image (the same images for all)."""
-    with torch.no_grad():
-        pieces = [
-            learner.forward(take(part).expand(networks, *[-1] * 4))
-            for part in torch.arange(size).split(256)
-        ]
-    return torch.cat(pieces, 1)
-
-
-class _Single:
-    """One network behind the interface of a stack."""
-
-    def __init__(self, networks: Sequence[nn.Module]) -> None:
-        (self.network,) = networks
-        self.parameters = list(self.network.parameters())
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """``[1, B, C, H, W]`` to ``[1, B, K]``."""
-        return self.network(images[0]).unsqueeze(0)
-
-    def finish(self) -> None:
-        self.network.eval()
-
-
-class _Stack:
-    """N networks of one architecture as one vectorised function of stacked parameters."""
-
-    def __init__(self, networks: Sequence[nn.Module]) -> None:
-        self.networks = networks
-        self.states, self.buffers = stack_module_state(list(networks))
-        self.parameters = list(self.states.values())
-        self.skeleton = copy.deepcopy(networks[0]).to("meta")
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """``[N, B, C, H, W]`` to ``[N, B, K]``, network n on images[n]."""
-
-        def one(parameters: dict, buffers: dict, own: torch.Tensor) -> torch.Tensor:
-            return functional_call(self.skeleton, (parameters, buffers), (own,))
-
-        return vmap(one)(self.states, self.buffers, images)
-
-    @torch.no_grad()
-    def finish(self) -> None:
-        for stacked in (self.states, self.buffers):
-            for name, values in stacked.items():
-                for network, value in zip(self.networks, values, strict=True):
-                    network.get_parameter(name).copy_(value) if stacked is self.states else (
-                        network.get_buffer(name).copy_(value)
-                    )
-        for network in self.networks:
-            network.eval()

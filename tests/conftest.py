@@ -30,6 +30,16 @@ def digits(digits_file):
 
 
 @pytest.fixture(scope="session")
+def shard_file(digits_file, tmp_path_factory) -> Path:
+    """Trajectories of two small ConvNets on digits over three epochs."""
+    path = tmp_path_factory.mktemp("buffers") / "shard0.safetensors"
+    words = ["--network", "convnet:width=8,depth=2", "--experts", "2", "--epochs", "3"]
+    data = ["--data", str(digits_file), "--out", str(path), "--device", "cpu"]
+    assert main(["buffer", *data, *words]) == 0
+    return path
+
+
+@pytest.fixture(scope="session")
 def real_images() -> Path:
     """The folder of real image sets named by DD_TEST_DATA (cifar10/, tiny_imagenet/, ...)."""
     folder = os.environ.get("DD_TEST_DATA")

@@ -98,6 +98,7 @@ def broken_sets(root, good):
         "softnan": {"labels": soft * float("nan")},
         "minus": {"labels": minus},
         "unlabelled": {"labels": None},
+        "imageless": {"images": None},
         "meanonly": {"std": None},
         "meanlong": {"mean": torch.zeros(3), "std": torch.ones(3)},
         "stdzero": {"std": torch.zeros(1)},
@@ -107,7 +108,15 @@ def broken_sets(root, good):
     for name, changes in faults.items():
         tensors = {k: v.contiguous() for k, v in (good | changes).items() if v is not None}
         save_file(tensors, root / f"{name}.safetensors")
-    save_tensors(root / "white.safetensors", "synthetic", good, {"zca": True})
+    save_tensors(root / "white.safetensors", "synthetic", good, {"whitening": "zca"})
+    save_tensors(root / "space.safetensors", "synthetic", good, {"whitening": "pca"})
+    save_tensors(root / "plain.safetensors", "synthetic", good, {"whitening": "none"})
+    chosen = {"indices": torch.arange(10), "labels": labels}
+    save_tensors(root / "both.safetensors", "synthetic", good | chosen, {})
+    for name, header in (("there", {}), ("elsewhere", {"fingerprint": "0123456789abcdef"})):
+        tensors = chosen | {"indices": torch.arange(1430, 1440)}
+        save_tensors(root / f"{name}.safetensors", "synthetic", tensors, header)
+    save_tensors(root / "half.safetensors", "synthetic", chosen | {"indices": labels.half()}, {})
 
 
 def broken_datasets(root, path):
@@ -164,6 +173,8 @@ DM, DC = DISTILL.replace("{o}", "dm"), DISTILL.replace("{o}", "dc")
 EVALUATE = "evaluate --data {data} --arch mlp --networks 1 --epochs 1 --out OUT/e.csv"
 HARD = EVALUATE + " --synthetic {set}"
 FOLDER = "prepare --source image-folder --out OUT/x.safetensors"
+TINY = FOLDER.replace("image-folder", "tiny-imagenet")
+CLASSES = FOLDER.replace("image-folder", "class-folders")
 DIGITS = "prepare --source digits --out OUT/x.safetensors"
 
 CASES = {
@@ -247,7 +258,7 @@ CASES = {
     "dataset given as set": (f"{EVALUATE} --synthetic {{data}}", "is a dataset file", "synthetic"),
     "checkpoint given as set": (f"{EVALUATE} --synthetic {{checkpoint}}", "is a checkpoint file"),
     "set missing": (f"{EVALUATE} --synthetic {{files}}/no", "no: no such file"),
-    "set foreign": (f"{EVALUATE} --synthetic {{foreign}}", "'images' is missing", "weights"),
+    "set foreign": (f"{EVALUATE} --synthetic {{foreign}}", "'labels' is missing", "weights"),
     "set unlabelled": (f"{EVALUATE} --synthetic {{unlabelled}}", "'labels' is missing"),
     "set's shape": (f"{EVALUATE} --synthetic {{shape}}", "'images'", "[10, 64]", "[M, C, H, W]"),
     "set's dtype": (f"{EVALUATE} --synthetic {{dtype}}", "'images'", "float64", "float32"),
@@ -267,7 +278,21 @@ CASES = {
     "set's std 0": (f"{EVALUATE} --synthetic {{stdzero}}", "'std'", "above 0"),
     "set's rate a vector": (f"{EVALUATE} --synthetic {{rate}}", "'learned_lr'", "one number"),
     "set's rate NaN": (f"{EVALUATE} --synthetic {{ratenan}}", "'learned_lr'", "above 0"),
-    "set whitened": (f"{EVALUATE} --synthetic {{white}}", "ZCA-whitened", "with --zca"),
+    "set whitened": (f"{EVALUATE} --synthetic {{white}}", "data.safetensors", "--zca"),
+    "set's whitening": (f"{EVALUATE} --synthetic {{space}}", "space.saf", "'pca'", "none, zca"),
+    "set not whitened": (
+        f"{EVALUATE} --synthetic {{plain}} --whitening zca",
+        "--whitening is zca",
+        "plain.safetensors says",
+        "none",
+    ),
+    "whitening": (f"{HARD} --whitening pca", "--whitening", "'pca'", "'auto', 'none', 'zca'"),
+    "no whitening": (f"{HARD} --whitening zca", "--whitening is zca", "set.safetensors"),
+    "set without any image": (f"{EVALUATE} --synthetic {{imageless}}", "'images' is missing"),
+    "images and indices": (f"{EVALUATE} --synthetic {{both}}", "'images' and 'indices'"),
+    "indices' dtype": (f"{EVALUATE} --synthetic {{half}}", "'indices'", "float16", "int64 [M]"),
+    "indices too high": (f"{EVALUATE} --synthetic {{there}}", "1430 to 1439", "0 to 1437"),
+    "indices elsewhere": (f"{EVALUATE} --synthetic {{elsewhere}}", "0123456789abcdef", "digits"),
     # pools
     "pool missing": (f"{DM} --pool {{files}}/no.yaml", "no.yaml: no such file"),
     "pool a folder": (f"{DM} --pool {{files}}", "directory"),
@@ -302,6 +327,21 @@ CASES = {
         "cifar10 is not complete",
         "cifar-10-batches-py/",
     ),
+    # other layouts
+    "layout's folder missing": (f"{TINY} --root {{files}}/no", "--root", "is no folder"),
+    "layout of another source": (f"{TINY} --root {{folders}}/none", "no folder 'val/images'"),
+    "classes without images": (f"{CLASSES} --root {{folders}}", "class 'constant' has no image"),
+    "test share": (f"{CLASSES} --root {{files}} --test-share 1.5", "--test-share", "below 1"),
+    "groups missing": (
+        f"{CLASSES} --root {{folders}}/none/train --groups {{files}}/no",
+        "no: no such file",
+    ),
+    "groups without columns": (
+        f"{CLASSES} --root {{folders}}/none/train --groups {{files}}/high.yaml",
+        "no column 'file'",
+        "'file' and 'group'",
+    ),
+    "groups of another source": (f"{TINY} --groups {{files}}/no", "--groups", "class-folders"),
     # numbers that explode
     "loss NaN, distill": (f"{DC} --snapshots 9 --lr-img 1e30", "iteration 2", "nan", "--lr-img"),
     "loss NaN, evaluate": (f"{HARD} --epochs 9 --lr 1e30", "diverged", "nan", "1e+30", "smaller"),

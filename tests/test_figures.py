@@ -1,5 +1,6 @@
 """Figures: they are drawn, not empty, the same each time, and show the pixels of the sets."""
 
+import shutil
 from pathlib import Path
 
 import numpy
@@ -10,6 +11,7 @@ from PIL import Image
 from dd import synthetic
 from dd.__main__ import main
 from dd.artifacts import save_json, save_rows
+from dd.data.dataset import load_dataset
 from dd.errors import DDError
 from dd.grid import load_grid
 from dd.plan import Plan, evaluation_file, load_run, synthetic_file
@@ -69,7 +71,7 @@ def test_strip_shows_true_pixels(tmp_path, digits):
     """Class k's image is grey k / 10: after normalisation and back it stands at column k."""
     grey = torch.arange(10).float().view(10, 1, 1, 1).expand(10, 1, 8, 8) / 10
     order = torch.randperm(10, generator=torch.Generator().manual_seed(0))
-    images = digits.normalise(grey)[order]
+    images = ((grey - digits.mean) / digits.std)[order]
     path = tmp_path / "set.safetensors"
     synthetic.save(path, SyntheticSet(images.contiguous(), order, digits.mean, digits.std))
     shown = strip(str(path), digits)
@@ -78,6 +80,26 @@ def test_strip_shows_true_pixels(tmp_path, digits):
         inside = shown[1:9, 10 * k + 1 : 10 * k + 9]
         assert numpy.allclose(inside, k / 10, atol=1e-5)
     assert (shown[0] == 1).all() and (shown[:, ::10] == 1).all()
+
+
+def test_every_set_is_shown_in_pixels(plan, tmp_path):
+    """The same images, all stored without whitening or every second set with it, look the same."""
+    drawn = []
+    for spaces in (("none",), ("none", "zca")):
+        root = tmp_path / "-".join(spaces) / "smoke"
+        shutil.copytree(plan.run.root, root)
+        data, out = root / "data" / "digits.safetensors", tmp_path / f"{len(spaces)}.png"
+        assert main(["prepare", "--source", "digits", "--zca", "--out", str(data)]) == 0
+        for n, path in enumerate(sorted((root / "distilled").rglob("it*.safetensors"))):
+            space = spaces[n % len(spaces)]
+            train = load_dataset(data, whitening=space).train
+            images = train.take(torch.stack([indices[0] for indices in train.by_class]))
+            made = SyntheticSet(images, torch.arange(10), header={"whitening": space})
+            synthetic.save(path, made)
+        command = ["figure", "--config", str(root / "config.json"), "--out", str(out)]
+        assert main([*command, "--figure", str(FIGURES / "modelpool_images.yaml")]) == 0
+        drawn.append(numpy.asarray(Image.open(out).convert("L")).astype(int))
+    assert numpy.abs(drawn[0] - drawn[1]).max() <= 2
 
 
 def test_a_missing_class_is_named(tmp_path, digits):

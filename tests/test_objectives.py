@@ -16,31 +16,35 @@ from dd.objectives.selections import herding, kcenter
 from dd.parametrize.pixels import Pixels
 from dd.rng import generator
 from dd.settings import build
+from dd.trajectory import Trajectories, agreement
 
 SPEC = "convnet:width=8,depth=2"
 
 
-def make(name, dataset, ipc=1, spec=SPEC, **changes):
+def make(name, dataset, ipc=1, spec=SPEC, shards=(), **changes):
     """The objective ``name`` on ``dataset`` and the streams it draws from."""
     chosen = OBJECTIVES[name]
     values = recipes.resolve(name, dataset.name, ipc, changes)
-    streams = Streams(*(generator(3, part) for part in ("host", "network", "start")))
+    streams = Streams(3, *(generator(3, part) for part in ("host", "network", "start")))
     source = SingleSource(spec, dataset.channels, dataset.size, len(dataset.classes))
-    return chosen(build(chosen.Settings, values, name), dataset, ipc, source, streams)
+    trajectories = Trajectories(shards, agreement(dataset, 1.0), "cpu") if shards else None
+    settings = build(chosen.Settings, values, name)
+    return chosen(settings, dataset, ipc, source, streams, trajectories)
 
 
 def canvas(objective, lr=0.1, momentum=0.5):
-    labels = torch.arange(objective.classes).repeat_interleave(objective.ipc)
-    return Pixels(objective.start(), labels, lr, momentum)
+    return Pixels(objective.start(), objective.labels(), lr, momentum)
 
 
-@pytest.mark.parametrize("name", list(OBJECTIVES))
+@pytest.mark.parametrize("name", [name for name in OBJECTIVES if not OBJECTIVES[name].takes_all])
 @pytest.mark.parametrize("ipc", [1, 3])
-def test_every_objective_starts_and_moves(name, ipc, digits):
+def test_every_objective_starts_and_moves(name, ipc, digits, shard_file):
     small = {"batch_real": 8, "outer": 2, "inner": 1, "feature_epochs": 1}
+    small |= {"experts": 2, "student_steps": 2, "expert_epochs": 1, "max_start_epoch": 2}
     known = recipes.resolve(name, "digits", ipc)
     changes = {setting: value for setting, value in small.items() if setting in known}
-    objective = make(name, digits, ipc, **changes)
+    shards = [shard_file] if OBJECTIVES[name].needs_trajectories else []
+    objective = make(name, digits, ipc, shards=shards, **changes)
     synthetic = canvas(objective)
     before = synthetic.images().clone()
     assert before.shape == (10 * ipc, 1, 8, 8) and torch.isfinite(before).all()
@@ -50,6 +54,14 @@ def test_every_objective_starts_and_moves(name, ipc, digits):
         assert values["loss"] > 0 and values["network"] == "convnet:depth=2,width=8"
         assert torch.isfinite(after).all()
         assert (after != before).flatten(1).any(1).all()  # every image moved
+
+
+def test_the_whole_training_split_is_named_by_its_indices(digits):
+    objective = make("full", digits, ipc=0)
+    synthetic = canvas(objective)
+    assert len(synthetic.images()) == 0
+    assert torch.equal(objective.outcome(synthetic).indices, torch.arange(len(digits.train)))
+    assert torch.equal(objective.labels(), digits.train.labels)
 
 
 def test_real_start_is_of_the_right_class(digits):

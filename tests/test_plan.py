@@ -89,7 +89,7 @@ def test_canonical_protocols(text, overrides, name):
             "unknown option of protocol 'kd' 'temperatur': did you mean 'temperature'?",
         ),
         ("kd@temperature=warm", "temperature is 'warm', it must be a number"),
-        ("kd@temperature", "must be OPTION=VALUE"),
+        ("kd@temperature", "must be NAME=VALUE"),
         ("hard@temperature=1", "unknown option of protocol 'hard' 'temperature'"),
     ],
 )

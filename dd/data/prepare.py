@@ -12,7 +12,7 @@ from torch import Tensor
 from dd.artifacts import check_target, command_line, provenance, save_tensors
 from dd.data import zca
 from dd.data.dataset import fingerprint
-from dd.data.sources import SOURCES, RawDataset, SourceOptions
+from dd.data.sources import SOURCES, TAKEN_BY, RawDataset, SourceOptions
 from dd.errors import DDError
 from dd.runtime import setup
 
@@ -26,26 +26,50 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--root",
         type=Path,
-        help="folder to read (image-folder: holds train/<class>/ and test/<class>/), or for "
-        "torchvision's datasets to download into (default: none, as digits needs)",
+        help="folder to read (image-folder: holds train/<class>/ and test/<class>/; class-folders: "
+        "holds <class>/ or <class>/images/, without a split; tiny-imagenet: the unpacked archive), "
+        "or for torchvision's datasets to download into (default: none, as digits needs)",
     )
     parser.add_argument(
         "--name", help="short name for paths (default: the source's or the folder's)"
     )
     parser.add_argument("--label", help="name shown in tables and captions (default: the source's)")
-    parser.add_argument(
+    files = parser.add_argument_group("image files (image-folder, class-folders, tiny-imagenet)")
+    files.add_argument(
         "--resize",
         type=int,
         metavar="N",
-        help="image-folder: side in pixels to resize to (default: as they are)",
+        help="crop to the central square and resize to this side in pixels (default: as they are)",
     )
-    parser.add_argument(
+    files.add_argument(
         "--channels",
         type=int,
         choices=(1, 3),
-        help="image-folder: convert to grey or to colour (default: as they are)",
+        help="convert to grey or to colour (default: as they are; tiny-imagenet: colour)",
     )
-    parser.add_argument("--zca", action="store_true", help="add a ZCA whitening")
+    split = parser.add_argument_group("split of images that come without one (class-folders)")
+    split.add_argument(
+        "--test-share",
+        type=float,
+        metavar="SHARE",
+        help=f"part of each class to test on (default: {SourceOptions.test_share})",
+    )
+    split.add_argument(
+        "--split-seed",
+        type=int,
+        metavar="N",
+        help=f"decides which images (default: {SourceOptions.split_seed})",
+    )
+    split.add_argument(
+        "--groups",
+        type=Path,
+        metavar="FILE",
+        help="CSV with columns file (relative to ROOT, or its name if no other has it) and group "
+        "(the patient, say): a group is in one split only (default: each image for itself)",
+    )
+    parser.add_argument(
+        "--zca", action="store_true", help="add a ZCA whitening, used by those who ask for it"
+    )
     parser.add_argument(
         "--zca-eps", type=float, default=0.1, help="added to the covariance's eigenvalues"
     )
@@ -56,25 +80,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Prepare a dataset and say in one line what was written."""
     read = SOURCES[args.source]
-    if args.source != "image-folder" and (args.resize or args.channels):
-        raise DDError("--resize and --channels: only for --source image-folder")
+    given = {name: getattr(args, name) for name in TAKEN_BY if getattr(args, name) is not None}
+    for name in given:
+        if args.source not in TAKEN_BY[name]:
+            raise DDError(
+                f"--{name.replace('_', '-')}: only for --source {' or '.join(TAKEN_BY[name])}"
+            )
     if args.resize is not None and args.resize < 1:
         raise DDError(f"--resize: {args.resize} is no side in pixels; use 1 or more")
+    if args.test_share is not None and not 0 < args.test_share < 1:
+        raise DDError(f"--test-share: {args.test_share} must be above 0 and below 1, such as 0.2")
     if not 0 < args.zca_eps < float("inf"):
         raise DDError(f"--zca-eps: {args.zca_eps} must be a number above 0, for instance 0.1")
     if args.threads < 0:
         raise DDError(f"--threads: {args.threads} must be 0 (all cores) or more")
-    if args.root is not None and not args.root.is_dir() and args.source == "image-folder":
-        raise DDError(f"--root: {args.root} is no folder")
     check_target(args.out)
     setup("cpu", args.threads)
     raw = read(
         SourceOptions(
             root=args.root,
             download=not args.no_download,
-            resize=args.resize,
-            channels=args.channels,
             workers=torch.get_num_threads(),  # all cores that this process may use
+            **given,
         )
     )
     name, label = args.name or raw.name, args.label or raw.label

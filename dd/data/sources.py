@@ -1,4 +1,4 @@
-"""Where raw images come from: scikit-learn's digits, torchvision's datasets, image folders.
+"""Where raw images come from: scikit-learn's digits, torchvision's datasets, image files.
 
 A source is one function, entered in ``SOURCES`` by decorator.
 """
@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dd.data import image_folder
+from dd.data import layouts
+from dd.data.decode import decode_all
 from dd.errors import DDError
 from dd.registry import Registry
 from dd.rng import generator
@@ -22,13 +23,23 @@ from dd.rng import generator
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """What a source may use: a folder to read, whether it may download into it, the conversion of
-    image folders (see :func:`dd.data.image_folder.read`), and how many processes may decode."""
+    """What a source may use.
+
+    Attributes:
+        root: the folder to read. download: whether a source may download into it.
+        resize, channels: conversion of image files, see :func:`dd.data.decode.decode_all`.
+        test_share, split_seed, groups: the split, where images come without one, see
+            :func:`dd.data.layouts.class_folders`.
+        workers: how many processes may decode.
+    """
 
     root: Path | None = None
     download: bool = True
     resize: int | None = None
     channels: int | None = None
+    test_share: float = 0.2
+    split_seed: int = 0
+    groups: Path | None = None
     workers: int = 1
 
 
@@ -46,6 +57,17 @@ class RawDataset:
 
 
 SOURCES: Registry[Callable[[SourceOptions], RawDataset]] = Registry("data source")
+
+_IMAGE_FILES = ("class-folders", "image-folder", "tiny-imagenet")
+
+TAKEN_BY: dict[str, tuple[str, ...]] = {
+    "resize": _IMAGE_FILES,
+    "channels": _IMAGE_FILES,
+    "test_share": ("class-folders",),
+    "split_seed": ("class-folders",),
+    "groups": ("class-folders",),
+}
+"""The sources that take an option which not all of them take."""
 
 
 @SOURCES.register("digits")
@@ -79,19 +101,60 @@ def digits(options: SourceOptions) -> RawDataset:
 
 
 @SOURCES.register("image-folder")
-def from_folder(options: SourceOptions) -> RawDataset:
+def from_image_folder(options: SourceOptions) -> RawDataset:
     """``ROOT/{train,test}/<class>/*.{png,jpg,jpeg,webp}``, named after ROOT."""
-    root = _root("image-folder", options)
-    splits, classes = image_folder.read(root, options.resize, options.channels, options.workers)
-    arrays = [torch.from_numpy(array) for split in ("train", "test") for array in splits[split]]
+    root = _folder("image-folder", options)
     name = root.resolve().name
-    return RawDataset(name, name, *arrays, classes)
+    return _decoded(name, name, layouts.image_folder(root), options, options.channels)
+
+
+@SOURCES.register("class-folders")
+def from_class_folders(options: SourceOptions) -> RawDataset:
+    """``ROOT/<class>/*.png`` or ``ROOT/<class>/images/*.png``, split here, named after ROOT."""
+    root = _folder("class-folders", options)
+    name = root.resolve().name
+    stream = generator(options.split_seed, "class-folders", "split")
+    listing = layouts.class_folders(root, options.test_share, stream, options.groups)
+    return _decoded(name, name, listing, options, options.channels)
+
+
+@SOURCES.register("tiny-imagenet")
+def tiny_imagenet(options: SourceOptions) -> RawDataset:
+    """Tiny ImageNet's original folders, ``val`` as the test split; in colour unless asked else."""
+    listing = layouts.tiny_imagenet(_folder("tiny-imagenet", options))
+    colour = options.channels or 3  # some of the files are grey
+    return _decoded("tiny-imagenet", "Tiny ImageNet", listing, options, colour)
+
+
+def _decoded(
+    name: str,
+    label: str,
+    listing: layouts.Listing,
+    options: SourceOptions,
+    channels: int | None,
+) -> RawDataset:
+    """Both splits of a listing, sorted by class and file name."""
+    parts = listing.train, listing.test
+    paths = [path for part in parts for files in part for path in files]
+    images = torch.from_numpy(decode_all(paths, options.resize, channels, options.workers))
+    numbers = torch.arange(len(listing.classes))
+    labels = [numbers.repeat_interleave(torch.tensor([len(f) for f in part])) for part in parts]
+    train, test = images.split([len(part) for part in labels])
+    return RawDataset(name, label, train, labels[0], test, labels[1], listing.classes)
 
 
 def _root(source: str, options: SourceOptions) -> Path:
     if options.root is None:
         raise DDError(f"--root: the source {source} needs the folder that holds its images")
     return options.root
+
+
+def _folder(source: str, options: SourceOptions) -> Path:
+    """The root of a source that downloads nothing."""
+    root = _root(source, options)
+    if not root.is_dir():
+        raise DDError(f"--root: {root} is no folder")
+    return root
 
 
 def _torchvision(name: str, class_name: str, label: str, files: str, by_split: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any, Protocol
 
@@ -25,37 +26,52 @@ class NetworkSource(Protocol):
         """
         ...
 
+    def specs(self) -> list[str]:
+        """All networks that may be drawn, canonical."""
+        ...
+
+    def skeleton(self, spec: str) -> Network:
+        """The module of ``spec`` in training mode, its parameters whatever they are."""
+        ...
+
     def describe(self) -> dict[str, Any]:
         """The source as JSON-serialisable facts, for provenance."""
         ...
 
 
-class _Modules:
+class _Source:
     """One module per spec, initialised in place instead of built at every draw."""
 
     def __init__(
         self,
+        specs: Sequence[str],
         channels: int,
         size: tuple[int, int],
         classes: int,
         width_factor: float,
         device: torch.device | str | None,
     ) -> None:
-        self.shape = (channels, size, classes)
-        self.settings = {"width_factor": width_factor, "device": device}
-        self.modules: dict[str, Network] = {}
+        self._specs = list(specs)
+        self._shape = (channels, size, classes)
+        self._settings = {"width_factor": width_factor, "device": device}
+        self._modules: dict[str, Network] = {}
 
-    def fresh(self, spec: str, generator: torch.Generator) -> Network:
-        if spec not in self.modules:
-            self.modules[spec] = create(spec, *self.shape, generator=generator, **self.settings)
-            return self.modules[spec]
-        module = self.modules[spec]
+    def specs(self) -> list[str]:
+        return self._specs
+
+    def skeleton(self, spec: str) -> Network:
+        if spec not in self._modules:
+            self._modules[spec] = create(spec, *self._shape, generator=None, **self._settings)
+        return self._modules[spec].train()
+
+    def _fresh(self, spec: str, generator: torch.Generator) -> Network:
+        module = self.skeleton(spec)
         initialise(module, generator)
         module.zero_grad(set_to_none=True)
-        return module.train()
+        return module
 
 
-class SingleSource:
+class SingleSource(_Source):
     """The same architecture at every iteration.
 
     Args:
@@ -74,16 +90,16 @@ class SingleSource:
         device: torch.device | str | None = None,
     ) -> None:
         self.spec = canonical(spec)
-        self._modules = _Modules(channels, size, classes, width_factor, device)
+        super().__init__([self.spec], channels, size, classes, width_factor, device)
 
     def draw(self, iteration: int, generator: torch.Generator) -> tuple[str, Network]:
-        return self.spec, self._modules.fresh(self.spec, generator)
+        return self.spec, self._fresh(self.spec, generator)
 
     def describe(self) -> dict[str, Any]:
         return {"source": "single", "network": self.spec}
 
 
-class PoolSource:
+class PoolSource(_Source):
     """A network drawn from a pool at every iteration (Model Pool, arXiv:2402.13007).
 
     Args:
@@ -103,9 +119,8 @@ class PoolSource:
     ) -> None:
         self.definition = definition
         specs, probabilities = zip(*definition.networks(), strict=True)
-        self._specs = specs
         self._bounds = list(accumulate(probabilities))[:-1]
-        self._modules = _Modules(channels, size, classes, width_factor, device)
+        super().__init__(specs, channels, size, classes, width_factor, device)
 
     def choose(self, iteration: int, generator: torch.Generator) -> str:
         """The canonical spec of the network of ``iteration``, by one draw from ``generator``."""
@@ -116,7 +131,7 @@ class PoolSource:
 
     def draw(self, iteration: int, generator: torch.Generator) -> tuple[str, Network]:
         spec = self.choose(iteration, generator)
-        return spec, self._modules.fresh(spec, generator)
+        return spec, self._fresh(spec, generator)
 
     def describe(self) -> dict[str, Any]:
         return {

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 
 from dd.data.augment import check_strategy
-from dd.data.dataset import Dataset
+from dd.data.dataset import WHITENINGS, Dataset
 from dd.networks.source import NetworkSource
 from dd.parametrize.pixels import Pixels
 from dd.registry import Registry
 from dd.settings import setting
+from dd.trajectory import Trajectories
 
 
 @dataclass(frozen=True)
@@ -20,18 +21,43 @@ class Streams:
     """The random streams of a distillation; their states are what a checkpoint keeps.
 
     Attributes:
+        seed: what all of them derive from.
         host: on the CPU: which real images, which augmentation.
         network: on the compute device: architecture draws and initial weights.
         start: on the CPU: the initial images.
     """
 
+    seed: int
     host: torch.Generator
     network: torch.Generator
     start: torch.Generator
 
 
 @dataclass(frozen=True)
-class ImageSettings:
+class Outcome:
+    """What a synthetic set holds beside images and labels.
+
+    Attributes:
+        learned_lr: the student's learning rate, where the method learns one.
+        indices: of the training images ``[M]`` that stand in place of the synthetic ones.
+        extras: further tensors; their names have a dot (``importance.convnet``).
+    """
+
+    learned_lr: float | None = None
+    indices: torch.Tensor | None = None
+    extras: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of every objective."""
+
+    iterations: int = setting("iterations of the outer loop, 0 for a selection", at_least=0)
+    whitening: str = setting("space of the images: none, or zca", choices=WHITENINGS)
+
+
+@dataclass(frozen=True)
+class ImageSettings(Settings):
     """Settings of every objective that optimises images."""
 
     iterations: int = setting("iterations of the outer loop", at_least=1)
@@ -47,15 +73,24 @@ class Objective:
     Args:
         settings: an instance of the class's ``Settings``.
         dataset: the real data.
-        ipc: images per class.
+        ipc: images per class (0 where ``takes_all``).
         networks: where networks come from.
         streams: the random streams to draw from.
+        trajectories: of experts, for objectives that need them.
     """
 
     Settings: ClassVar[type]
+    needs_trajectories: ClassVar[bool] = False
+    takes_all: ClassVar[bool] = False  # whatever the IPC: it must be given as 0
 
     def __init__(
-        self, settings, dataset: Dataset, ipc: int, networks: NetworkSource, streams: Streams
+        self,
+        settings,
+        dataset: Dataset,
+        ipc: int,
+        networks: NetworkSource,
+        streams: Streams,
+        trajectories: Trajectories | None = None,
     ) -> None:
         self.settings = settings
         self.dataset = dataset
@@ -63,6 +98,7 @@ class Objective:
         self.classes = len(dataset.classes)
         self.networks = networks
         self.streams = streams
+        self.trajectories = trajectories
 
     @property
     def device(self) -> torch.device:
@@ -79,9 +115,21 @@ class Objective:
         ]
         return self.dataset.train.take(torch.cat(chosen))
 
+    def labels(self) -> torch.Tensor:
+        """The labels of the synthetic set, ``[M]``, on the device."""
+        return torch.arange(self.classes, device=self.device).repeat_interleave(self.ipc)
+
     def iteration(self, number: int, synthetic: Pixels) -> dict[str, float | str]:
-        """Move the images once; ``number`` counts from 1. Returns metrics, ``loss`` among them."""
+        """Move the images once; ``number`` counts from 1. Returns metrics, ``loss`` among them.
+
+        Raises:
+            Divergence: before it moves them, where that would ruin them.
+        """
         raise TypeError(f"{type(self).__name__} selects, it has no iterations")
+
+    def outcome(self, synthetic: Pixels) -> Outcome:
+        """What a snapshot holds beside the images; changes nothing, draws from no stream."""
+        return Outcome()
 
     def state(self) -> dict[str, torch.Tensor]:
         """Tensors beyond images and streams that a checkpoint needs."""

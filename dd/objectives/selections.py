@@ -8,7 +8,8 @@ from typing import ClassVar
 
 import torch
 
-from dd.objectives.base import OBJECTIVES, Objective
+from dd.objectives.base import OBJECTIVES, Objective, Outcome, Settings
+from dd.parametrize.pixels import Pixels
 from dd.settings import setting
 from dd.training import Recipe, embed_all, train
 
@@ -59,7 +60,7 @@ def kcenter(features: torch.Tensor, count: int) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class SelectionSettings:
+class SelectionSettings(Settings):
     """What every selection has."""
 
     iterations: int = setting("a selection has none: 0", at_least=0, at_most=0)
@@ -77,6 +78,24 @@ class Random(Objective):
     def select(self, label: int) -> torch.Tensor:
         """Indices ``[ipc]`` into the training split of images of class ``label``."""
         return self.dataset.train.sample(label, self.ipc, self.streams.start)
+
+
+@OBJECTIVES.register("full")
+class Full(Objective):
+    """The whole training split: no selection at all, the ceiling of every method."""
+
+    Settings = SelectionSettings
+    takes_all = True
+
+    def start(self) -> torch.Tensor:
+        """No image: the set says which of the dataset's images are in it, all."""
+        return torch.empty(0, self.dataset.channels, *self.dataset.size, device=self.device)
+
+    def labels(self) -> torch.Tensor:
+        return self.dataset.train.labels
+
+    def outcome(self, synthetic: Pixels) -> Outcome:
+        return Outcome(indices=torch.arange(len(self.dataset.train)))
 
 
 @dataclass(frozen=True)

@@ -21,14 +21,18 @@ COLUMNS = 10  # classes shown, so that an image keeps a size at which it can be 
 def draw(grid: Grid) -> Figure:
     """The first image of each class, of the first seed, in blocks and rows by the layout."""
     run, layout, cells = grid.run, grid.definition["layout"], grid.cells()
-    datasets = {name: load_dataset(data_file(run, name)) for name in {c.dataset for c in cells}}
+    datasets: dict[tuple[str, str], Dataset] = {}
     blocks: dict[tuple, dict[tuple, numpy.ndarray]] = {}
     names: dict[tuple, list[str]] = {}
     for cell in cells:
         labels = {**cell.labels, "dataset": run.datasets[cell.dataset]["label"]}
         block, row = place(labels, layout["block"]), place(labels, layout["row"])
-        dataset, job = datasets[cell.dataset], distillations(cell, run)[0]
-        path = synthetic_file(run, job, cell.iterations)
+        path = synthetic_file(run, distillations(cell, run)[0], cell.iterations)
+        space = synthetic.whitening(path) or "none"
+        if (cell.dataset, space) not in datasets:
+            data = load_dataset(data_file(run, cell.dataset), whitening=space)
+            datasets[cell.dataset, space] = data
+        dataset = datasets[cell.dataset, space]
         blocks.setdefault(block, {})[row] = strip(path, dataset)
         names[block] = dataset.classes[:COLUMNS]
     heights = [sum(len(strip) for strip in rows.values()) for rows in blocks.values()]

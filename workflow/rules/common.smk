@@ -8,7 +8,15 @@ from pathlib import Path
 
 from dd.checks import check_plan
 from dd.errors import DDError
-from dd.plan import Plan, data_file, load_run, options, pool_files, synthetic_file
+from dd.plan import (
+    Plan,
+    data_file,
+    load_run,
+    options,
+    pool_files,
+    shard_file,
+    synthetic_file,
+)
 
 # `python` of every job is the one that runs Snakemake, also where its environment is not active.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))
@@ -26,6 +34,7 @@ try:
     if workflow.is_main_process:  # not again in each job that a cluster starts
         check_plan(PLAN)
     DISTILLATIONS = {str(job): job for job in PLAN.distillations}
+    SHARDS = {str(shard): shard for shard in PLAN.shards}
     EVALUATIONS = {str(job): job for job in PLAN.evaluations}
 except DDError as error:
     sys.exit(f"error: {error}")
@@ -49,6 +58,22 @@ def named(strings):
 def command_line(settings):
     """Settings as quoted command-line options."""
     return shlex.join(options(settings))
+
+
+def job_resources(stage):
+    """Threads, memory and time of a stage's jobs; a run without buffers need not say theirs."""
+    return RUN.resources.get(stage, RUN.resources["distill"])
+
+
+def shard_files(distillation):
+    """The buffers that a distillation reads."""
+    return [shard_file(RUN, shard) for shard in PLAN.shards_of(distillation)]
+
+
+def buffers_option(distillation):
+    """The option that names them, if there are any."""
+    files = shard_files(distillation)
+    return shlex.join(["--buffers", *files]) if files else ""
 
 
 def report_made():

@@ -9,11 +9,13 @@ for snapshots in sorted(set(PLAN.distillations.values())):
             data=lambda w: data_file(RUN, DISTILLATIONS[w.distillation].dataset),
             # not in the command, but in its options: an edited pool distils anew
             pool=lambda w: pool_files(RUN, DISTILLATIONS[w.distillation].spec),
+            buffers=lambda w: shard_files(DISTILLATIONS[w.distillation]),
         output:
             [
                 f"{RUN.root}/distilled/{{distillation}}/it{iteration}.safetensors"
                 for iteration in snapshots
             ],
+            metrics=f"{RUN.root}/distilled/{{distillation}}/metrics.jsonl",
         log:
             f"{RUN.root}/logs/distill/{{distillation}}.log",
         benchmark:
@@ -31,11 +33,12 @@ for snapshots in sorted(set(PLAN.distillations.values())):
             gpu=GPUS,
         params:
             options=lambda w: command_line(PLAN.distill_options(DISTILLATIONS[w.distillation])),
+            buffers=lambda w: buffers_option(DISTILLATIONS[w.distillation]),
             snapshots=" ".join(map(str, snapshots)),
             out=f"{RUN.root}/distilled/{{distillation}}",
             device=RUN.device,
         message:
             "distil {wildcards.distillation}"
         shell:
-            "python -m dd distill --data {input.data:q} {params.options} --snapshots {params.snapshots} "
-            "--out {params.out:q} --threads {threads} --device {params.device} 2>&1 | tee {log:q}"
+            "python -m dd distill --data {input.data:q} {params.options} {params.buffers} "
+            "--snapshots {params.snapshots} --out {params.out:q} --threads {threads} --device {params.device} 2>&1 | tee {log:q}"

@@ -1,4 +1,4 @@
-"""Images in folders, ``ROOT/{train,test}/<class>/*.{png,jpg,jpeg,webp}``, as uint8 arrays.
+"""Image files as uint8 arrays.
 
 Decoding runs in processes: small files are bound by Python, where threads gain nothing (CIFAR-10's
 60,000 JPEGs on 2 cores: 11.5 s with threads, 3.3 s with processes). This module imports no torch,
@@ -21,56 +21,41 @@ from PIL import Image
 
 from dd.errors import DDError
 
-EXTENSIONS = (".jpeg", ".jpg", ".png", ".webp")
 _GREY = ("1", "L", "LA", "La")  # Pillow's modes; every other one of 8 bits counts as colour
 _CHUNK = 64  # files that a process decodes between two messages
 _SERIAL = 2000  # below so many files starting processes costs more than it gains
 
 
-def read(
-    root: Path, resize: int | None = None, channels: int | None = None, workers: int = 1
-) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], list[str]]:
-    """Read both splits of an image folder.
+def decode_all(
+    paths: Sequence[Path], resize: int | None = None, channels: int | None = None, workers: int = 1
+) -> np.ndarray:
+    """Decode image files into one array, uint8 [N, C, H, W].
 
-    Hidden entries and files of other types are ignored. Palette images, and images with
-    transparency (which is dropped), count as colour; 16-bit grey is scaled to 8 bits.
+    Palette images, and images with transparency (which is dropped), count as colour; 16-bit grey
+    is scaled to 8 bits.
 
     Args:
-        root: folder that holds ``train`` and ``test``.
+        paths: the files, one at least.
         resize: crop each image to its central square, then resize it (bilinear, antialiased) to
             this side. None: all images must have one size already.
         channels: convert to 1 (luma) or 3. None: all images must have the same.
         workers: number of decoding processes.
 
-    Returns:
-        ``{"train": (images uint8 [N, C, H, W], labels int64 [N]), "test": ...}`` and the class
-        names, sorted; images are sorted by class and file name.
-
     Raises:
-        DDError: naming the folder or file that is missing, unreadable or unlike the others.
+        DDError: naming the file that is unreadable or unlike the first one.
     """
-    files = {split: _list(root, split) for split in ("train", "test")}
-    for one, other in (("train", "test"), ("test", "train")):
-        alone = sorted(files[one].keys() - files[other].keys())
-        if alone:
-            raise DDError(
-                f"{root}: class '{alone[0]}' is in {one} but not in {other} "
-                f"({len(alone)} such); both must hold the same classes"
-            )
-    classes = sorted(files["train"])
-    paths = {split: [p for name in classes for p in found[name]] for split, found in files.items()}
-    images = _decode_all(paths["train"] + paths["test"], resize, channels, workers)
-    count = len(paths["train"])
-    parts = {"train": images[:count], "test": images[count:]}
-    labels = {
-        split: np.repeat(np.arange(len(classes)), [len(found[name]) for name in classes])
-        for split, found in files.items()
-    }
-    return {split: (parts[split], labels[split].astype(np.int64)) for split in parts}, classes
+    decoded = _images(paths, resize, channels, workers)
+    first = next(decoded)
+    images = np.empty((len(paths), *first.shape), dtype=np.uint8)
+    for index, image in enumerate(chain([first], decoded)):
+        if image.shape != first.shape:
+            raise _unlike(paths[0], first, paths[index], image)
+        images[index] = image
+    return images
 
 
 def decode(path: Path, resize: int | None = None, channels: int | None = None) -> np.ndarray:
-    """One image file as uint8 [C, H, W]; arguments and errors as in :func:`read`."""
+    """One image file as uint8 [C, H, W]; arguments and errors as in :func:`decode_all`."""
     try:
         with Image.open(path) as opened:
             image = _eight_bits(opened)
@@ -95,46 +80,6 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         scaled = np.rint(np.asarray(image, dtype=np.float64) / 257)
         return Image.fromarray(scaled.clip(0, 255).astype(np.uint8))
     return image.convert("L" if image.mode in _GREY else "RGB")
-
-
-def _list(root: Path, split: str) -> dict[str, list[Path]]:
-    """The image files of each class of a split, sorted."""
-    folder = root / split
-    if not folder.is_dir():
-        raise DDError(
-            f"{root}: has no folder '{split}'; expected {root}/train/<class>/ and "
-            f"{root}/test/<class>/ with the images"
-        )
-    found = {
-        entry.name: sorted(
-            file
-            for file in entry.iterdir()
-            if file.suffix.lower() in EXTENSIONS and not file.name.startswith(".")
-        )
-        for entry in folder.iterdir()
-        if entry.is_dir() and not entry.name.startswith(".")
-    }
-    if not found:
-        raise DDError(f"{folder}: holds no class folders")
-    for name, files in sorted(found.items()):
-        if not files:
-            kinds = ", ".join(EXTENSIONS)
-            raise DDError(f"{folder / name}: class '{name}' has no image ({kinds}) directly in it")
-    return found
-
-
-def _decode_all(
-    paths: Sequence[Path], resize: int | None, channels: int | None, workers: int
-) -> np.ndarray:
-    """Decode into one array [N, C, H, W]; every image must be like the first."""
-    decoded = _images(paths, resize, channels, workers)
-    first = next(decoded)
-    images = np.empty((len(paths), *first.shape), dtype=np.uint8)
-    for index, image in enumerate(chain([first], decoded)):
-        if image.shape != first.shape:
-            raise _unlike(paths[0], first, paths[index], image)
-        images[index] = image
-    return images
 
 
 def _unlike(path: Path, image: np.ndarray, other_path: Path, other: np.ndarray) -> DDError:
@@ -167,7 +112,7 @@ def _images(
             yield from chain.from_iterable(pool.map(work, chunks))
         except BrokenProcessPool:
             raise DDError(
-                f"a process that decoded images of {paths[0].parent.parent.parent} was killed "
+                f"a process that decoded {len(paths)} images ({paths[0]}, ...) was killed "
                 "(out of memory?); try --threads 1"
             ) from None
 

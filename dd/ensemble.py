@@ -1,0 +1,100 @@
+"""N networks of one architecture behind one interface: stacked into one function, or one alone."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.func import functional_call, stack_module_state, vmap
+
+
+class Ensemble:
+    """Networks that are trained side by side.
+
+    Attributes:
+        networks: the modules; their values are current after :meth:`finish`.
+        parameters: what an optimiser changes, in the order of ``named_parameters``.
+    """
+
+    networks: Sequence[nn.Module]
+    parameters: list[torch.Tensor]
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """``[N, B, C, H, W]`` to logits ``[N, B, K]``, network n on images[n]."""
+        raise NotImplementedError
+
+    def flat(self) -> torch.Tensor:
+        """All parameters ``[N, P]``, detached."""
+        raise NotImplementedError
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Parameters and buffers by name, as :meth:`load_state` takes them."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def load_state(self, state: dict[str, torch.Tensor]) -> None:
+        """Take over what :meth:`state` returned."""
+        for name, tensor in self.state().items():
+            tensor.copy_(state[name])
+
+    def finish(self) -> None:
+        """Bring the networks up to date and put them in evaluation mode."""
+        raise NotImplementedError
+
+
+class Single(Ensemble):
+    """One network."""
+
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
+        self.networks = networks
+        (self.network,) = networks
+        self.parameters = list(self.network.parameters())
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.network(images[0]).unsqueeze(0)
+
+    def flat(self) -> torch.Tensor:
+        return torch.cat([p.detach().flatten() for p in self.parameters])[None]
+
+    def state(self) -> dict[str, torch.Tensor]:
+        return self.network.state_dict()
+
+    def finish(self) -> None:
+        self.network.eval()
+
+
+class Stack(Ensemble):
+    """N networks as one vectorised function of stacked parameters."""
+
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
+        self.networks = networks
+        self.states, self.buffers = stack_module_state(list(networks))
+        self.parameters = list(self.states.values())
+        self.skeleton = copy.deepcopy(networks[0]).to("meta")
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        def one(parameters: dict, buffers: dict, own: torch.Tensor) -> torch.Tensor:
+            return functional_call(self.skeleton, (parameters, buffers), (own,))
+
+        return vmap(one)(self.states, self.buffers, images)
+
+    def flat(self) -> torch.Tensor:
+        return torch.cat([p.detach().flatten(1) for p in self.parameters], 1)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        return {name: p.detach() for name, p in self.states.items()} | self.buffers
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        for name, values in self.state().items():
+            for network, value in zip(self.networks, values, strict=True):
+                network.state_dict()[name].copy_(value)
+        for network in self.networks:
+            network.eval()
+
+
+def ensemble(networks: Sequence[nn.Module]) -> Ensemble:
+    """``networks`` stacked, or the one alone."""
+    return Single(networks) if len(networks) == 1 else Stack(networks)

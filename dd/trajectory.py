@@ -1,0 +1,257 @@
+"""Expert trajectories on disk: the parameters of networks after every epoch of their training.
+
+A shard is a safetensors file with one tensor ``trajectories`` [experts, epochs + 1, P]. It is
+written row by row and read row by row through a memory map, so neither side holds more than the
+snapshots it is at.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from torch import nn
+
+from dd import __version__
+from dd.artifacts import FORMAT, describe_tensors, read_header
+from dd.errors import DDError
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_CODES = {"float32": "F32", "bfloat16": "BF16"}
+# What a distillation and its buffers must agree on, and how messages call it.
+AGREE = {
+    "version": "code version",
+    "dataset": "dataset",
+    "fingerprint": "contents of the dataset",
+    "whitening": "whitening",
+    "width_factor": "width factor",
+}
+_ROOM = 1 << 14  # bytes that the header may grow by until the shard is finished
+
+
+def layout(network: nn.Module) -> list[tuple[str, list[int]]]:
+    """Names and shapes of the parameters in the order of a flat vector."""
+    return [(name, list(p.shape)) for name, p in network.named_parameters()]
+
+
+class ShardWriter:
+    """Writes a shard row by row; what is there is kept when a killed job comes back.
+
+    The rows go to a hidden file beside ``path``, at its full size from the start, so a disk that is
+    too small says so before the first epoch.
+
+    Args:
+        path: the shard to make.
+        shape: (experts, epochs + 1, P).
+        precision: a key of :data:`PRECISIONS`.
+        facts: the header while rows are missing.
+    """
+
+    def __init__(
+        self, path: Path, shape: tuple[int, int, int], precision: str, facts: Mapping[str, Any]
+    ) -> None:
+        self.path, self.shape, self.precision = path, shape, precision
+        self.partial = path.with_name(f".{path.name}.partial")
+        self.row = shape[2] * PRECISIONS[precision].itemsize
+        self.start = -(-(len(self._header(facts)) + _ROOM) // 64) * 64
+        size = self.start + shape[0] * shape[1] * self.row
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.file = os.open(self.partial, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            os.ftruncate(self.file, size)
+            os.posix_fallocate(self.file, 0, size)
+        except OSError as error:
+            self.discard()
+            raise OSError(error.errno, error.strerror, str(path)) from None
+
+    def _header(self, facts: Mapping[str, Any]) -> bytes:
+        experts, epochs, parameters = self.shape
+        entry = {
+            "dtype": _CODES[self.precision],
+            "shape": [experts, epochs, parameters],
+            "data_offsets": [0, experts * epochs * self.row],
+        }
+        document = json.dumps({"kind": "trajectories", "format": FORMAT, **facts})
+        return json.dumps({"__metadata__": {"dd": document}, "trajectories": entry}).encode()
+
+    def write(self, expert: int, epoch: int, parameters: torch.Tensor) -> None:
+        """Store ``parameters [P]`` of ``expert`` (its row in the shard) after ``epoch`` epochs."""
+        values = parameters.detach().to("cpu", PRECISIONS[self.precision]).contiguous()
+        data = values.view(torch.uint8).numpy().data
+        os.pwrite(self.file, data, self.start + (expert * self.shape[1] + epoch) * self.row)
+
+    def sync(self) -> None:
+        """Return when the rows so far are on the disk."""
+        os.fsync(self.file)
+
+    def finish(self, facts: Mapping[str, Any]) -> None:
+        """Write the header and give the shard its name."""
+        header = self._header(facts)
+        room = self.start - 8  # the first eight bytes are the header's length
+        if len(header) > room:
+            raise ValueError(f"{self.path}: the header needs {len(header)} bytes, {room} are free")
+        os.pwrite(self.file, room.to_bytes(8, "little") + header.ljust(room), 0)
+        self.sync()
+        os.close(self.file)
+        os.replace(self.partial, self.path)
+
+    def discard(self) -> None:
+        """Drop the rows."""
+        os.close(self.file)
+        self.partial.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A piece of a trajectory: where a student starts and where it should arrive.
+
+    Attributes:
+        start, target: parameters ``[P]``, float32 on the asked device.
+        expert, epoch: whose, and after how many epochs it starts.
+    """
+
+    start: torch.Tensor
+    target: torch.Tensor
+    expert: int
+    epoch: int
+
+
+class Trajectories:
+    """The shards that a distillation reads: trajectories by network.
+
+    Args:
+        paths: the shards.
+        facts: what they must agree with, a value for each key of :data:`AGREE`.
+        device: where segments are put.
+
+    Raises:
+        DDError: for a file that is no shard, or one of another network, dataset, whitening, width
+            or code version than ``facts`` say, naming both.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], facts: Mapping[str, Any], device: torch.device
+    ) -> None:
+        self.device = device
+        self.shards: dict[str, list[_Shard]] = {}
+        numbers: dict[tuple[str, int], Path] = {}
+        for path in paths:
+            shard = _Shard(path)
+            for key, name in AGREE.items():
+                if shard.header.get(key) != facts[key]:
+                    raise DDError(
+                        f"{path}: {name} of the buffer is {shard.header.get(key)}, of this "
+                        f"distillation {facts[key]}; make the buffer again (python -m dd buffer)"
+                    )
+            for number in shard.numbers:
+                if (other := numbers.setdefault((shard.network, number), path)) != path:
+                    raise DDError(f"{path}: holds expert {number}, as {other} does; give one")
+            self.shards.setdefault(shard.network, []).append(shard)
+        for shards in self.shards.values():
+            shards.sort(key=lambda shard: shard.numbers)
+
+    def check(
+        self,
+        network: str,
+        parameters: Sequence[tuple[str, list[int]]],
+        experts: int,
+        last: int,
+    ) -> None:
+        """Raise a :class:`DDError` unless ``network`` has ``experts`` trajectories of ``last``
+        epochs, or more, whose layout is ``parameters``."""
+        if network not in self.shards:
+            held = ", ".join(self.shards) or "none"
+            raise DDError(
+                f"--buffers: trajectories of {network} are needed, those given are of {held}"
+            )
+        for shard in self.shards[network]:
+            wanted = [[name, list(shape)] for name, shape in parameters]
+            if shard.header["layout"] != wanted:
+                raise DDError(
+                    f"{shard.path}: its parameters are not those of {network} here "
+                    f"({shard.parameters} and {sum(torch.Size(s).numel() for _, s in parameters)})"
+                )
+            if shard.epochs < last:
+                raise DDError(
+                    f"{shard.path}: has {shard.epochs} epochs, but max_start_epoch and "
+                    f"expert_epochs ask for {last}"
+                )
+        held = sum(shard.experts for shard in self.shards[network])
+        if held < experts:
+            raise DDError(
+                f"--buffers: hold {held} experts of {network}, but the setting experts asks for "
+                f"{experts}"
+            )
+
+    def segment(self, network: str, index: int, epoch: int, length: int) -> Segment:
+        """The piece of ``length`` epochs from ``epoch`` on of the ``index``-th expert."""
+        for shard in self.shards[network]:
+            if index < shard.experts:
+                return Segment(
+                    shard.read(index, epoch).to(self.device),
+                    shard.read(index, epoch + length).to(self.device),
+                    shard.numbers[index],
+                    epoch,
+                )
+            index -= shard.experts
+        raise IndexError(index)
+
+    def draw(
+        self, network: str, experts: int, starts: int, length: int, generator: torch.Generator
+    ) -> Segment:
+        """A segment of one of the first ``experts`` experts that starts after 0 to ``starts`` - 1
+        epochs."""
+        index = int(torch.randint(experts, (), generator=generator))
+        epoch = int(torch.randint(starts, (), generator=generator))
+        return self.segment(network, index, epoch, length)
+
+    def describe(self) -> dict[str, Any]:
+        """Which experts there are, for provenance."""
+        return {
+            network: [shard.identity for shard in shards] for network, shards in self.shards.items()
+        }
+
+
+class _Shard:
+    """An open shard."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.header = path, read_header(path)
+        kind = self.header.get("kind")
+        if kind != "trajectories":
+            raise DDError(
+                f"{path}: is {'no' if kind is None else f'a {kind}'} file"
+                f"{' of trajectories' if kind is None else ', one of trajectories is needed'} "
+                "(python -m dd buffer)"
+            )
+        shape, _ = describe_tensors(path)["trajectories"]
+        self.experts, self.epochs, self.parameters = shape[0], shape[1] - 1, shape[2]
+        self.network: str = self.header["network"]
+        self.numbers = [entry["number"] for entry in self.header["experts"]]
+        self.identity = {
+            "experts": self.numbers,
+            "seed": self.header["seed"],
+            "settings": self.header["settings"],
+        }
+        self.rows = safetensors.safe_open(str(path), framework="pt").get_slice("trajectories")
+
+    def read(self, expert: int, epoch: int) -> torch.Tensor:
+        """Parameters ``[P]``, float32, of a row and epoch."""
+        return self.rows[expert : expert + 1, epoch : epoch + 1].flatten().float()
+
+
+def agreement(dataset: Any, width_factor: float) -> dict[str, Any]:
+    """The facts of :data:`AGREE` for a dataset (:class:`dd.data.dataset.Dataset`) and width."""
+    return {
+        "version": __version__,
+        "dataset": dataset.name,
+        "fingerprint": dataset.fingerprint,
+        "whitening": dataset.whitening,
+        "width_factor": width_factor,
+    }

@@ -1,0 +1,27 @@
+# Trajectories of experts, in shards: jobs of their own, which a cluster can do side by side.
+rule buffer:
+    input:
+        data=lambda w: data_file(RUN, SHARDS[w.shard].dataset),
+    output:
+        f"{RUN.root}/buffers/{{shard}}.safetensors",
+    log:
+        f"{RUN.root}/logs/buffer/{{shard}}.log",
+    benchmark:
+        f"{RUN.root}/benchmarks/buffer/{{shard}}.tsv"
+    wildcard_constraints:
+        shard=named(SHARDS),
+    conda:
+        "../../environment.yml"
+    threads: job_resources("buffer")["threads"]
+    resources:
+        mem_mb=job_resources("buffer")["mem_mb"],
+        runtime=job_resources("buffer")["runtime"],
+        gpu=GPUS,
+    params:
+        options=lambda w: command_line(PLAN.buffer_options(SHARDS[w.shard])),
+        device=RUN.device,
+    message:
+        "buffer {wildcards.shard}"
+    shell:
+        "python -m dd buffer --data {input.data:q} {params.options} --out {output:q} "
+        "--threads {threads} --device {params.device} 2>&1 | tee {log:q}"
