@@ -8,9 +8,12 @@ computes what ``dd`` computes (``tests/test_benchmarks.py``). Augmentation is th
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from dd.data import augment
@@ -81,7 +84,7 @@ class Plain:
     ) -> None:
         self.device = train.labels.device
         self.images = (train.images.float() / 255 - train.mean) / train.std
-        self.by_class = train.by_class
+        self.labels, self.by_class = train.labels, train.by_class
         self.test = SingleImages(test)
         self.classes, self.strategy = classes, strategy
         self.lr_img, self.batch_real = lr_img, batch_real
@@ -142,6 +145,49 @@ class Plain:
         optimizer.step()
         return loss.item()
 
+    def mtt(
+        self,
+        images: Tensor,
+        rate: Tensor,
+        optimizers: tuple[torch.optim.Optimizer, torch.optim.Optimizer],
+        network: nn.Module,
+        start: Tensor,
+        target: Tensor,
+        steps: int,
+    ) -> float:
+        """One iteration of MTT; returns the matching loss.
+
+        Args:
+            images: synthetic, that require grad; rate: the student's, a number that does.
+            optimizers: of the images and of the rate.
+            network: whose parameters the flat vectors ``start`` and ``target [P]`` stand for.
+            steps: of the student, on the whole synthetic set each.
+        """
+        network.train()
+        labels = torch.arange(self.classes, device=self.device)
+        labels = labels.repeat_interleave(len(images) // self.classes)
+        student = start.clone().requires_grad_(True)
+        for _ in range(steps):
+            order = torch.randperm(len(images), generator=self.generator).to(self.device)
+            batch = augment.apply(self.draw(len(order)), images[order])
+            output = functional_call(network, unflatten(student, network), (batch,))
+            loss = F.cross_entropy(output, labels[order])
+            (gradient,) = torch.autograd.grad(loss, student, create_graph=True)
+            student = student - rate * gradient
+        loss = F.mse_loss(student, target, reduction="sum")
+        loss = loss / F.mse_loss(start, target, reduction="sum")
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        loss.backward()
+        for optimizer in optimizers:
+            optimizer.step()
+        return loss.item()
+
+    def real_loader(self) -> DataLoader:
+        """The real training images in random order."""
+        own = TensorDataset(self.images.cpu(), self.labels.cpu())
+        return DataLoader(own, batch_size=BATCH, shuffle=True, num_workers=0)
+
     def loader(self, images: Tensor) -> DataLoader:
         """The synthetic set, class after class, in random order."""
         labels = torch.arange(self.classes).repeat_interleave(len(images) // self.classes)
@@ -149,7 +195,11 @@ class Plain:
         return DataLoader(own, batch_size=BATCH, shuffle=True, num_workers=0)
 
     def train(
-        self, network: nn.Module, loader: DataLoader, optimizer: torch.optim.Optimizer, epochs: int
+        self,
+        network: nn.Module,
+        loader: Iterable[list[Tensor]],
+        optimizer: torch.optim.Optimizer,
+        epochs: int,
     ) -> None:
         """Train for ``epochs``, adding up loss and accuracy as one goes."""
         network.train()
@@ -175,6 +225,16 @@ class Plain:
             output = network(images.to(self.device))
             right += (output.argmax(1) == labels.to(self.device)).sum().item()
         return 100.0 * right / len(self.test)
+
+
+def unflatten(flat: Tensor, network: nn.Module) -> dict[str, Tensor]:
+    """``flat [P]`` as the named parameters of ``network``."""
+    named, position = {}, 0
+    for name, parameter in network.named_parameters():
+        size = parameter.numel()
+        named[name] = flat[position : position + size].view(parameter.shape)
+        position += size
+    return named
 
 
 def match(

@@ -1,32 +1,45 @@
 """The work that is measured: rows, the pieces a row is composed of, and both sides of each.
 
-A row that would take minutes (``dc`` at IPC 10, an evaluation) is composed: one piece of each kind
-is measured and multiplied by how often it occurs.
+A row that would take minutes (``dc`` at IPC 10, an evaluation, an epoch of an expert) is composed:
+one piece of each kind is measured and multiplied by how often it occurs.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import math
+import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
 
-from benchmarks.plain import Plain
-from dd import recipes
+from benchmarks.plain import BATCH, Plain
+from benchmarks.whole import WholeMatching
+from dd import buffer, recipes
 from dd.data.dataset import Dataset
+from dd.ensemble import ensemble
 from dd.networks import SingleSource, create
 from dd.objectives import OBJECTIVES
-from dd.objectives.base import Streams
+from dd.objectives.base import Objective, Streams
 from dd.parametrize.pixels import Pixels
 from dd.rng import generator
 from dd.settings import build
-from dd.training import Recipe, accuracy, train
+from dd.training import Recipe, accuracy, train, train_epoch
+from dd.trajectory import ShardWriter, Trajectories, agreement, layout
 
 EVALUATION = build(
     Recipe, recipes.resolve_evaluation("dc", "cifar10", ipc=10), "the evaluation of dc"
 )
-NETWORKS = 10  # of an evaluation
+BUFFER = build(buffer.Settings, recipes.resolve_buffer("cifar10"), "the buffer")
+NETWORKS = 10  # of an evaluation, and of a shard
+IMAGES = 50_000  # of CIFAR-10's training split
+MOVE = 1e-3  # standard deviation of a parameter's step in a made trajectory
+STEPS = (10, 20, 50, 100)  # of the student, in the rows that differ in them
 
 
 @dataclass(frozen=True)
@@ -34,19 +47,22 @@ class Row:
     """A line of the result.
 
     Attributes:
-        name, ipc: of the work.
+        name, ipc: of the work; no IPC where there is no synthetic set.
         unit: what the seconds are of.
         pieces: how often each measured piece occurs in one unit.
+        changes: settings of the objective that differ from its recipe for CIFAR-10.
     """
 
     name: str
-    ipc: int
+    ipc: int | None
     unit: str
-    pieces: dict[str, int]
+    pieces: dict[str, float]
+    changes: dict[str, Any] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
-        return f"{self.name}-ipc{self.ipc}"
+        parts = [self.name] if self.ipc is None else [self.name, f"ipc{self.ipc}"]
+        return "-".join(parts + [f"{name}={value}" for name, value in self.changes.items()])
 
 
 _LOOPS = {"matching step": 10, "inner epoch": 9 * 50}
@@ -59,6 +75,9 @@ ROWS = {
         Row("dsa", 10, "iteration", _LOOPS),
         Row("dm", 1, "iteration", {"iteration": 1}),
         Row("dm", 10, "iteration", {"iteration": 1}),
+        Row("mtt", 1, "iteration", {"iteration": 1}),
+        Row("mtt", 10, "iteration", {"iteration": 1}),
+        Row("buffer", None, "expert-epoch", {f"batch of {BATCH} images": IMAGES / BATCH}),
         Row(
             "evaluation",
             10,
@@ -68,22 +87,25 @@ ROWS = {
     )
 }
 
+UNROLLED = [Row("mtt", 1, "iteration", {"iteration": 1}, {"student_steps": n}) for n in STEPS]
+
 Piece = Callable[[], int]
 """Does the work once and says how many of the piece that was."""
 
 
 def plain_pieces(row: Row, dataset: Dataset, epochs: int) -> dict[str, Piece]:
-    """The plain side of ``row``; inner and training epochs are measured ``epochs`` at a time."""
+    """The plain side of ``row``; inner and training epochs are measured ``epochs`` at a time,
+    batches of an expert's epoch twice as many."""
     settings = _settings(row)
     work = Plain(
         dataset.train,
         dataset.test,
         len(dataset.classes),
-        settings.get("augment", "none"),
+        BUFFER.augment if row.name == "buffer" else settings.get("augment", "none"),
         settings.get("lr_img", 0.1),
         settings.get("batch_real", 256),
     )
-    images, optimizer = work.synthetic(row.ipc)
+    images, optimizer = work.synthetic(row.ipc or 1)
     trained = work.network()
 
     def matching_step() -> int:
@@ -91,8 +113,18 @@ def plain_pieces(row: Row, dataset: Dataset, epochs: int) -> dict[str, Piece]:
         return 1
 
     def iteration() -> int:
-        work.dm(images, optimizer, work.network())
+        if row.name == "mtt":
+            optimizers = (optimizer, rate_optimizer)
+            work.mtt(images, rate, optimizers, trained, start, target, settings["student_steps"])
+        else:
+            work.dm(images, optimizer, work.network())
         return 1
+
+    def expert_batches() -> int:
+        count = _batches(dataset, epochs)
+        sgd = torch.optim.SGD(trained.parameters(), lr=BUFFER.lr)
+        work.train(trained, itertools.islice(loader, count), sgd, 1)
+        return count
 
     def inner_epoch() -> int:
         sgd = torch.optim.SGD(trained.parameters(), lr=settings["lr_net"])
@@ -114,35 +146,110 @@ def plain_pieces(row: Row, dataset: Dataset, epochs: int) -> dict[str, Piece]:
         work.accuracy(trained)
         return 1
 
+    if row.name == "buffer":
+        loader = work.real_loader()
+    if row.name == "mtt":
+        start = torch.cat([p.detach().flatten() for p in trained.parameters()])
+        target = start + MOVE * torch.randn(len(start), generator=work.generator).to(start)
+        rate = torch.tensor(settings["lr_student"], device=work.device, requires_grad=True)
+        rate_optimizer = torch.optim.SGD([rate], settings["lr_lr"], settings["momentum_lr"])
     return {
         "matching step": matching_step,
         "iteration": iteration,
+        f"batch of {BATCH} images": expert_batches,
         "inner epoch": inner_epoch,
         "epoch of a network": epoch,
         "test of a network": test,
     }
 
 
-def suite_pieces(row: Row, dataset: Dataset, epochs: int) -> dict[str, Piece]:
-    """The suite's side of ``row``, through the functions that its stages call."""
+def _batches(dataset: Dataset, epochs: int) -> int:
+    """How many batches of an expert's epoch are measured at a time."""
+    return min(2 * epochs, math.ceil(len(dataset.train) / BATCH))
+
+
+def bound(
+    row: Row, dataset: Dataset, objective: type[Objective] | None = None
+) -> tuple[Objective, Pixels]:
+    """The objective of ``row`` (or the class given) as a stage binds it, one matching step an
+    iteration, and noise images for it to move."""
     settings = _settings(row)
+    objective = objective or OBJECTIVES[row.name]
     device = dataset.train.labels.device
-    streams = Streams(0, generator(0, "host"), generator(0, "network", device=device), generator(0))
+    streams = Streams(
+        seed=0,
+        host=generator(0, "host"),
+        network=generator(0, "network", device=device),
+        start=generator(0, "start"),
+    )
+    trajectories = None
+    if objective.needs_trajectories:
+        trajectories = made_trajectories(dataset, settings["expert_epochs"])
+        settings |= {"experts": 1, "max_start_epoch": 1}
+    if "outer" in settings:
+        settings |= {"outer": 1, "inner": 0}
     shape = (dataset.channels, dataset.size, len(dataset.classes))
-    labels = torch.arange(shape[2], device=device).repeat_interleave(row.ipc)
-    noise = torch.randn((len(labels), shape[0], *shape[1]), generator=streams.start)
-    canvas = Pixels(noise.to(device), labels, settings.get("lr_img", 0.1), 0.5)
+    source = SingleSource("convnet", *shape, device=device)
+    chosen = build(objective.Settings, settings, row.name)
+    made = objective(chosen, dataset, row.ipc, source, streams, trajectories)
+    return made, _canvas(row, dataset)
+
+
+def _canvas(row: Row, dataset: Dataset) -> Pixels:
+    """Noise images of every class, and their optimiser."""
+    settings, device = _settings(row), dataset.train.labels.device
+    labels = torch.arange(len(dataset.classes), device=device).repeat_interleave(row.ipc or 1)
+    shape = (len(labels), dataset.channels, *dataset.size)
+    noise = torch.randn(shape, generator=generator(0, "noise"))
+    return Pixels(noise.to(device), labels, settings.get("lr_img", 0.1), 0.5)
+
+
+def made_trajectories(dataset: Dataset, epochs: int) -> Trajectories:
+    """A shard of one ConvNet that makes random moves: speed does not depend on where it goes."""
+    shape = (dataset.channels, dataset.size, len(dataset.classes))
+    network, stream = create("convnet", *shape, generator=generator(0)), generator(0, "moves")
+    parameters = torch.cat([p.detach().flatten() for p in network.parameters()])
+    facts = agreement(dataset, 1.0) | {"network": "convnet", "seed": 0, "settings": {}}
+    facts |= {"layout": layout(network)}
+    with tempfile.TemporaryDirectory() as folder:  # what is open stays readable without its name
+        path = Path(folder) / "shard.safetensors"
+        writer = ShardWriter(path, (1, epochs + 1, len(parameters)), "float32", facts)
+        for epoch in range(epochs + 1):
+            writer.write(0, epoch, parameters)
+            parameters = parameters + MOVE * torch.randn(len(parameters), generator=stream)
+        writer.finish(facts | {"experts": [{"number": 0}]})
+        return Trajectories([path], agreement(dataset, 1.0), dataset.train.labels.device)
+
+
+def suite_pieces(
+    row: Row, dataset: Dataset, epochs: int, objective: type[Objective] | None = None
+) -> dict[str, Piece]:
+    """The suite's side of ``row``, through the functions that its stages call, or with the
+    ``objective`` given."""
+    device = dataset.train.labels.device
+    shape = (dataset.channels, dataset.size, len(dataset.classes))
+    together = NETWORKS if device.type == "cuda" else 1  # in turn on the CPU: one stands for all
 
     def networks(count: int) -> list[torch.nn.Module]:
         return [
             create("convnet", *shape, generator=generator(n), device=device) for n in range(count)
         ]
 
+    def orders(count: int) -> list[torch.Generator]:
+        return [generator(n, "order") for n in range(count)]
+
     def iteration() -> int:
-        objective.iteration(1, canvas)
+        matching.iteration(1, canvas)
         return 1
 
+    def expert_batches() -> int:
+        count = _batches(dataset, epochs)
+        labels = split.labels[: count * BATCH]
+        train_epoch(experts, sgd, split.take, labels, BUFFER, orders(together))
+        return count * together
+
     def inner_epoch() -> int:
+        settings = _settings(row)
         recipe = Recipe(
             epochs=epochs,
             lr=settings["lr_net"],
@@ -152,44 +259,46 @@ def suite_pieces(row: Row, dataset: Dataset, epochs: int) -> dict[str, Piece]:
             augment=settings["augment"],
             schedule="constant",
         )
-        train(trained, canvas.images(), labels, recipe, [streams.host])
+        train(trained, canvas.images(), canvas.labels, recipe, orders(1))
         return epochs
 
     def epoch() -> int:
         recipe = dataclasses.replace(EVALUATION, epochs=epochs)
-        count = NETWORKS if device.type == "cuda" else 1  # in turn on the CPU: one stands for all
-        train(
-            networks(count),
-            canvas.images(),
-            labels,
-            recipe,
-            [generator(n, "order") for n in range(count)],
-        )
-        return epochs * count
+        images, labels = canvas.images(), canvas.labels
+        train(networks(together), images, labels, recipe, orders(together))
+        return epochs * together
 
     def test() -> int:
         accuracy(trained[0], dataset.test)
         return 1
 
+    if row.name in OBJECTIVES:
+        matching, canvas = bound(row, dataset, objective)
+    else:
+        canvas = _canvas(row, dataset)
+    if row.name == "buffer":
+        split, experts = dataset.train.resident(), ensemble(networks(together))
+        sgd = BUFFER.optimizer(experts.parameters)
     trained = networks(1)
-    pieces = {
+    return {
+        "matching step": iteration,
+        "iteration": iteration,
+        f"batch of {BATCH} images": expert_batches,
         "inner epoch": inner_epoch,
         "epoch of a network": epoch,
         "test of a network": test,
     }
-    if settings:
-        cls = OBJECTIVES[row.name]
-        once = {"outer": 1, "inner": 0} if "outer" in settings else {}
-        source = SingleSource("convnet", *shape, device=device)
-        chosen = build(cls.Settings, settings | once, row.name)
-        objective = cls(chosen, dataset, row.ipc, source, streams)
-        pieces |= {"matching step": iteration, "iteration": iteration}
-    return pieces
 
 
-SIDES = {"plain": plain_pieces, "suite": suite_pieces}
+SIDES = {
+    "plain": plain_pieces,
+    "suite": suite_pieces,
+    "whole": partial(suite_pieces, objective=WholeMatching),
+}
 
 
-def _settings(row: Row) -> dict:
-    """The recipe of the row's objective for CIFAR-10; an evaluation has none."""
-    return recipes.resolve(row.name, "cifar10", row.ipc, {}) if row.name in OBJECTIVES else {}
+def _settings(row: Row) -> dict[str, Any]:
+    """The recipe of the row's objective for CIFAR-10; other work has none."""
+    if row.name not in OBJECTIVES:
+        return {}
+    return recipes.resolve(row.name, "cifar10", row.ipc, row.changes)

@@ -32,7 +32,9 @@ AGREE = {
     "whitening": "whitening",
     "width_factor": "width factor",
 }
-_ROOM = 1 << 14  # bytes that the header may grow by until the shard is finished
+_TOLD = {"kind", "network", "layout", "seed", "settings", "experts"}  # by every shard's header
+# Bytes that the header may grow by until the shard is finished: at all, and with each expert.
+_ROOM, _ROOM_EACH = 1 << 14, 1 << 7
 
 
 def layout(network: nn.Module) -> list[tuple[str, list[int]]]:
@@ -59,7 +61,8 @@ class ShardWriter:
         self.path, self.shape, self.precision = path, shape, precision
         self.partial = path.with_name(f".{path.name}.partial")
         self.row = shape[2] * PRECISIONS[precision].itemsize
-        self.start = -(-(len(self._header(facts)) + _ROOM) // 64) * 64
+        room = _ROOM + _ROOM_EACH * shape[0]
+        self.start = -(-(len(self._header(facts)) + room) // 64) * 64
         size = self.start + shape[0] * shape[1] * self.row
         path.parent.mkdir(parents=True, exist_ok=True)
         self.file = os.open(self.partial, os.O_RDWR | os.O_CREAT, 0o666)
@@ -150,8 +153,11 @@ class Trajectories:
                         f"distillation {facts[key]}; make the buffer again (python -m dd buffer)"
                     )
             for number in shard.numbers:
-                if (other := numbers.setdefault((shard.network, number), path)) != path:
+                if (other := numbers.get((shard.network, number))) == path:
+                    raise DDError(f"{path}: is given twice")
+                if other:
                     raise DDError(f"{path}: holds expert {number}, as {other} does; give one")
+                numbers[shard.network, number] = path
             self.shards.setdefault(shard.network, []).append(shard)
         for shards in self.shards.values():
             shards.sort(key=lambda shard: shard.numbers)
@@ -224,13 +230,13 @@ class _Shard:
     def __init__(self, path: Path) -> None:
         self.path, self.header = path, read_header(path)
         kind = self.header.get("kind")
-        if kind != "trajectories":
+        if kind not in (None, "trajectories"):
             raise DDError(
-                f"{path}: is {'no' if kind is None else f'a {kind}'} file"
-                f"{' of trajectories' if kind is None else ', one of trajectories is needed'} "
-                "(python -m dd buffer)"
+                f"{path}: is a {kind} file, one of trajectories is needed (python -m dd buffer)"
             )
-        shape, _ = describe_tensors(path)["trajectories"]
+        shape, _ = describe_tensors(path).get("trajectories", ([], ""))
+        if not self.header.keys() >= _TOLD or len(shape) != 3:
+            raise DDError(f"{path}: is no file of trajectories (python -m dd buffer)")
         self.experts, self.epochs, self.parameters = shape[0], shape[1] - 1, shape[2]
         self.network: str = self.header["network"]
         self.numbers = [entry["number"] for entry in self.header["experts"]]

@@ -1,23 +1,27 @@
-"""Figures: they are drawn, not empty, the same each time, and show the pixels of the sets."""
+"""Figures: they are drawn, not empty, the same each time, and show what the files hold."""
 
+import json
 import shutil
 from pathlib import Path
 
 import numpy
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from dd import synthetic
 from dd.__main__ import main
-from dd.artifacts import save_json, save_rows
+from dd.artifacts import save_json, save_rows, save_text
 from dd.data.dataset import load_dataset
 from dd.errors import DDError
-from dd.grid import load_grid
-from dd.plan import Plan, evaluation_file, load_run, synthetic_file
+from dd.grid import Grid, load_grid
+from dd.networks import create
+from dd.plan import Distillation, Plan, evaluation_file, load_run, metrics_file, synthetic_file
+from dd.report import curves, difference, images, weights
 from dd.report.bars import _offset
 from dd.report.figures import check_layout
-from dd.report.images import strip
+from dd.report.images import joined, tiles
 from dd.synthetic import SyntheticSet
 
 FIGURES = Path("workflow/config/figures")
@@ -25,7 +29,7 @@ FIGURES = Path("workflow/config/figures")
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory, digits, digits_file):
-    """The smoke run with made-up evaluations and sets."""
+    """The smoke run with made-up evaluations, sets and metrics."""
     results = tmp_path_factory.mktemp("results")
     plan = Plan(load_run("smoke", {"results": str(results)}))
     run = plan.run
@@ -36,13 +40,36 @@ def plan(tmp_path_factory, digits, digits_file):
         value = 20 + len(job.protocol)
         rows = [{"arch": a, "accuracy": value + len(a) + n} for a in archs for n in (0, 1)]
         save_rows(evaluation_file(run, job), rows)
+    header = {"classes": digits.classes, "width_factor": run.width_factor}
     for job, snapshots in plan.distillations.items():
         for iteration in snapshots:
             labels = torch.arange(10).repeat_interleave(job.ipc)
             images = torch.zeros(len(labels), 1, 8, 8)
-            made = SyntheticSet(images, labels, digits.mean, digits.std)
+            made = SyntheticSet(images, labels, digits.mean, digits.std, header=header)
+            if job.spec.startswith(("mtt", "iadd")):
+                made.extras = extras(job, iteration)
             synthetic.save(synthetic_file(run, job, iteration), made)
+        lines = [json.dumps({"iteration": n, "loss": 5 / n}) for n in range(1, snapshots[-1] + 1)]
+        save_text(metrics_file(run, job), "".join(f"{line}\n" for line in lines))
     return plan
+
+
+def convnet(width_factor: float) -> torch.nn.Module:
+    return create("convnet", 1, (8, 8), 10, generator=None, width_factor=width_factor)
+
+
+def extras(job: Distillation, iteration: int) -> dict[str, torch.Tensor]:
+    """Differences, and weights where the method learns them, drawn at random."""
+    draw = torch.Generator().manual_seed(iteration + job.ipc + len(job.spec))
+    count = sum(p.numel() for p in convnet(0.125).parameters())
+    found = {"difference.convnet": torch.rand(count, generator=draw)}
+    if job.spec.startswith("iadd"):
+        found["importance.convnet"] = 0.5 + torch.rand(count, generator=draw)
+    return found
+
+
+def grid_of(plan: Plan, name: str) -> Grid:
+    return load_grid("figure", FIGURES / f"{name}.yaml", plan.run)
 
 
 def draw(plan: Plan, name: str, out: Path) -> None:
@@ -67,19 +94,39 @@ def test_figures_are_drawn_and_the_same_each_time(plan, tmp_path, name):
     assert b"CreationDate" not in document
 
 
-def test_strip_shows_true_pixels(tmp_path, digits):
-    """Class k's image is grey k / 10: after normalisation and back it stands at column k."""
-    grey = torch.arange(10).float().view(10, 1, 1, 1).expand(10, 1, 8, 8) / 10
-    order = torch.randperm(10, generator=torch.Generator().manual_seed(0))
-    images = ((grey - digits.mean) / digits.std)[order]
+@pytest.mark.parametrize(
+    "name",
+    [
+        "iadd_parameter_difference",
+        "iadd_images",
+        "iadd_weights",
+        "iadd_covid_images",
+        "iadd_curves",
+    ],
+)
+def test_figures_of_iadd_are_drawn(plan, tmp_path, name):
+    draw(plan, name, tmp_path / "figure.png")
+    pixels = numpy.asarray(Image.open(tmp_path / "figure.png").convert("L"))
+    assert pixels.shape[0] > 500 and pixels.shape[1] > 1000
+    assert pixels.min() < 60 and pixels.max() == 255
+    assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_tiles_show_true_pixels(tmp_path, digits):
+    """Image n of class k is grey (k + n / 2) / 10: after normalisation and back it is tile k, n."""
+    labels = torch.arange(10).repeat(2)
+    grey = (labels + torch.arange(20) // 10 / 2).view(20, 1, 1, 1).expand(20, 1, 8, 8) / 10
+    images = (grey - digits.mean) / digits.std
     path = tmp_path / "set.safetensors"
-    synthetic.save(path, SyntheticSet(images.contiguous(), order, digits.mean, digits.std))
-    shown = strip(str(path), digits)
-    assert shown.shape == (10, 100, 3)
+    synthetic.save(path, SyntheticSet(images.contiguous(), labels, digits.mean, digits.std))
+    shown = tiles(str(path), digits, 2)
+    assert shown.shape == (10, 2, 10, 10, 3)
     for k in range(10):
-        inside = shown[1:9, 10 * k + 1 : 10 * k + 9]
-        assert numpy.allclose(inside, k / 10, atol=1e-5)
-    assert (shown[0] == 1).all() and (shown[:, ::10] == 1).all()
+        for n in range(2):
+            assert numpy.allclose(shown[k, n, 1:9, 1:9], (k + n / 2) / 10, atol=1e-5)
+    assert (shown[:, :, 0] == 1).all() and (shown[:, :, :, -1] == 1).all()
+    assert tiles(str(path), digits, 7).shape == shown.shape  # it has no more
+    assert numpy.array_equal(tiles(str(path), digits, 1)[:, 0], shown[:, 0])
 
 
 def test_every_set_is_shown_in_pixels(plan, tmp_path):
@@ -106,7 +153,7 @@ def test_a_missing_class_is_named(tmp_path, digits):
     path = tmp_path / "set.safetensors"
     synthetic.save(path, SyntheticSet(torch.zeros(1, 1, 8, 8), torch.tensor([3])))
     with pytest.raises(DDError, match="has no image of class '0'"):
-        strip(str(path), digits)
+        tiles(str(path), digits, 1)
 
 
 def test_layout_must_place_every_axis(plan):
@@ -123,3 +170,207 @@ def test_markers_stand_on_their_bars():
     # four bars of a group 0.8 wide: each 0.2, centred at -0.3, -0.1, 0.1, 0.3
     assert [round(_offset(i, 4), 6) for i in range(4)] == [-0.3, -0.1, 0.1, 0.3]
     assert _offset(0, 1) == 0
+
+
+def test_joined_tiles_stand_in_their_places():
+    shades = torch.arange(6).view(2, 3, 1, 1, 1).expand(2, 3, 4, 5, 3).numpy()
+    picture = joined(shades)
+    assert picture.shape == (8, 15, 3)
+    assert [int(picture[4 * r, 5 * c, 0]) for r in range(2) for c in range(3)] == list(range(6))
+    assert (picture[4:, 5:10] == 4).all()
+
+
+@pytest.mark.parametrize(
+    ("classes", "count", "stacked", "inches"),
+    [
+        (10, 10, False, 6.0 / 30),  # 10 rows for all three grids, 30 columns in 6 inches
+        (3, 10, True, 4.5 / 9),  # 9 rows in 4.5 inches
+        (3, 5, False, 6.0 / 15),  # under each other 0.5: not much larger
+    ],
+)
+def test_grids_are_arranged_to_be_large(classes, count, stacked, inches):
+    rows = {name: numpy.zeros((classes, count, 8, 8, 3)) for name in ("a", "b", "c")}
+    assert images._arrangement(rows) == (stacked, pytest.approx(inches))
+
+
+def test_images_per_class_are_shown(plan):
+    """IPC 1: a row for each of three methods; IPC 10: a grid of 10 x 10 tiles for each."""
+    figure = images.draw(grid_of(plan, "iadd_images"))
+    sizes = [panel.get_images()[0].get_array().shape[:2] for panel in figure.axes]
+    assert sizes == [(3 * 10, 10 * 10), *[(10 * 10, 10 * 10)] * 3]
+    assert [panel.get_xticklabels()[0].get_text() for panel in figure.axes] == [
+        "0", "Random", "MTT", "IADD",
+    ]  # fmt: skip
+
+
+def test_ranks_by_hand():
+    share, values = difference.ranked(numpy.array([3.0, 1.0, 2.0, 4.0]))
+    assert share.tolist() == [25, 50, 75, 100] and values.tolist() == [4, 3, 2, 1]
+    share, values = difference.ranked(numpy.arange(1001.0), points=5)  # ranks 0, 250, ..., 1000
+    assert values.tolist() == [1000, 750, 500, 250, 0]
+    assert share == pytest.approx([100 * k / 1001 for k in (1, 251, 501, 751, 1001)])
+    assert difference.rms(numpy.array([3.0, 4.0])) == pytest.approx(12.5**0.5)
+
+
+def test_differences_are_drawn_sorted_and_weighted(plan):
+    figure = difference.draw(grid_of(plan, "iadd_parameter_difference"))
+    panel = figure.axes[0]  # IPC 1, above
+    mtt, iadd = (extras(Distillation("digits", spec, 1, 0), 60) for spec in ("mtt", "iadd"))
+    plain = [made["difference.convnet"] for made in (mtt, iadd)]
+    expected = [*plain, plain[1] * iadd["importance.convnet"]]
+    assert len(panel.lines) == len(figure.axes[2].lines) == 3
+    for line, values in zip(panel.lines, expected, strict=True):
+        highest, *_, lowest = sorted(values.tolist(), reverse=True)
+        assert line.get_ydata()[[0, -1]] == pytest.approx([highest, lowest])
+        half = float(numpy.interp(50, *line.get_data()))
+        assert half == pytest.approx(float(values.median()), rel=0.02)
+    said = [text.get_text() for text in panel.get_legend().get_texts()]
+    values = [f"{float(v.square().mean().sqrt()):.3g}" for v in expected]
+    assert said == [f"MTT: {values[0]}", f"IADD: {values[1]}", f"IADD, weighted: {values[2]}"]
+    below = figure.axes[2].lines  # multiples of MTT's
+    assert below[0].get_ydata() == pytest.approx(1)
+    at = numpy.interp(50, *below[2].get_data())
+    assert at == pytest.approx(float(expected[2].median() / expected[0].median()), rel=0.04)
+
+
+def test_tensors_have_names_in_the_order_of_the_vector():
+    network = convnet(0.125)  # one block of 16 channels; 8 x 8 images have a 4 x 4 map after it
+    assert weights.tensors(network) == [
+        ("conv weight", 16 * 9), ("conv bias", 16), ("norm weight", 16), ("norm bias", 16),
+        ("linear weight", network.classifier.weight.numel()), ("linear bias", 10),
+    ]  # fmt: skip
+    deep = create("convnet", 3, (32, 32), 10, generator=None, width_factor=0.1)
+    named = weights.tensors(deep)
+    assert [count for _, count in named] == [p.numel() for p in deep.parameters()]
+    assert named[6][0] == "norm 2 weight" and len({name for name, _ in named}) == 14
+
+
+def weighted_set(path: Path, vectors: dict[str, torch.Tensor], **header) -> str:
+    header = {"classes": list("0123456789"), "width_factor": 0.125} | header
+    made = SyntheticSet(torch.zeros(10, 1, 8, 8), torch.arange(10), extras=vectors, header=header)
+    synthetic.save(path, made)
+    return str(path)
+
+
+def test_weights_are_split_by_tensor_and_joined_by_seed(tmp_path):
+    sizes = [p.numel() for p in convnet(0.125).parameters()]
+    one = torch.arange(sum(sizes)).float()
+    paths = [
+        weighted_set(tmp_path / f"{n}.safetensors", {"importance.convnet": one + n}) for n in (0, 1)
+    ]
+    found = weights.by_tensor(paths)
+    start = sizes[0]
+    expected = [*range(start, start + 16), *range(start + 1, start + 17)]
+    assert found["conv bias"].tolist() == expected
+    assert sum(map(len, found.values())) == 2 * sum(sizes)
+
+
+def test_quantiles_of_weights_are_drawn(plan):
+    figure = weights.draw(grid_of(plan, "iadd_weights"))
+    upper, lower = figure.axes[0], figure.axes[3]  # IPC 1, normalised; three columns
+    course = [
+        extras(Distillation("digits", "iadd", 1, 0), n)["importance.convnet"] for n in (20, 60)
+    ]
+    (line,) = [line for line in lower.lines if line.get_marker() == "o"]
+    assert line.get_xdata().tolist() == [0, 20, 60]
+    expected = [1, *(float(values.quantile(0.5)) for values in course)]
+    assert line.get_ydata() == pytest.approx(expected, rel=1e-5)
+    wide, narrow = (band.get_paths()[0].vertices for band in lower.collections)
+    for vertices, share in ((wide, 0.05), (narrow, 0.25)):
+        last = vertices[vertices[:, 0] == 60, 1]
+        ends = [float(course[-1].quantile(q)) for q in (share, 1 - share)]
+        assert [last.min(), last.max()] == pytest.approx(ends, rel=1e-5)
+    boxes = [line.get_ydata()[0] for line in upper.lines if line.get_linewidth() == 1.6]
+    assert len(boxes) == 6  # medians, the first of the convolution's weights
+    assert boxes[0] == pytest.approx(numpy.median(course[-1][: 16 * 9]))
+    assert upper.get_xticklabels()[0].get_text() == "conv weight"
+
+
+@pytest.mark.parametrize(
+    ("vectors", "header", "message"),
+    [
+        ({}, {}, "has no 'importance.<network>', which sets of iadd with learned weights have"),
+        ({"importance.convnet": [1.0, 2.0]}, {}, "has 2 weights, convnet has"),
+        ({"importance.convnet": [1.0, float("nan")]}, {}, "must be finite numbers [P]"),
+        ({"importance.convnet": [[1.0]]}, {}, "must be finite numbers [P]"),
+        ({"importance.convnet": [1.0], "importance.mlp": [1.0]}, {}, "has weights of 2 networks"),
+        ({"importance.convnt": [1.0]}, {}, "unknown network 'convnt'"),
+    ],
+)
+def test_weights_that_cannot_be_shown(tmp_path, vectors, header, message):
+    tensors = {name: torch.tensor(values) for name, values in vectors.items()}
+    path = weighted_set(tmp_path / "set.safetensors", tensors, **header)
+    with pytest.raises(DDError) as error:
+        weights.by_tensor([path])
+    assert message in str(error.value) and str(error.value).count("\n") == 0
+
+
+def test_running_median_by_hand():
+    one, two = numpy.array([1.0, 9.0, 2.0, 8.0, 3.0]), numpy.array([5.0, 5.0, 5.0, 5.0, 5.0])
+    # windows [1 9], [1 9 2], [9 2 8], [2 8 3], [8 3]
+    assert curves.running_median([one], 3).tolist() == [5, 2, 8, 3, 5.5]
+    assert curves.running_median([one, two], 3).tolist() == [5, 5, 5, 5, 5]
+    assert [curves.width(n) for n in (60, 600, 5000)] == [5, 13, 101]
+
+
+def test_losses_and_accuracies_are_drawn(plan):
+    figure = curves.draw(grid_of(plan, "iadd_curves"))
+    above, below = figure.axes[0], figure.axes[2]  # IPC 1; two columns
+    raw, smooth = above.lines[:2]
+    losses = numpy.array([5 / n for n in range(1, 61)])
+    assert raw.get_ydata() == pytest.approx(losses)
+    # of falling losses the median is the middle one, or the mean of two: 3, 4, 5 from an end
+    ends = losses[1:3].mean(), losses[-3:-1].mean()
+    expected = [losses[1], ends[0], *losses[2:-2], ends[1], losses[-2]]
+    assert smooth.get_ydata() == pytest.approx(expected)
+    # accuracies 20 + 4 letters of "hard" + 7 of "convnet" + network 0 or 1
+    assert list(below.lines[0].get_xdata()) == [20, 60]
+    assert below.lines[0].get_ydata().tolist() == [31.5, 31.5]
+    band = below.collections[0].get_paths()[0].vertices[:, 1]
+    assert (band.min(), band.max()) == pytest.approx((31.5 - 0.5**0.5, 31.5 + 0.5**0.5))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such file"),
+        ('{"loss": 1}\n', "has 1 iterations, 2 are needed"),
+        ('{"loss": 1}\n{"loss": NaN}\n', "line 2 has no finite loss"),
+        ('{"loss": 1}\n{"los', "line 2 has no finite loss"),
+        ('{"loss": 1}\n[]\n', "line 2 has no finite loss"),
+    ],
+)
+def test_bad_metrics(tmp_path, content, message):
+    path = tmp_path / "metrics.jsonl"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(DDError, match=message) as error:
+        curves.read_losses(str(path), 2)
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("iadd_images", {"images_per_class": 0}, "images_per_class is 0, it must be at least 1"),
+        ("iadd_images", {"kind": "image"}, "unknown value of kind 'image': did you mean 'images'?"),
+        ("iadd_curves", {"layout": {"x": ["ipc"], "color": ["method"], "column": ["iterations"],
+                                    "row": ["dataset"]}}, "layout: x must be [iterations]"),
+        ("iadd_weights", {"layout": {"x": ["ipc"], "column": ["weights", "iterations"],
+                                     "row": ["dataset"]}}, "layout: x must be [iterations]"),
+        ("iadd_parameter_difference", {"layout": {"color": ["method"], "row": ["dataset"]}},
+         "layout has no 'column'; it needs color, column, row"),
+        ("iadd_parameter_difference",
+         {"axes": {"ipc": [1], "method": {"random": {"spec": "random"}}}},
+         "has no 'difference.<network>', which sets of mtt and iadd have"),
+    ],
+)  # fmt: skip
+def test_definitions_that_cannot_be_drawn(plan, tmp_path, capsys, name, change, message):
+    definition = yaml.safe_load((FIGURES / f"{name}.yaml").read_text(encoding="utf-8")) | change
+    path = tmp_path / "figure.yaml"
+    path.write_text(yaml.safe_dump(definition))
+    config, out = f"{plan.run.root}/config.json", tmp_path / "out.png"
+    command = ["figure", "--config", config, "--figure", str(path), "--out", str(out)]
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1 and not out.exists()

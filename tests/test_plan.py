@@ -62,6 +62,37 @@ def test_wrong_specs(text, message):
 
 
 @pytest.mark.parametrize(
+    ("text", "canonical", "settings"),
+    [
+        ("iadd@weights=raw", "iadd@weights=raw", {"weights": "raw"}),
+        ("iadd@weights=raw+pool", "iadd@weights=raw+pool", {"weights": "raw"}),
+        ("mtt@student_steps=5,lr_img=10", "mtt@lr_img=10,student_steps=5",
+         {"student_steps": 5, "lr_img": 10.0}),
+        ("mtt@lr_lr=1e-7", "mtt@lr_lr=1e-07", {"lr_lr": 1e-7}),
+    ],
+)  # fmt: skip
+def test_settings_in_a_spec(text, canonical, settings):
+    spec = parse(text, ["pool"])
+    assert (str(spec), dict(spec.settings)) == (canonical, settings)
+    assert all(type(spec.settings[name]) is type(value) for name, value in settings.items())
+    assert parse(canonical, ["pool"]) == spec
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("iadd@weight=raw", "unknown setting of iadd 'weight': did you mean 'weights'?"),
+        ("iadd@weights", "'weights' must be NAME=VALUE"),
+        ("mtt@student_steps=many", "student_steps is 'many', it must be a number"),
+    ],
+)
+def test_wrong_settings_in_a_spec(text, message):
+    with pytest.raises(DDError) as error:
+        parse(text)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
     ("text", "overrides", "name"),
     [
         ("kd", {}, "kd"),
@@ -217,6 +248,48 @@ def test_an_image_folder_is_recognised_and_named(tmp_path):
     assert (options_["source"], options_["root"]) == ("cifar10", str(tmp_path))
 
 
+def test_a_folder_with_the_data_of_every_dataset(tmp_path):
+    for name in ("cifar10", "cifar100", "tiny_imagenet"):
+        (tmp_path / name).mkdir()
+    for part in ("train", "val", "test"):  # Tiny ImageNet in its original layout
+        (tmp_path / "tiny_imagenet" / part).mkdir()
+    for part in ("train", "test"):
+        (tmp_path / "cifar100" / part).mkdir()
+    found = load_run("iadd", {"data_root": str(tmp_path)}).datasets
+    assert {name: options_["source"] for name, options_ in found.items()} == {
+        "cifar10": "cifar10", "cifar100": "image-folder", "tiny_imagenet": "tiny-imagenet",
+    }  # fmt: skip
+    assert all(options_["root"] == str(tmp_path / name) for name, options_ in found.items())
+    assert "comparable_to" not in found["cifar100"]
+    (tmp_path / "tiny_imagenet" / "val").rmdir()
+    chosen = {"data_root": str(tmp_path / "tiny_imagenet"), "datasets": ["tiny_imagenet"]}
+    options_ = load_run("iadd", chosen).datasets["tiny_imagenet"]
+    assert (options_["source"], options_["channels"]) == ("image-folder", 3)
+
+
+def test_experts_are_trained_once_for_all_that_match_them():
+    # CIFAR-10 and CIFAR-100 with ZCA at some IPCs and without at others
+    plan = Plan(load_run("iadd"))
+    spaces = {(shard.dataset, shard.whitening) for shard in plan.shards}
+    assert spaces == {
+        ("cifar10", "zca"), ("cifar10", "none"), ("cifar100", "zca"), ("cifar100", "none"),
+        ("tiny_imagenet", "none"),
+    }  # fmt: skip
+    assert len(plan.shards) == 5 * 10  # 100 experts in shards of 10
+    job = next(j for j in plan.distillations if (j.spec, j.dataset, j.ipc) == ("mtt", "cifar10", 1))
+    assert [shard.number for shard in plan.shards_of(job)] == list(range(10))
+    pairs = plan.buffer_options(plan.shards_of(job)[3])
+    assert (pairs["first"], pairs["experts"], pairs["whitening"]) == (30, 10, "zca")
+    assert plan.preparation("cifar10")["zca"] and not plan.preparation("tiny_imagenet")["zca"]
+    full = [j for j in plan.distillations if j.spec == "full"]
+    assert [(j.dataset, j.ipc) for j in full] == [(name, 0) for name in plan.run.datasets]
+
+
+def test_a_pool_needs_the_experts_of_all_its_networks():
+    shards = Plan(load_run("smoke")).shards_of(Distillation("digits", "mtt+pool-various", 1, 0))
+    assert [shard.network for shard in shards] == ["convnet", "lenet", "alexnet", "vgg11"]
+
+
 def test_config_json_gives_the_run_back(tmp_path):
     from dd.__main__ import main
 
@@ -243,6 +316,7 @@ def test_config_json_gives_the_run_back(tmp_path):
         ({"recipes": {"dc": {"inne": 1}}}, "'inne': did you mean 'inner'?"),
         ({"recipes": {"dc": {"inner": "1"}}}, "'inner' of dc is '1', it must be a whole number"),
         ({"recipes": {"dc": {"ipc": {"ten": {}}}}}, "'ten' must be a number of images per class"),
+        ({"recipes": {"buffer": {"expert": 1}}}, "'expert': did you mean 'experts'?"),
         ({"recipes": {"evaluation": {"epoch": 1}}}, "'epoch': did you mean 'epochs'?"),
         ({"axes": {"ipc": [1]}}, "key 'iterations' is missing in axes"),
         ({"axes": {"ipc": [0], "iterations": [1]}}, "axes.ipc.0 is 0, it must be at least 1"),
@@ -269,6 +343,8 @@ def test_wrong_runs(tmp_path, changes, message):
         ("smoke", {"networks": 1.5}, "networks is 1.5, it must be a whole number"),
         ("smoke", {"data_root": "."}, "'digits' comes with scikit-learn"),
         ("cifar10", {"data_root": "no/where"}, "data_root: no/where is no folder"),
+        ("iadd", {"data_root": "tests"}, "tests/cifar10 is no folder; a run of several datasets"),
+        ("iadd", {"datasets": "cifar"}, "unknown dataset of the run 'cifar': did you mean"),
     ],
 )
 def test_wrong_overrides(name, overrides, message):

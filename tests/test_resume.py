@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from dd.__main__ import main
-from dd.artifacts import load_rows, load_tensors
+from dd.artifacts import load_rows, load_tensors, read_header
 
 SNAPSHOTS = [0, 3, 25]
 POOL = """\
@@ -27,11 +27,16 @@ warmup: 2
 """
 NETWORK = ["--network", "convnet:depth=1,width=8"]
 GRADIENTS = ["--ipc", "2", "--batch-real", "16", "--outer", "2", "--inner", "1"]
+SEGMENTS = [
+    "--experts", "2", "--student-steps", "4", "--expert-epochs", "1", "--max-start-epoch", "2",
+    "--batch-syn", "6", "--lr-img", "0.5", "--lr-lr", "0.0001", "--lr-weights", "0.1",
+]  # fmt: skip
 METHODS = {
     "dc": ["--objective", "dc", *GRADIENTS, *NETWORK],
     "dsa": ["--objective", "dsa", *GRADIENTS, *NETWORK],
     "dm": ["--objective", "dm", "--ipc", "2", "--batch-real", "16", *NETWORK],
     "pool": ["--objective", "dc", *GRADIENTS, "--pool", "POOL"],
+    "iadd": ["--objective", "iadd", "--ipc", "2", *SEGMENTS, *NETWORK, "--buffers", "SHARD"],
 }
 
 
@@ -41,11 +46,12 @@ class Killed(BaseException):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """The digits, prepared, and a pool beside them."""
+    """The digits, prepared, and beside them a pool and a buffer."""
     folder = tmp_path_factory.mktemp("data")
     (folder / "pool.yaml").write_text(POOL)
     path = folder / "digits.safetensors"
     assert main(["prepare", "--source", "digits", "--out", str(path), "--threads", "1"]) == 0
+    assert main(buffer(path, path.with_name("shard.safetensors"))) == 0
     return path
 
 
@@ -65,11 +71,22 @@ def alone(data, tmp_path_factory):
 
 def distill(data, method, out, snapshots=SNAPSHOTS, seed=0):
     """The command of a small distillation that checkpoints at every iteration."""
-    pool = str(data.with_name("pool.yaml"))
-    method = [pool if word == "POOL" else word for word in METHODS[method]]
+    files = {"POOL": "pool.yaml", "SHARD": "shard.safetensors"}
+    method = [
+        str(data.with_name(files[word])) if word in files else word for word in METHODS[method]
+    ]
     where = ["--data", str(data), "--out", str(out), "--seed", str(seed), "--threads", "1"]
     numbers = ["--snapshots", *map(str, snapshots), "--checkpoint-every", "0"]
     return ["distill", *method, *where, *numbers, "--device", "cpu"]
+
+
+def buffer(data, out, together="no", epochs=2, **changes):
+    """The command of a small buffer that checkpoints after every epoch."""
+    settings = {"lr": 0.05, "momentum": 0.9, "batch": 256} | changes
+    words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    where = ["--data", str(data), "--out", str(out), "--threads", "1", "--device", "cpu", *NETWORK]
+    how = ["--experts", "2", "--epochs", str(epochs), "--together", together]
+    return ["buffer", *where, *how, *words, "--checkpoint-every", "0"]
 
 
 def images(out, snapshots=SNAPSHOTS):
@@ -113,19 +130,23 @@ def kill_when(condition, argv):
     assert process.returncode == -signal.SIGKILL
 
 
-def stop_at(monkeypatch, call):
-    """Die at the ``call``-th (from 1) file that would be put in place."""
+def stop_at(monkeypatch, call, *names):
+    """Die at the ``call``-th (from 1) file that would be put in place, or, with ``names``, at the
+    ``call``-th call of these functions of ``os``."""
     calls = 0
-    replace = os.replace
 
-    def replacing(source, target):
-        nonlocal calls
-        calls += 1
-        if calls == call:
-            raise Killed
-        replace(source, target)
+    def counted(function):
+        def dying(*arguments):
+            nonlocal calls
+            calls += 1
+            if calls == call:
+                raise Killed
+            return function(*arguments)
 
-    monkeypatch.setattr(os, "replace", replacing)
+        return dying
+
+    for name in names or ("replace",):
+        monkeypatch.setattr(os, name, counted(getattr(os, name)))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -294,6 +315,115 @@ def test_damaged_checkpoint(damage, data, stopped, alone, capsys):
     assert main(distill(data, "dm", stopped)) == 0
     assert "starting anew" in capsys.readouterr().out
     assert_same(stopped, alone("dm"))
+
+
+def rows(shard):
+    """The bytes of the trajectories of a finished shard, and the accuracies of its experts."""
+    tensors, header = load_tensors(shard, "trajectories")
+    assert [path.name for path in shard.parent.iterdir()] == [shard.name]
+    return tensors["trajectories"].numpy().tobytes(), header["experts"]
+
+
+@pytest.fixture(scope="module")
+def shards(data, tmp_path_factory):
+    """``shards(together)``: what :func:`rows` finds in an undisturbed buffer, made once."""
+    made = {}
+
+    def run(together):
+        if together not in made:
+            out = tmp_path_factory.mktemp("buffer") / "shard.safetensors"
+            assert main(buffer(data, out, together)) == 0
+            made[together] = rows(out)
+        return made[together]
+
+    return run
+
+
+def test_buffer_killed_in_the_middle(data, tmp_path, tmp_path_factory, capsys):
+    out, state = tmp_path / "shard.safetensors", tmp_path / ".shard.safetensors.state"
+    kill_when(state.exists, buffer(data, out, epochs=30))
+    assert not out.exists()
+    done = read_header(state)["at"]["done"]
+    assert 0 < done < 60
+    assert main(buffer(data, out, epochs=30)) == 0
+    assert f"going on after {done} expert-epochs" in capsys.readouterr().out
+    reference = tmp_path_factory.mktemp("alone") / out.name
+    assert main(buffer(data, reference, epochs=30)) == 0
+    assert rows(out) == rows(reference)
+
+
+@pytest.mark.parametrize("together", ["yes", "no"])
+def test_buffer_killed_at_any_write(together, data, shards, tmp_path, monkeypatch):
+    """Death before each row, checkpoint and the last header."""
+    deaths = 0
+    while True:
+        out = tmp_path / str(deaths) / "shard.safetensors"
+        try:
+            with monkeypatch.context() as patch:
+                stop_at(patch, deaths + 1, "pwrite", "replace")
+                main(buffer(data, out, together))
+            break
+        except Killed:
+            deaths += 1
+        assert not out.exists()
+        assert main(buffer(data, out, together)) == 0
+        assert rows(out) == shards(together)
+    # rows of both experts after 0 to 2 epochs, checkpoints (of both or each) after the first one,
+    # the header, and the shard put in place
+    assert deaths == 2 * 3 + (1 if together == "yes" else 2) + 1 + 1
+
+
+def test_rows_are_on_the_disk_before_the_checkpoint_that_counts_on_them(
+    data, tmp_path, monkeypatch
+):
+    """A machine that stops must not leave a checkpoint of rows that were never written."""
+    done, fsync, replace = [], os.fsync, os.replace
+
+    def syncing(descriptor):
+        done.append(os.readlink(f"/proc/self/fd/{descriptor}").rpartition("/")[2])
+        fsync(descriptor)
+
+    def replacing(source, target):
+        done.append(f"-> {target.name}")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", syncing)
+    monkeypatch.setattr(os, "replace", replacing)
+    assert main(buffer(data, tmp_path / "shard.safetensors")) == 0
+    kept, rows = "-> .shard.safetensors.state", ".shard.safetensors.partial"
+    assert done.count(kept) == 2 and done[-2:] == [rows, "-> shard.safetensors"]
+    for at in (index for index, what in enumerate(done) if what == kept):
+        assert done[at - 2] == rows  # then the checkpoint's own bytes, then its name
+
+
+def test_buffer_of_other_settings(data, shards, tmp_path, monkeypatch, capsys):
+    """What was kept of other settings, or without its rows, is set aside."""
+    for lost in (False, True):
+        out = tmp_path / str(lost) / "shard.safetensors"
+        with monkeypatch.context() as patch:
+            stop_at(patch, 6, "pwrite")
+            with pytest.raises(Killed):
+                main(buffer(data, out, lr=0.05 if lost else 0.04))
+        if lost:
+            out.with_name(f".{out.name}.partial").unlink()
+        capsys.readouterr()
+        assert main(buffer(data, out)) == 0
+        assert "starting anew" in capsys.readouterr().out
+        assert rows(out) == shards("no")
+
+
+def test_buffer_with_a_damaged_checkpoint(data, shards, tmp_path, monkeypatch, capsys):
+    for number, damage in enumerate((b"", b"\x00\xff" * 500)):
+        out = tmp_path / str(number) / "shard.safetensors"
+        with monkeypatch.context() as patch:
+            stop_at(patch, 6, "pwrite")
+            with pytest.raises(Killed):
+                main(buffer(data, out))
+        out.with_name(f".{out.name}.state").write_bytes(damage)
+        capsys.readouterr()
+        assert main(buffer(data, out)) == 0
+        assert "starting anew" in capsys.readouterr().out
+        assert rows(out) == shards("no")
 
 
 def evaluate(data, alone, out, *more):

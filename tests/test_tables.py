@@ -1,14 +1,18 @@
 """Tables: numbers against those worked out by hand, published values, escaping, bad files."""
 
 import csv
+import html
 import math
 from pathlib import Path
 
 import pytest
+import yaml
 
 from dd.__main__ import main
 from dd.artifacts import save_json, save_rows
+from dd.errors import DDError
 from dd.plan import Plan, evaluation_file, load_run
+from dd.report.hyperparameters import hyperparameter_rows
 from dd.report.settings import settings_rows
 from dd.report.sheet import Sheet, Text
 
@@ -101,8 +105,6 @@ def test_published_values_only_where_comparable(tmp_path):
 
 
 def test_other_settings_are_not_comparable(tmp_path):
-    import yaml
-
     changes = {"recipes": {"evaluation": {"epochs": 299}}}
     document = yaml.safe_load(Path("workflow/config/runs/cifar10.yaml").read_text()) | changes
     (tmp_path / "short.yaml").write_text(yaml.safe_dump(document))
@@ -139,7 +141,7 @@ def test_renderings_say_what_is_shown(tmp_path):
     )
     for text in (markdown, latex, page):
         assert "digits (scikit-learn, 8x8)" in text
-        assert "stands in for CIFAR-10" in text
+        assert f"stands in for {plan.run.stands_in_for}" in html.unescape(text)
         assert "2 networks on one synthetic set" in text
         assert "scaled by 0.125" in text
     # 20 and 21: mean 20.5, std 0.71; the pool's 29 and 30 are the best and stand in bold
@@ -255,3 +257,136 @@ def test_diverged_networks_are_told(tmp_path):
     assert cell(rows, **place, arch="lenet")["note"] == ""
     markdown = (tmp_path / "smoke/tables/modelpool_ablation.md").read_text(encoding="utf-8")
     assert "Networks whose loss became NaN" in markdown
+
+
+def test_baselines_stand_beside_comparable_numbers(tmp_path):
+    def accuracy(job, arch, n):
+        return {"full": 90.0, "mtt": 50.0}.get(job.distillation.spec, 40.0) + n
+
+    rows = render(fill("iadd", tmp_path, accuracy, networks=2), "iadd_sota")
+    assert len(rows) == 3 * 3 * 9
+
+    def published(dataset, ipc, method):
+        row = cell(rows, dataset=dataset, ipc=ipc, method=method)
+        return row["published"] and float(row["published"])
+
+    assert published("CIFAR-10", 1, "mtt") == 46.3
+    assert published("CIFAR-10", 50, "dc") == 53.9
+    assert published("CIFAR-100", 10, "dm") == 29.7
+    assert published("CIFAR-100", 50, "dc") == ""  # nobody reports it
+    assert published("CIFAR-10", 1, "full") == ""  # published, but under another training
+    assert {row["published"] for row in rows if row["method"] == "iadd"} == {""}
+    written = (tmp_path / "iadd/tables/iadd_sota.md").read_text(encoding="utf-8")
+    line = next(line for line in written.splitlines() if line.startswith("| CIFAR-10 | 1 |"))
+    # the best but for the full dataset, which is a ceiling
+    assert "| **50.50 ± 0.71 \\[46.30\\]** | 40.50 ± 0.71 | 90.50 ± 0.71 |" in line
+    assert line.count("**") == 2
+    assert "Bold: best method of each row; Full dataset does not compete." in written
+
+
+def test_the_full_dataset_is_evaluated_once(tmp_path):
+    plan = fill("smoke", tmp_path, lambda job, *_: 10.0 + (job.distillation.spec == "full"))
+    found = {str(job) for job in plan.evaluations if job.distillation.spec == "full"}
+    assert found == {"digits/full/ipc0/seed0/it0/hard"}
+    rows = [row for row in render(plan, "iadd_sota") if row["method"] == "full"]
+    assert [(row["ipc"], row["mean"]) for row in rows] == [("1", "11.0"), ("10", "11.0")]
+
+
+def test_weights_none_is_mtt(tmp_path):
+    specs = {"iadd": 1.0, "iadd@weights=raw": 2.0, "iadd@weights=layer": 3.0,
+             "iadd@weights=prune": 4.0, "mtt": 5.0}  # fmt: skip
+    plan = fill("smoke", tmp_path, lambda job, *_: specs.get(job.distillation.spec, 0.0))
+    rows = [row for row in render(plan, "iadd_weights") if row["ipc"] == "1"]
+    assert {row["weights"]: float(row["mean"]) for row in rows} == {
+        "normalised": 1, "raw": 2, "layer": 3, "prune": 4, "none": 5,
+    }  # fmt: skip
+    written = (tmp_path / "smoke/tables/iadd_weights.md").read_text(encoding="utf-8")
+    assert "| prune | none (MTT) |" in written and "Bold: best weights of each row." in written
+
+
+def test_hyperparameters_are_those_of_the_papers(tmp_path):
+    """MTT's settings by its authors (CIFAR-10: arXiv:2203.11932, Table 6), what IADD adds."""
+    plan = Plan(load_run("iadd", {"results": str(tmp_path)}))
+    save_json(f"{plan.run.root}/config.json", plan.document())
+    rows = render(plan, "iadd_hyperparameters")
+    assert len(rows) == 3 * 3 * 2
+    names = ("student_steps", "expert_epochs", "max_start_epoch", "batch_syn", "lr_img", "lr_lr",
+             "lr_student", "whitening")  # fmt: skip
+    wanted = {
+        ("CIFAR-10", 1): (50, 2, 2, 0, 100, 1e-7, 0.01, "zca"),
+        ("CIFAR-10", 50): (30, 2, 40, 0, 1000, 1e-5, 0.001, "none"),
+        ("CIFAR-100", 50): (80, 2, 40, 125, 1000, 1e-5, 0.01, "zca"),
+        ("Tiny ImageNet", 10): (20, 2, 40, 200, 10000, 1e-4, 0.01, "none"),
+    }
+    for (dataset, ipc), values in wanted.items():
+        for method in ("mtt", "iadd"):
+            row = cell(rows, dataset=dataset, ipc=ipc, method=method)
+            assert [float(row[name]) for name in names[:-1]] == list(values[:-1])
+            assert row["whitening"] == values[-1]
+            assert (row["experts"], row["buffer.epochs"], row["buffer.lr"]) == ("100", "50", "0.01")
+            assert row["iterations"] == "5000"
+    assert {row["method"]: bool(row["lr_weights"]) for row in rows} == {"mtt": False, "iadd": True}
+    written = (tmp_path / "iadd/tables/iadd_hyperparameters.md").read_text(encoding="utf-8")
+    assert (
+        "| CIFAR-10 | 1 | MTT | 5000 | 50 | 2 | 2 | all | 100 | 0.01 | 1e-07 | – | zca |" in written
+    )
+    assert "| Iterations | Student steps J | Expert epochs K |" in written
+    latex = (tmp_path / "iadd/tables/iadd_hyperparameters.tex").read_text(encoding="utf-8")
+    assert r"lr of $\alpha$" in latex
+
+
+def test_hyperparameters_follow_the_run():
+    run = load_run("smoke")
+    rows = hyperparameter_rows(
+        run, ["iadd"], ["iterations", "buffer.epochs", "momentum_lr"], "here"
+    )
+    label = run.datasets["digits"]["label"]
+    place = [{"dataset": label, "ipc": ipc, "method": "iadd"} for ipc in (1, 10)]
+    values = {
+        "iterations": run.recipes["iadd"]["iterations"],
+        "buffer.epochs": run.recipes["buffer"]["epochs"],
+        "momentum_lr": 0.5,
+    }
+    assert rows == [spot | values for spot in place]  # variants such as weights=raw have no row
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("iadd_sota", {"best_except": ["ful"]},
+         "best_except: unknown method 'ful': did you mean 'full'?"),
+        ("iadd_weights", {"best_of": None, "best_except": ["none"]}, "key 'best_of' is missing"),
+        ("iadd_sota", {"published": {"file": "baselines.csv", "where": {"archs": "convnet"}}},
+         "published: unknown column 'archs': did you mean 'arch'?"),
+        ("iadd_cross_arch", {"published": {"file": "baselines.csv", "where": {"net": "convnet"}}},
+         "published: unknown column 'net'"),
+        ("iadd_hyperparameters", {"columns": ["student_step"]},
+         "columns: unknown setting 'student_step': did you mean 'student_steps'?"),
+        ("iadd_hyperparameters", {"objectives": ["mt"]}, "unknown objective 'mt'"),
+        ("iadd_hyperparameters", {"objectives": None}, "key 'objectives' is missing"),
+    ],
+)  # fmt: skip
+def test_bad_definitions(tmp_path, capsys, name, change, message):
+    plan = fill("smoke", tmp_path, lambda *_: 20.0)
+    definition = yaml.safe_load((TABLES / f"{name}.yaml").read_text(encoding="utf-8")) | change
+    path, out = tmp_path / "table.yaml", tmp_path / "out.csv"
+    path.write_text(yaml.safe_dump({k: v for k, v in definition.items() if v is not None}))
+    config = f"{plan.run.root}/config.json"
+    assert main(["table", "--config", config, "--table", str(path), "--out", str(out)]) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1 and not out.exists()
+
+
+def test_a_run_without_the_methods_has_no_hyperparameters():
+    with pytest.raises(DDError, match="here: run cifar10 does not distil by mtt or iadd"):
+        hyperparameter_rows(load_run("cifar10"), ["mtt", "iadd"], ["iterations"], "here")
+
+
+def test_a_wide_table_is_made_to_fit():
+    def latex(columns: int) -> str:
+        header = ["D", *("12.34 ± 0.50" for _ in range(columns))]
+        return Sheet("t", "T", "C", header, [[Text("d")] * len(header)], keys=1).latex()
+
+    assert "resizebox" not in latex(6)  # 3 + 6 * 14 = 87 characters
+    assert r"\resizebox{\linewidth}{!}{%" in latex(7)
+    assert r"\end{tabular}}" in latex(7) and latex(7).count("{") == latex(7).count("}")

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from dd.data import augment
+from dd.ensemble import Single, Stack, ensemble
 from dd.errors import DDError
 from dd.networks import create
 from dd.rng import generator
@@ -189,3 +190,72 @@ def test_soft_labels_train_like_hard_ones_when_certain():
     train([hard], IMAGES.double(), LABELS, recipe(), streams(1))
     train([soft], IMAGES.double(), certain, recipe(), streams(1))
     same(hard, soft)
+
+
+def test_rates_tell_each_epoch():
+    """The learning rate, and whether the optimiser is new."""
+    assert recipe(epochs=3, schedule="constant").rates() == [(0.05, True)] + [(0.05, False)] * 2
+    tenth = pytest.approx(0.005)
+    assert recipe(epochs=4).rates() == [(0.05, True), (0.05, False), (tenth, False), (tenth, False)]
+    assert recipe(epochs=1).rates() == [(tenth, True)]  # its first half has no epoch
+    # one epoch more than asked for, the rate drops after epoch index 4 // 2 + 1
+    released = recipe(epochs=4, schedule="released").rates()
+    assert released == [(0.05, True)] + [(0.05, False)] * 3 + [(tenth, True)]
+    for schedule in ("paper", "released", "constant"):
+        assert recipe(epochs=0, schedule=schedule).rates() == []
+
+
+BATCHED = "convnet:width=4,norm=batch"
+
+
+@pytest.mark.parametrize("spec", ["mlp:width=8", BATCHED])
+@pytest.mark.parametrize("count", [1, 3])
+def test_an_ensemble_is_its_networks(spec, count):
+    """Logits, parameters and statistics of each network on its own images."""
+    ours, theirs = networks(spec, count, True), networks(spec, count, True)
+    experts = ensemble(ours)
+    assert type(experts) is (Single if count == 1 else Stack)
+    images = torch.randn(count, 5, 1, 8, 8, generator=generator(2), dtype=torch.float64)
+    expected = torch.stack([network(own) for network, own in zip(theirs, images, strict=True)])
+    torch.testing.assert_close(experts.forward(images), expected)
+    before = torch.stack([flat(network) for network in theirs])
+    assert torch.equal(experts.flat(), before) and not experts.flat().requires_grad
+    with torch.no_grad():
+        for parameter in experts.parameters:
+            parameter.mul_(2)
+    assert torch.equal(experts.flat(), 2 * before)
+    experts.finish()
+    with torch.no_grad():
+        for network in theirs:
+            for parameter in network.parameters():
+                parameter.mul_(2)
+    for network, expected in zip(ours, theirs, strict=True):
+        same(network, expected)
+        assert not network.training
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_an_ensemble_goes_on_from_its_state(count):
+    """Parameters and batch statistics of another ensemble are taken over, as copies."""
+    images = torch.randn(count, 5, 1, 8, 8, generator=generator(2))
+    one = ensemble(networks(BATCHED, count))
+    one.forward(images)  # moves the statistics
+    with torch.no_grad():
+        for parameter in one.parameters:
+            parameter.add_(1)
+    kept = {name: tensor.clone() for name, tensor in one.state().items()}
+    other_networks = networks(BATCHED, count)
+    other = ensemble(other_networks)
+    fresh = other.state()["body.1.running_mean"].clone()
+    other.load_state(kept)
+    assert other.state().keys() == kept.keys()
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in other.state().items())
+    assert not torch.equal(other.state()["body.1.running_mean"], fresh)
+    other.forward(images)
+    assert not torch.equal(other.state()["body.1.running_mean"], kept["body.1.running_mean"])
+    other.finish()
+    assert torch.equal(torch.stack([flat(network) for network in other_networks]), one.flat())
+
+
+def flat(network):
+    return torch.cat([p.detach().flatten() for p in network.parameters()])

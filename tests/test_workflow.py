@@ -38,11 +38,17 @@ def checkout(tmp_path) -> Path:
 
 
 def test_smoke_is_what_runs_without_configuration(checkout):
-    # ablation: 2 ipc x 2 snapshots x 4 settings = 16; pool settings add 2 pools: 2 x 2 x 2 = 8;
-    # temperatures: 2 ipc x 2 variants x 3 = 12, of which kd at 3 (2 ipc) is in the ablation
+    # Model Pool. Ablation: 2 ipc x 2 snapshots x 4 settings = 16 evaluations; pool settings add 2
+    # pools: 2 x 2 x 2 = 8; temperatures: 2 ipc x 2 variants x 3 = 12, of which kd at 3 (2 ipc) is in
+    # the ablation. Distillations: 4 network sources x 2 ipc, with both snapshots.
+    # IADD. Selections: 3 x 2 ipc, and the full data once; with both snapshots: mtt and three kinds
+    # of learned weights; at the last alone: dsa, dm and pruning. Both snapshots of mtt and iadd are
+    # evaluated (curves), of all others the last; dc is Model Pool's.
     assert jobs(checkout) == {
-        "configure": 1, "prepare": 1, "distill_20_60": 8, "evaluate": 16 + 8 + 10,
-        "table": 4, "figure": 3, "all": 1,
+        "configure": 1, "prepare": 1, "buffer": 1, "distill_0": 3 * 2 + 1,
+        "distill_20_60": 4 * 2 + 4 * 2, "distill_60": 3 * 2,
+        "evaluate": (16 + 8 + 10) + (3 * 2 + 1) + 2 * 2 * 2 + 2 * 2 + 3 * 2,
+        "table": 9, "figure": 8, "all": 1,
     }  # fmt: skip
 
 

@@ -51,6 +51,7 @@ class ImportanceAware(mtt.TrajectoryMatching):
         self.spread = 1.0, 1.0  # least and largest weight of the last iteration
         self.sizes: dict[str, Tensor] = {}  # how many parameters each tensor has
         self.learned: dict[str, Tensor] = {}  # v, or a raw W; empty where nothing is learned
+        self.moved: dict[str, Tensor] = {}  # what the iteration under way will make of it
         for spec in self.networks.specs():
             shapes = [shape for _, shape in layout(self.networks.skeleton(spec))]
             sizes = torch.tensor([math.prod(shape) for shape in shapes], device=self.device)
@@ -63,11 +64,12 @@ class ImportanceAware(mtt.TrajectoryMatching):
 
     def iteration(self, number: int, synthetic: Pixels) -> dict[str, float | str]:
         values = super().iteration(number, synthetic)
+        self.learned |= self.moved  # only now: an iteration that diverges changes nothing
         low, high = self.spread
         return values | {"weight_low": low, "weight_high": high}
 
     def compare(self, network: str, end: Tensor, segment: Segment) -> tuple[float, Tensor]:
-        """The weighted loss and its derivative by ``end``; the weights take their step."""
+        """The weighted loss and its derivative by ``end``; the weights' step goes to ``moved``."""
         if self.settings.weights == "none":
             return super().compare(network, end, segment)
         learned = self.learned[network].detach().requires_grad_()
@@ -77,7 +79,7 @@ class ImportanceAware(mtt.TrajectoryMatching):
         loss = (weights * (end - segment.target)).square().sum() / scale
         cotangent, gradient = torch.autograd.grad(loss, [end, learned], materialize_grads=True)
         step = self.settings.lr_weights * len(learned)
-        self.learned[network] = (learned - step * gradient).detach()
+        self.moved = {network: (learned - step * gradient).detach()}
         self.spread = float(weights.detach().min()), float(weights.detach().max())
         return float(loss.detach()), cotangent
 
@@ -93,7 +95,7 @@ class ImportanceAware(mtt.TrajectoryMatching):
             case "normalised":
                 return len(learned) * learned.softmax(0)
             case "layer":
-                logits = learned + sizes.log()
+                logits = learned + sizes.to(learned).log()
                 return (sizes.sum() * logits.softmax(0) / sizes).repeat_interleave(sizes)
             case "raw":
                 return learned

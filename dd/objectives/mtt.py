@@ -137,8 +137,10 @@ class TrajectoryMatching(Objective):
         if not math.isfinite(loss):
             raise Divergence(f"the loss is {loss}; try a smaller --lr-img or --lr-student")
         gradient, by_rate = student.gradients(path, rate, cotangent)
+        if not gradient.isfinite().all():
+            raise Divergence("the images' gradient is infinite; try a smaller --lr-student")
+        self.step_rate(by_rate)  # first, because it may refuse: then the images stay as they are
         synthetic.update(gradient)
-        self._update_rate(by_rate)
         return {
             "loss": loss,
             "network": name,
@@ -152,6 +154,22 @@ class TrajectoryMatching(Objective):
         scale = (segment.start - segment.target).square().sum()
         apart = end - segment.target
         return float(apart.square().sum() / scale), 2 * apart / scale
+
+    def step_rate(self, gradient: float) -> None:
+        """SGD with momentum on the student's rate, which stays above 0.
+
+        Raises:
+            Divergence: if the rate would run away; it stays as it is.
+        """
+        s = self.settings
+        momentum = s.momentum_lr * self.rate_momentum + gradient
+        rate = (self.rate - s.lr_lr * momentum).clamp(min=LEAST_RATE)
+        if not float(rate) <= RUNAWAY * s.lr_student:
+            raise Divergence(
+                f"the student's learning rate ran away from {s.lr_student} to {float(rate):.3g}; "
+                "try a smaller --lr-lr"
+            )
+        self.rate, self.rate_momentum = rate, momentum
 
     def outcome(self, synthetic: Pixels) -> Outcome:
         return Outcome(float(self.rate), extras=self._differences(synthetic))
@@ -187,17 +205,6 @@ class TrajectoryMatching(Objective):
                 left = list(order.split(self.settings.batch_syn or size))
             batches.append(left.pop(0))
         return batches
-
-    def _update_rate(self, gradient: float) -> None:
-        """SGD with momentum on the student's rate, which stays above 0."""
-        s = self.settings
-        self.rate_momentum = s.momentum_lr * self.rate_momentum + gradient
-        self.rate = (self.rate - s.lr_lr * self.rate_momentum).clamp(min=LEAST_RATE)
-        if not float(self.rate) <= RUNAWAY * s.lr_student:
-            raise Divergence(
-                f"the student's learning rate ran away from {s.lr_student} to "
-                f"{float(self.rate):.3g}; try a smaller --lr-lr"
-            )
 
     def _differences(self, synthetic: Pixels) -> dict[str, Tensor]:
         """How far students end from their experts, parameter by parameter.

@@ -12,13 +12,16 @@ from matplotlib.figure import Figure
 from dd.errors import DDError
 from dd.grid import Grid, load_grid
 from dd.plan import read_run
-from dd.report import bars, curve, images
+from dd.report import bars, curve, curves, difference, images, weights
 from dd.report.style import save, use_style
 
 KINDS: dict[str, tuple[Callable[[Grid], Figure], tuple[str, ...]]] = {
     "curve": (curve.draw, ("x", "color", "style", "column", "row")),
     "bars": (bars.draw, ("x", "color", "column", "row")),
     "images": (images.draw, ("block", "row")),
+    "curves": (curves.draw, ("x", "color", "column", "row")),
+    "difference": (difference.draw, ("color", "column", "row")),
+    "weights": (weights.draw, ("x", "column", "row")),
 }
 
 

@@ -1,10 +1,12 @@
-"""Synthetic images in their pixel colours: a block a snapshot, a row a method, a column a class."""
+"""Synthetic images in their pixel colours, a block a snapshot. With one image of each class a
+method is a row, a class a column; with several a method is a grid, a class a row."""
 
 from __future__ import annotations
 
 import numpy
 import torch
 from matplotlib import pyplot
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dd import synthetic
@@ -12,54 +14,49 @@ from dd.data.dataset import Dataset, load_dataset
 from dd.errors import DDError
 from dd.grid import Grid
 from dd.plan import data_file, distillations, synthetic_file
-from dd.report.results import facts
+from dd.report.results import facts, labels
 from dd.report.style import WIDTH, annotate, describe, facet, place
 
 COLUMNS = 10  # classes shown, so that an image keeps a size at which it can be looked at
+NAMES = 1.2  # inches for names beside the images
+LARGEST = 0.9  # inches of an image
+TALLEST = 4.5  # inches of a block of grids
+TITLES = 0.5  # inches above the images of a block
 
 
 def draw(grid: Grid) -> Figure:
-    """The first image of each class, of the first seed, in blocks and rows by the layout."""
+    """The first images of each class, of the first seed, in blocks and rows by the layout."""
     run, layout, cells = grid.run, grid.definition["layout"], grid.cells()
+    count = grid.definition.get("images_per_class", 1)
     datasets: dict[tuple[str, str], Dataset] = {}
-    blocks: dict[tuple, dict[tuple, numpy.ndarray]] = {}
+    blocks: dict[tuple, dict[str, numpy.ndarray]] = {}
     names: dict[tuple, list[str]] = {}
     for cell in cells:
-        labels = {**cell.labels, "dataset": run.datasets[cell.dataset]["label"]}
-        block, row = place(labels, layout["block"]), place(labels, layout["row"])
+        at = labels(grid, cell)
+        block, row = place(at, layout["block"]), place(at, layout["row"])
         path = synthetic_file(run, distillations(cell, run)[0], cell.iterations)
         space = synthetic.whitening(path) or "none"
         if (cell.dataset, space) not in datasets:
             data = load_dataset(data_file(run, cell.dataset), whitening=space)
             datasets[cell.dataset, space] = data
         dataset = datasets[cell.dataset, space]
-        blocks.setdefault(block, {})[row] = strip(path, dataset)
+        blocks.setdefault(block, {})[describe(layout["row"], row)] = tiles(path, dataset, count)
         names[block] = dataset.classes[:COLUMNS]
-    heights = [sum(len(strip) for strip in rows.values()) for rows in blocks.values()]
-    widest = max(strip.shape[1] for rows in blocks.values() for strip in rows.values())
-    inches = sum(heights) * (WIDTH - 1.2) / widest + 0.5 * len(blocks) + 0.7
-    figure, panels = pyplot.subplots(
-        len(blocks), 1, figsize=(WIDTH, inches), height_ratios=heights, squeeze=False,
-        layout="constrained",
-    )  # fmt: skip
-    for panel, (block, rows) in zip(panels[:, 0], blocks.items(), strict=True):
-        picture = numpy.concatenate(list(rows.values()))
-        panel.imshow(picture, interpolation="nearest", aspect="equal")
-        tops = numpy.cumsum([0, *map(len, rows.values())])
-        panel.set_yticks(
-            (tops[:-1] + tops[1:]) / 2 - 0.5, [describe(layout["row"], r) for r in rows]
-        )
-        step = picture.shape[1] / len(names[block])
-        middles = [(i + 0.5) * step - 0.5 for i in range(len(names[block]))]
-        tilt = 30 if max(map(len, names[block])) > 11 else 0
-        panel.xaxis.tick_top()
-        panel.set_xticks(
-            middles, names[block], fontsize=7, rotation=tilt, ha="left" if tilt else "center"
-        )
-        panel.tick_params(length=0)
-        panel.grid(False)
-        panel.set_frame_on(False)
-        panel.set_title(facet(grid, (layout["block"], block)), fontsize=8.5, loc="left")
+    inches = [_inches(rows) + TITLES for rows in blocks.values()]
+    figure = pyplot.figure(figsize=(WIDTH, sum(inches) + 0.7), layout="constrained")
+    places = figure.add_gridspec(len(blocks), 1, height_ratios=inches)
+    for spot, (block, rows) in zip(places, blocks.items(), strict=True):
+        if _single(rows):
+            panels = [figure.add_subplot(spot)]
+            _draw_rows(panels[0], rows, names[block])
+        else:
+            stacked, _ = _arrangement(rows)
+            shape = (len(rows), 1) if stacked else (1, len(rows))
+            panels = list(spot.subgridspec(*shape).subplots(squeeze=False).flat)
+            for panel, (row, images) in zip(panels, rows.items(), strict=True):
+                named = names[block] if stacked or panel is panels[0] else []
+                _draw_grid(panel, row, images, named, stacked)
+        panels[0].set_title(facet(grid, (layout["block"], block)), fontsize=8.5, loc="left")
     said = ""
     for dataset in datasets.values():
         if len(dataset.classes) > COLUMNS:
@@ -69,23 +66,95 @@ def draw(grid: Grid) -> Figure:
     return figure
 
 
-def strip(path: str, dataset: Dataset) -> numpy.ndarray:
-    """The first image of each of the first classes side by side, RGB in [0, 1], ``[H, W', 3]``.
+def tiles(path: str, dataset: Dataset, count: int) -> numpy.ndarray:
+    """The first ``count`` images of each of the first classes, or as many as the set has of all.
+
+    Returns:
+        RGB in [0, 1], with a white edge of one pixel around each image:
+        ``[classes, count, H + 2, W + 2, 3]``.
 
     Raises:
         DDError: if the set does not fit the dataset or lacks a class.
     """
     made = synthetic.load(path)
     pixels, labels = dataset.to_pixels(made.images_for(dataset)), made.hard_labels
-    shown = []
-    for label in range(min(len(dataset.classes), COLUMNS)):
-        found = (labels == label).nonzero()
-        if not len(found):
-            raise DDError(f"{path}: has no image of class '{dataset.classes[label]}'")
-        image = pixels[int(found[0])]
-        shown.append(torch.nn.functional.pad(image, (1, 1, 1, 1), value=1.0))
-    row = torch.cat(shown, dim=2).permute(1, 2, 0)
-    return row.expand(-1, -1, 3).numpy() if row.shape[2] == 1 else row.numpy()
+    found = [(labels == label).nonzero()[:, 0] for label in range(len(dataset.classes))][:COLUMNS]
+    for name, indices in zip(dataset.classes, found, strict=False):
+        if not len(indices):
+            raise DDError(f"{path}: has no image of class '{name}'")
+    count = min(count, *map(len, found))
+    shown = pixels[torch.stack([indices[:count] for indices in found])]
+    edged = torch.nn.functional.pad(shown, (1, 1, 1, 1), value=1.0).movedim(2, -1)
+    return edged.expand(*edged.shape[:-1], 3).numpy()
+
+
+def joined(images: numpy.ndarray) -> numpy.ndarray:
+    """``[rows, columns, H, W, 3]`` as one picture ``[rows * H, columns * W, 3]``."""
+    rows, columns, height, width, _ = images.shape
+    return images.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, 3)
+
+
+def _single(rows: dict[str, numpy.ndarray]) -> bool:
+    """Whether a block shows one image of each class."""
+    return all(images.shape[1] == 1 for images in rows.values())
+
+
+def _inches(rows: dict[str, numpy.ndarray]) -> float:
+    """The height of a block's images."""
+    classes, _, height, width, _ = next(iter(rows.values())).shape
+    if _single(rows):
+        return len(rows) * min((WIDTH - NAMES) / classes, LARGEST) * height / width
+    stacked, size = _arrangement(rows)
+    return (len(rows) if stacked else 1) * classes * size * height / width
+
+
+def _arrangement(rows: dict[str, numpy.ndarray]) -> tuple[bool, float]:
+    """Whether a block's grids stand under each other, which they do if it shows the images much
+    larger than side by side, and the inches of an image then."""
+    classes = len(next(iter(rows.values())))
+    counts = [images.shape[1] for images in rows.values()]
+    below = min((WIDTH - NAMES) / max(counts), TALLEST / (classes * len(rows)), LARGEST)
+    beside = min((WIDTH - NAMES) / sum(counts), TALLEST / classes, LARGEST)
+    stacked = below > 1.5 * beside
+    return stacked, below if stacked else beside
+
+
+def _draw_rows(panel: Axes, rows: dict[str, numpy.ndarray], classes: list[str]) -> None:
+    """A row a method, a column a class."""
+    stacked = numpy.concatenate([images.swapaxes(0, 1) for images in rows.values()])
+    _show(panel, stacked, list(rows))
+    tilt = 30 if max(map(len, classes)) > 11 else 0
+    panel.set_xticks(
+        _middles(stacked.shape[3], len(classes)), classes, fontsize=7, rotation=tilt,
+        ha="left" if tilt else "center",
+    )  # fmt: skip
+
+
+def _draw_grid(
+    panel: Axes, method: str, images: numpy.ndarray, classes: list[str], stacked: bool
+) -> None:
+    """A row a class, a column an image; the method's name beside (``stacked``) or above."""
+    _show(panel, images, classes)
+    if stacked:
+        panel.set_ylabel(method)
+        panel.set_xticks([])
+    else:
+        panel.set_xticks(_middles(images.shape[1] * images.shape[3], 1), [method])
+
+
+def _show(panel: Axes, images: numpy.ndarray, names: list[str]) -> None:
+    """``images [rows, columns, H, W, 3]`` without a frame, ``names`` beside the rows."""
+    panel.imshow(joined(images), interpolation="nearest", aspect="equal")
+    panel.set_yticks(_middles(images.shape[2], len(names)), names)
+    panel.xaxis.tick_top()
+    panel.tick_params(length=0)
+    panel.grid(False)
+    panel.set_frame_on(False)
+
+
+def _middles(step: int, count: int) -> list[float]:
+    """The middles of ``count`` pieces of ``step`` pixels, the first of which starts at 0."""
+    return [(index + 0.5) * step - 0.5 for index in range(count)]
 
 
 def _common(grid: Grid) -> str:

@@ -26,6 +26,35 @@ NETWORKS = {
     "resnet18_bn": "ResNet18-BN",
     "resnet18_ap": "ResNet18-AP",
 }
+METHODS = {
+    "random": "Random",
+    "herding": "Herding",
+    "kcenter": "k-centre",
+    "dc": "DC",
+    "dsa": "DSA",
+    "dm": "DM",
+    "mtt": "MTT",
+    "iadd": "IADD",
+    "full": "Full dataset",
+}
+VALUES = {"arch": NETWORKS, "method": METHODS, "weights": {"none": "none (MTT)"}}
+SETTINGS = {
+    "iterations": "Iterations",
+    "student_steps": "Student steps J",
+    "expert_epochs": "Expert epochs K",
+    "max_start_epoch": "Max start epoch",
+    "batch_syn": "Synthetic batch (images)",
+    "lr_img": "lr of images",
+    "lr_student": "Initial student lr α",
+    "lr_lr": "lr of α",
+    "lr_weights": "lr of W",
+    "whitening": "Whitening",
+    "experts": "Experts",
+    "buffer.epochs": "Expert training (epochs)",
+    "buffer.lr": "Expert lr",
+    "buffer.batch": "Expert batch (images)",
+    "buffer.augment": "Expert augmentation",
+}
 
 
 def axis_label(axis: str) -> str:
@@ -35,4 +64,9 @@ def axis_label(axis: str) -> str:
 
 def value_label(axis: str, value: Any) -> str:
     """A value of ``axis`` as it is shown; what has no other name is shown as it is written."""
-    return NETWORKS.get(str(value), str(value)) if axis == "arch" else format_value(value)
+    return VALUES.get(axis, {}).get(str(value), format_value(value))
+
+
+def setting_label(name: str) -> str:
+    """The heading of a setting; a buffer's is called ``buffer.<name>``."""
+    return SETTINGS.get(name, name)

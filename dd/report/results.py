@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from dd.artifacts import load_rows
-from dd.errors import DDError
+from dd.errors import DDError, unknown
 from dd.grid import Cell, Grid
 from dd.networks import canonical
 from dd.plan import evaluation_file, evaluations, published_file
@@ -35,8 +35,7 @@ def collect(grid: Grid) -> list[dict[str, Any]]:
         value, source = _published(cell, grid, published)
         rows.append(
             {
-                **cell.labels,
-                "dataset": grid.run.datasets[cell.dataset]["label"],
+                **labels(grid, cell),
                 "accuracies": accuracies,
                 "mean": statistics.fmean(accuracies),
                 "std": statistics.stdev(accuracies) if len(accuracies) > 1 else None,
@@ -48,6 +47,11 @@ def collect(grid: Grid) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def labels(grid: Grid, cell: Cell) -> dict[str, Any]:
+    """The axes of a cell as they are shown: ``dataset`` by its label."""
+    return {**cell.labels, "dataset": grid.run.datasets[cell.dataset]["label"]}
 
 
 def _accuracies(cell: Cell, grid: Grid) -> tuple[list[float], int, str]:
@@ -108,9 +112,13 @@ def _read_published(grid: Grid) -> list[dict[str, str]]:
     path = published_file(grid)
     where = grid.definition["published"].get("where", {})
     rows = load_rows(path)
-    for column in rows[0] if rows else ():
+    columns = list(rows[0]) if rows else []
+    for column in columns:
         if column not in (*where, *grid.axes, *FACTS):
             raise DDError(f"{grid.path}: published column '{column}' of {path} is no axis")
+    for column in where:
+        if column not in columns:
+            raise DDError(f"{grid.path}: published: {unknown('column', column, columns)}")
     return [row for row in rows if all(row[key] == str(value) for key, value in where.items())]
 
 

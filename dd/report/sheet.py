@@ -13,12 +13,15 @@ _LATEX = {
     "±": r"$\pm$",
     "×": r"$\times$",
     "†": r"$^\dagger$",
+    "α": r"$\alpha$",
     "–": "--",
+    "−": "$-$",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
 }
+PAGE = 95  # characters of a line of LaTeX's standard page
 _MARKDOWN = {sign: f"\\{sign}" for sign in "\\`*_[]<>|"}
 
 
@@ -68,13 +71,15 @@ class Sheet:
         return "\n".join(lines) + "\n"
 
     def latex(self) -> str:
-        """A LaTeX table environment; the document needs the package booktabs."""
+        """A LaTeX table environment; the document needs the package booktabs, and graphicx where
+        the table is made to fit the page."""
         columns = "l" * self.keys + "r" * (len(self.header) - self.keys)
         lines = [
             r"\begin{table}",
             r"\centering",
             rf"\caption{{\textbf{{{_latex(self.title)}.}} {_latex(self.caption)}}}",
             rf"\label{{tab:{self.name}}}",
+            *([r"\resizebox{\linewidth}{!}{%"] if self._wide() else []),
             rf"\begin{{tabular}}{{{columns}}}",
             r"\toprule",
             f"{' & '.join(map(_latex, self.header))} \\\\",
@@ -93,9 +98,14 @@ class Sheet:
                 shown[i] = ""  # a group says once what its rows share
             lines.append(f"{' & '.join(shown)} \\\\")
             previous = key
-        lines += [r"\bottomrule", r"\end{tabular}"]
+        lines += [r"\bottomrule", r"\end{tabular}" + ("}" if self._wide() else "")]
         lines += [rf"\par\smallskip {_latex(note)}" for note in self.notes]
         return "\n".join([*lines, r"\end{table}"]) + "\n"
+
+    def _wide(self) -> bool:
+        """Whether the cells of a row hardly fit beside each other on a page."""
+        rows = [self.header, *([cell.text for cell in row] for row in self.body)]
+        return sum(max(map(len, column)) + 2 for column in zip(*rows, strict=True)) > PAGE
 
     def html(self) -> str:
         """A page of its own."""

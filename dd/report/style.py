@@ -17,6 +17,7 @@ from dd.report.labels import axis_label, value_label
 
 WIDTH = 7.2  # inches: the text width of a page
 ACCURACY = "Test accuracy (%)"
+LAYERED = (3.0, 1.6, 0.8)  # line widths: thin lines on wide ones show all where they agree
 
 _STYLE = {
     "font.size": 9,

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dd.artifacts import save_rows, save_text
-from dd.errors import DDError
+from dd.errors import DDError, unknown
 from dd.grid import Grid, load_grid
 from dd.plan import read_run
-from dd.report.labels import axis_label, value_label
+from dd.report.hyperparameters import JOB, hyperparameter_rows, setting_shown
+from dd.report.labels import axis_label, setting_label, value_label
 from dd.report.results import collect, facts
 from dd.report.settings import settings_rows
 from dd.report.sheet import Sheet, Text
@@ -68,10 +69,32 @@ def settings(grid: Grid) -> tuple[Rows, Sheet]:
     return rows, _plain(grid, rows)
 
 
+def hyperparameters(grid: Grid) -> tuple[Rows, Sheet]:
+    """A row for each dataset, IPC and method: the settings named in the definition, as they ran."""
+    columns = grid.definition["columns"]
+    rows = hyperparameter_rows(grid.run, grid.definition["objectives"], columns, grid.path)
+    sheet = Sheet(
+        name=grid.name,
+        title=grid.definition["title"],
+        caption=f"{grid.definition['caption']} {facts(grid, [])}",
+        header=[*map(axis_label, JOB), *map(setting_label, columns)],
+        body=[
+            [
+                *(Text(value_label(axis, row[axis])) for axis in JOB),
+                *(Text(setting_shown(name, row[name])) for name in columns),
+            ]
+            for row in rows
+        ],
+        keys=len(JOB),
+    )
+    return [{k: "" if v is None else v for k, v in row.items()} for row in rows], sheet
+
+
 KINDS: dict[str, Callable[[Grid], tuple[Rows, Sheet]]] = {
     "results": results,
     "listing": listing,
     "settings": settings,
+    "hyperparameters": hyperparameters,
 }
 
 
@@ -113,10 +136,14 @@ def _shown(row: dict[str, Any]) -> str:
 def _best(grid: Grid, rows: Rows) -> set[int]:
     """The rows (by ``id``) that are the best of their group along ``best_of``."""
     axis = grid.definition.get("best_of")
+    if axis is None:
+        return set()
     groups: dict[tuple, Rows] = {}
-    for row in rows if axis else []:
-        key = tuple(row[other] for other in grid.axes if other != axis)
-        groups.setdefault(key, []).append(row)
+    apart = _apart(grid)
+    for row in rows:
+        if row[axis] not in apart:
+            key = tuple(row[other] for other in grid.axes if other != axis)
+            groups.setdefault(key, []).append(row)
     best = set()
     for group in groups.values():
         top = max(round(row["mean"], 2) for row in group)
@@ -125,14 +152,32 @@ def _best(grid: Grid, rows: Rows) -> set[int]:
     return best
 
 
+def _apart(grid: Grid) -> list[Any]:
+    """The values of ``best_of`` that do not compete.
+
+    Raises:
+        DDError: naming one that the axis does not have.
+    """
+    axis, apart = grid.definition["best_of"], grid.definition.get("best_except", [])
+    given = grid.definition["axes"].get(axis)
+    known = list(given) if isinstance(given, (list, Mapping)) else [given]
+    for value in apart:
+        if value not in known:
+            raise DDError(f"{grid.path}: best_except: {unknown(axis, str(value), map(str, known))}")
+    return apart
+
+
 def _marks(grid: Grid, rows: Rows) -> str:
     """What brackets and bold type mean, where the sheet has them."""
     said, axis = "", grid.definition.get("best_of")
     if any(row["published"] is not None for row in rows):
         said = " In brackets: published values."
     if axis:
-        others = " and ".join(axis_label(other).lower() for other in grid.definition["columns"])
-        said += f" Bold: best {axis_label(axis).lower()} by {others}."
+        others = [other for other in grid.definition["columns"] if other != axis]
+        by = " and ".join(axis_label(other).lower() for other in others)
+        said += f" Bold: best {axis_label(axis).lower()} {f'by {by}' if by else 'of each row'}"
+        apart = " and ".join(value_label(axis, value) for value in _apart(grid))
+        said += f"; {apart} does not compete." if apart else "."
     return said
 
 

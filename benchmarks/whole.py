@@ -1,0 +1,53 @@
+"""Trajectory matching by back-propagation through one graph of all student steps.
+
+The suite's own objective in all but this: what :mod:`dd.unroll` is measured against.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from dd.objectives.mtt import Student, TrajectoryMatching
+from dd.parametrize.pixels import Pixels
+
+
+class WholeGraph:
+    """A student whose steps stay in one graph until the gradients are asked for."""
+
+    def __init__(self, student: Student) -> None:
+        self.student = student
+
+    def walk(self, start: Tensor, rate: float) -> list[Tensor]:
+        """θ_J alone, ``[P]``: the steps before it are in the graph."""
+        student = self.student
+        self.images = student.like.clone().requires_grad_()
+        self.rate = torch.tensor(rate, device=start.device, requires_grad=True)
+        sizes = [shape.numel() for shape in student.shapes]
+        end = start.clone().requires_grad_()
+        for step, indices in enumerate(student.indices):
+            parts = zip(end.split(sizes), student.shapes, strict=True)
+            parameters = [part.view(shape) for part, shape in parts]
+            loss = student.loss(parameters, self.images[indices], step)
+            (gradient,) = torch.autograd.grad(loss, end, create_graph=True)
+            end = end - self.rate * gradient
+        self.end = end
+        return [end.detach()]
+
+    def gradients(
+        self, path: Sequence[Tensor], rate: float, cotangent: Tensor
+    ) -> tuple[Tensor, float]:
+        """As :meth:`dd.objectives.mtt.Student.gradients`."""
+        by_images, by_rate = torch.autograd.grad(self.end, [self.images, self.rate], cotangent)
+        return by_images, float(by_rate)
+
+
+class WholeMatching(TrajectoryMatching):
+    """MTT with :class:`WholeGraph`."""
+
+    def _student(
+        self, network: nn.Module, synthetic: Pixels, stream: torch.Generator
+    ) -> WholeGraph:
+        return WholeGraph(super()._student(network, synthetic, stream))
