@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.unrolling import LABELS, peak
 from dd.artifacts import load_json, save_text
 
 HERE = Path(__file__).parent
@@ -28,13 +29,13 @@ def speed(facts: dict[str, Any]) -> str:
     rows = []
     for row in facts["rows"]:
         sides = row["sides"]
-        line = [f"{row['work']}, IPC {row['ipc']}: {row['unit']}"]
+        line = [f"{_work(row)}: {row['unit']}"]
         line += [f"{sides[label]['seconds']:.3g}" for label in labels]
         line += [f"**{row['ratios'][label]:.2f}**" for label in against]
-        line += [f"{_peak(sides[label]['peak_mb']):.0f}" for label in labels]
+        line += [f"{peak(sides[label]['peak_mb']):.0f}" for label in labels]
         rows.append(line)
     scaled = [
-        f"- {row['work']}, IPC {row['ipc']}: "
+        f"- {_work(row)}: "
         + " + ".join(
             f"{piece['occurs']} × {name} (measured {'/'.join(map(str, piece['measured'].values()))}"
             f" at a time: {'/'.join(map(_side, piece['measured']))})"
@@ -72,7 +73,21 @@ def choices(facts: dict[str, Any]) -> str:
     )
 
 
-RENDERERS = {"speed": speed, "choices": choices}
+def unrolling(facts: dict[str, Any]) -> str:
+    """The table of a file of :mod:`benchmarks.unrolling`."""
+    whole, adjoint = LABELS["whole"], LABELS["suite"]
+    head = ["steps", f"{whole}, s", f"{adjoint}, s", f"{adjoint} takes"]
+    head += [f"peak {whole}, MB", f"peak {adjoint}, MB"]
+    rows = []
+    for row in facts["rows"]:
+        sides = [row["sides"][side] for side in LABELS]
+        line = [row["steps"], *[f"{side['seconds']:.3g}" for side in sides]]
+        line += [f"**{1 / row['ratios']['whole']:.2f} ×**"]
+        rows.append(line + [f"{peak(side['peak_mb']):.0f}" for side in sides])
+    return f"{_conditions(facts)} MTT, IPC 1, an iteration.\n\n{table(head, rows)}"
+
+
+RENDERERS = {"speed": speed, "choices": choices, "unrolling": unrolling}
 
 
 def render(folder: Path) -> str:
@@ -80,7 +95,10 @@ def render(folder: Path) -> str:
     sections = []
     for path in sorted(folder.glob("*.json")):
         facts = load_json(path)
-        sections.append(f"### {path.stem}\n\n{RENDERERS[facts['kind']](facts)}")
+        section = f"### {path.stem}\n\n{RENDERERS[facts['kind']](facts)}"
+        if path.with_suffix(".png").exists():
+            section += f"\n\n![{path.stem}]({folder.name}/{path.stem}.png)"
+        sections.append(section)
     return "\n\n".join(sections)
 
 
@@ -107,8 +125,8 @@ def _side(label: str) -> str:
     return label.replace("_", " ")
 
 
-def _peak(peaks: dict[str, float]) -> float:
-    return peaks.get("gpu", peaks["host"])
+def _work(row: dict[str, Any]) -> str:
+    return row["work"] if row["ipc"] is None else f"{row['work']}, IPC {row['ipc']}"
 
 
 def main() -> None:

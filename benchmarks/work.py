@@ -38,6 +38,7 @@ EVALUATION = build(
 BUFFER = build(buffer.Settings, recipes.resolve_buffer("cifar10"), "the buffer")
 NETWORKS = 10  # of an evaluation, and of a shard
 IMAGES = 50_000  # of CIFAR-10's training split
+EXPERT_PIECE = f"batch of {BATCH} images"
 MOVE = 1e-3  # standard deviation of a parameter's step in a made trajectory
 STEPS = (10, 20, 50, 100)  # of the student, in the rows that differ in them
 
@@ -77,7 +78,7 @@ ROWS = {
         Row("dm", 10, "iteration", {"iteration": 1}),
         Row("mtt", 1, "iteration", {"iteration": 1}),
         Row("mtt", 10, "iteration", {"iteration": 1}),
-        Row("buffer", None, "expert-epoch", {f"batch of {BATCH} images": IMAGES / BATCH}),
+        Row("buffer", None, "expert-epoch", {EXPERT_PIECE: IMAGES / BATCH}),
         Row(
             "evaluation",
             10,
@@ -101,11 +102,15 @@ def plain_pieces(row: Row, dataset: Dataset, epochs: int) -> dict[str, Piece]:
         dataset.train,
         dataset.test,
         len(dataset.classes),
-        BUFFER.augment if row.name == "buffer" else settings.get("augment", "none"),
+        settings.get("augment", "none"),
         settings.get("lr_img", 0.1),
         settings.get("batch_real", 256),
     )
-    images, optimizer = work.synthetic(row.ipc or 1)
+    if row.name == "buffer":
+        return _plain_experts(work, _batches(dataset, epochs))
+    images, optimizer = work.synthetic(row.ipc)
+    if row.name == "mtt":
+        return _plain_matching(settings, work, images, optimizer)
     trained = work.network()
 
     def matching_step() -> int:
@@ -113,18 +118,8 @@ def plain_pieces(row: Row, dataset: Dataset, epochs: int) -> dict[str, Piece]:
         return 1
 
     def iteration() -> int:
-        if row.name == "mtt":
-            optimizers = (optimizer, rate_optimizer)
-            work.mtt(images, rate, optimizers, trained, start, target, settings["student_steps"])
-        else:
-            work.dm(images, optimizer, work.network())
+        work.dm(images, optimizer, work.network())
         return 1
-
-    def expert_batches() -> int:
-        count = _batches(dataset, epochs)
-        sgd = torch.optim.SGD(trained.parameters(), lr=BUFFER.lr)
-        work.train(trained, itertools.islice(loader, count), sgd, 1)
-        return count
 
     def inner_epoch() -> int:
         sgd = torch.optim.SGD(trained.parameters(), lr=settings["lr_net"])
@@ -146,21 +141,40 @@ def plain_pieces(row: Row, dataset: Dataset, epochs: int) -> dict[str, Piece]:
         work.accuracy(trained)
         return 1
 
-    if row.name == "buffer":
-        loader = work.real_loader()
-    if row.name == "mtt":
-        start = torch.cat([p.detach().flatten() for p in trained.parameters()])
-        target = start + MOVE * torch.randn(len(start), generator=work.generator).to(start)
-        rate = torch.tensor(settings["lr_student"], device=work.device, requires_grad=True)
-        rate_optimizer = torch.optim.SGD([rate], settings["lr_lr"], settings["momentum_lr"])
     return {
         "matching step": matching_step,
         "iteration": iteration,
-        f"batch of {BATCH} images": expert_batches,
         "inner epoch": inner_epoch,
         "epoch of a network": epoch,
         "test of a network": test,
     }
+
+
+def _plain_matching(
+    settings: dict[str, Any], work: Plain, images: torch.Tensor, optimizer: torch.optim.Optimizer
+) -> dict[str, Piece]:
+    network = work.network()
+    start = torch.cat([p.detach().flatten() for p in network.parameters()])
+    target = start + MOVE * torch.randn(len(start), generator=work.generator).to(start)
+    rate = torch.tensor(settings["lr_student"], device=work.device, requires_grad=True)
+    optimizers = optimizer, torch.optim.SGD([rate], settings["lr_lr"], settings["momentum_lr"])
+
+    def iteration() -> int:
+        work.mtt(images, rate, optimizers, network, start, target, settings["student_steps"])
+        return 1
+
+    return {"iteration": iteration}
+
+
+def _plain_experts(work: Plain, count: int) -> dict[str, Piece]:
+    network, loader = work.network(), work.real_loader()
+    sgd = torch.optim.SGD(network.parameters(), lr=BUFFER.lr)
+
+    def batches() -> int:
+        work.train(network, itertools.islice(loader, count), sgd, 1)
+        return count
+
+    return {EXPERT_PIECE: batches}
 
 
 def _batches(dataset: Dataset, epochs: int) -> int:
@@ -198,7 +212,7 @@ def bound(
 def _canvas(row: Row, dataset: Dataset) -> Pixels:
     """Noise images of every class, and their optimiser."""
     settings, device = _settings(row), dataset.train.labels.device
-    labels = torch.arange(len(dataset.classes), device=device).repeat_interleave(row.ipc or 1)
+    labels = torch.arange(len(dataset.classes), device=device).repeat_interleave(row.ipc)
     shape = (len(labels), dataset.channels, *dataset.size)
     noise = torch.randn(shape, generator=generator(0, "noise"))
     return Pixels(noise.to(device), labels, settings.get("lr_img", 0.1), 0.5)
@@ -226,27 +240,17 @@ def suite_pieces(
 ) -> dict[str, Piece]:
     """The suite's side of ``row``, through the functions that its stages call, or with the
     ``objective`` given."""
-    device = dataset.train.labels.device
-    shape = (dataset.channels, dataset.size, len(dataset.classes))
-    together = NETWORKS if device.type == "cuda" else 1  # in turn on the CPU: one stands for all
-
-    def networks(count: int) -> list[torch.nn.Module]:
-        return [
-            create("convnet", *shape, generator=generator(n), device=device) for n in range(count)
-        ]
-
-    def orders(count: int) -> list[torch.Generator]:
-        return [generator(n, "order") for n in range(count)]
+    if row.name == "buffer":
+        return _suite_experts(dataset, _batches(dataset, epochs))
+    trained, orders = _networks(dataset, 1)
+    if row.name in OBJECTIVES:
+        matching, canvas = bound(row, dataset, objective)
+    else:
+        canvas = _canvas(row, dataset)
 
     def iteration() -> int:
         matching.iteration(1, canvas)
         return 1
-
-    def expert_batches() -> int:
-        count = _batches(dataset, epochs)
-        labels = split.labels[: count * BATCH]
-        train_epoch(experts, sgd, split.take, labels, BUFFER, orders(together))
-        return count * together
 
     def inner_epoch() -> int:
         settings = _settings(row)
@@ -259,35 +263,54 @@ def suite_pieces(
             augment=settings["augment"],
             schedule="constant",
         )
-        train(trained, canvas.images(), canvas.labels, recipe, orders(1))
+        train(trained, canvas.images(), canvas.labels, recipe, orders)
         return epochs
 
     def epoch() -> int:
         recipe = dataclasses.replace(EVALUATION, epochs=epochs)
-        images, labels = canvas.images(), canvas.labels
-        train(networks(together), images, labels, recipe, orders(together))
-        return epochs * together
+        networks, streams = _networks(dataset, _together(dataset))
+        train(networks, canvas.images(), canvas.labels, recipe, streams)
+        return epochs * len(networks)
 
     def test() -> int:
         accuracy(trained[0], dataset.test)
         return 1
 
-    if row.name in OBJECTIVES:
-        matching, canvas = bound(row, dataset, objective)
-    else:
-        canvas = _canvas(row, dataset)
-    if row.name == "buffer":
-        split, experts = dataset.train.resident(), ensemble(networks(together))
-        sgd = BUFFER.optimizer(experts.parameters)
-    trained = networks(1)
     return {
         "matching step": iteration,
         "iteration": iteration,
-        f"batch of {BATCH} images": expert_batches,
         "inner epoch": inner_epoch,
         "epoch of a network": epoch,
         "test of a network": test,
     }
+
+
+def _suite_experts(dataset: Dataset, count: int) -> dict[str, Piece]:
+    split = dataset.train.resident()
+    networks, orders = _networks(dataset, _together(dataset))
+    experts = ensemble(networks)
+    sgd = BUFFER.optimizer(experts.parameters)
+
+    def batches() -> int:
+        train_epoch(experts, sgd, split.take, split.labels[: count * BATCH], BUFFER, orders)
+        return count * len(networks)
+
+    return {EXPERT_PIECE: batches}
+
+
+def _together(dataset: Dataset) -> int:
+    """How many networks are trained at once: in turn on the CPU, where one stands for all."""
+    return NETWORKS if dataset.train.labels.device.type == "cuda" else 1
+
+
+def _networks(dataset: Dataset, count: int) -> tuple[list[torch.nn.Module], list[torch.Generator]]:
+    """New ConvNets, and a stream for the order of each one's images."""
+    shape = (dataset.channels, dataset.size, len(dataset.classes))
+    device = dataset.train.labels.device
+    networks = [
+        create("convnet", *shape, generator=generator(n), device=device) for n in range(count)
+    ]
+    return networks, [generator(n, "order") for n in range(count)]
 
 
 SIDES = {
@@ -298,7 +321,9 @@ SIDES = {
 
 
 def _settings(row: Row) -> dict[str, Any]:
-    """The recipe of the row's objective for CIFAR-10; other work has none."""
+    """The recipe of the row's objective for CIFAR-10; an evaluation has none."""
+    if row.name == "buffer":
+        return dataclasses.asdict(BUFFER)
     if row.name not in OBJECTIVES:
         return {}
     return recipes.resolve(row.name, "cifar10", row.ipc, row.changes)

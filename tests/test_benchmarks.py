@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -10,16 +11,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import report, speed, work
+from benchmarks import report, speed, unrolling, work
 from benchmarks.plain import Plain
-from benchmarks.work import ROWS, SIDES
+from benchmarks.whole import WholeMatching
+from benchmarks.work import ROWS, SIDES, Row
 from dd.data.dataset import load_dataset
+from dd.ensemble import ensemble
 from dd.errors import DDError
 from dd.networks import create
 from dd.objectives.dm import mean_distance
 from dd.objectives.gradients import match_apart, match_together
 from dd.rng import generator
-from dd.training import Recipe, accuracy, train
+from dd.training import Recipe, accuracy, train, train_epoch
 
 ROOT = Path(__file__).parent.parent
 
@@ -107,22 +110,72 @@ def test_training_and_accuracy_agree(plain, networks, dataset):
     assert plain.accuracy(theirs) == pytest.approx(accuracy(ours, dataset.test))
 
 
+@pytest.mark.parametrize("objective", [None, WholeMatching])
+def test_trajectory_matching_agrees(plain, networks, dataset, objective):
+    """Loss, image gradient and rate gradient of three steps, all images in each."""
+    changes = {"augment": "none", "student_steps": 3, "lr_lr": 1e-4}
+    row = Row("mtt", 1, "iteration", {}, changes)
+    matching, canvas = work.bound(row, dataset, objective)
+    before, settings = canvas.images().clone(), matching.settings
+    loss = matching.iteration(1, canvas)["loss"]
+    gradient = (before - canvas.images()) / settings.lr_img
+    by_rate = (settings.lr_student - float(matching.rate)) / settings.lr_lr
+    segment = matching.trajectories.segment("convnet", 0, 0, settings.expert_epochs)
+    images = before.clone().requires_grad_(True)
+    rate = torch.tensor(settings.lr_student, requires_grad=True)
+    optimizers = torch.optim.SGD([images], lr=1.0), torch.optim.SGD([rate], lr=1.0)
+    start, target = segment.start, segment.target
+    expected = plain.mtt(images, rate, optimizers, networks[1], start, target, steps=3)
+    assert loss == pytest.approx(expected, rel=1e-4)
+    assert by_rate == pytest.approx(rate.grad.item(), rel=1e-3)
+    scale = images.grad.abs().max()
+    assert scale > 0 and rate.grad.item() != 0
+    torch.testing.assert_close(gradient / scale, images.grad / scale, rtol=0, atol=1e-3)
+
+
+def test_experts_are_trained_alike(plain, networks, dataset):
+    """A batch of all real images: their order changes nothing but rounding."""
+    ours, theirs = networks
+    recipe = dataclasses.replace(work.BUFFER, augment="none", lr=0.05)
+    sgd = torch.optim.SGD(theirs.parameters(), lr=0.05)
+    start = [p.detach().clone() for p in theirs.parameters()]
+    plain.train(theirs, plain.real_loader(), sgd, 2)
+    experts = ensemble([ours])
+    optimizer, order = recipe.optimizer(experts.parameters), [generator(0)]
+    for _ in range(2):
+        train_epoch(experts, optimizer, dataset.train.take, dataset.train.labels, recipe, order)
+    assert work.BUFFER.momentum == work.BUFFER.weight_decay == 0
+    for one, other, first in zip(ours.parameters(), theirs.parameters(), start, strict=True):
+        torch.testing.assert_close(one - first, other - first, rtol=1e-2, atol=1e-5)
+    assert (ours.classifier.weight - start[-2]).abs().max() > 1e-3
+
+
 def test_plain_convnet_is_the_papers(plain):
     assert sum(p.numel() for p in plain.network().parameters()) == 320_010
 
 
-@pytest.mark.parametrize("key", ["dsa-ipc1", "dm-ipc1", "evaluation-ipc10"])
-@pytest.mark.parametrize("side", SIDES)
+SHORT = {"mtt-ipc1": {"student_steps": 2}}
+
+
+@pytest.mark.parametrize("key", ["dsa-ipc1", "dm-ipc1", "evaluation-ipc10", "buffer", *SHORT])
+@pytest.mark.parametrize("side", ["plain", "suite"])
 def test_every_piece_of_a_row_runs(dataset, key, side):
-    row = ROWS[key]
+    row = dataclasses.replace(ROWS[key], changes=SHORT.get(key, {}))
     pieces = SIDES[side](row, dataset, 1)
     assert all(pieces[piece]() >= 1 for piece in row.pieces)
 
 
-def test_rows_are_those_of_the_settings():
+def test_rows_are_those_of_the_settings(dataset):
     assert ROWS["dc-ipc10"].pieces == {"matching step": 10, "inner epoch": 450}
     assert ROWS["evaluation-ipc10"].pieces == {"epoch of a network": 3000, "test of a network": 10}
     assert work.EVALUATION.epochs == 300
+    assert work.UNROLLED[2].changes == {"student_steps": 50}
+    assert ROWS["buffer"].pieces == {"batch of 256 images": 50_000 / 256}
+    assert work.BUFFER.batch == 256 and "rotate" in work.BUFFER.augment
+    for key, steps in {"mtt-ipc1": 50, "mtt-ipc10": 30}.items():
+        matching, canvas = work.bound(ROWS[key], dataset)
+        assert matching.settings.student_steps == steps
+        assert len(canvas.images()) == 10 * ROWS[key].ipc
 
 
 def test_a_row_is_composed_within_rounds():
@@ -165,6 +218,62 @@ def test_measuring_through_workers(dataset, tmp_path, monkeypatch):
     assert row["ratios"]["plain"] == pytest.approx(seconds["plain"] / seconds["suite"], rel=0.01)
     text = report.speed(facts)
     assert f"**{row['ratios']['plain_tuned']:.2f}**" in text
+
+
+class InProcess:
+    """A worker without a process of its own: small steps on a small network's worth of data."""
+
+    def __init__(self, row, side, data, epochs, **_):
+        (known,) = [known for known in work.UNROLLED if known.key == row]
+        steps = known.changes["student_steps"] // 10
+        quick = dataclasses.replace(known, changes={"student_steps": steps})
+        self.side = side
+        self.pieces = SIDES[side](quick, load_dataset(data), epochs)
+        self.peak = {"whole": 100.0 * known.changes["student_steps"], "suite": 700.0}[side]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def do(self, piece):
+        assert self.pieces[piece]() == 1
+        seconds = {"whole": 2.0, "suite": 2.5}[self.side]
+        return {"seconds": seconds, "units": 1, "peak_mb": {"host": self.peak}}
+
+
+def test_unrolling_is_measured_and_told(tmp_path, monkeypatch):
+    """A row for each number of steps, a table of both sides, a figure."""
+    out = tmp_path / "results" / "unrolling.json"
+    monkeypatch.setattr(speed, "Worker", InProcess)
+    words = ["--out", str(out), "--device", "cpu", "--threads", "1", "--repeats", "1"]
+    monkeypatch.setattr(sys, "argv", ["unrolling", *words, "--steps", "10", "20"])
+    unrolling.main()
+    facts = json.loads(out.read_text())
+    assert [row["steps"] for row in facts["rows"]] == [10, 20]
+    assert facts["rows"][1]["sides"]["whole"]["peak_mb"] == {"host": 2000.0}
+    text = report.render(out.parent)
+    assert "| 20 | 2 | 2.5 | **1.25 ×** | 2000 | 700 |" in text
+    assert text.endswith("![unrolling](results/unrolling.png)")
+    assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_row_without_synthetic_images_is_told(tmp_path):
+    """``buffer`` has no IPC; its pieces occur a number of times that is not whole."""
+    row = ROWS["buffer"]
+    (piece,) = row.pieces
+    answer = {"seconds": 0.5, "units": 20, "peak_mb": {"host": 7.0}}
+    sides = {"plain": ("plain", "default"), "suite": ("suite", "tuned")}
+    result = speed.summarise(row, sides, [{piece: dict.fromkeys(sides, answer)}])
+    origin = {"torch": "2", "code": "x", "created": "2026-01-01", "machine": MACHINE}
+    facts = {"rows": [result], "provenance": origin, "threads": 1, "repeats": 1, "note": ""}
+    text = report.speed(facts | {"load_after": [0.0]})
+    assert "| buffer: expert-epoch | 97.7 | 97.7 |" in text
+    assert "- buffer: 195.3125 × batch of 256 images (measured 20/20 at a time" in text
+
+
+MACHINE = {"gpu": None, "cores": 1, "cpu": "a CPU", "load": [0.0], "libc": "glibc"}
 
 
 def test_an_unknown_row_is_told(tmp_path):

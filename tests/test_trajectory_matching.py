@@ -237,8 +237,8 @@ def test_matching_brings_the_loss_down(digits, shard):
     settings = {"experts": 1, "max_start_epoch": 1, "augment": "none", "init": "noise"}
     objective = make("mtt", digits, shard, student_steps=8, lr_img=20.0, **settings)
     canvas = Pixels(objective.start(), objective.labels(), 20.0, 0.5)
-    losses = [objective.iteration(n, canvas)["loss"] for n in range(1, 61)]
-    assert losses[-1] < 0.9 * losses[0] and losses[-1] < 0.95
+    losses = [objective.iteration(n, canvas)["loss"] for n in range(1, 26)]
+    assert losses[-1] < 0.6  # 1 is that of a student who stays where it starts
 
 
 @pytest.mark.parametrize("mode", LEARNED)

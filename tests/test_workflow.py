@@ -39,8 +39,8 @@ def checkout(tmp_path) -> Path:
 
 def test_smoke_is_what_runs_without_configuration(checkout):
     # Model Pool. Ablation: 2 ipc x 2 snapshots x 4 settings = 16 evaluations; pool settings add 2
-    # pools: 2 x 2 x 2 = 8; temperatures: 2 ipc x 2 variants x 3 = 12, of which kd at 3 (2 ipc) is in
-    # the ablation. Distillations: 4 network sources x 2 ipc, with both snapshots.
+    # pools: 2 x 2 x 2 = 8; temperatures: 2 ipc x 2 variants x 3 = 12, of which kd at 3 (2 ipc) is
+    # in the ablation. Distillations: 4 network sources x 2 ipc, with both snapshots.
     # IADD. Selections: 3 x 2 ipc, and the full data once; with both snapshots: mtt and three kinds
     # of learned weights; at the last alone: dsa, dm and pruning. Both snapshots of mtt and iadd are
     # evaluated (curves), of all others the last; dc is Model Pool's.

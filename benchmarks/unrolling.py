@@ -1,0 +1,105 @@
+"""Peak memory and seconds of an MTT iteration as functions of the student's steps.
+
+The adjoint of ``dd/unroll.py`` beside one graph of all steps (``benchmarks/whole.py``), in the same
+objective with the same network: IPC 1, CIFAR-10's settings. Each measurement is a process of its
+own, the two sides take turns, both under the allocator settings of the suite. Writes one JSON file
+and a figure beside it; ``python -m benchmarks.report`` puts both into the README.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib import pyplot
+
+from benchmarks.speed import machine, measure, synthetic_data
+from benchmarks.work import STEPS, UNROLLED
+from dd.artifacts import provenance, replacing, save_json
+from dd.report.style import colors, use_style
+from dd.runtime import setup
+
+SIDES = {"whole": ("whole", "tuned"), "suite": ("suite", "tuned")}
+LABELS = {"whole": "one graph of all steps", "suite": "adjoint"}
+
+
+def draw(facts: dict[str, Any], path: Path) -> None:
+    """Peak memory over steps, a line a side, as PNG."""
+    use_style()
+    figure, axes = pyplot.subplots(figsize=(4.2, 2.6), layout="constrained")
+    steps, color = [row["steps"] for row in facts["rows"]], colors(list(LABELS))
+    for side, label in LABELS.items():
+        peaks = [peak(row["sides"][side]["peak_mb"]) for row in facts["rows"]]
+        axes.plot(steps, peaks, marker="o", color=color[side], label=label)
+    axes.set(xlabel="Steps of the student", ylabel="Peak memory (MB)", xticks=steps)
+    axes.set_ylim(bottom=0)
+    axes.legend()
+    with replacing(path) as partial:
+        figure.savefig(partial, format="png", metadata={"Software": None})
+    pyplot.close(figure)
+
+
+def peak(peaks: dict[str, float]) -> float:
+    """MB that torch allocated on a GPU, or else that were resident."""
+    return peaks.get("gpu", peaks["host"])
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.unrolling",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0: torch's choice")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds; the median counts")
+    parser.add_argument(
+        "--steps", type=int, nargs="+", choices=STEPS, default=STEPS, help="of the student"
+    )
+    parser.add_argument("--note", default="", help="what else ran on the machine")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON to write")
+    options = parser.parse_args()
+    device = setup(options.device, options.threads)
+    facts: dict[str, Any] = {
+        "kind": "unrolling",
+        "provenance": provenance(machine=machine(device)),
+        "note": options.note,
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "repeats": options.repeats,
+        "rows": [],
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "random.safetensors"
+        synthetic_data(data, per_class=(1, 1))  # no iteration looks at real images
+        for row in UNROLLED:
+            steps = row.changes["student_steps"]
+            if steps not in options.steps:
+                continue
+            found = measure(
+                row,
+                SIDES,
+                options.repeats,
+                data=data,
+                device=device,
+                threads=torch.get_num_threads(),
+                epochs=1,
+            )
+            facts["rows"].append({"steps": steps, **found})
+            facts["load_after"] = [round(load, 2) for load in os.getloadavg()]
+            save_json(options.out, facts)
+            told = (
+                f"{LABELS[side]} {of['seconds']} s, {peak(of['peak_mb']):.0f} MB"
+                for side, of in found["sides"].items()
+            )
+            print(f"{steps} steps: {'; '.join(told)}", flush=True)
+    draw(facts, options.out.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()
