@@ -178,8 +178,8 @@ def test_settings_are_those_that_run():
     ten = next(row["settings"] for row in rows if row["name"] == "dc, IPC 10")
     assert "iterations 60" in ten and "outer 3, inner 5" in ten
     evaluation = {row["name"]: row["settings"] for row in rows if row["part"] == "evaluation"}
-    assert "epochs 200" in evaluation["sets of dc, IPC 1"]
-    assert "epochs 60" in evaluation["sets of dc, IPC 10"]
+    assert "epochs 120" in evaluation["sets of dc, IPC 1"]
+    assert "epochs 40" in evaluation["sets of dc, IPC 10"]
 
 
 @pytest.mark.parametrize(

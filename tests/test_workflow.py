@@ -66,7 +66,13 @@ def test_no_job_of_the_paper_is_done_twice(checkout):
 
 @pytest.mark.parametrize(
     ("target", "tables", "figures"),
-    [("modelpool", 4, 3), ("tables", 4, 0), ("figures", 0, 3), ("modelpool_taxonomy", 1, 0)],
+    [
+        ("modelpool", 4, 3),
+        ("iadd", 5, 5),
+        ("tables", 9, 0),
+        ("figures", 0, 8),
+        ("modelpool_taxonomy", 1, 0),
+    ],
 )
 def test_targets(checkout, target, tables, figures):
     found = jobs(checkout, target)
