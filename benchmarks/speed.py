@@ -33,7 +33,7 @@ CPU_SIDES = {
     "plain_tuned": ("plain", "tuned"),
     "suite": ("suite", "tuned"),
 }
-GPU_SIDES = {name: CPU_SIDES[name] for name in ("plain", "suite")}
+PAIR = {name: CPU_SIDES[name] for name in ("plain", "suite")}
 
 
 class Worker:
@@ -190,6 +190,11 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10, help="epochs measured at a time")
     parser.add_argument("--quick", action="store_true", help="1 round, 2 epochs: to try it")
     parser.add_argument("--rows", nargs="+", default=list(ROWS), help="which rows")
+    parser.add_argument(
+        "--no-tuned",
+        action="store_true",
+        help="leave out the plain side under our allocator settings; each holds its memory",
+    )
     parser.add_argument("--note", default="", help="what else ran on the machine")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON to write")
     options = parser.parse_args()
@@ -220,7 +225,7 @@ def run(options: argparse.Namespace) -> None:
         data = options.data or Path(folder) / "random.safetensors"
         if not options.data:
             synthetic_data(data)
-        sides = GPU_SIDES if device.type == "cuda" else CPU_SIDES
+        sides = CPU_SIDES if device.type == "cpu" and not options.no_tuned else PAIR
         for key in options.rows:
             row = measure(
                 ROWS[key],

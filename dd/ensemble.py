@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 
 
-class Ensemble:
+class Ensemble(ABC):
     """Networks that are trained side by side.
 
     Attributes:
@@ -21,17 +22,17 @@ class Ensemble:
     networks: Sequence[nn.Module]
     parameters: list[torch.Tensor]
 
+    @abstractmethod
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """``[N, B, C, H, W]`` to logits ``[N, B, K]``, network n on images[n]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def flat(self) -> torch.Tensor:
         """All parameters ``[N, P]``, detached."""
-        raise NotImplementedError
 
+    @abstractmethod
     def state(self) -> dict[str, torch.Tensor]:
         """Parameters and buffers by name, as :meth:`load_state` takes them."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
@@ -39,9 +40,9 @@ class Ensemble:
         for name, tensor in self.state().items():
             tensor.copy_(state[name])
 
+    @abstractmethod
     def finish(self) -> None:
         """Bring the networks up to date and put them in evaluation mode."""
-        raise NotImplementedError
 
 
 class Single(Ensemble):
