@@ -25,7 +25,14 @@ from dd.errors import DDError, unknown
 from dd.networks import canonical, count_parameters, create
 from dd.progress import Progress
 from dd.rng import generator
-from dd.runtime import add_machine_options, peak_memory_mb, setup
+from dd.runtime import (
+    add_checkpoint_option,
+    add_machine_options,
+    add_together_option,
+    peak_memory_mb,
+    setup,
+    stacked,
+)
 from dd.settings import add_options, build, setting
 from dd.training import Recipe, accuracy, check_losses, train_epoch
 from dd.trajectory import PRECISIONS, ShardWriter, agreement, layout
@@ -226,19 +233,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--width-factor", type=float, default=1.0, help="scales network widths")
     parser.add_argument("--seed", type=int, default=0, help="of all experts")
-    parser.add_argument(
-        "--together",
-        choices=("auto", "yes", "no"),
-        default="auto",
-        help="train the experts of a shard stacked; auto: on a GPU",
-    )
-    parser.add_argument(
-        "--checkpoint-every",
-        type=float,
-        default=60.0,
-        metavar="SECONDS",
-        help="between two checkpoints",
-    )
+    add_together_option(parser, "the experts of a shard")
+    add_checkpoint_option(parser)
     add_machine_options(parser)
     group = parser.add_argument_group("settings (default: the recipe's; see dd/recipes.yaml)")
     add_options(group, {f.name: (f, f.metadata["help"]) for f in dataclasses.fields(Settings)})
@@ -251,8 +247,6 @@ def run(arguments: argparse.Namespace) -> None:
         raise DDError(f"--first is {arguments.first}, it must be at least 0")
     if arguments.whitening not in WHITENINGS:
         raise unknown("--whitening", arguments.whitening, WHITENINGS)
-    if not arguments.checkpoint_every >= 0:
-        raise DDError(f"--checkpoint-every is {arguments.checkpoint_every}, it must be at least 0")
     if arguments.out.suffix != ".safetensors":
         raise DDError(f"--out: {arguments.out} must end in .safetensors")
     network = canonical(arguments.network)
@@ -269,7 +263,7 @@ def run(arguments: argparse.Namespace) -> None:
         seed=arguments.seed,
         width_factor=arguments.width_factor,
         out=arguments.out,
-        together={"auto": device.type == "cuda", "yes": True, "no": False}[arguments.together],
+        together=stacked(arguments.together, device),
         every=arguments.checkpoint_every,
     )
     found = torch.tensor(buffer.run())

@@ -37,7 +37,7 @@ from dd.objectives.base import Objective, Streams
 from dd.parametrize.pixels import Pixels
 from dd.progress import Progress
 from dd.rng import generator
-from dd.runtime import add_machine_options, peak_memory_mb, setup
+from dd.runtime import add_checkpoint_option, add_machine_options, peak_memory_mb, setup
 from dd.settings import add_options, build
 from dd.synthetic import SyntheticSet
 from dd.trajectory import Trajectories, agreement
@@ -234,13 +234,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--width-factor", type=float, default=1.0, help="scales network widths")
     parser.add_argument("--seed", type=int, default=0, help="of all random numbers")
-    parser.add_argument(
-        "--checkpoint-every",
-        type=float,
-        default=60.0,
-        metavar="SECONDS",
-        help="between two checkpoints",
-    )
+    add_checkpoint_option(parser)
     add_machine_options(parser)
     group = parser.add_argument_group("settings (default: the recipe's; see dd/recipes.yaml)")
     add_options(group, _declared_settings(), skip=("iterations",))  # said by --snapshots
@@ -274,8 +268,6 @@ def run(arguments: argparse.Namespace) -> None:
         )
     if arguments.ipc < 1 and not objective_class.takes_all:
         raise DDError(f"--ipc is {arguments.ipc}, it must be at least 1")
-    if not arguments.checkpoint_every >= 0:
-        raise DDError(f"--checkpoint-every is {arguments.checkpoint_every}, it must be at least 0")
     check_target(arguments.out / "metrics.jsonl")
     device = setup(arguments.device, arguments.threads)
     given = {name: options[name] for name in _declared_settings() if name in options}

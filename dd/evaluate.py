@@ -26,7 +26,7 @@ from dd.networks import canonical, count_parameters, create
 from dd.progress import Progress
 from dd.registry import Registry
 from dd.rng import generator
-from dd.runtime import add_machine_options, setup
+from dd.runtime import add_machine_options, add_together_option, setup, stacked
 from dd.settings import add_options, build, setting
 from dd.synthetic import SyntheticSet, hard_labels
 from dd.training import Criterion, Recipe, accuracy, cross_entropy, train
@@ -244,12 +244,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--networks", type=int, default=5, help="networks per architecture")
     what.add_argument("--seed", type=int, default=0, help="of network 0; network n has seed + n")
     what.add_argument("--width-factor", type=float, default=1.0, help="scales network widths")
-    what.add_argument(
-        "--together",
-        choices=("auto", "yes", "no"),
-        default="auto",
-        help="train networks stacked; auto: on a GPU",
-    )
+    add_together_option(what, "networks")
     what.add_argument(
         "--diverged",
         choices=("stop", "record"),
@@ -330,7 +325,7 @@ def run(arguments: argparse.Namespace) -> None:
         recipe=recipe,
         seed=arguments.seed,
         width_factor=arguments.width_factor,
-        together={"auto": device.type == "cuda", "yes": True, "no": False}[arguments.together],
+        together=stacked(arguments.together, device),
         strict=arguments.diverged == "stop",
     )
     conditions = {"protocol": arguments.protocol, **dataclasses.asdict(settings)}

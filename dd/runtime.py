@@ -38,6 +38,39 @@ def add_machine_options(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0: torch's choice")
 
 
+def add_checkpoint_option(parser: argparse._ActionsContainer) -> None:
+    """``--checkpoint-every``, for stages that go on where they were killed."""
+    parser.add_argument(
+        "--checkpoint-every",
+        type=_seconds,
+        default=60.0,
+        metavar="SECONDS",
+        help="between two checkpoints",
+    )
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not seconds >= 0:
+        raise DDError(f"--checkpoint-every is {text}, it must be at least 0")
+    return seconds
+
+
+def add_together_option(parser: argparse._ActionsContainer, what: str) -> None:
+    """``--together``, for stages that train several networks: ``what`` they are."""
+    parser.add_argument(
+        "--together",
+        choices=("auto", "yes", "no"),
+        default="auto",
+        help=f"train {what} stacked; auto: on a GPU",
+    )
+
+
+def stacked(together: str, device: torch.device) -> bool:
+    """What ``--together`` means on ``device``."""
+    return device.type == "cuda" if together == "auto" else together == "yes"
+
+
 def setup(device: str = "auto", threads: int = 0) -> torch.device:
     """Prepare the process for a compute stage and return the device to work on.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch.nn.functional as F
@@ -17,14 +18,14 @@ The keyword-only parameters are the options of a spec; they are annotated ``int`
 """
 
 
-class Network(nn.Module):
+class Network(nn.Module, ABC):
     """A classifier of images: ``classifier(embed(x))``."""
 
     classifier: nn.Linear
 
+    @abstractmethod
     def embed(self, x: Tensor) -> Tensor:
         """What enters the classifier: ``[N, C, H, W]`` to ``[N, F]``."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits: ``[N, C, H, W]`` to ``[N, classes]``."""
