@@ -24,7 +24,7 @@ from dd.artifacts import provenance, save_json
 from dd.networks import create
 from dd.objectives.gradients import match_apart, match_together, mean_gradient
 from dd.rng import generator
-from dd.runtime import setup
+from dd.runtime import add_machine_options, setup
 from dd.training import Recipe, train
 
 CLASSES = 10
@@ -127,8 +127,7 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0: torch's choice")
+    add_machine_options(parser)
     parser.add_argument("--repeats", type=int, default=5, help="rounds; the median counts")
     parser.add_argument("--batch", type=int, default=256, help="real images a class")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="pixels a side")

@@ -25,7 +25,7 @@ import torch
 from benchmarks.work import ROWS, Row
 from dd.artifacts import provenance, save_json, save_tensors
 from dd.errors import DDError, unknown
-from dd.runtime import setup
+from dd.runtime import add_machine_options, setup
 
 # label: (side, allocator)
 CPU_SIDES = {
@@ -184,8 +184,7 @@ def main() -> None:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--data", type=Path, metavar="FILE", help="prepared dataset of 32 x 32")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0: torch's choice")
+    add_machine_options(parser)
     parser.add_argument("--repeats", type=int, default=5, help="rounds; the median counts")
     parser.add_argument("--epochs", type=int, default=10, help="epochs measured at a time")
     parser.add_argument("--quick", action="store_true", help="1 round, 2 epochs: to try it")

@@ -21,7 +21,7 @@ from benchmarks.speed import machine, measure, synthetic_data
 from benchmarks.work import STEPS, UNROLLED
 from dd.artifacts import provenance, replacing, save_json
 from dd.report.style import colors, use_style
-from dd.runtime import setup
+from dd.runtime import add_machine_options, setup
 
 SIDES = {"whole": ("whole", "tuned"), "suite": ("suite", "tuned")}
 LABELS = {"whole": "one graph of all steps", "suite": "adjoint"}
@@ -55,8 +55,7 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0: torch's choice")
+    add_machine_options(parser)
     parser.add_argument("--repeats", type=int, default=5, help="rounds; the median counts")
     parser.add_argument(
         "--steps", type=int, nargs="+", choices=STEPS, default=STEPS, help="of the student"
