@@ -33,8 +33,11 @@ rule figures:
 
 include: "workflow/rules/prepare.smk"
 include: "workflow/rules/buffer.smk"
+include: "workflow/rules/pretrain.smk"
 include: "workflow/rules/distill.smk"
+include: "workflow/rules/relabel.smk"
 include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/analyse.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/targets.smk"

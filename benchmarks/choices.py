@@ -75,7 +75,15 @@ def training(
     draw = generator(0, "training", device=device)
     batch = torch.randn((images, 3, size, size), generator=draw, device=device)
     labels = torch.arange(images, device=device) % CLASSES
-    recipe = Recipe(1, 0.01, 0.9, 5e-4, 256, "none", "constant")
+    recipe = Recipe(
+        epochs=1,
+        lr=0.01,
+        momentum=0.9,
+        weight_decay=5e-4,
+        batch=256,
+        augment="none",
+        schedule="constant",
+    )
     networks = _networks(10, size, width, device)
 
     def epoch(together: bool) -> Callable[[], None]:

@@ -29,7 +29,7 @@ from dd.objectives.base import Objective, Streams
 from dd.parametrize.pixels import Pixels
 from dd.rng import generator
 from dd.settings import build
-from dd.training import Recipe, accuracy, train, train_epoch
+from dd.training import Recipe, accuracy, augmented, train, train_epoch
 from dd.trajectory import ShardWriter, Trajectories, agreement, layout
 
 EVALUATION = build(
@@ -195,6 +195,7 @@ def bound(
         host=generator(0, "host"),
         network=generator(0, "network", device=device),
         start=generator(0, "start"),
+        regulariser=generator(0, "regulariser"),
     )
     trajectories = None
     if objective.needs_trajectories:
@@ -215,7 +216,11 @@ def _canvas(row: Row, dataset: Dataset) -> Pixels:
     labels = torch.arange(len(dataset.classes), device=device).repeat_interleave(row.ipc)
     shape = (len(labels), dataset.channels, *dataset.size)
     noise = torch.randn(shape, generator=generator(0, "noise"))
-    return Pixels(noise.to(device), labels, settings.get("lr_img", 0.1), 0.5)
+
+    def optimise(groups: list[dict]) -> torch.optim.Optimizer:
+        return torch.optim.SGD(groups, momentum=0.5)
+
+    return Pixels(noise.to(device), labels, settings.get("lr_img", 0.1), optimise)
 
 
 def made_trajectories(dataset: Dataset, epochs: int) -> Trajectories:
@@ -289,10 +294,17 @@ def _suite_experts(dataset: Dataset, count: int) -> dict[str, Piece]:
     split = dataset.train.resident()
     networks, orders = _networks(dataset, _together(dataset))
     experts = ensemble(networks)
-    sgd = BUFFER.optimizer(experts.parameters)
+    sgd = BUFFER.new_optimizer(experts.parameters)
 
     def batches() -> int:
-        train_epoch(experts, sgd, split.take, split.labels[: count * BATCH], BUFFER, orders)
+        train_epoch(
+            experts,
+            sgd,
+            augmented(split, BUFFER.augment),
+            split.labels[: count * BATCH],
+            BUFFER,
+            orders,
+        )
         return count * len(networks)
 
     return {EXPERT_PIECE: batches}

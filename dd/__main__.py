@@ -19,8 +19,13 @@ from dd.errors import DDError, unknown
 STAGES = {
     "prepare": ("dd.data.prepare", "raw images to one safetensors file"),
     "buffer": ("dd.buffer", "trajectories of experts trained on a dataset"),
+    "pretrain": ("dd.pretrain", "a network trained on a dataset, to be used frozen"),
+    "generator": ("dd.generator", "a generator whose latents stand for pixels"),
     "distill": ("dd.distill", "a synthetic set from a dataset"),
+    "relabel": ("dd.relabel", "soft labels of a synthetic set, view by view"),
     "evaluate": ("dd.evaluate", "test accuracy of networks trained on a synthetic set"),
+    "cams": ("dd.cams", "class activation maps of a synthetic set"),
+    "erase": ("dd.erase", "accuracy with regions of the test images erased"),
     "configure": ("dd.plan", "a run's resolved and checked configuration"),
     "table": ("dd.report.tables", "a table (CSV, Markdown, LaTeX, HTML) of a run"),
     "figure": ("dd.report.figures", "a figure (PNG, PDF) of a run"),

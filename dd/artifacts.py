@@ -82,14 +82,29 @@ def code_version() -> str:
 
 def provenance(**facts: Any) -> dict[str, Any]:
     """Where an artifact comes from: code, libraries, machine, time, and what the stage adds."""
-    return {
+    told = {
         "code": code_version(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "machine": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu_model(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         **facts,
     }
+    if str(facts.get("device", "")).startswith("cuda"):
+        told["gpu"] = torch.cuda.get_device_name(facts["device"])
+    return told
+
+
+@cache
+def _cpu_model() -> str:
+    """The processor's name, where Linux tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
 
 
 def save_tensors(

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,14 @@ from typing import Any
 import torch
 
 from dd import recipes
-from dd.artifacts import check_target, command_line, load_tensors, provenance, save_tensors
+from dd.artifacts import check_target, command_line, provenance
+from dd.checkpoint import (
+    load_checkpoint,
+    restore_streams,
+    resume_training,
+    save_checkpoint,
+    training_state,
+)
 from dd.data.dataset import WHITENINGS, Dataset, load_dataset
 from dd.ensemble import Ensemble, ensemble
 from dd.errors import DDError, unknown
@@ -34,11 +40,13 @@ from dd.runtime import (
     stacked,
 )
 from dd.settings import add_options, build, setting
-from dd.training import Recipe, accuracy, check_losses, train_epoch
+from dd.training import Recipe, accuracy, augmented, check_losses, train_epoch
 from dd.trajectory import PRECISIONS, ShardWriter, agreement, layout
 
+_NETWORK = "network."  # in a checkpoint: before the names of parameters and buffers
 
-@dataclasses.dataclass(frozen=True)
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings(Recipe):
     """How experts are trained and kept (MTT, arXiv:2203.11932, section 3.2)."""
 
@@ -78,6 +86,7 @@ class Buffer:
         """Train all experts from the last checkpoint, if any; returns their test accuracies, %."""
         started = time.monotonic()
         split, epochs = self.dataset.train.resident(), len(self.settings.rates())
+        feed = augmented(split, self.settings.augment)
         shape = (self.dataset.channels, self.dataset.size, len(self.dataset.classes))
         networks = [
             create(
@@ -103,19 +112,30 @@ class Buffer:
         with Progress("buffer", len(networks) * epochs, "expert-epochs", initial=done) as progress:
             for group in groups[len(accuracies) // len(groups[0]) :]:
                 experts = ensemble([networks[n] for n in group])
-                orders = [generator(self.seed, "buffer", self.numbers[n], "order") for n in group]
-                optimizer = self.settings.optimizer(experts.parameters)
-                first = _restore(state.pop("tensors", None), experts, optimizer, orders)
-                if first == 0:
+                orders = {
+                    str(n): generator(self.seed, "buffer", self.numbers[n], "order") for n in group
+                }
+                optimizer = self.settings.new_optimizer(experts.parameters)
+                first = state.pop("epoch", 0)
+                if first:
+                    tensors = state.pop("tensors")
+                    experts.load_state(resume_training(tensors, optimizer))
+                    restore_streams(tensors, orders)
+                else:
                     self._write(writer, group, 0, experts)
                 for epoch, (lr, fresh) in enumerate(self.settings.rates()):
                     if epoch < first:
                         continue
                     if fresh and epoch:
-                        optimizer = self.settings.optimizer(experts.parameters)
+                        optimizer = self.settings.new_optimizer(experts.parameters)
                     optimizer.param_groups[0]["lr"] = lr
                     losses = train_epoch(
-                        experts, optimizer, split.take, split.labels, self.settings, orders
+                        experts,
+                        optimizer,
+                        feed,
+                        split.labels,
+                        self.settings,
+                        list(orders.values()),
                     )
                     check_losses(losses, self.settings, epoch + 1)
                     self._write(writer, group, epoch + 1, experts)
@@ -125,7 +145,8 @@ class Buffer:
                         writer.sync()
                         at = {"done": done, "epoch": epoch + 1, "accuracies": accuracies}
                         at["seconds"] = before + time.monotonic() - started
-                        self._checkpoint(facts, at, experts, optimizer, orders)
+                        kept = training_state(experts.state(), optimizer)
+                        save_checkpoint(self._kept, facts, at, kept, orders)
                         saved = time.monotonic()
                 experts.finish()
                 test = self.dataset.test
@@ -166,57 +187,16 @@ class Buffer:
     def _kept(self) -> Path:
         return self.out.with_name(f".{self.out.name}.state")
 
-    def _checkpoint(
-        self,
-        facts: dict[str, Any],
-        at: dict[str, Any],
-        experts: Ensemble,
-        optimizer: torch.optim.SGD,
-        orders: list[torch.Generator],
-    ) -> None:
-        tensors = {f"network.{name}": value for name, value in experts.state().items()}
-        for index, parameter in enumerate(experts.parameters):
-            momentum = optimizer.state[parameter].get("momentum_buffer")
-            if momentum is not None:
-                tensors[f"momentum.{index}"] = momentum
-        for index, order in enumerate(orders):
-            tensors[f"order.{index}"] = order.get_state()
-        save_tensors(self._kept, "checkpoint", tensors, {"facts": facts, "at": at})
-
     def _state(self, facts: dict[str, Any]) -> dict[str, Any]:
-        """Where a killed job of the same facts was: what :meth:`_checkpoint` kept, or nothing."""
-        if not self._kept.exists():
+        """Where a killed job of the same facts was: what its checkpoint kept, or nothing."""
+        tensors, at = load_checkpoint("buffer", self._kept, facts)
+        if not at:
             return {}
-        try:
-            tensors, header = load_tensors(self._kept, "checkpoint")
-        except (DDError, OSError) as error:
-            print(f"buffer: starting anew, the checkpoint cannot be read ({error})")
+        if not self.out.with_name(f".{self.out.name}.partial").exists():
+            print(f"buffer: starting anew, {self._kept} has no rows")
             return {}
-        rows = self.out.with_name(f".{self.out.name}.partial")
-        if header.get("facts") != json.loads(json.dumps(facts)) or not rows.exists():
-            print(f"buffer: starting anew, {self._kept} belongs to other settings or has no rows")
-            return {}
-        print(f"buffer: going on after {header['at']['done']} expert-epochs")
-        return header["at"] | {"tensors": tensors | {"epoch": header["at"]["epoch"]}}
-
-
-def _restore(
-    tensors: dict[str, Any] | None,
-    experts: Ensemble,
-    optimizer: torch.optim.SGD,
-    orders: list[torch.Generator],
-) -> int:
-    """Bring back what a checkpoint kept; returns how many epochs it had done."""
-    if tensors is None:
-        return 0
-    prefix = "network."
-    experts.load_state({k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)})
-    for index, parameter in enumerate(experts.parameters):
-        if (momentum := tensors.get(f"momentum.{index}")) is not None:
-            optimizer.state[parameter]["momentum_buffer"] = momentum.to(parameter.device)
-    for index, order in enumerate(orders):
-        order.set_state(tensors[f"order.{index}"])
-    return tensors["epoch"]
+        print(f"buffer: going on after {at['done']} expert-epochs")
+        return at | {"tensors": tensors}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,9 +10,15 @@ from dd.buffer import Settings as BufferSettings
 from dd.data.sources import SOURCES
 from dd.errors import DDError
 from dd.evaluate import PROTOCOLS
+from dd.generator import Settings as GeneratorSettings
+from dd.jobs import GENERATOR
 from dd.networks import canonical, load_pool
 from dd.objectives import OBJECTIVES
+from dd.parametrize import PARAMETRISATIONS
 from dd.plan import Plan
+from dd.pretrain import Settings as PretrainSettings
+from dd.regularizers import REGULARISERS
+from dd.relabel import Settings as RelabelSettings
 from dd.settings import build
 from dd.training import Recipe
 
@@ -32,6 +38,10 @@ def check_plan(plan: Plan) -> None:
             settings = build(objective.Settings, settings, spec.objective)
             if spec.pool:
                 load_pool(run.path("pools", f"{spec.pool}.yaml"))
+            for part in spec.parts:
+                found = PARAMETRISATIONS if part.name in PARAMETRISATIONS else REGULARISERS
+                values = run.part(part, spec.objective, job.dataset, job.ipc)
+                build(found[part.name].Settings, values, part.name)
             if objective.needs_trajectories:
                 experts = build(BufferSettings, run.buffer(job.dataset), "buffer")
                 if settings.last_epoch > experts.epochs:
@@ -40,6 +50,16 @@ def check_plan(plan: Plan) -> None:
                         f"{settings.expert_epochs} need {settings.last_epoch} epochs of the "
                         f"experts, the buffer has {experts.epochs}"
                     )
+    for job in plan.pretrainings:
+        with _within(f"run {run.name}, {job}"):
+            if job.network == GENERATOR:
+                build(GeneratorSettings, run.generator(job.dataset), "generator")
+            else:
+                build(PretrainSettings, run.pretrain(job.network, job.dataset), "pretrain")
+    for relabelling in plan.relabellings:
+        with _within(f"run {run.name}, {relabelling}"):
+            dataset = relabelling.snapshot.distillation.dataset
+            build(RelabelSettings, run.relabel(dataset), "relabel")
     for job, archs in plan.evaluations.items():
         with _within(f"run {run.name}, {job}"):
             options = plan.protocol(job)

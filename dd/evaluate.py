@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -18,153 +17,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from dd import kd, recipes, synthetic
+from dd import recipes, synthetic
 from dd.artifacts import check_target, load_json, save_json, save_rows
 from dd.data.dataset import WHITENINGS, Dataset, load_dataset
 from dd.errors import DDError
-from dd.networks import canonical, count_parameters, create
+from dd.networks import canonical, count_parameters
 from dd.progress import Progress
-from dd.registry import Registry
-from dd.rng import generator
+from dd.protocols import PROTOCOLS, Hard, Task
 from dd.runtime import add_machine_options, add_together_option, setup, stacked
-from dd.settings import add_options, build, setting
+from dd.settings import add_options, build
+from dd.soft import SoftLabels, file_digest
 from dd.synthetic import SyntheticSet, hard_labels
-from dd.training import Criterion, Recipe, accuracy, cross_entropy, train
-
-PROTOCOLS: Registry[type[Hard]] = Registry("protocol")
-
-
-@dataclasses.dataclass(frozen=True)
-class Task:
-    """What every evaluation of one synthetic set shares.
-
-    Attributes:
-        dataset: its test split is what accuracy is measured on.
-        images, labels: the synthetic set on the device, in the dataset's normalised units.
-        recipe: how networks are trained.
-        seed: of network 0; network n has seed + n.
-        width_factor: scales the widths of all networks.
-        together: train networks stacked, or else in turn.
-        strict: whether a network whose loss becomes NaN is an error, or else a row like others.
-    """
-
-    dataset: Dataset
-    images: torch.Tensor
-    labels: torch.Tensor
-    recipe: Recipe
-    seed: int
-    width_factor: float
-    together: bool
-    strict: bool
-
-    def networks(self, arch: str, numbers: Sequence[int]) -> list[nn.Module]:
-        """Fresh networks ``numbers`` of ``arch``: the same number, the same initial weights."""
-        shape = (self.dataset.channels, self.dataset.size, len(self.dataset.classes))
-        return [
-            create(
-                arch,
-                *shape,
-                generator=generator(self.seed + n, "evaluate", "weights"),
-                width_factor=self.width_factor,
-                device=self.images.device,
-            )
-            for n in numbers
-        ]
-
-    def train(
-        self,
-        arch: str,
-        numbers: Sequence[int],
-        criterion: Criterion = cross_entropy,
-        teachers: Sequence[nn.Module] | None = None,
-    ) -> list[nn.Module]:
-        """Networks ``numbers`` of ``arch`` trained on the synthetic set."""
-        networks = self.networks(arch, numbers)
-        order = [generator(self.seed + n, "evaluate", "order") for n in numbers]
-        train(
-            networks,
-            self.images,
-            self.labels,
-            self.recipe,
-            order,
-            criterion=criterion,
-            teachers=teachers,
-            together=self.together,
-            strict=self.strict,
-        )
-        return networks
-
-
-@dataclasses.dataclass(frozen=True)
-class HardSettings:
-    """The protocol ``hard`` has no settings of its own."""
-
-
-@PROTOCOLS.register("hard")
-class Hard:
-    """Networks learn the set's own labels (probabilities, where the set has soft ones)."""
-
-    Settings = HardSettings
-
-    def __init__(self, settings: Any, task: Task) -> None:
-        self.settings, self.task = settings, task
-
-    def train(self, arch: str, numbers: Sequence[int]) -> list[nn.Module]:
-        """Networks ``numbers`` of ``arch``, trained."""
-        return self.task.train(arch, numbers)
-
-    def facts(self, number: int) -> dict[str, Any]:
-        """Columns that the protocol adds to the row of network ``number``."""
-        return {}
-
-
-@dataclasses.dataclass(frozen=True)
-class KDSettings:
-    """Knowledge distillation at evaluation (Model Pool)."""
-
-    teacher: str = setting(
-        "architecture of the teacher, trained on the set", default="convnet", check=canonical
-    )
-    temperature: float = setting("softens teacher and student, 0: off", at_least=0, default=3.0)
-    alpha: float = setting("weight of the teacher, 0 to 1", at_least=0, at_most=1, default=0.5)
-    variant: str = setting(
-        "paper (Eq. 1) or released (the public code)", choices=kd.VARIANTS, default="paper"
-    )
-    temperature_decay: float = setting(
-        "factor on the temperature per epoch, 1: none", above=0, at_most=1, default=1.0
-    )
-
-
-@PROTOCOLS.register("kd")
-class Distilled(Hard):
-    """Networks learn from labels and from a teacher trained on the same set, each its own."""
-
-    Settings = KDSettings
-
-    def __init__(self, settings: KDSettings, task: Task) -> None:
-        super().__init__(settings, task)
-        self.teachers: dict[int, nn.Module] = {}
-        self.accuracies: dict[int, float] = {}
-
-    def train(self, arch: str, numbers: Sequence[int]) -> list[nn.Module]:
-        missing = [n for n in numbers if n not in self.teachers]
-        if missing:
-            trained = self.task.train(self.settings.teacher, missing)
-            self.teachers |= zip(missing, trained, strict=True)
-            for n in missing:
-                found = accuracy(self.teachers[n], self.task.dataset.test)
-                self.accuracies[n] = round(found, 4)
-        return self.task.train(arch, numbers, self._loss, [self.teachers[n] for n in numbers])
-
-    def _loss(
-        self, logits: torch.Tensor, labels: torch.Tensor, guide: torch.Tensor | None, epoch: int
-    ) -> torch.Tensor:
-        s = self.settings
-        temperature = s.temperature * s.temperature_decay**epoch
-        return kd.loss(logits, guide, labels, temperature, s.alpha, s.variant)
-
-    def facts(self, number: int) -> dict[str, Any]:
-        return {"teacher_accuracy": self.accuracies[number]}
+from dd.training import Recipe, accuracy
 
 
 def evaluate(
@@ -229,16 +93,7 @@ def _fit(network: nn.Module, task: Task) -> float:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m dd evaluate``."""
     what = parser.add_argument_group("what to evaluate")
-    what.add_argument(
-        "--synthetic", required=True, type=Path, metavar="FILE", help="set (docs/formats.md)"
-    )
-    what.add_argument("--data", required=True, type=Path, metavar="FILE", help="prepared dataset")
-    what.add_argument(
-        "--whitening",
-        choices=("auto", *WHITENINGS),
-        default="auto",
-        help="space of the images; auto: what the set says, none if it says nothing",
-    )
+    add_set_options(what)
     what.add_argument("--arch", required=True, nargs="+", help="networks, NAME or NAME:key=value")
     what.add_argument("--out", required=True, type=Path, metavar="FILE", help="CSV to write")
     what.add_argument("--networks", type=int, default=5, help="networks per architecture")
@@ -260,15 +115,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_options(training, {f.name: (f, f.metadata["help"]) for f in dataclasses.fields(Recipe)})
     protocol = parser.add_argument_group("protocol")
     protocol.add_argument("--protocol", default="hard", help=f"one of {', '.join(PROTOCOLS)}")
+    protocol.add_argument(
+        "--labels",
+        type=Path,
+        metavar="FILE",
+        help="of `python -m dd relabel` (default: none) [soft]",
+    )
     add_options(protocol, _protocol_settings())
 
 
 def _protocol_settings() -> dict[str, tuple[dataclasses.Field, str]]:
-    return {
-        field.name: (field, f"{field.metadata['help']} [{name}, default {field.default}]")
-        for name in PROTOCOLS
-        for field in dataclasses.fields(PROTOCOLS[name].Settings)
-    }
+    """Every setting that any protocol declares, with what it means to whom."""
+    found: dict[str, tuple[dataclasses.Field, str]] = {}
+    for name in PROTOCOLS:
+        for field in dataclasses.fields(PROTOCOLS[name].Settings):
+            default = f", default {field.default}" if field.default != "" else ""
+            meaning = f"{field.metadata['help']} [{name}{default}]"
+            before = f"{found[field.name][1]}; " if field.name in found else ""
+            found[field.name] = (field, before + meaning)
+    return found
+
+
+def add_set_options(group: argparse._ActionsContainer) -> None:
+    """``--synthetic``, ``--data`` and ``--whitening``, the same for stages that read a set."""
+    group.add_argument(
+        "--synthetic", required=True, type=Path, metavar="FILE", help="set (docs/formats.md)"
+    )
+    group.add_argument("--data", required=True, type=Path, metavar="FILE", help="prepared dataset")
+    group.add_argument(
+        "--whitening",
+        choices=("auto", *WHITENINGS),
+        default="auto",
+        help="space of the images; auto: what the set says, none if it says nothing",
+    )
+
+
+def read_set(arguments: argparse.Namespace, device: torch.device) -> tuple[SyntheticSet, Dataset]:
+    """What the options of :func:`add_set_options` name, the dataset on ``device``."""
+    made = synthetic.load(arguments.synthetic)
+    return made, load_dataset(arguments.data, device, _whitening(made, arguments))
 
 
 def _recipe(made: SyntheticSet, dataset: Dataset, options: dict[str, Any]) -> Recipe:
@@ -314,10 +199,13 @@ def run(arguments: argparse.Namespace) -> None:
     archs = list(dict.fromkeys(canonical(arch) for arch in arguments.arch))
     check_target(arguments.out)
     device = setup(arguments.device, arguments.threads)
-    made = synthetic.load(arguments.synthetic)
-    dataset = load_dataset(arguments.data, device, _whitening(made, arguments))
+    made, dataset = read_set(arguments, device)
     dataset = dataclasses.replace(dataset, test=dataset.test.resident())  # tests many networks
     recipe = _recipe(made, dataset, options)
+    labels = _labels(arguments, protocol_class, settings, dataset, len(made))
+    if labels:
+        settings = dataclasses.replace(settings, teacher=labels.teacher, views=labels.views)
+        recipe = dataclasses.replace(recipe, augment="none")  # the views are the augmentation
     task = Task(
         dataset=dataset,
         images=made.images_for(dataset).to(device),
@@ -327,6 +215,7 @@ def run(arguments: argparse.Namespace) -> None:
         width_factor=arguments.width_factor,
         together=stacked(arguments.together, device),
         strict=arguments.diverged == "stop",
+        soft=labels,
     )
     conditions = {"protocol": arguments.protocol, **dataclasses.asdict(settings)}
     conditions |= dataclasses.asdict(recipe) | {"width_factor": arguments.width_factor}
@@ -334,8 +223,9 @@ def run(arguments: argparse.Namespace) -> None:
         "conditions": conditions,
         "seed": arguments.seed,
         "dataset": dataset.fingerprint,
-        "synthetic": _digest(arguments.synthetic),
+        "synthetic": file_digest(arguments.synthetic),
         "device": device.type,
+        "labels": labels.header if labels else None,
     }
     partial = arguments.out.with_name(f".{arguments.out.name}.partial.json")
     rows = evaluate(
@@ -354,8 +244,35 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"evaluate: {arch} {found.mean():.2f}{spread} % on {dataset.label} (n={len(found)})")
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+def _labels(
+    arguments: argparse.Namespace,
+    protocol: type[Hard],
+    settings: Any,
+    dataset: Dataset,
+    count: int,
+) -> SoftLabels | None:
+    """The soft labels of the set's ``count`` images, if the protocol learns from them."""
+    if not protocol.needs_labels:
+        if arguments.labels:
+            raise DDError(
+                f"--labels: --protocol {arguments.protocol} needs no soft labels; leave it out"
+            )
+        return None
+    if not arguments.labels:
+        raise DDError(
+            f"--labels: --protocol {arguments.protocol} needs those of `python -m dd relabel`"
+        )
+    labels = SoftLabels(arguments.labels)
+    labels.check(dataset, arguments.synthetic, count)
+    teacher = ".".join(canonical(spec) for spec in settings.teacher.split(".") if spec)
+    for name, asked in (("teacher", teacher), ("views", settings.views)):
+        found = getattr(labels, name)
+        if asked and asked != found:
+            raise DDError(
+                f"--{name} is {asked}, but {arguments.labels} says {found}; leave --{name} out or "
+                "make the labels again (python -m dd relabel)"
+            )
+    return labels
 
 
 def _finished(

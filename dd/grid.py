@@ -55,21 +55,30 @@ class Grid:
     def values(self, axis: str) -> dict[Any, dict[str, Any]]:
         """The values of ``axis`` in this run, each with what it binds."""
         run, given = self.run, self.definition.get("axes", {}).get(axis)
+        asked = self._asked(axis)
         if axis == "dataset" and given is None:
             given = list(run.datasets)
         if isinstance(given, Mapping):
-            chosen = run.axes.get(axis, list(given))
+            chosen = list(given) if asked is None else asked
             for value in chosen:
                 if value not in given:
                     raise unknown(f"value of axis '{axis}'", str(value), map(str, given))
             return {value: dict(given[value]) for value in chosen}
         if isinstance(given, list):
-            return {value: {axis: value} for value in run.axes.get(axis, given)}
+            return {value: {axis: value} for value in (given if asked is None else asked)}
         if given in ("first", "last"):
-            if axis not in run.axes:
+            if asked is None:
                 raise DDError(f"axis '{axis}' is '{given}', but run {run.name} lists no {axis}")
-            given = (min if given == "first" else max)(run.axes[axis])
+            given = (min if given == "first" else max)(asked)
         return {given: {axis: given}}
+
+    def _asked(self, axis: str) -> list[Any] | None:
+        """The values that the run wants on ``axis``, here, in this paper or everywhere."""
+        run = self.run
+        for narrower in (self.name, self.definition["paper"]):
+            if axis in run.axes_for.get(narrower, {}):
+                return run.axes_for[narrower][axis]
+        return run.axes.get(axis)
 
     def cells(self) -> list[Cell]:
         """All cells that are not excluded, the last axis varying fastest.
@@ -122,7 +131,8 @@ class Grid:
                 f"protocol '{name}': only a 'released' protocol may be selected on test data"
             )
         axis, values = bound["select"]["axis"], bound["select"]["values"]
-        values = self.run.axes.get(axis, values)
+        asked = self._asked(axis)
+        values = values if asked is None else asked
         return tuple(str(parse_protocol(name, known, **options, **{axis: v})) for v in values)
 
 

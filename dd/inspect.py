@@ -34,6 +34,8 @@ UNITS = {
         "mean": "pixels in [0, 1]",
         "std": "pixels in [0, 1]",
     },
+    "cams": {"maps": "0 to 1, each map normalised", "images": "positions in the set"},
+    "labels": {"log_probabilities": "natural logarithm, per view", "classes": "class numbers"},
 }
 
 

@@ -7,59 +7,49 @@ that it is given. The workflow asks :class:`Plan` for the same.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from dd.errors import DDError
+from dd.errors import DDError, unknown
 from dd.grid import Cell, Grid, load_grid
+from dd.jobs import (
+    GENERATOR,
+    Distillation,
+    Erasing,
+    Evaluation,
+    Pretraining,
+    Relabelling,
+    Shard,
+    Snapshot,
+    auxiliaries,
+    auxiliary,
+    auxiliary_networks,
+    cam_networks,
+    cams_file,
+    data_file,
+    distillations,
+    erasing_file,
+    evaluation_file,
+    evaluations,
+    metrics_file,
+    networks,
+    pool_files,
+    pretrained_file,
+    published_file,
+    synthetic_file,
+)
+from dd.recipes import uses_pretrained
 from dd.run import Run, load_run
-from dd.spec import format_value, parse_protocol
+from dd.spec import Part, format_value, parse_protocol
 
-SHOWN = ("images", "difference", "weights")  # kinds of figures that show synthetic sets themselves
-NETWORK = "convnet"  # of a distillation without a pool
-
-
-@dataclass(frozen=True)
-class Distillation:
-    """One job that makes a synthetic set; its path below ``distilled/`` names it."""
-
-    dataset: str
-    spec: str
-    ipc: int
-    seed: int
-
-    def __str__(self) -> str:
-        return f"{self.dataset}/{self.spec}/ipc{self.ipc}/seed{self.seed}"
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One job that trains experts; its path below ``buffers/`` names it."""
-
-    dataset: str
-    whitening: str
-    network: str
-    number: int
-
-    def __str__(self) -> str:
-        return f"{self.dataset}/{self.whitening}/{self.network}/shard{self.number}"
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """One job that evaluates a snapshot; its path below ``evaluations/`` names it."""
-
-    distillation: Distillation
-    iterations: int
-    protocol: str
-
-    def __str__(self) -> str:
-        return f"{self.distillation}/it{self.iterations}/{self.protocol}"
+SHOWN = ("images", "difference", "weights", "cost")  # kinds that show synthetic sets themselves
+MEASURED = ("curves", "cost")  # kinds that show the metrics of distillations
+CAM_KINDS = ("areas", "variance", "cams")  # kinds that show class activation maps
+SOFT = "soft"  # the protocol of networks that learn from soft labels
 
 
 class Plan:
@@ -70,6 +60,10 @@ class Plan:
         grids: the tables and figures by ``(kind, name)``, optional ones included.
         distillations: the snapshots asked of each distillation, ascending.
         shards: the buffers' parts that they read.
+        pretrainings: the networks and generators that anything reads.
+        relabellings: the soft labels that evaluations learn from.
+        snapshots_with_cams: the synthetic sets whose class activation maps are shown.
+        erasings: by dataset.
         evaluations: the architectures asked of each evaluation, in alphabetical order.
     """
 
@@ -88,6 +82,20 @@ class Plan:
                     f"run {run.name}: axis '{axis}' is in none of its tables and figures "
                     f"(their axes are {', '.join(sorted(known))})"
                 )
+        for name, axes in run.axes_for.items():
+            self._check_axes_for(name, axes)
+
+    def _check_axes_for(self, name: str, axes: Iterable[str]) -> None:
+        """``axes_for`` may only name what is in the run and has these axes."""
+        grids = self.grids.values()
+        named = [g for g in grids if name in (g.name, g.definition["paper"])]
+        if not named:
+            known = {word for g in grids for word in (g.name, g.definition["paper"])}
+            raise unknown(f"table, figure or paper in axes_for of run {self.run.name}", name, known)
+        there = {axis for grid in named for axis in (*grid.axes, *_selected(grid))}
+        for axis in axes:
+            if axis not in there:
+                raise unknown(f"axis in axes_for of {name}, run {self.run.name},", axis, there)
 
     def _names(self) -> list[tuple[str, str]]:
         run = self.run
@@ -114,6 +122,35 @@ class Plan:
         return list(dict.fromkeys(shard for job in jobs for shard in self.shards_of(job)))
 
     @cached_property
+    def pretrainings(self) -> list[Pretraining]:
+        found: dict[Pretraining, None] = {}
+        for job in self.distillations:
+            found |= dict.fromkeys([*self.pretrained_of(job), *self.generator_of(job)])
+        for relabelling in self.relabellings:
+            found |= dict.fromkeys(self.teachers_of(relabelling))
+        for snapshot in self.snapshots_with_cams:
+            found |= dict.fromkeys(self.seers_of(snapshot.distillation))
+        for erasing in self.erasings:
+            found |= dict.fromkeys(self.erased_for(erasing))
+        return list(found)
+
+    @cached_property
+    def relabellings(self) -> list[Relabelling]:
+        found = [made for job in self.evaluations for made in self.labels_of(job)]
+        return list(dict.fromkeys(found))
+
+    @cached_property
+    def snapshots_with_cams(self) -> list[Snapshot]:
+        grids = [g for g in self.grids.values() if g.definition["kind"] in CAM_KINDS]
+        return list(dict.fromkeys(s for grid in grids for s in self._snapshots(grid)))
+
+    @cached_property
+    def erasings(self) -> list[Erasing]:
+        if not any(grid.definition["kind"] == "erasing" for grid in self.grids.values()):
+            return []
+        return [Erasing(dataset) for dataset in self.run.datasets]
+
+    @cached_property
     def evaluations(self) -> dict[Evaluation, tuple[str, ...]]:
         found: dict[Evaluation, set[str]] = {}
         for cell in self._cells():
@@ -124,6 +161,14 @@ class Plan:
     def _cells(self) -> list[Cell]:
         return [cell for grid in self.grids.values() for cell in grid.cells()]
 
+    def _snapshots(self, grid: Grid) -> list[Snapshot]:
+        """The synthetic sets of a table or figure."""
+        return [
+            Snapshot(job, cell.iterations)
+            for cell in grid.cells()
+            for job in distillations(cell, self.run)
+        ]
+
     def shards_of(self, job: Distillation) -> list[Shard]:
         """The shards that hold the experts of a distillation; none where it needs no experts."""
         settings = self.settings(job)
@@ -132,9 +177,58 @@ class Plan:
         count = -(-settings["experts"] // self.run.buffer(job.dataset)["experts"])
         return [
             Shard(job.dataset, settings["whitening"], network, number)
-            for network in networks(self.run, job.spec)
+            for network in networks(self.run, job.spec, job.dataset, job.ipc)
             for number in range(count)
         ]
+
+    def pretrained_of(self, job: Distillation) -> list[Pretraining]:
+        """The frozen networks that a distillation reads: its own, if they come trained, and the
+        auxiliary ones of its regulariser."""
+        run, spec = self.run, self.run.parse(job.spec)
+        names = []
+        if uses_pretrained(spec.objective):
+            names += networks(run, job.spec, job.dataset, job.ipc)
+        names += auxiliary_networks(run, job.spec, job.dataset, job.ipc)
+        return self._pretrainings(job, names)
+
+    def generator_of(self, job: Distillation) -> list[Pretraining]:
+        """The generator to train whose latents a distillation optimises, if it does and the run
+        brings none."""
+        used = self.run.parse(job.spec).parametrisation is not None
+        given = job.dataset in self.run.generators
+        return self._pretrainings(job, [GENERATOR] if used and not given else [])
+
+    def generator_files(self, job: Distillation) -> list[str]:
+        """The generator that a distillation reads, trained here or the run's own; or none."""
+        if self.run.parse(job.spec).parametrisation is None:
+            return []
+        if given := self.run.generators.get(job.dataset):
+            return [given["weights"]]
+        return [pretrained_file(self.run, one) for one in self.generator_of(job)]
+
+    def labels_of(self, job: Evaluation) -> list[Relabelling]:
+        """The soft labels that an evaluation learns from, if its protocol does."""
+        options = parse_protocol(job.protocol, self.run.protocols).options
+        if options["protocol"] != SOFT:
+            return []
+        return [Relabelling(Snapshot(job.distillation, job.iterations), options["teacher"])]
+
+    def teachers_of(self, job: Relabelling) -> list[Pretraining]:
+        """The frozen networks that give soft labels."""
+        return self._pretrainings(job.snapshot.distillation, auxiliaries(job.teacher))
+
+    def seers_of(self, job: Distillation) -> list[Pretraining]:
+        """The networks whose class activation maps of a synthetic set are measured."""
+        return self._pretrainings(job, cam_networks(self.run))
+
+    def erased_for(self, job: Erasing) -> list[Pretraining]:
+        """The networks tested with erased regions, those that say which regions included."""
+        names = dict.fromkeys([*auxiliary(self.run, job.dataset), *cam_networks(self.run)])
+        return [Pretraining(job.dataset, job.whitening, name) for name in names]
+
+    def _pretrainings(self, job: Distillation, names: Iterable[str]) -> list[Pretraining]:
+        whitening = self.settings(job)["whitening"]
+        return [Pretraining(job.dataset, whitening, name) for name in dict.fromkeys(names)]
 
     def settings(self, job: Distillation) -> dict[str, Any]:
         """The objective's settings for a distillation, iterations apart."""
@@ -167,7 +261,7 @@ class Plan:
     def distill_options(self, job: Distillation) -> dict[str, Any]:
         """Options of ``python -m dd distill`` that decide what comes out."""
         run, spec = self.run, self.run.parse(job.spec)
-        return {
+        options = {
             "objective": spec.objective,
             "ipc": job.ipc,
             "seed": job.seed,
@@ -175,6 +269,28 @@ class Plan:
             "width_factor": run.width_factor,
             **self.settings(job),
         }
+        for kind in ("parametrisation", "regulariser"):
+            if part := getattr(spec, kind):
+                own = run.part(part, spec.objective, job.dataset, job.ipc)
+                options[kind] = str(Part(part.name, own))
+        if spec.parametrisation:
+            options["adapter"] = run.generators.get(job.dataset, {}).get("adapter")
+        return options
+
+    def pretrain_options(self, job: Pretraining) -> dict[str, Any]:
+        """Options of ``python -m dd pretrain`` that decide what comes out."""
+        run = self.run
+        return {
+            "network": job.network,
+            "whitening": job.whitening,
+            "width_factor": run.width_factor,
+            "weights": run.pretrained.get(job.dataset, {}).get(job.network),
+            **run.pretrain(job.network, job.dataset),
+        }
+
+    def generator_options(self, job: Pretraining) -> dict[str, Any]:
+        """Options of ``python -m dd generator`` that decide what comes out."""
+        return {"whitening": job.whitening, **self.run.generator(job.dataset)}
 
     def evaluate_options(self, job: Evaluation) -> dict[str, Any]:
         """Options of ``python -m dd evaluate`` that decide what comes out."""
@@ -183,6 +299,21 @@ class Plan:
         fixed = {"networks": run.networks, "seed": 1000 * job.distillation.seed}
         fixed["diverged"] = "record"  # a setting that fails is a result too; tables say so
         return fixed | {"width_factor": run.width_factor} | self.protocol(job)
+
+    def relabel_options(self, job: Relabelling) -> dict[str, Any]:
+        """Options of ``python -m dd relabel`` that decide what comes out."""
+        made = job.snapshot.distillation
+        views = self.run.relabel(made.dataset)
+        return {"seed": made.seed, "width_factor": self.run.width_factor, **views}
+
+    def erase_options(self, job: Erasing) -> dict[str, Any]:
+        """Options of ``python -m dd erase`` that decide what comes out."""
+        regions = ".".join(auxiliary(self.run, job.dataset))
+        return {
+            "whitening": job.whitening,
+            "width_factor": self.run.width_factor,
+            "regions_from": regions,
+        }
 
     def targets(self) -> dict[str, tuple[list[str], list[str]]]:
         """Tables and figures by target: each paper's (without the optional ones), each name's."""
@@ -203,11 +334,33 @@ class Plan:
                 for job, snapshots in self.distillations.items()
             },
             "buffers": {str(shard): self.buffer_options(shard) for shard in self.shards},
+            "pretrained": {
+                str(job): self.generator_options(job)
+                if job.network == GENERATOR
+                else self.pretrain_options(job)
+                for job in self.pretrainings
+            },
             "evaluations": {
                 str(job): {"arch": list(archs), **self.protocol(job)}
                 for job, archs in self.evaluations.items()
             },
         }
+
+    def pretrained_for(self, grid: Grid) -> list[Pretraining]:
+        """The frozen networks that what a table or figure shows was made with."""
+        made: list[Pretraining] = []
+        for cell in grid.cells():
+            for job in distillations(cell, self.run):
+                made += self.pretrained_of(job)
+            for job in evaluations(cell, self.run):
+                for labels in self.labels_of(job):
+                    made += self.teachers_of(labels)
+        if grid.definition["kind"] in CAM_KINDS:
+            for snapshot in self._snapshots(grid):
+                made += self.seers_of(snapshot.distillation)
+        if grid.definition["kind"] == "erasing":
+            made += [network for job in self.erasings for network in self.erased_for(job)]
+        return list(dict.fromkeys(made))
 
     def inputs(self, kind: str, name: str) -> list[str]:
         """The files that a table or figure is rendered from, beside its definition."""
@@ -220,78 +373,39 @@ class Plan:
         if kind == "settings":
             specs = {job.spec for job in self.distillations}
             files += sorted({file for spec in specs for file in pool_files(run, spec)})
-        if kind in SHOWN:
-            made = [(job, cell.iterations) for cell in cells for job in distillations(cell, run)]
-            if kind == "images":
-                files += [data_file(run, dataset) for dataset in {c.dataset: 0 for c in cells}]
-            files += [synthetic_file(run, job, iterations) for job, iterations in made]
+        if kind in ("images", "cams"):
+            files += [data_file(run, dataset) for dataset in {c.dataset: 0 for c in cells}]
+        if kind in (*SHOWN, *CAM_KINDS):
+            made = [(s.distillation, s.iterations) for s in self._snapshots(grid)]
+            if kind in CAM_KINDS:
+                files += [cams_file(run, job, iterations) for job, iterations in made]
+            if kind not in ("areas", "variance"):
+                files += [synthetic_file(run, job, iterations) for job, iterations in made]
         else:
             jobs = [job for cell in cells for job in evaluations(cell, run)]
             files += [evaluation_file(run, job) for job in jobs]
-        if kind == "curves":
+        if kind in MEASURED:
             files += [metrics_file(run, job) for c in cells for job in distillations(c, run)]
+        if kind == "erasing":
+            files += [erasing_file(run, job.dataset) for job in self.erasings]
+        files += [pretrained_file(run, job) for job in self.pretrained_for(grid)]
         return list(dict.fromkeys(files))
 
 
-def distillations(cell: Cell, run: Run) -> list[Distillation]:
-    """The synthetic sets of a cell, one a seed."""
-    return [Distillation(cell.dataset, cell.spec, cell.ipc, seed) for seed in run.seeds]
+def pretrained_warnings(run: Run, grid: Grid) -> list[str]:
+    """What has to be said of the frozen networks that a table or figure was made with: which are
+    less accurate than their dataset asks."""
+    from dd.artifacts import read_header  # imports torch, which the workflow's parsing need not
+    from dd.pretrained import warning
 
-
-def evaluations(cell: Cell, run: Run) -> list[Evaluation]:
-    """The evaluations of a cell, protocol by protocol, one a seed; none where it has no network."""
-    if cell.arch is None:
-        return []
-    return [
-        Evaluation(job, cell.iterations, protocol)
-        for protocol in cell.protocols
-        for job in distillations(cell, run)
-    ]
+    jobs = [job for job in Plan(run).pretrained_for(grid) if job.network != GENERATOR]
+    told = [warning(read_header(pretrained_file(run, job))) for job in jobs]
+    return list(dict.fromkeys(filter(None, told)))
 
 
 def _selected(grid: Grid) -> set[str]:
     binds = [bound for axis in grid.axes for bound in grid.values(axis).values()]
     return {bound["select"]["axis"] for bound in binds if "select" in bound}
-
-
-def data_file(run: Run, dataset: str) -> str:
-    return f"{run.root}/data/{dataset}.safetensors"
-
-
-def pool_files(run: Run, spec: str) -> list[str]:
-    """The definition of the pool that ``spec`` draws networks from, if it does."""
-    pool = run.parse(spec).pool
-    return [run.path("pools", f"{pool}.yaml")] if pool else []
-
-
-def networks(run: Run, spec: str) -> list[str]:
-    """The networks that ``spec`` distils with."""
-    pools = pool_files(run, spec)
-    if not pools:
-        return [NETWORK]
-    from dd.networks import load_pool  # imports torch, which the workflow's parsing need not
-
-    return [name for name, _ in load_pool(pools[0]).networks()]
-
-
-def synthetic_file(run: Run, job: Distillation, iterations: int) -> str:
-    return f"{run.root}/distilled/{job}/it{iterations}.safetensors"
-
-
-def metrics_file(run: Run, job: Distillation) -> str:
-    return f"{run.root}/distilled/{job}/metrics.jsonl"
-
-
-def shard_file(run: Run, shard: Shard) -> str:
-    return f"{run.root}/buffers/{shard}.safetensors"
-
-
-def evaluation_file(run: Run, job: Evaluation) -> str:
-    return f"{run.root}/evaluations/{job}.csv"
-
-
-def published_file(grid: Grid) -> str:
-    return str(Path(grid.run.workflow, "reference", grid.definition["published"]["file"]))
 
 
 def options(settings: Mapping[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ import yaml
 from dd.errors import DDError, unknown
 
 RECIPES = Path(__file__).with_name("recipes.yaml")
-SECTIONS = ("ipc", "dataset")
+SECTIONS = ("ipc", "dataset", "objective", "network")
 
 
 @cache
@@ -23,7 +23,26 @@ def load_recipes() -> dict[str, Any]:
 
 def objectives() -> list[str]:
     """The names of all objectives that have a recipe."""
-    return sorted(name for name, block in load_recipes().items() if "distillation" in block)
+    return _having("distillation")
+
+
+def parametrisations() -> list[str]:
+    """The names of all parametrisations beside pixels."""
+    return _having("parametrisation")
+
+
+def regularisers() -> list[str]:
+    """The names of all regularisers."""
+    return _having("regularisation")
+
+
+def uses_pretrained(objective: str) -> bool:
+    """Whether the networks of ``objective`` come trained and frozen, instead of fresh."""
+    return load_recipes()[objective].get("networks") == "pretrained"
+
+
+def _having(part: str) -> list[str]:
+    return sorted(name for name, block in load_recipes().items() if part in block)
 
 
 def resolve(
@@ -55,29 +74,68 @@ def resolve_buffer(dataset: str, overrides: Mapping[str, Any] | None = None) -> 
     return _resolve("buffer", "training", dataset, 1, overrides or {})
 
 
-def _resolve(
-    objective: str, stage: str, dataset: str, ipc: int, overrides: Mapping[str, Any]
+def resolve_pretrain(
+    network: str, dataset: str, overrides: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    recipes = load_recipes()
-    if stage not in recipes.get(objective, {}):
-        raise unknown("objective", objective, objectives())
-    settings = merged(recipes[objective][stage], dataset, ipc)
-    for name, value in overrides.items():
-        if name not in settings:
-            raise unknown(f"{stage} setting of {objective}", name, settings)
-        _check_type(f"{stage} setting '{name}' of {objective}", value, settings[name])
+    """How ``network`` is trained on ``dataset`` to be used frozen."""
+    return _resolve("pretrain", "training", dataset, 1, overrides or {}, network=network)
+
+
+def resolve_generator(dataset: str, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """How the generator whose latents stand for pixels is trained on ``dataset``."""
+    return _resolve("generator", "training", dataset, 1, overrides or {})
+
+
+def resolve_relabel(dataset: str, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Which views of synthetic images of ``dataset`` get soft labels, and how they are kept."""
+    return _resolve("relabel", "training", dataset, 1, overrides or {})
+
+
+def resolve_part(
+    name: str,
+    objective: str,
+    dataset: str,
+    ipc: int,
+    overrides: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The settings of the parametrisation or regulariser ``name`` in a distillation."""
+    kinds = ("parametrisation", "regularisation")
+    kind = next((kind for kind in kinds if name in _having(kind)), kinds[0])
+    return _resolve(name, kind, dataset, ipc, overrides or {}, objective=objective)
+
+
+def _resolve(
+    name: str,
+    part: str,
+    dataset: str,
+    ipc: int,
+    overrides: Mapping[str, Any],
+    objective: str = "",
+    network: str = "",
+) -> dict[str, Any]:
+    known = _having(part)
+    if name not in known:
+        raise unknown("objective" if part in ("distillation", "evaluation") else part, name, known)
+    settings = merged(load_recipes()[name][part], dataset, ipc, objective, network)
+    for key, value in overrides.items():
+        if key not in settings:
+            raise unknown(f"{part} setting of {name}", key, settings)
+        _check_type(f"{part} setting '{key}' of {name}", value, settings[key])
     return settings | overrides
 
 
-def merged(block: Mapping[str, Any], dataset: str, ipc: int) -> dict[str, Any]:
+def merged(
+    block: Mapping[str, Any], dataset: str, ipc: int = 1, objective: str = "", network: str = ""
+) -> dict[str, Any]:
     """The settings of a ``block`` with those of its fitting sections (see ``recipes.yaml``)."""
-    settings = {name: value for name, value in block.items() if name not in SECTIONS}
-    by_ipc = {_whole(listed): refined for listed, refined in block.get("ipc", {}).items()}
-    fitting = [listed for listed in by_ipc if listed <= ipc]
-    if fitting:
-        settings |= by_ipc[max(fitting)]
-    if dataset in block.get("dataset", {}):
-        settings |= merged(block["dataset"][dataset], dataset, ipc)
+    sections = {name: block[name] for name in SECTIONS if isinstance(block.get(name), Mapping)}
+    settings = {name: value for name, value in block.items() if name not in sections}
+    by_ipc = {_whole(listed): refined for listed, refined in sections.get("ipc", {}).items()}
+    fitting = [refined for listed, refined in sorted(by_ipc.items()) if listed <= ipc][-1:]
+    named = {"network": network.partition(":")[0], "objective": objective, "dataset": dataset}
+    fitting += [sections.get(section, {}).get(name, {}) for section, name in named.items()]
+    for refined in filter(None, fitting):
+        settings |= merged(refined, dataset, ipc, objective, network)
     return settings
 
 

@@ -12,8 +12,20 @@ from typing import Any
 
 from dd.config import check, load_config, read_yaml
 from dd.errors import DDError, unknown
-from dd.recipes import merged, objectives, resolve, resolve_buffer, resolve_evaluation
-from dd.spec import Spec, parse
+from dd.recipes import (
+    merged,
+    objectives,
+    parametrisations,
+    regularisers,
+    resolve,
+    resolve_buffer,
+    resolve_evaluation,
+    resolve_generator,
+    resolve_part,
+    resolve_pretrain,
+    resolve_relabel,
+)
+from dd.spec import Part, Spec, parse
 
 OVERRIDES = ("data_root", "datasets", "networks", "seeds", "device", "results")
 
@@ -30,10 +42,16 @@ class Run:
         seeds: one synthetic set each.
         networks: evaluation networks per synthetic set and architecture.
         axes: values that replace those of the same axes in tables and figures.
-        recipes: settings that win over ``dd/recipes.yaml``, by objective, ``buffer`` and
+        axes_for: the same, for one table, figure or paper by name; wins over ``axes``.
+        recipes: settings that win over ``dd/recipes.yaml``, by objective, parametrisation or
+            regulariser, and for ``buffer``, ``pretrain``, ``generator``, ``relabel`` and
             ``evaluation``.
         tables, figures, optional: what is made; the optional ones only when asked for by name.
         resources: threads, mem_mb and runtime (minutes) of a job, by stage.
+        pretrained: by dataset and network, files of weights that take the place of pretraining.
+        generators: by dataset, ``weights`` (a file) and ``adapter`` (``MODULE:FUNCTION``) of a
+            generator that takes the place of the suite's own.
+        cam_networks: whose class activation maps are measured; none: the auxiliary networks.
         stands_in_for: what the datasets replace, for captions ("" if nothing).
         width_factor: scale of every network's width; 1 is the papers'.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
@@ -50,8 +68,12 @@ class Run:
     tables: list[str]
     figures: list[str]
     resources: dict[str, dict[str, int]]
+    axes_for: dict[str, dict[str, list[Any]]] = dataclasses.field(default_factory=dict)
     recipes: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     optional: list[str] = dataclasses.field(default_factory=list)
+    pretrained: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
+    generators: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
+    cam_networks: list[str] = dataclasses.field(default_factory=list)
     stands_in_for: str = ""
     width_factor: float = 1.0
     device: str = "auto"
@@ -101,9 +123,28 @@ class Run:
         """How this run trains the experts of trajectory matching on ``dataset``."""
         return resolve_buffer(dataset, merged(self._own("buffer"), dataset, 1))
 
+    def part(self, part: Part, objective: str, dataset: str, ipc: int) -> dict[str, Any]:
+        """The settings of a parametrisation or regulariser when ``objective`` distils."""
+        own = merged(self._own(part.name), dataset, ipc, objective) | part.settings
+        return resolve_part(part.name, objective, dataset, ipc, own)
+
+    def pretrain(self, network: str, dataset: str) -> dict[str, Any]:
+        """How this run trains ``network`` on ``dataset`` to be used frozen."""
+        own = merged(self._own("pretrain"), dataset, network=network)
+        return resolve_pretrain(network, dataset, own)
+
+    def generator(self, dataset: str) -> dict[str, Any]:
+        """How this run trains a generator on ``dataset``."""
+        return resolve_generator(dataset, merged(self._own("generator"), dataset))
+
+    def relabel(self, dataset: str) -> dict[str, Any]:
+        """Which views of synthetic images of ``dataset`` this run gives soft labels."""
+        return resolve_relabel(dataset, merged(self._own("relabel"), dataset))
+
     def as_published(self, spec: str, dataset: str, ipc: int) -> bool:
         """Whether ``spec`` runs here under the very settings of its recipe, buffers included."""
-        objective = self.parse(spec).objective
+        method = self.parse(spec)
+        objective = method.objective
         return (
             self.width_factor == 1
             and not any(
@@ -112,6 +153,7 @@ class Run:
             and self.distillation(spec, dataset, ipc) == resolve(objective, dataset, ipc)
             and self.evaluation(spec, dataset, ipc) == resolve_evaluation(objective, dataset, ipc)
             and self.buffer(dataset) == resolve_buffer(dataset)
+            and not method.parts  # nothing is published of them that one could compare with
         )
 
     def _own(self, block: str) -> dict[str, Any]:
@@ -230,11 +272,23 @@ def _check_names(run: Run) -> None:
     for name in run.optional:
         if name not in known["tables"] + known["figures"]:
             raise unknown("table or figure", name, known["tables"] + known["figures"])
+    for key in ("pretrained", "generators"):
+        for dataset in getattr(run, key):
+            if dataset not in run.datasets:
+                raise unknown(f"dataset of {key}", dataset, run.datasets)
     for block, overrides in run.recipes.items():
         for dataset, ipc in itertools.product(run.datasets, run.axes["ipc"]):
             own = merged(overrides, dataset, ipc)
             if block == "buffer":
                 resolve_buffer(dataset, own)
+            elif block == "pretrain":
+                resolve_pretrain("", dataset, own)
+            elif block == "generator":
+                resolve_generator(dataset, own)
+            elif block == "relabel":
+                resolve_relabel(dataset, own)
+            elif block in (*parametrisations(), *regularisers()):
+                resolve_part(block, "", dataset, ipc, own)
             elif block == "evaluation":
                 for objective in objectives():
                     resolve_evaluation(objective, dataset, ipc, own)

@@ -1,8 +1,8 @@
 """Names of methods and of evaluation protocols, as they stand in tables and in paths.
 
-A method is ``<objective>[@<setting>=<value>,...][+<modifier>...]`` (``dc``, ``dc+pool-various``,
-``iadd@weights=raw``); a protocol is ``<name>[@<option>=<value>,...]`` (``hard``,
-``kd@temperature=0.5``).
+A method is ``<objective>[@<setting>=<value>,...][+<modifier>[@<setting>=<value>,...]...]`` (``dc``,
+``dc+pool-various``, ``iadd@weights=raw``, ``dm+glad+metadd@lambda_ce=0``); a protocol is
+``<name>[@<option>=<value>,...]`` (``hard``, ``kd@temperature=0.5``).
 """
 
 from __future__ import annotations
@@ -12,7 +12,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dd.errors import DDError, unknown
-from dd.recipes import objectives, resolve
+from dd.recipes import objectives, parametrisations, regularisers, resolve, resolve_part
+
+
+@dataclass(frozen=True)
+class Part:
+    """A parametrisation or a regulariser, and its settings where they differ from the run's."""
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return _named(self.name, self.settings)
 
 
 @dataclass(frozen=True)
@@ -21,47 +32,87 @@ class Spec:
 
     Attributes:
         objective: ``dc``, ``dm``, ...
-        pool: the pool that networks are drawn from, or None: the dataset's ConvNet alone.
         settings: of the objective, where they differ from the run's.
+        pool: the pool that networks are drawn from, or None: the objective's network alone.
+        parametrisation: what is optimised, or None: pixels.
+        regulariser: what else must hold, or None: nothing.
     """
 
     objective: str
-    pool: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    pool: str | None = None
+    parametrisation: Part | None = None
+    regulariser: Part | None = None
 
     def __str__(self) -> str:
-        chosen = ",".join(f"{k}={format_value(v)}" for k, v in sorted(self.settings.items()))
-        method = f"{self.objective}@{chosen}" if chosen else self.objective
-        return f"{method}+{self.pool}" if self.pool else method
+        parts = (self.pool, self.parametrisation, self.regulariser)
+        return "+".join([_named(self.objective, self.settings), *(str(p) for p in parts if p)])
+
+    @property
+    def parts(self) -> list[Part]:
+        """Parametrisation and regulariser, those that there are."""
+        return [part for part in (self.parametrisation, self.regulariser) if part]
 
 
 def parse(text: str, pools: Collection[str] = ()) -> Spec:
     """The method called ``text``.
 
     Args:
-        text: ``<objective>[@<setting>=<value>,...][+<modifier>...]``.
-        pools: the names of the pools there are; a modifier that is one of them is the network
-            source.
+        text: ``<objective>[@<setting>=<value>,...][+<modifier>...]``; a modifier is a pool, a
+            parametrisation or a regulariser, the latter two with settings of their own.
+        pools: the names of the pools there are.
 
     Raises:
-        DDError: for an unknown objective, setting or modifier, or two network sources.
+        DDError: for an unknown objective, setting or modifier, or two modifiers of a kind.
     """
     method, *modifiers = text.split("+")
     objective, _, tail = method.partition("@")
     if objective not in objectives():
         raise unknown("objective", objective, objectives())
+    # names and types of settings are those of any dataset and IPC
+    settings = _settings(tail, resolve(objective, "", 1), objective, text)
+    kinds = {
+        "pool": list(pools),
+        "parametrisation": parametrisations(),
+        "regulariser": regularisers(),
+    }
+    chosen: dict[str, Any] = {}
     for modifier in modifiers:
-        if modifier not in pools:
-            raise unknown(f"modifier of spec '{text}'", modifier, pools)
-    if len(modifiers) > 1:
-        raise DDError(f"spec '{text}': it names {len(modifiers)} network sources, at most one fits")
-    known = resolve(objective, "", 1)  # names and types: those of any dataset and IPC
-    given = _assignments(tail, f"spec '{text}'")
+        name = modifier.partition("@")[0]
+        kind = next((kind for kind, names in kinds.items() if name in names), None)
+        if kind is None or (kind == "pool" and name != modifier):
+            known = [name for names in kinds.values() for name in names]
+            raise unknown(f"modifier of spec '{text}'", name, known)
+        if kind in chosen:
+            what = "network source" if kind == "pool" else kind
+            raise DDError(f"spec '{text}': it names more than one {what}, at most one fits")
+        chosen[kind] = modifier if kind == "pool" else parse_part(modifier, objective)
+    return Spec(objective, settings, **chosen)
+
+
+def parse_part(text: str, objective: str) -> Part:
+    """The parametrisation or regulariser called ``text``, ``NAME[@KEY=VALUE,...]``.
+
+    Raises:
+        DDError: for an unknown name or setting.
+    """
+    name, _, tail = text.partition("@")
+    return Part(name, _settings(tail, resolve_part(name, objective, "", 1), name, text))
+
+
+def _settings(tail: str, known: Mapping[str, Any], owner: str, text: str) -> dict[str, Any]:
+    """The settings of ``owner`` that stand after ``@``, with the types of the ``known`` ones."""
+    given = _assignments(tail, f"spec '{text}'", known)
     for name, value in given.items():
         if name not in known:
-            raise unknown(f"setting of {objective}", name, known)
+            raise unknown(f"setting of {owner}", name, known)
         given[name] = _like(known[name], value, f"spec '{text}': {name}")
-    return Spec(objective, *modifiers, settings=given)
+    return given
+
+
+def _named(name: str, settings: Mapping[str, Any]) -> str:
+    chosen = ",".join(f"{k}={format_value(v)}" for k, v in sorted(settings.items()))
+    return f"{name}@{chosen}" if chosen else name
 
 
 @dataclass(frozen=True)
@@ -94,7 +145,7 @@ def parse_protocol(
     if name not in protocols:
         raise unknown("protocol", name, protocols)
     defaults = protocols[name]
-    given = _assignments(tail, f"protocol '{text}'")
+    given = _assignments(tail, f"protocol '{text}'", defaults)
     options = dict(defaults)
     for option, value in (given | overrides).items():
         if option not in defaults:
@@ -113,14 +164,20 @@ def format_value(value: Any) -> str:
     return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
-def _assignments(text: str, where: str) -> dict[str, Any]:
-    """``NAME=VALUE,...`` as a mapping."""
+def _assignments(text: str, where: str, known: Collection[str]) -> dict[str, Any]:
+    """``NAME=VALUE,...`` as a mapping; a value may be networks with options of their own,
+    ``auxiliary=convnet:depth=1,width=64.vit``."""
     given: dict[str, Any] = {}
+    name = ""
     for part in filter(None, text.split(",")):
-        name, equals, value = part.partition("=")
+        word, equals, value = part.partition("=")
         if not equals:
             raise DDError(f"{where}: '{part}' must be NAME=VALUE")
-        given[name] = value
+        if word not in known and ":" in given.get(name, ""):
+            given[name] += f",{part}"
+        else:
+            name = word
+            given[name] = value
     return given
 
 

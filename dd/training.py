@@ -7,14 +7,16 @@ after the other or stacked into one vectorised pass. Both ways compute the same 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dd.data import augment as augmentation
+from dd.data import augment
 from dd.data.augment import check_strategy
 from dd.data.dataset import Split
 from dd.ensemble import Ensemble, ensemble
@@ -27,21 +29,45 @@ TEST_PIECE = {"cpu": 256, "cuda": 2048}
 Criterion = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None, int], torch.Tensor]
 
 
-@dataclass(frozen=True)
+class Feed(Protocol):
+    """Where training batches come from."""
+
+    def batch(
+        self, indices: torch.Tensor, generators: Sequence[torch.Generator], epoch: int
+    ) -> torch.Tensor:
+        """Images ``[N, b, C, H, W]`` at ``indices [N, b]`` for N networks, as they are to be seen.
+
+        Args:
+            generators: one a network, on the CPU, for what is drawn at each batch.
+            epoch: of the training, from 0.
+        """
+        ...
+
+
+class Guide(Protocol):
+    """What networks learn from beside their labels."""
+
+    def at(self, indices: torch.Tensor, batch: torch.Tensor, epoch: int) -> torch.Tensor:
+        """Logits ``[N, b, K]`` for ``batch [N, b, C, H, W]``, the images at ``indices [N, b]``."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a network is trained: SGD, and what the field reports with it."""
+    """How a network is trained, and what the field reports with it."""
 
     epochs: int = setting("epochs on the training images", at_least=0)
     lr: float = setting("learning rate at the start", above=0)
+    optimizer: str = setting("sgd or adamw", choices=("sgd", "adamw"), default="sgd")
     momentum: float = setting("SGD momentum, 0 to 1", at_least=0, at_most=1)
-    weight_decay: float = setting("SGD weight decay", at_least=0)
+    weight_decay: float = setting("weight decay", at_least=0)
     batch: int = setting("images a step", at_least=1)
     augment: str = setting("DSA operations joined by _, or none", check=check_strategy)
     schedule: str = setting(
         "learning rate over time: paper (x 0.1 at half time), released (as the DC family's code "
-        "runs it: one epoch more, x 0.1 after epoch index epochs // 2 + 1, momentum lost there) "
-        "or constant",
-        choices=("paper", "released", "constant"),
+        "runs it: one epoch more, x 0.1 after epoch index epochs // 2 + 1, momentum lost there), "
+        "cosine (from epoch to epoch, towards 0) or constant",
+        choices=("paper", "released", "cosine", "constant"),
     )
 
     def phases(self) -> list[tuple[int, float, bool]]:
@@ -49,6 +75,9 @@ class Recipe:
         half = self.epochs // 2
         if self.schedule == "constant" or not self.epochs:
             return [(self.epochs, self.lr, True)]
+        if self.schedule == "cosine":
+            shares = [(1 + math.cos(math.pi * e / self.epochs)) / 2 for e in range(self.epochs)]
+            return [(1, self.lr * share, epoch == 0) for epoch, share in enumerate(shares)]
         if self.schedule == "paper":
             return [(half, self.lr, True), (self.epochs - half, self.lr * 0.1, False)]
         # the public loop runs `range(epochs + 1)` and rebuilds the optimiser when it drops the rate
@@ -65,8 +94,10 @@ class Recipe:
                 anew = False
         return told
 
-    def optimizer(self, parameters: Sequence[torch.Tensor]) -> torch.optim.SGD:
+    def new_optimizer(self, parameters: Sequence[torch.Tensor]) -> torch.optim.Optimizer:
         """A new optimiser of ``parameters``."""
+        if self.optimizer == "adamw":
+            return torch.optim.AdamW(parameters, self.lr, weight_decay=self.weight_decay)
         return torch.optim.SGD(parameters, self.lr, self.momentum, weight_decay=self.weight_decay)
 
 
@@ -77,9 +108,44 @@ def cross_entropy(
     return F.cross_entropy(logits, labels)
 
 
+@dataclass(frozen=True)
+class Augmented:
+    """Images augmented anew at each batch, each network's with its own draw.
+
+    Attributes:
+        take: indices ``[n]`` to normalised images ``[n, C, H, W]``.
+        strategy: see :mod:`dd.data.augment`.
+    """
+
+    take: Callable[[torch.Tensor], torch.Tensor]
+    strategy: str
+
+    def batch(
+        self, indices: torch.Tensor, generators: Sequence[torch.Generator], epoch: int
+    ) -> torch.Tensor:
+        """See :class:`Feed`."""
+        images = self.take(indices.flatten()).unflatten(0, indices.shape)
+        if self.strategy == "none":
+            return images
+        size = tuple(images.shape[-2:])
+        count = indices.shape[1]
+        return torch.stack(
+            [
+                augment.apply(augment.draw(self.strategy, g, count, size), own)
+                for g, own in zip(generators, images, strict=True)
+            ]
+        )
+
+
+def augmented(images: torch.Tensor | Split, strategy: str) -> Augmented:
+    """The feed of ``images``, ``[M, C, H, W]`` or a split, under ``strategy``."""
+    take = images.take if isinstance(images, Split) else images.__getitem__
+    return Augmented(take, strategy)
+
+
 def train(
     networks: Sequence[nn.Module],
-    images: torch.Tensor | Split,
+    images: torch.Tensor | Split | Feed,
     labels: torch.Tensor,
     recipe: Recipe,
     generators: Sequence[torch.Generator],
@@ -87,6 +153,7 @@ def train(
     *,
     criterion: Criterion = cross_entropy,
     teachers: Sequence[nn.Module] | None = None,
+    guide: Guide | None = None,
     together: bool | None = None,
     strict: bool = True,
 ) -> None:
@@ -94,13 +161,15 @@ def train(
 
     Args:
         networks: modules on the device of the images.
-        images: ``[M, C, H, W]`` normalised, or a split of a dataset.
+        images: ``[M, C, H, W]`` normalised, or a split of a dataset, augmented as the recipe says;
+            or a feed of its own.
         labels: ``[M]`` int64 or ``[M, K]`` probabilities.
         recipe: how.
         generators: one a network, on the CPU: order of the images and augmentation.
         name: shown with progress; None for silence.
         criterion: ``(logits, labels, teacher logits or None, epoch) -> mean loss``.
         teachers: one a network, giving the criterion its third argument.
+        guide: gives it, for all networks, in place of teachers.
         together: stack the networks (True), take them in turn (False), or (None) stack them on a
             GPU (expected to pay, not measured yet) and take them in turn on the CPU, where
             stacking gains only on tiny batches of tiny images (benchmarks/README.md).
@@ -110,7 +179,10 @@ def train(
     Raises:
         DDError: if a loss becomes NaN or infinite and ``strict`` holds.
     """
-    take = images.take if isinstance(images, Split) else images.__getitem__
+    if isinstance(images, torch.Tensor | Split):
+        feed: Feed = augmented(images, recipe.augment)
+    else:
+        feed = images
     if together is None:
         together = len(networks) > 1 and labels.device.type == "cuda"
     groups = [list(range(len(networks)))] if together else [[n] for n in range(len(networks))]
@@ -120,16 +192,16 @@ def train(
         network.train()  # gradient matching hands over networks whose batch norms are frozen
     for group in groups:
         students = ensemble([networks[n] for n in group])
-        guides = None
         if teachers:
-            guides = Guides(ensemble([teachers[n] for n in group]), take, len(labels), recipe)
+            taught = ensemble([teachers[n] for n in group])
+            guide = Teachers(taught, feed if recipe.augment == "none" else None, len(labels))
         for epoch, (lr, fresh) in enumerate(rates):
             if fresh:
-                optimizer = recipe.optimizer(students.parameters)
+                optimizer = recipe.new_optimizer(students.parameters)
             optimizer.param_groups[0]["lr"] = lr
             own = [generators[n] for n in group]
             losses = train_epoch(
-                students, optimizer, take, labels, recipe, own, criterion, guides, epoch
+                students, optimizer, feed, labels, recipe, own, criterion, guide, epoch
             )
             if progress:
                 progress.update()
@@ -141,28 +213,27 @@ def train(
 def train_epoch(
     students: Ensemble,
     optimizer: torch.optim.Optimizer,
-    take: Callable[[torch.Tensor], torch.Tensor],
+    feed: Feed,
     labels: torch.Tensor,
     recipe: Recipe,
     generators: Sequence[torch.Generator],
     criterion: Criterion = cross_entropy,
-    guides: Guides | None = None,
+    guide: Guide | None = None,
     epoch: int = 0,
 ) -> torch.Tensor:
     """One epoch of N networks, each in an order of its own; returns the last losses ``[N]``.
 
     Args:
-        take: indices ``[n]`` to normalised images ``[n, C, H, W]``.
         labels: of all images, ``[M]`` or ``[M, K]``.
         generators: one a network, on the CPU.
-        guides: gives the criterion its third argument.
+        guide: gives the criterion its third argument.
         epoch: its fourth.
     """
     for indices in _batches(generators, len(labels), recipe.batch):
-        batch = _augmented(take, indices, recipe.augment, generators)
-        guide = None if guides is None else guides.at(indices, batch)
+        batch = feed.batch(indices, generators, epoch)
+        guidance = None if guide is None else guide.at(indices, batch, epoch)
         target = labels[indices.to(labels.device)]
-        losses = _losses(criterion, students.forward(batch), target, guide, epoch)
+        losses = _losses(criterion, students.forward(batch), target, guidance, epoch)
         optimizer.zero_grad()
         losses.sum().backward()
         optimizer.step()
@@ -178,30 +249,26 @@ def check_losses(losses: torch.Tensor, recipe: Recipe, epochs: int) -> None:
         )
 
 
-class Guides:
-    """Logits of teachers, one a student; computed once where the images do not change.
+class Teachers:
+    """Logits of teachers, one a student.
 
     Args:
         teachers: N networks.
-        take, size: the images, see :func:`train_epoch`, and how many there are.
-        recipe: of the students.
+        fixed: images that are the same whenever they are seen, so that the teachers need look at
+            them once; or None.
+        size: how many images there are.
     """
 
-    def __init__(
-        self,
-        teachers: Ensemble,
-        take: Callable[[torch.Tensor], torch.Tensor],
-        size: int,
-        recipe: Recipe,
-    ) -> None:
+    def __init__(self, teachers: Ensemble, fixed: Feed | None, size: int) -> None:
         self.teachers = teachers
         self.cached: torch.Tensor | None = None
-        if recipe.augment == "none":
-            pieces = torch.arange(size).split(256)
-            self.cached = torch.cat([self._logits(self._same(take(part))) for part in pieces], 1)
+        if fixed is not None:
+            each = torch.arange(size).expand(len(teachers.networks), -1)
+            seen = [fixed.batch(part, [], 0) for part in each.split(256, 1)]
+            self.cached = torch.cat([self._logits(images) for images in seen], 1)
 
-    def at(self, indices: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
-        """Logits ``[N, b, K]`` for ``batch [N, b, C, H, W]``, the images at ``indices [N, b]``."""
+    def at(self, indices: torch.Tensor, batch: torch.Tensor, epoch: int) -> torch.Tensor:
+        """See :class:`Guide`."""
         if self.cached is None:
             return self._logits(batch)
         index = indices.to(self.cached.device)
@@ -210,10 +277,6 @@ class Guides:
     @torch.no_grad()
     def _logits(self, images: torch.Tensor) -> torch.Tensor:
         return self.teachers.forward(images)
-
-    def _same(self, images: torch.Tensor) -> torch.Tensor:
-        """The same images ``[n, C, H, W]`` for each teacher."""
-        return images.expand(len(self.teachers.networks), *[-1] * 4)
 
 
 @torch.no_grad()
@@ -240,23 +303,6 @@ def _batches(
     """Indices ``[N, b]`` of one epoch, every network in an order of its own."""
     orders = torch.stack([torch.randperm(size, generator=g) for g in generators])
     yield from orders.split(batch, dim=1)
-
-
-def _augmented(
-    take: Callable, indices: torch.Tensor, strategy: str, generators: Sequence[torch.Generator]
-) -> torch.Tensor:
-    """Images ``[N, b, C, H, W]`` at ``indices [N, b]``, each network's with its own draw."""
-    images = take(indices.flatten()).unflatten(0, indices.shape)
-    if strategy == "none":
-        return images
-    size = tuple(images.shape[-2:])
-    count = indices.shape[1]
-    return torch.stack(
-        [
-            augmentation.apply(augmentation.draw(strategy, g, count, size), own)
-            for g, own in zip(generators, images, strict=True)
-        ]
-    )
 
 
 def _losses(

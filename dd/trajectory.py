@@ -7,8 +7,6 @@ snapshots it is at.
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +17,11 @@ import torch
 from torch import nn
 
 from dd import __version__
-from dd.artifacts import FORMAT, describe_tensors, read_header
+from dd.artifacts import describe_tensors, read_header
 from dd.errors import DDError
+from dd.rows import ROOM, RowWriter
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-_CODES = {"float32": "F32", "bfloat16": "BF16"}
 # What a distillation and its buffers must agree on, and how messages call it.
 AGREE = {
     "version": "code version",
@@ -33,8 +31,7 @@ AGREE = {
     "width_factor": "width factor",
 }
 _TOLD = {"kind", "network", "layout", "seed", "settings", "experts"}  # by every shard's header
-# Bytes that the header may grow by until the shard is finished: at all, and with each expert.
-_ROOM, _ROOM_EACH = 1 << 14, 1 << 7
+_ROOM_EACH = 1 << 7  # bytes that the header may grow by with each expert until it is finished
 
 
 def layout(network: nn.Module) -> list[tuple[str, list[int]]]:
@@ -42,11 +39,8 @@ def layout(network: nn.Module) -> list[tuple[str, list[int]]]:
     return [(name, list(p.shape)) for name, p in network.named_parameters()]
 
 
-class ShardWriter:
-    """Writes a shard row by row; what is there is kept when a killed job comes back.
-
-    The rows go to a hidden file beside ``path``, at its full size from the start, so a disk that is
-    too small says so before the first epoch.
+class ShardWriter(RowWriter):
+    """Writes a shard, see :class:`dd.rows.RowWriter`.
 
     Args:
         path: the shard to make.
@@ -58,56 +52,12 @@ class ShardWriter:
     def __init__(
         self, path: Path, shape: tuple[int, int, int], precision: str, facts: Mapping[str, Any]
     ) -> None:
-        self.path, self.shape, self.precision = path, shape, precision
-        self.partial = path.with_name(f".{path.name}.partial")
-        self.row = shape[2] * PRECISIONS[precision].itemsize
-        room = _ROOM + _ROOM_EACH * shape[0]
-        self.start = -(-(len(self._header(facts)) + room) // 64) * 64
-        size = self.start + shape[0] * shape[1] * self.row
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = os.open(self.partial, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            os.ftruncate(self.file, size)
-            os.posix_fallocate(self.file, 0, size)
-        except OSError as error:
-            self.discard()
-            raise OSError(error.errno, error.strerror, str(path)) from None
-
-    def _header(self, facts: Mapping[str, Any]) -> bytes:
-        experts, epochs, parameters = self.shape
-        entry = {
-            "dtype": _CODES[self.precision],
-            "shape": [experts, epochs, parameters],
-            "data_offsets": [0, experts * epochs * self.row],
-        }
-        document = json.dumps({"kind": "trajectories", "format": FORMAT, **facts})
-        return json.dumps({"__metadata__": {"dd": document}, "trajectories": entry}).encode()
+        tensors = {"trajectories": (PRECISIONS[precision], shape)}
+        super().__init__(path, "trajectories", tensors, facts, ROOM + _ROOM_EACH * shape[0])
 
     def write(self, expert: int, epoch: int, parameters: torch.Tensor) -> None:
         """Store ``parameters [P]`` of ``expert`` (its row in the shard) after ``epoch`` epochs."""
-        values = parameters.detach().to("cpu", PRECISIONS[self.precision]).contiguous()
-        data = values.view(torch.uint8).numpy().data
-        os.pwrite(self.file, data, self.start + (expert * self.shape[1] + epoch) * self.row)
-
-    def sync(self) -> None:
-        """Return when the rows so far are on the disk."""
-        os.fsync(self.file)
-
-    def finish(self, facts: Mapping[str, Any]) -> None:
-        """Write the header and give the shard its name."""
-        header = self._header(facts)
-        room = self.start - 8  # the first eight bytes are the header's length
-        if len(header) > room:
-            raise ValueError(f"{self.path}: the header needs {len(header)} bytes, {room} are free")
-        os.pwrite(self.file, room.to_bytes(8, "little") + header.ljust(room), 0)
-        self.sync()
-        os.close(self.file)
-        os.replace(self.partial, self.path)
-
-    def discard(self) -> None:
-        """Drop the rows."""
-        os.close(self.file)
-        self.partial.unlink(missing_ok=True)
+        self.put("trajectories", (expert, epoch), parameters)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from dd.networks import create
 from dd.objectives.dm import mean_distance
 from dd.objectives.gradients import match_apart, match_together
 from dd.rng import generator
-from dd.training import Recipe, accuracy, train, train_epoch
+from dd.training import Recipe, accuracy, augmented, train, train_epoch
 
 ROOT = Path(__file__).parent.parent
 
@@ -97,7 +97,15 @@ def test_training_and_accuracy_agree(plain, networks, dataset):
     ours, theirs = networks
     images, _ = plain.synthetic(ipc=1)  # one batch: its order changes nothing but rounding
     labels = torch.arange(10)
-    recipe = Recipe(3, 0.05, 0.9, 5e-4, 256, "none", "constant")
+    recipe = Recipe(
+        epochs=3,
+        lr=0.05,
+        momentum=0.9,
+        weight_decay=5e-4,
+        batch=256,
+        augment="none",
+        schedule="constant",
+    )
     sgd = torch.optim.SGD(theirs.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
     start = [p.detach().clone() for p in theirs.parameters()]
     plain.train(theirs, plain.loader(images), sgd, recipe.epochs)
@@ -141,9 +149,10 @@ def test_experts_are_trained_alike(plain, networks, dataset):
     start = [p.detach().clone() for p in theirs.parameters()]
     plain.train(theirs, plain.real_loader(), sgd, 2)
     experts = ensemble([ours])
-    optimizer, order = recipe.optimizer(experts.parameters), [generator(0)]
+    optimizer, order = recipe.new_optimizer(experts.parameters), [generator(0)]
+    feed = augmented(dataset.train, recipe.augment)
     for _ in range(2):
-        train_epoch(experts, optimizer, dataset.train.take, dataset.train.labels, recipe, order)
+        train_epoch(experts, optimizer, feed, dataset.train.labels, recipe, order)
     assert work.BUFFER.momentum == work.BUFFER.weight_decay == 0
     for one, other, first in zip(ours.parameters(), theirs.parameters(), start, strict=True):
         torch.testing.assert_close(one - first, other - first, rtol=1e-2, atol=1e-5)

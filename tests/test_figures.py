@@ -16,8 +16,9 @@ from dd.artifacts import save_json, save_rows, save_text
 from dd.data.dataset import load_dataset
 from dd.errors import DDError
 from dd.grid import Grid, load_grid
+from dd.jobs import Distillation, evaluation_file, metrics_file, synthetic_file
 from dd.networks import create
-from dd.plan import Distillation, Plan, evaluation_file, load_run, metrics_file, synthetic_file
+from dd.plan import Plan, load_run
 from dd.report import curves, difference, images, weights
 from dd.report.bars import _offset
 from dd.report.figures import check_layout

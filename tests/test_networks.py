@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torchvision import models
+from torchvision.models.vision_transformer import VisionTransformer
 
+from dd.ensemble import ensemble
 from dd.errors import DDError
 from dd.networks import (
     NETWORKS,
@@ -23,8 +27,10 @@ from dd.networks import (
     has_batch_norm,
     initialise,
     parse,
+    vision,
 )
 from dd.networks.layers import LayerNorm
+from dd.objectives.gradients import match_apart, match_together
 from dd.rng import generator
 
 # Counted in the public implementations of DC and its heirs.
@@ -54,6 +60,15 @@ COUNTS = [
     ("convnet:depth=4", 3, 64, 200, 857_160),
     ("convnet", 3, 64, 200, 857_160),  # without a depth it goes by image size
     ("convnet", 1, 28, 10, 317_706),
+    # published by torchvision
+    ("alexnet_tv", 3, 224, 1000, 61_100_840),
+    ("vgg11_tv", 3, 224, 1000, 132_863_336),
+    ("resnet18_tv", 3, 224, 1000, 11_689_512),
+    ("googlenet", 3, 224, 1000, 6_624_904),
+    ("vit_b_16", 3, 224, 1000, 86_567_656),
+    ("resnet18_tv", 3, 32, 10, 11_173_962),
+    # by hand: patches and positions, blocks (norms, attention, two linear layers), norm, linear
+    ("vit", 3, 32, 10, 9408 + 12288 + 6 * (768 + 111168 + 37056 + 148224 + 147648) + 384 + 1930),
 ]
 
 VARIANTS = [
@@ -63,8 +78,12 @@ VARIANTS = [
     "convnet:norm=none,activation=leakyrelu",
     "convnet:activation=sigmoid",
     "convnet:depth=2,pooling=none",
+    "vit:depth=2,heads=2,patch=3,width=128",
 ]
 SIZES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64), (3, 48, 32)]
+TORCHVISION = ["alexnet_tv", "googlenet", "resnet18_tv", "vgg11_tv", "vit_b_16"]
+SLOW = ("googlenet", "resnet18_tv", "vgg11_tv")  # of the same layers as others
+LARGE_SIZES = SIZES[:1] + SIZES[2:3]  # for these, which take long; see also the sizes of maps below
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +95,10 @@ def _one_thread():
 
 
 def small(spec: str, channels: int = 3, size: tuple[int, int] = (32, 32), seed: int = 0):
-    return create(spec, channels, size, 10, generator=generator(seed), width_factor=1 / 16)
+    """A narrow network; of torchvision's, which are of fixed width, the hidden layers at least."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vision, "HIDDEN", 32)
+        return create(spec, channels, size, 10, generator=generator(seed), width_factor=1 / 16)
 
 
 @pytest.mark.parametrize(("spec", "channels", "side", "classes", "count"), COUNTS)
@@ -85,8 +107,15 @@ def test_parameter_counts(spec, channels, side, classes, count):
     assert count_parameters(network) == count
 
 
-@pytest.mark.parametrize("shape", SIZES, ids=str)
-@pytest.mark.parametrize("spec", [*NETWORKS, *VARIANTS])
+@pytest.mark.parametrize(
+    ("spec", "shape"),
+    [
+        (spec, shape)
+        for spec in [*NETWORKS, *VARIANTS]
+        for shape in (LARGE_SIZES if spec in TORCHVISION else SIZES)
+    ],
+    ids=str,
+)
 def test_any_size_and_channels_also_one_image(spec, shape):
     network = small(spec, shape[0], shape[1:])
     x = torch.randn(1, *shape, generator=generator(1), requires_grad=True)
@@ -99,7 +128,7 @@ def test_any_size_and_channels_also_one_image(spec, shape):
     assert x.grad.isfinite().all() and x.grad.abs().max() > 0
 
 
-@pytest.mark.parametrize("spec", [*NETWORKS, *VARIANTS])
+@pytest.mark.parametrize("spec", [s for s in [*NETWORKS, *VARIANTS] if s not in SLOW])
 def test_second_derivatives_agree_with_finite_differences(spec):
     network = small(spec, 2, (8, 8)).double()
     parameters = list(network.parameters())
@@ -115,7 +144,7 @@ def test_second_derivatives_agree_with_finite_differences(spec):
 
     x.requires_grad_()
     (slope,) = torch.autograd.grad(gradient_size(x, create_graph=True), x)
-    step = 1e-6
+    step = 1e-8  # networks with thousands of ReLUs have a kink within 1e-6
     ahead, behind = (gradient_size(x + s * direction, False) for s in (step, -step))
     expected = (ahead - behind) / (2 * step)
     torch.testing.assert_close((slope * direction).sum(), expected, rtol=1e-4, atol=1e-7)
@@ -166,6 +195,7 @@ def plain(steps, parameters, x):
     return x
 
 
+AVERAGES = ("resnet18", "resnet18_bn", "resnet18_tv", "googlenet")
 VGG = "c1 {n} r m c1 {n} r m" + " c1 {n} r c1 {n} r m" * 3 + " f n"
 PLAIN = {
     "convnet": "c1 i r a " * 3 + "f n",
@@ -181,9 +211,9 @@ PLAIN = {
 }
 
 
-def perturbed(spec):
+def perturbed(spec, size=(32, 32)):
     """A small network in float64 whose norms are not the identity."""
-    network = small(spec).double()
+    network = small(spec, size=size).double()
     rng = generator(5)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -248,23 +278,160 @@ def test_logits_come_from_the_embedding_and_it_from_the_features(spec):
         return  # no map to speak of
     features = network.features(x)
     assert features.dim() == 4 and len(features) == 2
-    if spec in ("resnet18", "resnet18_bn"):
+    torch.testing.assert_close(network.neck(features), embedded)
+    torch.testing.assert_close(network.head(features), network(x))
+    assert network.averages == (spec in AVERAGES)
+    if spec in AVERAGES:
         torch.testing.assert_close(embedded, features.mean((2, 3)))
-    elif spec != "lenet":
+    elif spec not in ("lenet", "alexnet_tv", "vgg11_tv"):
         torch.testing.assert_close(embedded, features.flatten(1))
+
+
+@pytest.mark.parametrize("spec", ["vit", "vit_b_16"])
+def test_the_classifier_reads_tokens_and_the_embedding(spec):
+    network = small(spec, 2, (16, 8))
+    rows, columns = network.grid
+    assert (rows, columns) == ((8, 4) if spec == "vit" else (16, 8))
+    x = torch.randn(2, 2, 16, 8, generator=generator(8))
+    embedded, tokens = network.encode(x)
+    assert tokens.shape == (2, rows * columns, network.classifier.in_features)
+    if spec == "vit":
+        torch.testing.assert_close(embedded, tokens.mean(1))
+    # row by row: without attention and positions a token knows its own patch alone
+    with torch.no_grad():
+        network.positions.weight.zero_()
+        for block in network.blocks:
+            block.first[1].output.weight.zero_()
+    patch = 16 // rows
+    changed = x.clone()
+    changed[:, :, 5 * patch, 3 * patch] += 1  # row 5, column 3
+    moved = (network.encode(changed)[1] - network.encode(x)[1]).abs().amax((0, 2)) > 1e-6
+    assert moved.nonzero().tolist() == [[5 * columns + 3]]
 
 
 @pytest.mark.parametrize("spec", NETWORKS)
 def test_odd_sizes_are_zero_padded_around_the_image(spec):
-    small_images, full = small(spec, 1, (28, 27)), small(spec, 1, (32, 32))
-    if getattr(small_images, "padded", None) != (32, 32):
-        assert spec == "mlp" or small_images.padded[0] < 32  # takes the images as they are
-        return
+    small_images = small(spec, 1, (28, 27))
+    height, width = getattr(small_images, "padded", (28, 27))  # these, where taken as they are
+    assert 28 <= height <= 32 and 27 <= width <= 32
+    full = small(spec, 1, (height, width))
     full.load_state_dict(small_images.state_dict())
     x = torch.randn(2, 1, 28, 27, generator=generator(9))
-    frame = torch.zeros(2, 1, 32, 32)
-    frame[:, :, 2:30, 2:29] = x
+    frame = torch.zeros(2, 1, height, width)
+    top, left = (height - 28) // 2, (width - 27) // 2
+    frame[:, :, top : top + 28, left : left + 27] = x
     torch.testing.assert_close(small_images(x), full(frame))
+
+
+@pytest.mark.parametrize("spec", TORCHVISION)
+def test_at_full_size_they_are_torchvisions_networks(spec):
+    """Ours has the parameters in the order of torchvision's, but for the class token's place."""
+    ours = perturbed(spec, (224, 224)).eval()
+    with torch.device("meta"):
+        if spec == "vit_b_16":  # as narrow as `small` makes ours
+            narrow = {"num_layers": 12, "num_heads": 12, "hidden_dim": 48, "mlp_dim": 192}
+            theirs = VisionTransformer(224, 16, num_classes=10, **narrow)
+        else:
+            options = {"aux_logits": False, "init_weights": False} if spec == "googlenet" else {}
+            theirs = getattr(models, spec.removesuffix("_tv"))(num_classes=10, **options)
+        if spec in ("alexnet_tv", "vgg11_tv"):
+            theirs.classifier = nn.Sequential(*copy.deepcopy(ours.hidden), nn.Linear(32, 10))
+    theirs = theirs.double().to_empty(device="cpu").eval()
+    values = list(ours.state_dict().values())
+    if spec == "vit_b_16":
+        patches, bias, token, positions, *rest = values
+        values = [token[None], patches, bias, positions[None], *rest]
+    for own, tensor in zip(values, theirs.state_dict().values(), strict=True):
+        assert own.shape == tensor.shape
+        tensor.copy_(own)
+    x = torch.randn(1, 3, 224, 224, generator=generator(1), dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x), theirs(x))
+
+
+@pytest.mark.parametrize(
+    ("spec", "grids"),
+    [
+        ("alexnet_tv", {224: 13, 128: 7, 64: 15, 32: 7, 28: 13, 8: 7}),
+        ("googlenet", {224: 7, 64: 8, 8: 2}),
+        ("resnet18_tv", {224: 7, 128: 4, 64: 8, 32: 4, 28: 4, 8: 2}),
+        ("vgg11_tv", {224: 14, 128: 8, 64: 4, 32: 2, 28: 2, 8: 2}),
+        ("vit", {224: 7, 128: 8, 64: 8, 32: 8, 28: 7, 8: 4}),
+        ("vit_b_16", {224: 14, 128: 16, 64: 16, 32: 16, 28: 14, 8: 8}),
+    ],
+)
+def test_maps_are_large_enough_to_look_at(spec, grids):
+    for side, expected in grids.items():
+        network = create(spec, 3, (side, side), 10, generator=None, device="meta")
+        x = torch.zeros(1, 3, side, side, device="meta")
+        grid = network.features(x).shape[2:] if hasattr(network, "features") else network.grid
+        assert tuple(grid) == (expected, expected)
+
+
+def test_vision_transformer_agrees_with_a_plain_loop():
+    network = perturbed("vit:depth=2,heads=2,patch=8,width=128")
+    x = torch.randn(2, 3, 32, 32, generator=generator(6), dtype=torch.float64)
+    p = iter([parameter.detach() for parameter in network.parameters()])
+
+    def norm(x):
+        weight, bias = next(p), next(p)
+        mean = x.mean(-1, keepdim=True)
+        variance = (x - mean).square().mean(-1, keepdim=True)
+        return (x - mean) / (variance + 1e-6).sqrt() * weight + bias
+
+    def linear(x):
+        return x @ next(p).T + next(p)
+
+    kernel, bias = next(p), next(p)
+    patches = [x[:, :, r : r + 8, c : c + 8] for r in range(0, 32, 8) for c in range(0, 32, 8)]
+    tokens = [torch.einsum("nchw,kchw->nk", part, kernel) + bias for part in patches]
+    tokens = torch.stack(tokens, 1) + next(p)
+    for _ in range(2):
+        parts = linear(norm(tokens)).split(8, -1)  # query, key, value; each of 8 numbers
+        attended = torch.zeros_like(tokens)
+        for head in range(2):
+            own = slice(4 * head, 4 * head + 4)
+            for n in range(2):
+                query, key, value = (part[n, :, own] for part in parts)
+                for t in range(16):
+                    shares = torch.tensor([query[t] @ key[s] / 2 for s in range(16)]).exp()
+                    attended[n, t, own] = (shares.double() / shares.sum()) @ value
+        tokens = tokens + linear(attended)
+        inner = linear(norm(tokens))
+        tokens = tokens + linear(inner * (1 + torch.erf(inner / math.sqrt(2))) / 2)
+    expected = linear(norm(tokens).mean(1))
+    torch.testing.assert_close(network(x).detach(), expected)
+    assert next(p, None) is None
+
+
+@pytest.mark.parametrize("spec", ["alexnet_tv", "vit"])
+def test_classes_at_once_are_each_alone_also_in_second_derivatives(spec):
+    """Gradient matching of all classes by ``vmap``."""
+    network = perturbed(spec, (8, 8))
+    rng = generator(2)
+    real, synthetic = (
+        torch.randn(2, count, 3, 8, 8, generator=rng, dtype=torch.float64) for count in (3, 2)
+    )
+    expected, slopes = match_apart(network, list(real), list(synthetic))
+    together, slope = match_together(network, real, synthetic)
+    torch.testing.assert_close(together, expected)
+    torch.testing.assert_close(slope, torch.stack(slopes))
+
+
+@pytest.mark.parametrize("spec", ["googlenet", "vit_b_16"])
+def test_stacked_networks_are_each_alone(spec):
+    networks = [small(spec, 1, (8, 8), seed).double() for seed in (0, 1)]
+    x = torch.randn(2, 3, 1, 8, 8, generator=generator(2), dtype=torch.float64)
+    stack = ensemble(networks)
+    together = stack.forward(x)
+    slopes = torch.autograd.grad(together.square().sum(), stack.parameters)
+    for n, network in enumerate(networks):
+        alone = network(x[n])
+        torch.testing.assert_close(together[n], alone)
+        for slope, own in zip(
+            slopes, torch.autograd.grad(alone.square().sum(), network.parameters()), strict=True
+        ):
+            torch.testing.assert_close(slope[n], own)
 
 
 def test_width_factor_scales_hidden_widths_only():
@@ -298,6 +465,20 @@ def test_initial_values_are_uniform_with_torchs_bounds(layer):
     assert not torch.equal(ours, theirs)
 
 
+def test_initial_deviations_of_torchvisions_networks():
+    vgg, google, vit = (
+        create(spec, 3, (32, 32), 10, generator=generator(0))
+        for spec in ("vgg11_tv", "googlenet", "vit")
+    )
+    convolution = vgg.body[-2]
+    assert convolution.weight.std().item() == pytest.approx(math.sqrt(2 / (512 * 9)), rel=0.01)
+    assert vgg.hidden[0].weight.std().item() == pytest.approx(math.sqrt(2 / 512), rel=0.01)
+    assert convolution.bias.eq(0).all() and vgg.classifier.bias.eq(0).all()
+    assert google.classifier.weight.std().item() == pytest.approx(0.01, rel=0.03)
+    assert vit.positions.weight.std().item() == pytest.approx(0.02, rel=0.03)
+    assert convolution.weight.abs().max() > 3.5 * convolution.weight.std()  # not uniform
+
+
 def test_norms_start_as_the_identity_and_statistics_are_reset():
     network = small("convnet:norm=batch")
     norm = network.body[1]
@@ -313,9 +494,10 @@ def test_norms_start_as_the_identity_and_statistics_are_reset():
     assert norm.num_batches_tracked == 0
 
 
-def test_draws_come_from_the_generator_alone():
+@pytest.mark.parametrize("spec", ["resnet18_bn", "resnet18_tv", "googlenet", "vit_b_16"])
+def test_draws_come_from_the_generator_alone(spec):
     state = torch.get_rng_state()
-    networks = [small("resnet18_bn", seed=seed) for seed in (0, 0, 1)]
+    networks = [small(spec, seed=seed) for seed in (0, 0, 1)]
     initialise(networks[1], generator(0))
     assert torch.equal(torch.get_rng_state(), state)
     first, again, other = ([p.detach() for p in n.parameters()] for n in networks)
@@ -377,6 +559,8 @@ def test_parse_gives_typed_values():
         ("lenet:width=3", "lenet has no options"),
         ("convnet:norm=group,width=30", "multiple of 4"),
         ("convnet:depth=40", "depth=40"),
+        ("vit:heads=5", "width=192: must be a multiple of heads=5"),
+        ("vit:patch=33", "patch=33: is larger than the images, which are 32 × 32"),
     ],
 )
 def test_bad_specs_get_one_clear_line(spec, message):
@@ -404,7 +588,8 @@ def test_numbers_must_be_positive(change, message):
 
 def test_batch_norm_is_recognised():
     with_it = {spec for spec in [*NETWORKS, *VARIANTS] if has_batch_norm(small(spec))}
-    assert with_it == {"vgg11_bn", "resnet18_bn", "convnet:norm=batch"}
+    torchvisions = {"resnet18_tv", "googlenet"}
+    assert with_it == {"vgg11_bn", "resnet18_bn", "convnet:norm=batch"} | torchvisions
 
 
 def test_frozen_statistics_are_a_blend_with_the_images():

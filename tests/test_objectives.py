@@ -25,7 +25,8 @@ def make(name, dataset, ipc=1, spec=SPEC, shards=(), **changes):
     """The objective ``name`` on ``dataset`` and the streams it draws from."""
     chosen = OBJECTIVES[name]
     values = recipes.resolve(name, dataset.name, ipc, changes)
-    streams = Streams(3, *(generator(3, part) for part in ("host", "network", "start")))
+    parts = ("host", "network", "start", "regulariser")
+    streams = Streams(3, *(generator(3, part) for part in parts))
     source = SingleSource(spec, dataset.channels, dataset.size, len(dataset.classes))
     trajectories = Trajectories(shards, agreement(dataset, 1.0), "cpu") if shards else None
     settings = build(chosen.Settings, values, name)
@@ -33,7 +34,10 @@ def make(name, dataset, ipc=1, spec=SPEC, shards=(), **changes):
 
 
 def canvas(objective, lr=0.1, momentum=0.5):
-    return Pixels(objective.start(), objective.labels(), lr, momentum)
+    def optimise(groups):
+        return torch.optim.SGD(groups, momentum=momentum)
+
+    return Pixels(objective.start(), objective.labels(), lr, optimise)
 
 
 @pytest.mark.parametrize("name", [name for name in OBJECTIVES if not OBJECTIVES[name].takes_all])

@@ -10,7 +10,8 @@ import yaml
 
 from dd.errors import DDError
 from dd.grid import Cell, Grid
-from dd.plan import Distillation, Evaluation, Plan, load_run, options, read_run
+from dd.jobs import Distillation, Evaluation
+from dd.plan import Plan, load_run, options, read_run
 from dd.recipes import objectives, resolve, resolve_evaluation
 from dd.spec import Spec, parse, parse_protocol
 
@@ -40,7 +41,11 @@ def with_axes(grid: Grid, **axes) -> list[Cell]:
 
 @pytest.mark.parametrize(
     ("text", "spec"),
-    [("dc", Spec("dc")), ("dm+pool", Spec("dm", "pool")), ("dc+pool-x", Spec("dc", "pool-x"))],
+    [
+        ("dc", Spec("dc")),
+        ("dm+pool", Spec("dm", pool="pool")),
+        ("dc+pool-x", Spec("dc", pool="pool-x")),
+    ],
 )
 def test_specs(text, spec):
     assert parse(text, ["pool", "pool-x"]) == spec
@@ -52,7 +57,7 @@ def test_specs(text, spec):
     [
         ("dcc", "unknown objective 'dcc': did you mean 'dc'?"),
         ("dc+poool", "unknown modifier of spec 'dc+poool' 'poool': did you mean 'pool'?"),
-        ("dc+pool+pool-x", "names 2 network sources"),
+        ("dc+pool+pool-x", "names more than one network source"),
     ],
 )
 def test_wrong_specs(text, message):

@@ -11,7 +11,8 @@ import yaml
 from dd.__main__ import main
 from dd.artifacts import save_json, save_rows
 from dd.errors import DDError
-from dd.plan import Plan, evaluation_file, load_run
+from dd.jobs import evaluation_file
+from dd.plan import Plan, load_run
 from dd.report.hyperparameters import hyperparameter_rows
 from dd.report.settings import settings_rows
 from dd.report.sheet import Sheet, Text

@@ -8,11 +8,21 @@ from dd.data import augment
 from dd.ensemble import Single, Stack, ensemble
 from dd.errors import DDError
 from dd.networks import create
+from dd.optimizers import load_optimizer_state, optimizer_state
 from dd.rng import generator
-from dd.training import Recipe, accuracy, cross_entropy, embed_all, train
+from dd.training import (
+    Recipe,
+    accuracy,
+    augmented,
+    cross_entropy,
+    embed_all,
+    train,
+    train_epoch,
+)
 
 IMAGES = torch.randn(12, 1, 8, 8, generator=generator(0, "images"))
 LABELS = torch.arange(12) % 3
+BATCHED = "convnet:width=4,norm=batch"
 
 
 def recipe(**changes):
@@ -102,6 +112,30 @@ def test_together_is_in_turn(spec):
         same(network, expected, rtol=1e-7)
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_adamw_under_a_cosine_is_the_plain_loop(together):
+    """Adam with decoupled weight decay (arXiv:1711.05101, Algorithm 2), written out."""
+    r = recipe(epochs=3, lr=0.01, weight_decay=0.1, optimizer="adamw", schedule="cosine")
+    ours, theirs = networks("mlp:width=8", 2, True), networks("mlp:width=8", 2, True)
+    train(ours, IMAGES.double(), LABELS, r, streams(2), together=together)
+    for network, stream in zip(theirs, streams(2), strict=True):
+        parameters, step = list(network.parameters()), 0
+        first, second = ([torch.zeros_like(p) for p in parameters] for _ in range(2))
+        for rate in (0.01, 0.0075, 0.0025):
+            for indices in torch.randperm(12, generator=stream).split(5):
+                step += 1
+                loss = F.cross_entropy(network(IMAGES[indices].double()), LABELS[indices])
+                gradients = torch.autograd.grad(loss, parameters)
+                with torch.no_grad():
+                    for p, g, m, v in zip(parameters, gradients, first, second, strict=True):
+                        m.mul_(0.9).add_(0.1 * g)
+                        v.mul_(0.999).add_(0.001 * g**2)
+                        p.mul_(1 - rate * 0.1)
+                        p -= rate * (m / (1 - 0.9**step)) / ((v / (1 - 0.999**step)).sqrt() + 1e-8)
+    for network, expected in zip(ours, theirs, strict=True):
+        same(network, expected)
+
+
 def test_released_schedule_is_one_epoch_more_and_forgets_momentum():
     r = recipe(epochs=6, schedule="released")
     # the public loop: for ep in range(7), rate x 0.1 and a new optimiser after ep == 6 // 2 + 1
@@ -112,7 +146,7 @@ def test_released_schedule_is_one_epoch_more_and_forgets_momentum():
     same(ours, theirs)
 
 
-@pytest.mark.parametrize("schedule", ["paper", "released", "constant"])
+@pytest.mark.parametrize("schedule", ["paper", "released", "cosine", "constant"])
 @pytest.mark.parametrize("epochs", [0, 1, 2, 3, 300])
 def test_phases_add_up(schedule, epochs):
     total = sum(count for count, _, _ in recipe(epochs=epochs, schedule=schedule).phases())
@@ -149,6 +183,57 @@ def test_each_student_has_its_own_teacher(strategy):
         if strategy != "none":
             batch = augment.apply(augment.draw(strategy, stream, 12, (8, 8)), batch)
         torch.testing.assert_close(seen[n], teachers[n](batch))
+
+
+def test_a_feed_and_a_guide_of_ones_own():
+    """What they are asked, in order, and that training sees what they answer."""
+    asked, guided = [], []
+
+    class Views:
+        def batch(self, indices, generators, epoch):
+            asked.append((epoch, indices.clone()))
+            return IMAGES[indices] + epoch
+
+    class Soft:
+        def at(self, indices, batch, epoch):
+            assert torch.equal(batch, IMAGES[indices] + epoch)
+            return torch.full((*indices.shape, 3), float(epoch))
+
+    def criterion(logits, labels, guide, epoch):
+        assert torch.equal(labels, LABELS[asked[-1][1][0]]) and guide.eq(epoch).all()
+        guided.append(len(guide))
+        return cross_entropy(logits, labels, guide, epoch)
+
+    (network,), r = networks("mlp:width=8", 1), recipe(epochs=2, augment="crop")
+    train([network], Views(), LABELS, r, streams(1), criterion=criterion, guide=Soft())
+    stream = streams(1)[0]  # the recipe's augmentation is not applied, nor drawn
+    expected = [part for _ in range(2) for part in torch.randperm(12, generator=stream).split(5)]
+    assert [epoch for epoch, _ in asked] == [0, 0, 0, 1, 1, 1] and guided == [5, 5, 2] * 2
+    for (_, indices), order in zip(asked, expected, strict=True):
+        assert torch.equal(indices[0], order)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_an_optimiser_goes_on_from_its_state(optimizer, count):
+    """Two epochs are one epoch, a copy of networks, optimiser and streams, and another one."""
+    r = recipe(optimizer=optimizer, lr=0.01)
+    feed, orders = augmented(IMAGES, "none"), streams(count)
+    whole = ensemble(networks(BATCHED, count))
+    steady = r.new_optimizer(whole.parameters)
+    train_epoch(whole, steady, feed, LABELS, r, orders)
+    half = ensemble(networks(BATCHED, count))
+    half.load_state({name: tensor.clone() for name, tensor in whole.state().items()})
+    resumed = r.new_optimizer(half.parameters)
+    load_optimizer_state(resumed, optimizer_state(steady) | {"network.weight": torch.ones(1)})
+    again = streams(count)
+    for order, other in zip(again, orders, strict=True):
+        order.set_state(other.get_state())
+    for students, moved, own in ((whole, steady, orders), (half, resumed, again)):
+        before = students.flat().clone()
+        train_epoch(students, moved, feed, LABELS, r, own)
+        assert not torch.equal(students.flat(), before)
+    assert torch.equal(half.flat(), whole.flat())
 
 
 def test_a_diverging_loss_is_an_error():
@@ -201,11 +286,14 @@ def test_rates_tell_each_epoch():
     # one epoch more than asked for, the rate drops after epoch index 4 // 2 + 1
     released = recipe(epochs=4, schedule="released").rates()
     assert released == [(0.05, True)] + [(0.05, False)] * 3 + [(tenth, True)]
-    for schedule in ("paper", "released", "constant"):
+    # half a turn of the cosine: all, a share of (1 + √½) / 2, a half, (1 - √½) / 2
+    cosine = [rate for rate, _ in recipe(epochs=4, schedule="cosine").rates()]
+    assert cosine == pytest.approx([0.05, 0.05 * 0.8535534, 0.025, 0.05 * 0.1464466])
+    assert [fresh for _, fresh in recipe(epochs=4, schedule="cosine").rates()] == [True] + 3 * [
+        False
+    ]
+    for schedule in ("paper", "released", "cosine", "constant"):
         assert recipe(epochs=0, schedule=schedule).rates() == []
-
-
-BATCHED = "convnet:width=4,norm=batch"
 
 
 @pytest.mark.parametrize("spec", ["mlp:width=8", BATCHED])

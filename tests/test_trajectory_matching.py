@@ -54,7 +54,8 @@ def make(name, dataset, shard, ipc=1, **changes):
     """The objective ``name`` with small settings."""
     chosen = OBJECTIVES[name]
     values = recipes.resolve(name, dataset.name, ipc, SMALL | changes)
-    streams = Streams(3, *(generator(3, part) for part in ("host", "network", "start")))
+    parts = ("host", "network", "start", "regulariser")
+    streams = Streams(3, *(generator(3, part) for part in parts))
     source = SingleSource(SPEC, dataset.channels, dataset.size, len(dataset.classes))
     trajectories = Trajectories([shard], agreement(dataset, 1.0), torch.device("cpu"))
     settings = build(chosen.Settings, values, name)
@@ -84,7 +85,7 @@ def in_double(objective, seed=None):
             objective.learned[spec] = values
     s = objective.settings
     start = objective.start().double()
-    return objective, Pixels(start, objective.labels(), s.lr_img, s.momentum_img)
+    return objective, Pixels(start, objective.labels(), s.lr_img, objective.optimizer)
 
 
 def weights_by_hand(mode, learned, sizes, end, target, above):
@@ -236,7 +237,7 @@ def test_matching_brings_the_loss_down(digits, shard):
     """From noise, on one segment of one expert: the student comes closer to where it went."""
     settings = {"experts": 1, "max_start_epoch": 1, "augment": "none", "init": "noise"}
     objective = make("mtt", digits, shard, student_steps=8, lr_img=20.0, **settings)
-    canvas = Pixels(objective.start(), objective.labels(), 20.0, 0.5)
+    canvas = Pixels(objective.start(), objective.labels(), 20.0, objective.optimizer)
     losses = [objective.iteration(n, canvas)["loss"] for n in range(1, 26)]
     assert losses[-1] < 0.6  # 1 is that of a student who stays where it starts
 
@@ -244,7 +245,7 @@ def test_matching_brings_the_loss_down(digits, shard):
 @pytest.mark.parametrize("mode", LEARNED)
 def test_normalised_weights_keep_their_mean(mode, digits, shard):
     objective = make("iadd", digits, shard, weights=mode, lr_weights=1.0)
-    canvas = Pixels(objective.start(), objective.labels(), 1.0, 0.5)
+    canvas = Pixels(objective.start(), objective.labels(), 1.0, objective.optimizer)
     for number in range(1, 6):
         values = objective.iteration(number, canvas)
     weights = objective.outcome(canvas).extras[f"importance.{SPEC}"]
@@ -284,7 +285,7 @@ def test_a_batch_is_new_until_all_images_were_seen(digits, shard):
 def test_the_rate_stays_above_nothing(digits, shard):
     """However steep its slope; and the student can be trained with what remains."""
     objective = make("mtt", digits, shard)
-    canvas = Pixels(objective.start(), objective.labels(), 1.0, 0.5)
+    canvas = Pixels(objective.start(), objective.labels(), 1.0, objective.optimizer)
     objective.step_rate(1e9)
     assert float(objective.rate) == LEAST_RATE > 0
     assert 0.9 < objective.iteration(1, canvas)["loss"] < 1.1  # it stays where it starts
@@ -293,7 +294,7 @@ def test_the_rate_stays_above_nothing(digits, shard):
 
 def test_a_rate_that_is_not_learned_stays(digits, shard):
     objective = make("mtt", digits, shard, lr_lr=0.0)
-    canvas = Pixels(objective.start(), objective.labels(), 1.0, 0.5)
+    canvas = Pixels(objective.start(), objective.labels(), 1.0, objective.optimizer)
     for number in (1, 2):
         objective.iteration(number, canvas)
     assert objective.outcome(canvas).learned_lr == 0.05

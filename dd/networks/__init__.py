@@ -6,7 +6,13 @@ A new file in this folder is found by itself; nothing else has to be edited.
 import importlib
 import pkgutil
 
-from dd.networks.base import NETWORKS, Network, SpatialNetwork, count_parameters
+from dd.networks.base import (
+    NETWORKS,
+    Network,
+    SpatialNetwork,
+    TokenNetwork,
+    count_parameters,
+)
 from dd.networks.batchnorm import freeze_batch_statistics, has_batch_norm
 from dd.networks.build import canonical, create, parse
 from dd.networks.init import initialise
@@ -24,6 +30,7 @@ __all__ = [
     "PoolSource",
     "SingleSource",
     "SpatialNetwork",
+    "TokenNetwork",
     "canonical",
     "count_parameters",
     "create",

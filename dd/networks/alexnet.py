@@ -29,7 +29,7 @@ class AlexNet(SpatialNetwork):
             nn.ReLU(inplace=True),
             nn.Conv2d(second, second, 3, padding=1),
             nn.ReLU(inplace=True),
-            nn.MaxPool2d(2),
         )
+        self.pool = nn.MaxPool2d(2)
         height, width = (side // 8 for side in self.padded)
         self.classifier = nn.Linear(second * height * width, classes)

@@ -32,8 +32,18 @@ class Network(nn.Module, ABC):
         return self.classifier(self.embed(x))
 
 
+def padding(
+    size: tuple[int, int], grain: int, minimum: int = 1
+) -> tuple[tuple[int, int], tuple[int, int, int, int]]:
+    """The next height and width that are multiples of ``grain`` and at least ``minimum``, and what
+    ``F.pad`` takes to bring images of ``size`` to them, centred."""
+    height, width = (-(-max(side, minimum) // grain) * grain for side in size)
+    top, left = (height - size[0]) // 2, (width - size[1]) // 2
+    return (height, width), (left, width - size[1] - left, top, height - size[0] - top)
+
+
 class SpatialNetwork(Network):
-    """A network whose ``body`` makes a feature map, which is flattened for the classifier.
+    """A network whose ``body`` makes a feature map, which a ``neck`` flattens for the classifier.
 
     Images that do not suit the network are zero-padded, centred, to the next height and width that
     are a multiple of ``grain`` (the product of the strides) and at least ``minimum``; 28 × 28
@@ -41,23 +51,50 @@ class SpatialNetwork(Network):
 
     Attributes:
         padded: height and width that the body sees.
+        pool: what comes between the last feature map and its flattening, the last pooling if any.
+        averages: whether the embedding is the mean of the map over its positions.
     """
 
     body: nn.Module
+    averages: bool = False
 
     def __init__(self, size: tuple[int, int], grain: int, minimum: int = 1) -> None:
         super().__init__()
-        height, width = (-(-max(side, minimum) // grain) * grain for side in size)
-        top, left = (height - size[0]) // 2, (width - size[1]) // 2
-        self.padded = (height, width)
-        self.padding = (left, width - size[1] - left, top, height - size[0] - top)
+        self.padded, self.padding = padding(size, grain, minimum)
+        self.pool = nn.Identity()
 
     def features(self, x: Tensor) -> Tensor:
         """The last feature map: ``[N, C, H, W]`` to ``[N, K, h, w]``."""
         return self.body(F.pad(x, self.padding) if any(self.padding) else x)
 
+    def neck(self, maps: Tensor) -> Tensor:
+        """From the last feature map to the embedding: ``[N, K, h, w]`` to ``[N, F]``."""
+        return self.pool(maps).flatten(1)
+
+    def head(self, maps: Tensor) -> Tensor:
+        """Logits from the last feature map: ``[N, K, h, w]`` to ``[N, classes]``."""
+        return self.classifier(self.neck(maps))
+
     def embed(self, x: Tensor) -> Tensor:
-        return self.features(x).flatten(1)
+        return self.neck(self.features(x))
+
+
+class TokenNetwork(Network):
+    """A transformer: patches of the image become tokens.
+
+    Attributes:
+        grid: rows and columns of patches.
+    """
+
+    grid: tuple[int, int]
+
+    @abstractmethod
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """``[N, C, H, W]`` to the embedding ``[N, F]`` and the patch tokens ``[N, T, F]``, row by
+        row of the grid, both after the last norm: the classifier can be applied to either."""
+
+    def embed(self, x: Tensor) -> Tensor:
+        return self.encode(x)[0]
 
 
 NARROWEST = 8

@@ -60,5 +60,6 @@ class ConvNet(SpatialNetwork):
             ]
             if pooling != "none":
                 height, breadth = height // 2, breadth // 2
+        self.pool = blocks.pop()
         self.body = nn.Sequential(*blocks)
         self.classifier = nn.Linear(width * height * breadth, classes)

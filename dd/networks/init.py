@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,9 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
 
     Weights and biases of convolutions and linear layers are uniform in ±1/√fan_in (Kaiming's
     uniform with a = √5, torch's default); norms start as the identity, their running statistics at
-    mean 0 and variance 1.
+    mean 0 and variance 1. Embeddings (positions, class tokens) are normal with deviation 0.02, as
+    in ViT's code. Layers whose type is a key of ``module.deviations``, where it has any, have
+    normal weights, with the deviation that the function there gives for a weight, and biases of 0.
 
     Args:
         module: on any device; values are drawn on the generator's device and copied if it differs.
@@ -24,8 +27,15 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
     Raises:
         TypeError: for a layer with parameters whose initialisation is not known here.
     """
+    deviations = getattr(module, "deviations", {})
     for layer in module.modules():
-        if isinstance(layer, nn.modules.conv._ConvNd | nn.Linear):
+        if type(layer) in deviations:
+            _normal(layer.weight, deviations[type(layer)](layer.weight), generator)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.Embedding):
+            _normal(layer.weight, 0.02, generator)
+        elif isinstance(layer, nn.modules.conv._ConvNd | nn.Linear):
             bound = 1 / math.sqrt(layer.weight[0].numel())
             _uniform(layer.weight, bound, generator)
             if layer.bias is not None:
@@ -40,8 +50,16 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
 
 
 def _uniform(tensor: Tensor, bound: float, generator: torch.Generator) -> None:
+    _fill(tensor, generator, lambda t: t.uniform_(-bound, bound, generator=generator))
+
+
+def _normal(tensor: Tensor, deviation: float, generator: torch.Generator) -> None:
+    _fill(tensor, generator, lambda t: t.normal_(0, deviation, generator=generator))
+
+
+def _fill(tensor: Tensor, generator: torch.Generator, draw: Callable[[Tensor], Tensor]) -> None:
+    """Draw where the generator is, in place if the tensor is there too."""
     if tensor.device == generator.device:
-        tensor.uniform_(-bound, bound, generator=generator)
+        draw(tensor)
         return
-    drawn = torch.empty(tensor.shape, dtype=tensor.dtype, device=generator.device)
-    tensor.copy_(drawn.uniform_(-bound, bound, generator=generator))
+    tensor.copy_(draw(torch.empty(tensor.shape, dtype=tensor.dtype, device=generator.device)))

@@ -22,8 +22,8 @@ class LeNet(SpatialNetwork):
             nn.MaxPool2d(2),
             nn.Conv2d(first, second, 5),
             nn.ReLU(inplace=True),
-            nn.MaxPool2d(2),
         )
+        self.pool = nn.MaxPool2d(2)
         height, width = (((side - 4) // 2 - 4) // 2 for side in self.padded)
         self.hidden = nn.Sequential(
             nn.Linear(second * height * width, third),
@@ -33,5 +33,5 @@ class LeNet(SpatialNetwork):
         )
         self.classifier = nn.Linear(fourth, classes)
 
-    def embed(self, x: Tensor) -> Tensor:
-        return self.hidden(super().embed(x))
+    def neck(self, maps: Tensor) -> Tensor:
+        return self.hidden(super().neck(maps))

@@ -78,12 +78,10 @@ class ResNet18(SpatialNetwork):
             layers.append(Block(norm, before, width, halve=stage > 0, average=average))
             layers.append(Block(norm, width, width, halve=False, average=average))
         self.body = nn.Sequential(*layers)
+        self.averages = not average
         self.pool = nn.Identity() if average else nn.AdaptiveAvgPool2d(1)
         positions = self.padded[0] * self.padded[1] // 64 if average else 1
         self.classifier = nn.Linear(widths[-1] * positions, classes)
-
-    def embed(self, x: Tensor) -> Tensor:
-        return self.pool(self.features(x)).flatten(1)
 
 
 NETWORKS.register("resnet18")(partial(ResNet18, instance_norm, False))

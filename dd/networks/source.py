@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any, Protocol
 
 import torch
 
+from dd.errors import DDError
 from dd.networks.base import Network
 from dd.networks.build import canonical, create
 from dd.networks.init import initialise
@@ -19,10 +20,11 @@ class NetworkSource(Protocol):
     """Gives a distillation the network of each iteration."""
 
     def draw(self, iteration: int, generator: torch.Generator) -> tuple[str, Network]:
-        """The canonical spec and the network of ``iteration`` (from 0), newly initialised.
+        """The canonical spec and the network of ``iteration`` (from 0).
 
-        The network is in training mode and valid until the next draw, which may use it again. The
-        draw depends on ``iteration`` and ``generator`` alone, so a job can be resumed at any one.
+        It is newly initialised, in training mode and valid until the next draw, which may use it
+        again; or, from a source of trained networks, frozen and in evaluation mode. The draw
+        depends on ``iteration`` and ``generator`` alone, so a job can be resumed at any one.
         """
         ...
 
@@ -40,7 +42,8 @@ class NetworkSource(Protocol):
 
 
 class _Source:
-    """One module per spec, initialised in place instead of built at every draw."""
+    """One module per spec, initialised in place instead of built at every draw; or, where
+    ``trained`` is given, that one, as it is."""
 
     def __init__(
         self,
@@ -50,8 +53,13 @@ class _Source:
         classes: int,
         width_factor: float,
         device: torch.device | str | None,
+        trained: Mapping[str, Network] | None,
     ) -> None:
         self._specs = list(specs)
+        self._trained = trained
+        for spec in self._specs if trained is not None else []:
+            if spec not in trained:
+                raise DDError(f"no pretrained {spec} among {', '.join(trained) or 'no network'}")
         self._shape = (channels, size, classes)
         self._settings = {"width_factor": width_factor, "device": device}
         self._modules: dict[str, Network] = {}
@@ -64,7 +72,9 @@ class _Source:
             self._modules[spec] = create(spec, *self._shape, generator=None, **self._settings)
         return self._modules[spec].train()
 
-    def _fresh(self, spec: str, generator: torch.Generator) -> Network:
+    def _next(self, spec: str, generator: torch.Generator) -> Network:
+        if self._trained is not None:
+            return self._trained[spec]
         module = self.skeleton(spec)
         initialise(module, generator)
         module.zero_grad(set_to_none=True)
@@ -77,6 +87,7 @@ class SingleSource(_Source):
     Args:
         spec: the network, see :func:`dd.networks.parse`.
         channels, size, classes, width_factor, device: see :func:`dd.networks.create`.
+        trained: frozen networks by spec, which are drawn as they are; None: fresh ones.
     """
 
     def __init__(
@@ -88,12 +99,13 @@ class SingleSource(_Source):
         *,
         width_factor: float = 1.0,
         device: torch.device | str | None = None,
+        trained: Mapping[str, Network] | None = None,
     ) -> None:
         self.spec = canonical(spec)
-        super().__init__([self.spec], channels, size, classes, width_factor, device)
+        super().__init__([self.spec], channels, size, classes, width_factor, device, trained)
 
     def draw(self, iteration: int, generator: torch.Generator) -> tuple[str, Network]:
-        return self.spec, self._fresh(self.spec, generator)
+        return self.spec, self._next(self.spec, generator)
 
     def describe(self) -> dict[str, Any]:
         return {"source": "single", "network": self.spec}
@@ -105,6 +117,7 @@ class PoolSource(_Source):
     Args:
         definition: the pool, see :func:`dd.networks.pool.load_pool`.
         channels, size, classes, width_factor, device: see :func:`dd.networks.create`.
+        trained: frozen networks by spec, which are drawn as they are; None: fresh ones.
     """
 
     def __init__(
@@ -116,11 +129,12 @@ class PoolSource(_Source):
         *,
         width_factor: float = 1.0,
         device: torch.device | str | None = None,
+        trained: Mapping[str, Network] | None = None,
     ) -> None:
         self.definition = definition
         specs, probabilities = zip(*definition.networks(), strict=True)
         self._bounds = list(accumulate(probabilities))[:-1]
-        super().__init__(specs, channels, size, classes, width_factor, device)
+        super().__init__(specs, channels, size, classes, width_factor, device, trained)
 
     def choose(self, iteration: int, generator: torch.Generator) -> str:
         """The canonical spec of the network of ``iteration``, by one draw from ``generator``."""
@@ -131,7 +145,7 @@ class PoolSource(_Source):
 
     def draw(self, iteration: int, generator: torch.Generator) -> tuple[str, Network]:
         spec = self.choose(iteration, generator)
-        return spec, self._fresh(spec, generator)
+        return spec, self._next(spec, generator)
 
     def describe(self) -> dict[str, Any]:
         return {

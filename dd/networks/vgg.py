@@ -31,6 +31,7 @@ class VGG11(SpatialNetwork):
                 layers += [conv3x3(channels, width), norm(width), nn.ReLU(inplace=True)]
                 channels = width
             layers.append(nn.MaxPool2d(2))
+        self.pool = layers.pop()
         height, breadth = (side // 32 for side in self.padded)
         self.body = nn.Sequential(*layers)
         self.classifier = nn.Linear(channels * height * breadth, classes)

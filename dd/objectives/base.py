@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
 from dd.data.augment import check_strategy
 from dd.data.dataset import WHITENINGS, Dataset
+from dd.networks.build import canonical
 from dd.networks.source import NetworkSource
-from dd.parametrize.pixels import Pixels
+from dd.parametrize.base import Parametrisation
 from dd.registry import Registry
 from dd.settings import setting
 from dd.trajectory import Trajectories
@@ -25,12 +27,14 @@ class Streams:
         host: on the CPU: which real images, which augmentation.
         network: on the compute device: architecture draws and initial weights.
         start: on the CPU: the initial images.
+        regulariser: on the CPU: what a regulariser draws.
     """
 
     seed: int
     host: torch.Generator
     network: torch.Generator
     start: torch.Generator
+    regulariser: torch.Generator
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,8 @@ class Settings:
 class ImageSettings(Settings):
     """Settings of every objective that optimises images."""
 
+    network: str = setting("architecture it uses, unless a pool is drawn from", check=canonical)
+
     iterations: int = setting("iterations of the outer loop", at_least=1)
     init: str = setting("start from noise or from real images", choices=("noise", "real"))
     lr_img: float = setting("learning rate of the images", above=0)
@@ -80,7 +86,9 @@ class Objective:
     """
 
     Settings: ClassVar[type]
+    optimises: ClassVar[bool] = True  # or else it selects
     needs_trajectories: ClassVar[bool] = False
+    needs_pretrained: ClassVar[bool] = False  # the source then gives frozen, trained networks
     takes_all: ClassVar[bool] = False  # whatever the IPC: it must be given as 0
 
     def __init__(
@@ -119,7 +127,7 @@ class Objective:
         """The labels of the synthetic set, ``[M]``, on the device."""
         return torch.arange(self.classes, device=self.device).repeat_interleave(self.ipc)
 
-    def iteration(self, number: int, synthetic: Pixels) -> dict[str, float | str]:
+    def iteration(self, number: int, synthetic: Parametrisation) -> dict[str, float | str]:
         """Move the images once; ``number`` counts from 1. Returns metrics, ``loss`` among them.
 
         Raises:
@@ -127,7 +135,15 @@ class Objective:
         """
         raise TypeError(f"{type(self).__name__} selects, it has no iterations")
 
-    def outcome(self, synthetic: Pixels) -> Outcome:
+    def optimizer(self, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
+        """The optimiser of the images, or of what decodes to them: SGD with momentum.
+
+        Args:
+            groups: parameter groups, each with ``params`` and ``lr``.
+        """
+        return torch.optim.SGD(groups, momentum=getattr(self.settings, "momentum_img", 0.0))
+
+    def outcome(self, synthetic: Parametrisation) -> Outcome:
         """What a snapshot holds beside the images; changes nothing, draws from no stream."""
         return Outcome()
 

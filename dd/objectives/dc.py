@@ -12,7 +12,7 @@ from dd.data import augment
 from dd.networks import freeze_batch_statistics, has_batch_norm
 from dd.objectives.base import OBJECTIVES, ImageSettings, Objective
 from dd.objectives.gradients import match_apart, match_together
-from dd.parametrize.pixels import Pixels
+from dd.parametrize.base import Parametrisation
 from dd.settings import setting
 from dd.training import Recipe, train
 
@@ -47,7 +47,7 @@ class GradientMatching(Objective):
 
     Settings = Settings
 
-    def iteration(self, number: int, synthetic: Pixels) -> dict[str, float | str]:
+    def iteration(self, number: int, synthetic: Parametrisation) -> dict[str, float | str]:
         s = self.settings
         name, network = self.networks.draw(number - 1, self.streams.network)
         total = 0.0
@@ -57,7 +57,7 @@ class GradientMatching(Objective):
                 self._train(network, synthetic)
         return {"loss": total / (s.outer * self.classes), "network": name}
 
-    def _match(self, network: nn.Module, synthetic: Pixels) -> float:
+    def _match(self, network: nn.Module, synthetic: Parametrisation) -> float:
         """One matching step over all classes; returns the summed distance."""
         s = self.settings
         network.train()
@@ -92,7 +92,7 @@ class GradientMatching(Objective):
             return pixels <= TOGETHER_PIXELS
         return real_images * self.dataset.channels * pixels <= TOGETHER_VALUES
 
-    def _train(self, network: nn.Module, synthetic: Pixels) -> None:
+    def _train(self, network: nn.Module, synthetic: Parametrisation) -> None:
         s = self.settings
         recipe = Recipe(
             epochs=s.inner,

@@ -12,7 +12,7 @@ from dd.data import augment
 from dd.networks import has_batch_norm
 from dd.objectives.base import OBJECTIVES, ImageSettings, Objective
 from dd.objectives.gradients import CHUNK
-from dd.parametrize.pixels import Pixels
+from dd.parametrize.base import Parametrisation
 from dd.settings import setting
 
 
@@ -40,7 +40,7 @@ class DistributionMatching(Objective):
 
     Settings = Settings
 
-    def iteration(self, number: int, synthetic: Pixels) -> dict[str, float | str]:
+    def iteration(self, number: int, synthetic: Parametrisation) -> dict[str, float | str]:
         s = self.settings
         name, network = self.networks.draw(number - 1, self.streams.network)
         network.train()

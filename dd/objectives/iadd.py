@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dd.objectives import mtt
 from dd.objectives.base import OBJECTIVES, Outcome
-from dd.parametrize.pixels import Pixels
+from dd.parametrize.base import Parametrisation
 from dd.settings import setting
 from dd.trajectory import Segment, layout
 
@@ -62,7 +62,7 @@ class ImportanceAware(mtt.TrajectoryMatching):
             self.sizes[spec] = sizes
             self.learned[spec] = start + 1 if self.settings.weights == "raw" else start
 
-    def iteration(self, number: int, synthetic: Pixels) -> dict[str, float | str]:
+    def iteration(self, number: int, synthetic: Parametrisation) -> dict[str, float | str]:
         values = super().iteration(number, synthetic)
         self.learned |= self.moved  # only now: an iteration that diverges changes nothing
         low, high = self.spread
@@ -104,7 +104,7 @@ class ImportanceAware(mtt.TrajectoryMatching):
             case other:
                 raise ValueError(f"no weights in mode {other}")
 
-    def outcome(self, synthetic: Pixels) -> Outcome:
+    def outcome(self, synthetic: Parametrisation) -> Outcome:
         """``importance.<network>`` [P] in addition, for the weights that are learned."""
         found = super().outcome(synthetic)
         for spec, learned in self.learned.items():

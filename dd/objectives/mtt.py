@@ -15,7 +15,7 @@ from dd.data import augment
 from dd.data.augment import Transform
 from dd.errors import DDError, Divergence
 from dd.objectives.base import OBJECTIVES, ImageSettings, Objective, Outcome
-from dd.parametrize.pixels import Pixels
+from dd.parametrize.base import Parametrisation
 from dd.rng import generator
 from dd.settings import setting
 from dd.trajectory import Segment, layout
@@ -127,7 +127,7 @@ class TrajectoryMatching(Objective):
         self.rate = torch.tensor(s.lr_student, dtype=torch.float64)
         self.rate_momentum = torch.zeros((), dtype=torch.float64)
 
-    def iteration(self, number: int, synthetic: Pixels) -> dict[str, float | str]:
+    def iteration(self, number: int, synthetic: Parametrisation) -> dict[str, float | str]:
         name, network = self.networks.draw(number - 1, self.streams.network)
         segment = self._segment(name, self.streams.host)
         student = self._student(network, synthetic, self.streams.host)
@@ -171,7 +171,7 @@ class TrajectoryMatching(Objective):
             )
         self.rate, self.rate_momentum = rate, momentum
 
-    def outcome(self, synthetic: Pixels) -> Outcome:
+    def outcome(self, synthetic: Parametrisation) -> Outcome:
         return Outcome(float(self.rate), extras=self._differences(synthetic))
 
     def state(self) -> dict[str, Tensor]:
@@ -186,7 +186,9 @@ class TrajectoryMatching(Objective):
             network, s.experts, s.max_start_epoch, s.expert_epochs, stream
         )
 
-    def _student(self, network: nn.Module, synthetic: Pixels, stream: torch.Generator) -> Student:
+    def _student(
+        self, network: nn.Module, synthetic: Parametrisation, stream: torch.Generator
+    ) -> Student:
         """A student whose batches and augmentations are drawn from ``stream``."""
         indices = self._batches(stream)
         transforms = [
@@ -206,7 +208,7 @@ class TrajectoryMatching(Objective):
             batches.append(left.pop(0))
         return batches
 
-    def _differences(self, synthetic: Pixels) -> dict[str, Tensor]:
+    def _differences(self, synthetic: Parametrisation) -> dict[str, Tensor]:
         """How far students end from their experts, parameter by parameter.
 
         For each network ``difference.<network>`` [P]: the root mean square over some segments of

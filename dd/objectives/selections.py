@@ -8,8 +8,9 @@ from typing import ClassVar
 
 import torch
 
+from dd.networks import canonical
 from dd.objectives.base import OBJECTIVES, Objective, Outcome, Settings
-from dd.parametrize.pixels import Pixels
+from dd.parametrize.base import Parametrisation
 from dd.settings import setting
 from dd.training import Recipe, embed_all, train
 
@@ -71,6 +72,7 @@ class Random(Objective):
     """``ipc`` images of each class, drawn without replacement."""
 
     Settings = SelectionSettings
+    optimises = False
 
     def start(self) -> torch.Tensor:
         return self.dataset.train.take(torch.cat([self.select(k) for k in range(self.classes)]))
@@ -85,6 +87,7 @@ class Full(Objective):
     """The whole training split: no selection at all, the ceiling of every method."""
 
     Settings = SelectionSettings
+    optimises = False
     takes_all = True
 
     def start(self) -> torch.Tensor:
@@ -94,13 +97,15 @@ class Full(Objective):
     def labels(self) -> torch.Tensor:
         return self.dataset.train.labels
 
-    def outcome(self, synthetic: Pixels) -> Outcome:
+    def outcome(self, synthetic: Parametrisation) -> Outcome:
         return Outcome(indices=torch.arange(len(self.dataset.train)))
 
 
 @dataclass(frozen=True)
 class FeatureSettings(SelectionSettings):
     """The network whose embeddings are compared."""
+
+    network: str = setting("architecture of the feature network", check=canonical)
 
     feature_epochs: int = setting("epochs of the feature network on the real data", at_least=0)
     lr_net: float = setting("learning rate of the feature network", above=0)

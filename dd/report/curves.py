@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
-import math
-from pathlib import Path
 
 import numpy
 from matplotlib import pyplot
@@ -14,7 +11,8 @@ from matplotlib.lines import Line2D
 
 from dd.errors import DDError
 from dd.grid import Grid
-from dd.plan import distillations, metrics_file
+from dd.jobs import distillations, metrics_file
+from dd.report.metrics import read_metric
 from dd.report.results import collect, facts
 from dd.report.style import ACCURACY, LAYERED, WIDTH, annotate, colors, describe, facet, place
 
@@ -44,7 +42,7 @@ def draw(grid: Grid) -> Figure:
         line.sort(key=lambda entry: entry[0].iterations)
         last = line[-1][0]
         jobs = distillations(last, grid.run)
-        losses = [read_losses(metrics_file(grid.run, job), last.iterations) for job in jobs]
+        losses = [read_metric(metrics_file(grid.run, job), "loss", last.iterations) for job in jobs]
         iterations, window = range(1, last.iterations + 1), width(last.iterations)
         windows.add(window)
         for values in losses:
@@ -71,30 +69,6 @@ def draw(grid: Grid) -> Figure:
     said = f"Loss: median over {over} iterations and all synthetic sets; faint: each value."
     annotate(figure, grid, f"{grid.definition['caption']} {said} {facts(grid, rows)}")
     return figure
-
-
-def read_losses(path: str, count: int) -> numpy.ndarray:
-    """The losses ``[count]`` of the first ``count`` iterations in a ``metrics.jsonl``.
-
-    Raises:
-        DDError: if the file is missing, malformed or shorter.
-    """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise DDError(f"{path}: no such file") from None
-    if len(lines) < count:
-        raise DDError(f"{path}: has {len(lines)} iterations, {count} are needed; distil again")
-    losses = []
-    for number, line in enumerate(lines[:count], start=1):
-        try:
-            loss = float(json.loads(line)["loss"])
-        except (ValueError, TypeError, KeyError):
-            loss = math.nan
-        if not math.isfinite(loss):
-            raise DDError(f"{path}: line {number} has no finite loss; distil again")
-        losses.append(loss)
-    return numpy.array(losses)
 
 
 def width(iterations: int) -> int:

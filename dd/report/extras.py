@@ -6,7 +6,7 @@ import numpy
 
 from dd.errors import DDError
 from dd.grid import Cell, Grid
-from dd.plan import distillations, synthetic_file
+from dd.jobs import distillations, synthetic_file
 from dd.synthetic import load_extras
 
 

@@ -12,7 +12,17 @@ from matplotlib.figure import Figure
 from dd.errors import DDError
 from dd.grid import Grid, load_grid
 from dd.plan import read_run
-from dd.report import bars, curve, curves, difference, images, weights
+from dd.report import (
+    bars,
+    cams,
+    curve,
+    curves,
+    difference,
+    erasing,
+    images,
+    variance,
+    weights,
+)
 from dd.report.style import save, use_style
 
 KINDS: dict[str, tuple[Callable[[Grid], Figure], tuple[str, ...]]] = {
@@ -22,6 +32,9 @@ KINDS: dict[str, tuple[Callable[[Grid], Figure], tuple[str, ...]]] = {
     "curves": (curves.draw, ("x", "color", "column", "row")),
     "difference": (difference.draw, ("color", "column", "row")),
     "weights": (weights.draw, ("x", "column", "row")),
+    "cams": (cams.draw, ("block", "row")),
+    "variance": (variance.draw, ("x", "color", "column", "row")),
+    "erasing": (erasing.draw, ()),  # it has no cells: a panel a dataset
 }
 
 
@@ -45,7 +58,8 @@ def render(grid: Grid, out: Path) -> None:
     """Draw ``grid`` into ``out`` (PNG) and the PDF beside it."""
     use_style()
     draw, parts = KINDS[grid.definition["kind"]]
-    check_layout(grid, parts)
+    if parts:
+        check_layout(grid, parts)
     figure = draw(grid)
     save(figure, out)
     pyplot.close(figure)

@@ -40,7 +40,7 @@ def hyperparameter_rows(
     rows: dict[tuple, dict[str, Any]] = {}
     for job, snapshots in plan.distillations.items():
         spec = run.parse(job.spec)
-        if spec.objective not in objectives or spec.settings:
+        if spec.objective not in objectives or spec.settings or spec.parts:
             continue
         settings = {"iterations": snapshots[-1], **plan.settings(job)}
         settings |= {f"{BUFFER}{k}": value for k, value in run.buffer(job.dataset).items()}

@@ -13,7 +13,7 @@ from dd import synthetic
 from dd.data.dataset import Dataset, load_dataset
 from dd.errors import DDError
 from dd.grid import Grid
-from dd.plan import data_file, distillations, synthetic_file
+from dd.jobs import data_file, distillations, synthetic_file
 from dd.report.results import facts, labels
 from dd.report.style import WIDTH, annotate, describe, facet, place
 

@@ -25,6 +25,12 @@ NETWORKS = {
     "resnet18": "ResNet18",
     "resnet18_bn": "ResNet18-BN",
     "resnet18_ap": "ResNet18-AP",
+    "vit": "ViT (small)",
+    "alexnet_tv": "AlexNet (torchvision)",
+    "googlenet": "GoogLeNet",
+    "vgg11_tv": "VGG11 (torchvision)",
+    "resnet18_tv": "ResNet18 (torchvision)",
+    "vit_b_16": "ViT-B/16",
 }
 METHODS = {
     "random": "Random",
@@ -36,6 +42,9 @@ METHODS = {
     "mtt": "MTT",
     "iadd": "IADD",
     "full": "Full dataset",
+    "sre2l": "SRe2L",
+    "glad": "GLaD",
+    "metadd": "MetaDD",
 }
 VALUES = {"arch": NETWORKS, "method": METHODS, "weights": {"none": "none (MTT)"}}
 SETTINGS = {
@@ -63,8 +72,12 @@ def axis_label(axis: str) -> str:
 
 
 def value_label(axis: str, value: Any) -> str:
-    """A value of ``axis`` as it is shown; what has no other name is shown as it is written."""
-    return VALUES.get(axis, {}).get(str(value), format_value(value))
+    """A value of ``axis`` as it is shown; what has no other name is shown as it is written. Of a
+    method each part has its own: ``dm+metadd`` is DM + MetaDD."""
+    known = VALUES.get(axis, {})
+    if axis == "method" and "+" in str(value):
+        return " + ".join(known.get(part, part) for part in str(value).split("+"))
+    return known.get(str(value), format_value(value))
 
 
 def setting_label(name: str) -> str:

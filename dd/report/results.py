@@ -11,8 +11,9 @@ from typing import Any
 from dd.artifacts import load_rows
 from dd.errors import DDError, unknown
 from dd.grid import Cell, Grid
+from dd.jobs import evaluation_file, evaluations, published_file, seen
 from dd.networks import canonical
-from dd.plan import evaluation_file, evaluations, published_file
+from dd.plan import pretrained_warnings
 
 FACTS = ("accuracy", "std", "note", "source")
 
@@ -47,6 +48,14 @@ def collect(grid: Grid) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def mark_seen(grid: Grid, rows: list[dict[str, Any]]) -> None:
+    """Add to each row of :func:`collect` whether its network was ``seen`` while distilling: yes,
+    the method's own or an auxiliary one; or no."""
+    for cell, row in zip(grid.cells(), rows, strict=True):
+        used = seen(grid.run, cell.spec, cell.dataset, cell.ipc)
+        row["seen"] = "yes" if canonical(str(cell.arch)) in used else "no"
 
 
 def labels(grid: Grid, cell: Cell) -> dict[str, Any]:
@@ -141,6 +150,14 @@ def _published(
 
 def _matches(row: Mapping[str, str], place: Mapping[str, Any]) -> bool:
     return all(row[axis] == str(value) for axis, value in place.items() if axis in row)
+
+
+def warnings(grid: Grid) -> list[str]:
+    """What has to be said of the frozen networks behind a table or figure, a sentence each.
+
+    They are behind all that was made with them, not behind single numbers: no cell has a mark.
+    """
+    return [f"Note: {phrase}." for phrase in pretrained_warnings(grid.run, grid)]
 
 
 def facts(grid: Grid, rows: list[dict[str, Any]]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from dd.jobs import GENERATOR
 from dd.networks import NETWORKS, load_pool, parse
 from dd.plan import Plan
 from dd.report.labels import NETWORKS as NAMES
@@ -18,22 +19,29 @@ Row = dict[str, str]
 
 def settings_rows(run: Run) -> list[Row]:
     """Rows with ``part``, ``name``, ``network``, ``probability``, ``settings``: first the pools,
-    then how each objective distils, then how networks are trained on its sets, then the
-    protocols. Rows that would say the same are one."""
+    then how frozen networks and generators are trained, how each objective distils, how networks
+    are trained on its sets, and the protocols. Rows that would say the same are one."""
     plan = Plan(replace(run, optional=[]))
     specs = dict.fromkeys(job.spec for job in plan.distillations)
-    rows = [row for spec in specs if "+" in spec for row in _pool_rows(run, spec)]
+    rows = [row for spec in specs if run.parse(spec).pool for row in _pool_rows(run, spec)]
+    for job in plan.pretrainings:
+        generator = job.network == GENERATOR
+        own = run.generator(job.dataset) if generator else run.pretrain(job.network, job.dataset)
+        rows.append(_row("pretraining", job.network, settings=own))
     for job, snapshots in plan.distillations.items():
         objective = run.parse(job.spec).objective
         ran = {"iterations": snapshots[-1], **plan.settings(job)}
         rows.append(_row("distillation", f"{objective}, IPC {job.ipc}", settings=ran))
+        for part in run.parse(job.spec).parts:
+            own = run.part(part, objective, job.dataset, job.ipc)
+            rows.append(_row("distillation", f"{part.name} with {objective}", settings=own))
         evaluation = run.evaluation(job.spec, job.dataset, job.ipc)
         rows.append(_row("evaluation", f"sets of {objective}, IPC {job.ipc}", settings=evaluation))
     for protocol in dict.fromkeys(job.protocol.partition("@")[0] for job in plan.evaluations):
         chosen = {key: v for key, v in run.protocols[protocol].items() if key != "protocol"}
         if chosen:
             rows.append(_row("protocol", protocol, settings=chosen))
-    order = ["pool", "distillation", "evaluation", "protocol"]
+    order = ["pool", "pretraining", "distillation", "evaluation", "protocol"]
     unique = [dict(items) for items in dict.fromkeys(tuple(row.items()) for row in rows)]
     return sorted(unique, key=lambda row: order.index(row["part"]))
 

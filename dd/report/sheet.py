@@ -13,6 +13,7 @@ _LATEX = {
     "±": r"$\pm$",
     "×": r"$\times$",
     "†": r"$^\dagger$",
+    "ˢ": r"\textsuperscript{s}",
     "α": r"$\alpha$",
     "–": "--",
     "−": "$-$",

@@ -3,51 +3,21 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from dd.artifacts import save_rows, save_text
-from dd.errors import DDError, unknown
+from dd.errors import DDError
 from dd.grid import Grid, load_grid
 from dd.plan import read_run
+from dd.report.areas import areas
+from dd.report.cost import cost
 from dd.report.hyperparameters import JOB, hyperparameter_rows, setting_shown
 from dd.report.labels import axis_label, setting_label, value_label
-from dd.report.results import collect, facts
+from dd.report.pivot import Rows, results
+from dd.report.results import facts
 from dd.report.settings import settings_rows
 from dd.report.sheet import Sheet, Text
-
-Rows = list[dict[str, Any]]
-
-
-def results(grid: Grid) -> tuple[Rows, Sheet]:
-    """Accuracies: a tidy row a cell, and the pivot of ``rows`` by ``columns``."""
-    rows = collect(grid)
-    hidden = {"accuracies", "diverged"} | (set() if any(row["note"] for row in rows) else {"note"})
-    return [_rounded(row, hidden) for row in rows], pivot(grid, rows)
-
-
-def pivot(grid: Grid, rows: Rows) -> Sheet:
-    """The sheet of ``rows``: the definition's ``rows`` downwards, its ``columns`` across."""
-    down, across = grid.definition["rows"], grid.definition["columns"]
-    best = _best(grid, rows)
-    cells = {
-        (_place(row, down), _place(row, across)): Text(_shown(row), id(row) in best) for row in rows
-    }
-    columns = list(dict.fromkeys(_place(row, across) for row in rows))
-    body = [
-        [*map(Text, key), *(cells.get((key, column), Text("–")) for column in columns)]
-        for key in dict.fromkeys(_place(row, down) for row in rows)
-    ]
-    return Sheet(
-        name=grid.name,
-        title=grid.definition["title"],
-        caption=f"{grid.definition['caption']} {facts(grid, rows)}{_marks(grid, rows)}",
-        header=[*map(axis_label, down), *(", ".join(column) for column in columns)],
-        body=body,
-        keys=len(down),
-        notes=[f"† {note}." for note in dict.fromkeys(row["note"] for row in rows) if note],
-    )
 
 
 def listing(grid: Grid) -> tuple[Rows, Sheet]:
@@ -95,6 +65,8 @@ KINDS: dict[str, Callable[[Grid], tuple[Rows, Sheet]]] = {
     "listing": listing,
     "settings": settings,
     "hyperparameters": hyperparameters,
+    "cost": cost,
+    "areas": areas,
 }
 
 
@@ -118,76 +90,6 @@ def _known(grid: Grid, spec: str | None) -> str:
         return str(grid.run.parse(spec)) if spec else "–"
     except DDError:
         return "–"
-
-
-def _place(row: dict[str, Any], axes: Sequence[str]) -> tuple[str, ...]:
-    return tuple(value_label(axis, row[axis]) for axis in axes)
-
-
-def _shown(row: dict[str, Any]) -> str:
-    text = f"{row['mean']:.2f}"
-    if row["std"] is not None:
-        text += f" ± {row['std']:.2f}"
-    if row["note"]:
-        text += "†"
-    return text if row["published"] is None else f"{text} [{row['published']:.2f}]"
-
-
-def _best(grid: Grid, rows: Rows) -> set[int]:
-    """The rows (by ``id``) that are the best of their group along ``best_of``."""
-    axis = grid.definition.get("best_of")
-    if axis is None:
-        return set()
-    groups: dict[tuple, Rows] = {}
-    apart = _apart(grid)
-    for row in rows:
-        if row[axis] not in apart:
-            key = tuple(row[other] for other in grid.axes if other != axis)
-            groups.setdefault(key, []).append(row)
-    best = set()
-    for group in groups.values():
-        top = max(round(row["mean"], 2) for row in group)
-        if len(group) > 1:
-            best |= {id(row) for row in group if round(row["mean"], 2) == top}
-    return best
-
-
-def _apart(grid: Grid) -> list[Any]:
-    """The values of ``best_of`` that do not compete.
-
-    Raises:
-        DDError: naming one that the axis does not have.
-    """
-    axis, apart = grid.definition["best_of"], grid.definition.get("best_except", [])
-    given = grid.definition["axes"].get(axis)
-    known = list(given) if isinstance(given, (list, Mapping)) else [given]
-    for value in apart:
-        if value not in known:
-            raise DDError(f"{grid.path}: best_except: {unknown(axis, str(value), map(str, known))}")
-    return apart
-
-
-def _marks(grid: Grid, rows: Rows) -> str:
-    """What brackets and bold type mean, where the sheet has them."""
-    said, axis = "", grid.definition.get("best_of")
-    if any(row["published"] is not None for row in rows):
-        said = " In brackets: published values."
-    if axis:
-        others = [other for other in grid.definition["columns"] if other != axis]
-        by = " and ".join(axis_label(other).lower() for other in others)
-        said += f" Bold: best {axis_label(axis).lower()} {f'by {by}' if by else 'of each row'}"
-        apart = " and ".join(value_label(axis, value) for value in _apart(grid))
-        said += f"; {apart} does not compete." if apart else "."
-    return said
-
-
-def _rounded(row: dict[str, Any], hidden: set[str]) -> dict[str, Any]:
-    """A row for the CSV: numbers to four decimals, what is absent empty."""
-    shown = {key: value for key, value in row.items() if key not in hidden}
-    for key, value in shown.items():
-        if isinstance(value, float):
-            shown[key] = round(value, 4)
-    return {key: "" if value is None else value for key, value in shown.items()}
 
 
 def write(out: Path, rows: Rows, sheet: Sheet) -> None:

@@ -8,15 +8,16 @@ from pathlib import Path
 
 from dd.checks import check_plan
 from dd.errors import DDError
-from dd.plan import (
-    Plan,
+from dd.jobs import (
+    GENERATOR,
     data_file,
-    load_run,
-    options,
+    labels_file,
     pool_files,
+    pretrained_file,
     shard_file,
     synthetic_file,
 )
+from dd.plan import Plan, load_run, options
 
 # `python` of every job is the one that runs Snakemake, also where its environment is not active.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))
@@ -36,6 +37,10 @@ try:
     DISTILLATIONS = {str(job): job for job in PLAN.distillations}
     SHARDS = {str(shard): shard for shard in PLAN.shards}
     EVALUATIONS = {str(job): job for job in PLAN.evaluations}
+    PRETRAININGS = {str(job): job for job in PLAN.pretrainings}
+    RELABELLINGS = {str(job): job for job in PLAN.relabellings}
+    SNAPSHOTS = {str(snapshot): snapshot for snapshot in PLAN.snapshots_with_cams}
+    ERASINGS = {str(job): job for job in PLAN.erasings}
 except DDError as error:
     sys.exit(f"error: {error}")
 
@@ -61,7 +66,7 @@ def command_line(settings):
 
 
 def job_resources(stage):
-    """Threads, memory and time of a stage's jobs; a run without buffers need not say theirs."""
+    """Threads, memory and time of a stage's jobs; those that a run does not list take distill's."""
     return RUN.resources.get(stage, RUN.resources["distill"])
 
 
@@ -70,10 +75,29 @@ def shard_files(distillation):
     return [shard_file(RUN, shard) for shard in PLAN.shards_of(distillation)]
 
 
-def buffers_option(distillation):
-    """The option that names them, if there are any."""
-    files = shard_files(distillation)
-    return shlex.join(["--buffers", *files]) if files else ""
+def pretrained_files(jobs):
+    """What the jobs train: frozen networks or generators."""
+    return [pretrained_file(RUN, job) for job in jobs]
+
+
+def given_weights(pretraining):
+    """The user's weights that take the place of training, if any."""
+    return PLAN.pretrain_options(pretraining)["weights"] or []
+
+
+def set_file(snapshot):
+    """The file of a snapshot, or of the set of an evaluation."""
+    return synthetic_file(RUN, snapshot.distillation, snapshot.iterations)
+
+
+def label_files(evaluation):
+    """The soft labels that an evaluation learns from, if its protocol does."""
+    return [labels_file(RUN, job) for job in PLAN.labels_of(evaluation)]
+
+
+def option(name, files):
+    """The option that names the files, if there are any."""
+    return shlex.join([f"--{name}", *files]) if files else ""
 
 
 def report_made():

@@ -10,6 +10,8 @@ for snapshots in sorted(set(PLAN.distillations.values())):
             # not in the command, but in its options: an edited pool distils anew
             pool=lambda w: pool_files(RUN, DISTILLATIONS[w.distillation].spec),
             buffers=lambda w: shard_files(DISTILLATIONS[w.distillation]),
+            pretrained=lambda w: pretrained_files(PLAN.pretrained_of(DISTILLATIONS[w.distillation])),
+            generator=lambda w: PLAN.generator_files(DISTILLATIONS[w.distillation]),
         output:
             [
                 f"{RUN.root}/distilled/{{distillation}}/it{iteration}.safetensors"
@@ -33,12 +35,15 @@ for snapshots in sorted(set(PLAN.distillations.values())):
             gpu=GPUS,
         params:
             options=lambda w: command_line(PLAN.distill_options(DISTILLATIONS[w.distillation])),
-            buffers=lambda w: buffers_option(DISTILLATIONS[w.distillation]),
+            read=lambda w, input: " ".join(
+                option(name, list(getattr(input, name)))
+                for name in ("buffers", "pretrained", "generator")
+            ),
             snapshots=" ".join(map(str, snapshots)),
             out=f"{RUN.root}/distilled/{{distillation}}",
             device=RUN.device,
         message:
             "distil {wildcards.distillation}"
         shell:
-            "python -m dd distill --data {input.data:q} {params.options} {params.buffers} "
+            "python -m dd distill --data {input.data:q} {params.options} {params.read} "
             "--snapshots {params.snapshots} --out {params.out:q} --threads {threads} --device {params.device} 2>&1 | tee {log:q}"

@@ -2,9 +2,8 @@
 rule evaluate:
     input:
         data=lambda w: data_file(RUN, EVALUATIONS[w.evaluation].distillation.dataset),
-        synthetic=lambda w: synthetic_file(
-            RUN, EVALUATIONS[w.evaluation].distillation, EVALUATIONS[w.evaluation].iterations
-        ),
+        synthetic=lambda w: set_file(EVALUATIONS[w.evaluation]),
+        labels=lambda w: label_files(EVALUATIONS[w.evaluation]),
     output:
         f"{RUN.root}/evaluations/{{evaluation}}.csv",
     log:
@@ -23,10 +22,11 @@ rule evaluate:
     params:
         options=lambda w: command_line(PLAN.evaluate_options(EVALUATIONS[w.evaluation])),
         archs=lambda w: shlex.join(PLAN.evaluations[EVALUATIONS[w.evaluation]]),
+        labels=lambda w, input: option("labels", list(input.labels)),
         device=RUN.device,
     message:
         "evaluate {wildcards.evaluation}"
     shell:
         "python -m dd evaluate --synthetic {input.synthetic:q} --data {input.data:q} "
-        "--arch {params.archs} {params.options} --out {output:q} --threads {threads} "
+        "--arch {params.archs} {params.options} {params.labels} --out {output:q} --threads {threads} "
         "--device {params.device} 2>&1 | tee {log:q}"

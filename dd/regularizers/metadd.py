@@ -1,0 +1,212 @@
+"""MetaDD: networks of different architectures should look at the same parts of an image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from dd import cam
+from dd.errors import DDError
+from dd.networks.base import Network
+from dd.networks.build import canonical
+from dd.regularizers.base import REGULARISERS, Regulariser
+from dd.settings import setting
+
+GRIDS = 4, 16  # fewest and most positions a side of a grid that follows the images' size
+PIXELS = 4  # to one of its positions
+
+
+def auxiliaries(joined: str) -> list[str]:
+    """The canonical specs in ``convnet.resnet18_bn``.
+
+    Raises:
+        DDError: for a network that is unknown or named twice.
+    """
+    specs = [canonical(spec) for spec in joined.split(".")]
+    for spec in specs:
+        if specs.count(spec) > 1:
+            raise DDError(f"auxiliary networks '{joined}': {spec} is named twice, once is enough")
+    return specs
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of the architecture-invariant loss (the paper's symbols in brackets)."""
+
+    lambda_ai: float = setting("weight of the architecture-invariant loss [lambda]", at_least=0)
+    lambda_ce: float = setting("weight of its cross-entropy part [lambda_ce]", at_least=0)
+    lambda_kl: float = setting("weight of its part on activation maps [lambda_kl]", at_least=0)
+    temperature: float = setting(
+        "of the softmax that makes a map, 0 to 1, a distribution over positions", above=0
+    )
+    auxiliary: str = setting("frozen networks, specs joined by dots", check=auxiliaries)
+    draw: int = setting("of these networks, drawn anew each step, 0: all", at_least=0)
+    images: int = setting("synthetic images seen each step, drawn anew, 0: all", at_least=0)
+    grid: int = setting(
+        "positions a side of the grid that maps are compared on, 0: a quarter of the images' side, "
+        "at least 4 and at most 16",
+        at_least=0,
+    )
+    piece: int = setting("images in one pass: bounds memory, changes nothing else", at_least=1)
+
+    def __post_init__(self) -> None:
+        known = len(auxiliaries(self.auxiliary))
+        if self.draw > known:
+            raise DDError(
+                f"metadd: draw is {self.draw}, but auxiliary names {known} networks; draw at most "
+                "that many, or 0 for all"
+            )
+        if self.lambda_kl and (self.draw or known) < 2:
+            raise DDError(
+                "metadd: lambda_kl compares activation maps of at least 2 networks, and auxiliary "
+                f"and draw leave {self.draw or known}; name more networks or set lambda_kl to 0"
+            )
+
+
+@REGULARISERS.register("metadd")
+class ArchitectureInvariance(Regulariser):
+    """MetaDD (Zhao et al. 2024, arXiv:2410.05103): L = L_method + λ L_ai over M frozen networks,
+
+        L_ai = (1/ipc) Σ_i [ λ_ce Σ_m CE(f_m(x_i), y_i) + λ_kl (1/M) Σ_m KL(p_m,i ‖ p̄_i) ]
+
+    with i over all synthetic images, p_m,i the class activation map of network m for image i and
+    its class (on a common grid, normalised, then a softmax over positions) and p̄_i the mean of
+    p_m,i over m. Thus L_ai sums over classes the mean over a class's images, as the losses of the
+    DC family do: the gradient of one image shrinks as 1/ipc in both, and their ratio does not
+    depend on ipc.
+
+    The paper gives neither weights nor temperature (docs/discrepancies.md); ours are in the recipe.
+    The divergence is a mean over networks, at most ln M. Where only ``draw`` networks or ``images``
+    images are seen in a step, sums are scaled up so that their expectation is the full sum; p̄ is
+    then the mean over the networks drawn.
+    """
+
+    Settings = Settings
+
+    @staticmethod
+    def needs(settings: Settings) -> list[str]:
+        return auxiliaries(settings.auxiliary)
+
+    def gradient(
+        self, images: torch.Tensor, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        """See :class:`Regulariser`. The metrics are of the images as they are given: ``ai_ce``
+        (mean over networks and images), ``ai_kl`` and ``cam_variance`` (means over images; only
+        with λ_kl above 0)."""
+        s = self.settings
+        total = torch.zeros_like(images)
+        if not s.lambda_ai or not (s.lambda_ce or s.lambda_kl):
+            return total, {}
+        specs = self.needs(s)
+        used = [self.networks[specs[n]] for n in self._some(len(specs), s.draw).tolist()]
+        seen = self._some(len(images), s.images).to(images.device)
+        each = s.lambda_ai * used[0].classifier.out_features / len(seen)  # λ / ipc, scaled up
+        total[seen], metrics = invariance(
+            used,
+            images[seen],
+            labels[seen],
+            ce=each * s.lambda_ce * len(specs) / len(used),
+            kl=each * s.lambda_kl,
+            temperature=s.temperature,
+            grid=common_grid(s.grid, tuple(images.shape[-2:])),
+            piece=s.piece,
+        )
+        return total, metrics
+
+    def _some(self, size: int, count: int) -> torch.Tensor:
+        """``count`` of ``size`` indices, ascending; all, and nothing drawn, for 0 or too many."""
+        if not 0 < count < size:
+            return torch.arange(size)
+        return torch.randperm(size, generator=self.stream)[:count].sort().values
+
+
+def common_grid(side: int, size: tuple[int, int]) -> tuple[int, int]:
+    """Positions of the grid that maps of images of ``size`` are compared on; see ``grid`` in
+    :class:`Settings` for ``side``."""
+    fewest, most = GRIDS
+    return (side, side) if side else tuple(min(max(edge // PIXELS, fewest), most) for edge in size)
+
+
+def invariance(
+    networks: Sequence[Network],
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    ce: float,
+    kl: float,
+    temperature: float,
+    grid: tuple[int, int],
+    piece: int,
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """Gradient of Σ_i [ ce Σ_m CE(f_m(x_i), y_i) + kl (1/M) Σ_m KL(p_m,i ‖ p̄_i) ] by the images.
+
+    The divergence ties the networks together, but only through their small maps. So a first pass
+    takes the maps without a graph, and the divergence's derivative by them; a second one carries it
+    back through one network after the other. This is the exact gradient, and autograd never holds
+    more than one network's graph of one piece of the images.
+
+    Args:
+        networks: M, frozen, in evaluation mode.
+        images: ``[n, C, H, W]``; labels: ``[n]``.
+        ce, kl: weights; a part of weight 0 costs no pass.
+        temperature: of the softmax over positions.
+        grid: rows and columns of the common grid.
+        piece: images in one pass.
+
+    Raises:
+        DDError: for a network without a map, or whose map has one position, unless ``kl`` is 0.
+
+    Returns:
+        ``[n, C, H, W]`` and the metrics of :meth:`ArchitectureInvariance.gradient`.
+    """
+    cotangents: Sequence[torch.Tensor | None] = [None] * len(networks)
+    metrics: dict[str, float] = {}
+    if kl:
+        maps = cam.cams(networks, images, labels, grid, piece).requires_grad_()
+        apart = cam.divergence(cam.distributions(maps, temperature))
+        (by_maps,) = torch.autograd.grad(kl * apart.sum(), maps)
+        cotangents = by_maps.unbind()
+        spread = cam.variance(maps.detach())
+        metrics = {"ai_kl": apart.mean().item(), "cam_variance": spread.mean().item()}
+    total, entropy = torch.zeros_like(images), images.new_zeros(())
+    for network, cotangent in zip(networks, cotangents, strict=True):
+        for start in range(0, len(images), piece):
+            part = slice(start, start + piece)
+            back = None if cotangent is None else cotangent[part]
+            gradient, value = _pull_back(network, images[part], labels[part], ce, back)
+            total[part] += gradient
+            entropy += value
+    return total, {"ai_ce": entropy.item() / (len(networks) * len(images)), **metrics}
+
+
+def _pull_back(
+    network: Network,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    ce: float,
+    cotangent: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gradient by ``images [b, C, H, W]`` of ce ΣCE + ⟨cotangent, maps⟩, and ΣCE (detached).
+
+    Args:
+        cotangent: derivative by the maps on the grid ``[b, h, w]``; None where they do not count.
+    """
+    leaf = images.detach().requires_grad_()
+    if cotangent is None:
+        logits, follows = network(leaf), leaf.new_zeros(())
+    else:
+        logits, raw = cam.activation_maps(network, leaf, labels)
+        if raw[0].numel() == 1:
+            raise DDError(
+                f"metadd: {type(network).__name__} sees images of {leaf.shape[-2]} x "
+                f"{leaf.shape[-1]} in one position, so its activation map tells nothing; leave it "
+                "out of auxiliary, or set lambda_kl to 0"
+            )
+        maps = cam.normalised(cam.resized(raw, tuple(cotangent.shape[-2:])))
+        follows = (maps * cotangent).sum()
+    entropy = F.cross_entropy(logits, labels, reduction="sum")
+    (gradient,) = torch.autograd.grad(ce * entropy + follows if ce else follows, leaf)
+    return gradient, entropy.detach()

@@ -1,0 +1,80 @@
+"""How much of an image all networks look at, and how far their maps are apart (MetaDD)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dd.grid import Grid
+from dd.jobs import cams_file, distillations
+from dd.report.labels import axis_label, value_label
+from dd.report.maps import HETEROGENEOUS, META, VARIANCE, groups, pooled
+from dd.report.pivot import Rows, arranged, in_words, rounded
+from dd.report.results import facts, labels, warnings
+from dd.report.sheet import Sheet, Text
+
+MEASURES = {
+    META: ("Meta region (% of area)", ".1f"),
+    HETEROGENEOUS: ("Heterogeneous (% of area)", ".1f"),
+    VARIANCE: ("CAM variance", ".4f"),
+}
+
+
+def areas(grid: Grid) -> tuple[Rows, Sheet]:
+    """A tidy row a cell and group of networks; the sheet has a column for each measure and place
+    on the definition's ``columns``."""
+    rows: Rows = []
+    thresholds: set[float] = set()
+    for cell in grid.cells():
+        files = [cams_file(grid.run, job, cell.iterations) for job in distillations(cell, grid.run)]
+        for group, members in groups(grid, cell.dataset).items():
+            values, threshold = pooled(files, members)
+            thresholds.add(threshold)
+            row: dict[str, Any] = {**labels(grid, cell), "networks": group}
+            row["members"] = " ".join(members)
+            for name, found in values.items():
+                row[name] = found.mean().item()
+                row[f"{name}_std"] = found.std().item() if len(found) > 1 else None
+            rows.append(row | {"images": len(found), "threshold": threshold})
+    down, across = [*grid.definition["rows"], "networks"], grid.definition["columns"]
+    columns, body = arranged(
+        {
+            (in_words(row, down), (heading, *in_words(row, across))): Text(_shown(row, name, form))
+            for name, (heading, form) in MEASURES.items()
+            for row in rows
+        }
+    )
+    least = " or ".join(f"{value:g}" for value in sorted(thresholds))
+    looks = f"A network looks where its normalised map is at least {least}."
+    sheet = Sheet(
+        name=grid.name,
+        title=grid.definition["title"],
+        caption=" ".join([grid.definition["caption"], looks, compared(grid), facts(grid, [])]),
+        header=[*map(axis_label, down), *(", ".join(column) for column in columns)],
+        body=body,
+        keys=len(down),
+        notes=warnings(grid),
+    )
+    return [rounded(row) for row in rows], sheet
+
+
+def compared(grid: Grid) -> str:
+    """What a caption has to say of measures of maps: over which networks, over how many sets."""
+    said: dict[str, list[str]] = {}
+    for dataset, options in grid.run.datasets.items():
+        for group, members in groups(grid, dataset).items():
+            names = ", ".join(value_label("arch", name) for name in members)
+            said.setdefault(f"{group.capitalize()} networks{{where}}: {names}.", []).append(
+                options["label"]
+            )
+    sentences = [
+        text.format(where="" if len(of) == len(grid.run.datasets) else f" on {' and '.join(of)}")
+        for text, of in said.items()
+    ]
+    sets = len(grid.run.seeds)
+    of = "one synthetic set" if sets == 1 else f"{sets} synthetic sets"
+    return " ".join([*sentences, f"Mean and standard deviation are over the images of {of}."])
+
+
+def _shown(row: dict[str, Any], name: str, form: str) -> str:
+    text = f"{row[name]:{form}}"
+    return text if row[f"{name}_std"] is None else f"{text} ± {row[f'{name}_std']:{form}}"

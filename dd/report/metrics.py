@@ -1,0 +1,35 @@
+"""What each iteration of a distillation said: a column of its ``metrics.jsonl``."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy
+
+from dd.errors import DDError
+
+
+def read_metric(path: str, name: str, count: int | None = None) -> numpy.ndarray:
+    """The values of ``name`` in the first ``count`` iterations (None: all) of a ``metrics.jsonl``.
+
+    Raises:
+        DDError: if the file is missing, malformed or shorter, or a value is not finite.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise DDError(f"{path}: no such file") from None
+    if count is not None and len(lines) < count:
+        raise DDError(f"{path}: has {len(lines)} iterations, {count} are needed; distil again")
+    values = []
+    for number, line in enumerate(lines[:count], start=1):
+        try:
+            value = float(json.loads(line)[name])
+        except (ValueError, TypeError, KeyError):
+            value = math.nan
+        if not math.isfinite(value):
+            raise DDError(f"{path}: line {number} has no finite '{name}'; distil again")
+        values.append(value)
+    return numpy.array(values)

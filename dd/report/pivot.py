@@ -1,0 +1,138 @@
+"""Rows of numbers as a sheet: some axes downwards, some across."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dd.errors import DDError, unknown
+from dd.grid import Grid
+from dd.report.labels import axis_label, value_label
+from dd.report.results import collect, facts, mark_seen, warnings
+from dd.report.sheet import Sheet, Text
+
+Rows = list[dict[str, Any]]
+Place = tuple[str, ...]
+
+
+def results(grid: Grid) -> tuple[Rows, Sheet]:
+    """Accuracies: a tidy row a cell, and the pivot of ``rows`` by ``columns``."""
+    rows = collect(grid)
+    if grid.definition.get("mark_seen"):
+        mark_seen(grid, rows)
+    hidden = {"accuracies", "diverged"} | (set() if any(row["note"] for row in rows) else {"note"})
+    return [rounded(row, hidden) for row in rows], pivot(grid, rows)
+
+
+def pivot(grid: Grid, rows: Rows) -> Sheet:
+    """The sheet of ``rows``: the definition's ``rows`` downwards, its ``columns`` across."""
+    down, across = grid.definition["rows"], grid.definition["columns"]
+    best = _best(grid, rows)
+    columns, body = arranged(
+        {
+            (in_words(row, down), in_words(row, across)): Text(_shown(row), id(row) in best)
+            for row in rows
+        }
+    )
+    notes = [f"† {note}." for note in dict.fromkeys(row["note"] for row in rows) if note]
+    return Sheet(
+        name=grid.name,
+        title=grid.definition["title"],
+        caption=f"{grid.definition['caption']} {facts(grid, rows)}{_marks(grid, rows)}",
+        header=[*map(axis_label, down), *(", ".join(column) for column in columns)],
+        body=body,
+        keys=len(down),
+        notes=[*notes, *warnings(grid)],
+    )
+
+
+def in_words(row: Mapping[str, Any], axes: Sequence[str]) -> Place:
+    """Where a row stands on ``axes``, in words."""
+    return tuple(value_label(axis, row[axis]) for axis in axes)
+
+
+def arranged(cells: Mapping[tuple[Place, Place], Text]) -> tuple[list[Place], list[list[Text]]]:
+    """Cells by place downwards and across: the places across, and for each place downwards a row
+    of its words and cells, ``–`` where there is none. The order is that of ``cells``."""
+    columns = list(dict.fromkeys(across for _, across in cells))
+    return columns, [
+        [*map(Text, key), *(cells.get((key, column), Text("–")) for column in columns)]
+        for key in dict.fromkeys(down for down, _ in cells)
+    ]
+
+
+def rounded(row: Mapping[str, Any], hidden: set[str] = frozenset()) -> dict[str, Any]:
+    """A row for the CSV: numbers to four decimals, what is absent empty."""
+    shown = {key: value for key, value in row.items() if key not in hidden}
+    for key, value in shown.items():
+        if isinstance(value, float):
+            shown[key] = round(value, 4)
+    return {key: "" if value is None else value for key, value in shown.items()}
+
+
+def _shown(row: dict[str, Any]) -> str:
+    text = f"{row['mean']:.2f}"
+    if row["std"] is not None:
+        text += f" ± {row['std']:.2f}"
+    if row["note"]:
+        text += "†"
+    if row.get("seen") == "yes":
+        text += "ˢ"
+    return text if row["published"] is None else f"{text} [{row['published']:.2f}]"
+
+
+def _best(grid: Grid, rows: Rows) -> set[int]:
+    """The rows (by ``id``) that are the best of their group along ``best_of``, or of those of one
+    objective there (``best_within``)."""
+    axis = grid.definition.get("best_of")
+    if axis is None:
+        return set()
+    groups: dict[tuple, Rows] = {}
+    apart, within = _apart(grid), "best_within" in grid.definition
+    for cell, row in zip(grid.cells(), rows, strict=True):
+        if row[axis] not in apart:
+            key = [row[other] for other in grid.axes if other != axis]
+            key += [grid.run.parse(cell.spec).objective] if within else []
+            groups.setdefault(tuple(key), []).append(row)
+    best = set()
+    for group in groups.values():
+        top = max(round(row["mean"], 2) for row in group)
+        if len(group) > 1:
+            best |= {id(row) for row in group if round(row["mean"], 2) == top}
+    return best
+
+
+def _apart(grid: Grid) -> list[Any]:
+    """The values of ``best_of`` that do not compete.
+
+    Raises:
+        DDError: naming one that the axis does not have.
+    """
+    axis, apart = grid.definition["best_of"], grid.definition.get("best_except", [])
+    given = grid.definition["axes"].get(axis)
+    known = list(given) if isinstance(given, (list, Mapping)) else [given]
+    for value in apart:
+        if value not in known:
+            raise DDError(f"{grid.path}: best_except: {unknown(axis, str(value), map(str, known))}")
+    return apart
+
+
+def _marks(grid: Grid, rows: Rows) -> str:
+    """What brackets and bold type mean, where the sheet has them."""
+    said, axis = "", grid.definition.get("best_of")
+    if any(row["published"] is not None for row in rows):
+        said = " In brackets: published values."
+    if axis:
+        others = [other for other in grid.definition["columns"] if other != axis]
+        by = " and ".join(axis_label(other).lower() for other in others)
+        said += f" Bold: best {axis_label(axis).lower()} {f'by {by}' if by else 'of each row'}"
+        if "best_within" in grid.definition:
+            said += f", among those of one {grid.definition['best_within']}"
+        apart = " and ".join(value_label(axis, value) for value in _apart(grid))
+        said += f"; {apart} does not compete." if apart else "."
+    if any(row.get("seen") == "yes" for row in rows):
+        said += (
+            " ˢ: seen, this very network was used while distilling, as the method's own or as an "
+            "auxiliary one; all others are unseen."
+        )
+    return said

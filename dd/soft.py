@@ -1,0 +1,196 @@
+"""Soft labels of a synthetic set, view by view: what ``python -m dd relabel`` writes and how
+students learn from it (SRe2L, arXiv:2306.13092, sections 3.3 and 3.4)."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from torch import Tensor
+
+from dd import __version__, kd
+from dd.artifacts import describe_tensors, read_header
+from dd.data.dataset import Dataset
+from dd.data.views import Views, ViewSettings, draw
+from dd.errors import DDError
+
+KIND = "labels"
+FACTORS = ("squared", "one")
+_TOLD = {"kind", "seed", "views", "keep", "settings", "teachers"}  # by every file's header
+# What labels and the set that is evaluated must agree on, and how messages call it.
+_AGREE = {
+    "version": "code version",
+    "fingerprint": "contents of the dataset",
+    "synthetic": "contents of the synthetic set",
+}
+
+
+def loss(student: Tensor, teacher: Tensor, temperature: float, factor: str) -> Tensor:
+    """KL(softmax(teacher / T) || softmax(student / T)), mean over the batch, times a factor.
+
+    ``squared``: T², as SRe2L's code for Tiny ImageNet has it; ``one``: as its code for ImageNet
+    has it. With AdamW the two train almost alike, with SGD they are learning rates T² apart.
+
+    Args:
+        student: logits ``[B, K]``; teacher: log-probabilities ``[B, K]``.
+        temperature: T, above 0.
+        factor: one of :data:`FACTORS`.
+    """
+    divergence = kd.divergence(teacher / temperature, student / temperature)
+    return temperature**2 * divergence if factor == "squared" else divergence
+
+
+def compact(log_probabilities: Tensor, keep: int) -> dict[str, Tensor]:
+    """What is stored of ``log_probabilities [n, K]``: 2·K bytes a view, or with ``keep`` k above 0
+    4·k + 2 (6·k + 2 above 32,768 classes).
+
+    Returns:
+        ``log_probabilities`` ``[n, K]`` float16. With ``keep``: ``classes`` ``[n, k]``, the most
+        probable ones, and ``log_probabilities`` ``[n, k + 1]``, theirs and, last, that of each
+        class left out, which share evenly what remains.
+    """
+    if not keep:
+        return {"log_probabilities": _half(log_probabilities)}
+    classes = log_probabilities.shape[1]
+    values, kept = log_probabilities.topk(keep, dim=1)
+    left = log_probabilities.scatter(1, kept, -torch.inf).logsumexp(1, keepdim=True)
+    values = torch.cat([values, left - math.log(classes - keep)], 1)
+    return {"classes": kept.to(class_type(classes)), "log_probabilities": _half(values)}
+
+
+def _half(values: Tensor) -> Tensor:
+    """``values`` in float16, where e^-65504 stands for what is less, 0 at any temperature."""
+    return values.clamp(min=torch.finfo(torch.float16).min).half()
+
+
+def expand(stored: dict[str, Tensor], classes: int) -> Tensor:
+    """Log-probabilities ``[n, K]`` float32 from what :func:`compact` returned."""
+    values = stored["log_probabilities"].float()
+    if "classes" not in stored:
+        return values
+    shares = values[:, -1:].expand(-1, classes)
+    return shares.scatter(1, stored["classes"].long(), values[:, :-1])
+
+
+def class_type(classes: int) -> torch.dtype:
+    """The integer type that class numbers are stored in."""
+    return torch.int16 if classes <= torch.iinfo(torch.int16).max + 1 else torch.int32
+
+
+class SoftLabels:
+    """The labels in a file of ``python -m dd relabel``, read view by view through a memory map.
+
+    Args:
+        path: the file.
+
+    Raises:
+        DDError: for a file that is missing, broken or holds no such labels.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.header = path, read_header(path)
+        kind, shapes = self.header.get("kind"), describe_tensors(path)
+        if kind not in (None, KIND):
+            raise DDError(
+                f"{path}: is a {kind} file, one of labels is needed (python -m dd relabel)"
+            )
+        if not self.header.keys() >= _TOLD or "log_probabilities" not in shapes:
+            raise DDError(f"{path}: is no file of soft labels (python -m dd relabel)")
+        self.names = [name for name in ("classes", "log_probabilities") if name in shapes]
+        self.shape = shapes["log_probabilities"][0]
+        self.views: int = self.header["views"]
+        self.seed: int = self.header["seed"]
+        self.settings = ViewSettings(**self.header["settings"])
+        self._file = safetensors.safe_open(str(path), framework="pt")
+
+    @property
+    def teacher(self) -> str:
+        """The networks that gave the labels, joined by dots."""
+        return ".".join(teacher["network"] for teacher in self.header["teachers"])
+
+    @property
+    def accuracy(self) -> float:
+        """Their test accuracy in percent (the mean of several)."""
+        found = [teacher["accuracy"] for teacher in self.header["teachers"]]
+        return sum(found) / len(found)
+
+    def facts(self) -> dict[str, Any]:
+        """How the labels were made, as columns of an evaluation beside teacher and views."""
+        made = {"keep": self.header["keep"], **self.header["settings"]}
+        return {"teacher_accuracy": round(self.accuracy, 4), **made}
+
+    def check(self, dataset: Dataset, synthetic: Path, count: int) -> None:
+        """Raise a :class:`DDError` unless the labels are those of the ``count`` images in the file
+        ``synthetic``, read for ``dataset``."""
+        for key, value in agreement(dataset, synthetic).items():
+            if self.header.get(key) != value:
+                raise DDError(
+                    f"{self.path}: {_AGREE[key]} of the labels is {self.header.get(key)}, of "
+                    f"{synthetic} {value}; make the labels again (python -m dd relabel)"
+                )
+        width = self.header["keep"] + 1 if self.header["keep"] else len(dataset.classes)
+        if self.shape != [self.views, count, width]:
+            raise DDError(
+                f"{self.path}: 'log_probabilities' is {self.shape}, it must be "
+                f"[{self.views}, {count}, {width}]; make the labels again (python -m dd relabel)"
+            )
+
+    def read(self, view: int) -> dict[str, Tensor]:
+        """What is stored of all images in ``view``, see :func:`compact`."""
+        return {name: self._file.get_slice(name)[view : view + 1][0] for name in self.names}
+
+
+def agreement(dataset: Dataset, synthetic: Path) -> dict[str, str]:
+    """What labels depend on beside their settings and teachers."""
+    found = (__version__, dataset.fingerprint, file_digest(synthetic))
+    return dict(zip(_AGREE, found, strict=True))
+
+
+def file_digest(path: Path) -> str:
+    """16 hexadecimal digits of SHA-256 over a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+class LabelledViews:
+    """The views of a synthetic set with their labels, :class:`dd.training.Feed` and
+    :class:`dd.training.Guide` at once: epoch e shows view e mod E.
+
+    Args:
+        labels: of the set.
+        images: ``[M, C, H, W]`` on the device, normalised units.
+        classes: K.
+    """
+
+    def __init__(self, labels: SoftLabels, images: Tensor, classes: int) -> None:
+        self.labels, self.images, self.classes = labels, images, classes
+        self._view = -1
+        self._drawn: Views
+        self._stored: dict[str, Tensor]
+
+    def batch(self, indices: Tensor, generators: Sequence[torch.Generator], epoch: int) -> Tensor:
+        """See :class:`dd.training.Feed`; nothing is drawn from the generators."""
+        self._turn_to(epoch)
+        return self._drawn.apply(self.images, indices.flatten()).unflatten(0, indices.shape)
+
+    def at(self, indices: Tensor, batch: Tensor, epoch: int) -> Tensor:
+        """See :class:`dd.training.Guide`: log-probabilities, which are logits too."""
+        self._turn_to(epoch)
+        chosen = indices.flatten().to(self.images.device)
+        stored = {name: values[chosen] for name, values in self._stored.items()}
+        return expand(stored, self.classes).unflatten(0, indices.shape)
+
+    def _turn_to(self, epoch: int) -> None:
+        view = epoch % self.labels.views
+        if view == self._view:
+            return
+        size = tuple(self.images.shape[2:])
+        self._view = view
+        self._drawn = draw(self.labels.seed, view, len(self.images), size, self.labels.settings)
+        stored = self.labels.read(view)
+        self._stored = {name: values.to(self.images.device) for name, values in stored.items()}

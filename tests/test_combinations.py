@@ -1,0 +1,174 @@
+"""Every objective with every parametrisation, regulariser and network source, through the plan and
+the command line, for a few steps on digits."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import pytest
+import torch
+
+from dd import synthetic
+from dd.__main__ import main
+from dd.jobs import Distillation, Pretraining
+from dd.objectives import OBJECTIVES
+from dd.parametrize import PARAMETRISATIONS
+from dd.plan import Plan, options
+from dd.recipes import uses_pretrained
+from dd.regularizers import REGULARISERS
+from dd.run import load_run
+
+SMALL = "convnet:depth=1,norm=batch,width=8"
+OTHER = "vit:depth=1,heads=1,width=8"
+POOL = f"""\
+title: two small networks
+main: {SMALL}
+probability: 0.5
+others: ["{OTHER}"]
+"""
+EXPERTS = {"experts": 2, "student_steps": 2, "expert_epochs": 1, "max_start_epoch": 1}
+RECIPES = {
+    "dc": {"batch_real": 8},
+    "dsa": {"batch_real": 8},
+    "dm": {"batch_real": 8},
+    "mtt": EXPERTS,
+    "iadd": EXPERTS,
+    "sre2l": {},
+    "buffer": {"experts": 2, "epochs": 1},
+    "pretrain": {"epochs": 1},
+    "generator": {"epochs": 1},
+    "metadd": {"auxiliary": f"{SMALL}.{OTHER}"},
+    "glad": {},
+}
+MOVING = [name for name in OBJECTIVES if OBJECTIVES[name].optimises]
+STEPS = 2
+
+
+def words(command, given, **files):
+    """The command line of a stage, as the workflow writes it."""
+    for name, paths in files.items():
+        if paths:
+            command = [*command, f"--{name}", *map(str, paths)]
+    return [*command, *options(given), "--threads", "1", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory):
+    """A run on digits with one small network, and a pool called pool."""
+    folder = tmp_path_factory.mktemp("combinations")
+    run = load_run("smoke")
+    recipes = {
+        name: own | ({"network": SMALL} if name in OBJECTIVES else {})
+        for name, own in RECIPES.items()
+    }
+    (folder / "pool.yaml").write_text(POOL)
+
+    class Here(type(run)):
+        def path(self, *parts):
+            own = folder / parts[-1]
+            return str(own) if own.is_file() else super().path(*parts)
+
+    values = {"recipes": recipes, "results": str(folder), "width_factor": 1.0}
+    values |= {"axes": {"ipc": [2], "iterations": [STEPS]}, "axes_for": {}, "optional": []}
+    values |= {"tables": [], "figures": ["modelpool_images"]}
+    return Plan(Here(**run.document() | values))
+
+
+@pytest.fixture(scope="module")
+def made(plan, digits_file):
+    """``made(jobs)``: the files of pretrained networks, generators and experts, each made once."""
+    files = {}
+
+    def make(jobs):
+        for job in jobs:
+            if job in files:
+                continue
+            stage, given = "buffer", None
+            if isinstance(job, Pretraining):
+                generator = job.network == "generator"
+                stage = "generator" if generator else "pretrain"
+                given = (plan.generator_options if generator else plan.pretrain_options)(job)
+            path = f"{plan.run.root}/{stage}/{job}.safetensors"
+            command = [stage, "--data", str(digits_file), "--out", path]
+            assert main(words(command, given or plan.buffer_options(job))) == 0
+            files[job] = path
+        return [files[job] for job in jobs]
+
+    return make
+
+
+COMBINATIONS = list(
+    itertools.product(MOVING, ["", *PARAMETRISATIONS], ["", *REGULARISERS], ["", "pool"])
+)
+
+
+def test_the_seams_are_those_of_the_architecture():
+    assert {"dc", "dsa", "dm", "mtt", "iadd", "sre2l"} <= set(MOVING)
+    assert list(PARAMETRISATIONS) == ["glad"] and list(REGULARISERS) == ["metadd"]
+    for name in OBJECTIVES:
+        assert uses_pretrained(name) == OBJECTIVES[name].needs_pretrained, name
+
+
+@pytest.mark.parametrize("parts", COMBINATIONS, ids=lambda parts: "+".join(filter(None, parts)))
+def test_every_combination_distils(parts, plan, made, digits_file, digits, tmp_path):
+    objective, parametrisation, regulariser, pool = parts
+    spec = "+".join(filter(None, (objective, pool, parametrisation, regulariser)))
+    job = Distillation("digits", spec, 2, 0)
+    command = ["distill", "--data", str(digits_file), "--out", str(tmp_path)]
+    command += ["--snapshots", "0", str(STEPS)]
+    files = {
+        "buffers": made(plan.shards_of(job)),
+        "pretrained": made(plan.pretrained_of(job)),
+        "generator": made(plan.generator_of(job)),
+    }
+    assert main(words(command, plan.distill_options(job), **files)) == 0
+
+    start, end = (synthetic.load(tmp_path / f"it{n}.safetensors") for n in (0, STEPS))
+    assert end.images.shape == (20, 1, 8, 8)
+    moved = (end.images - start.images).flatten(1).abs().amax(1)
+    assert (moved > 0).all()  # each image, by each objective
+    header = end.header
+    assert header["networks"]["source"] == ("pool" if pool else "single")
+    assert ("regulariser" in header, "parametrisation" in header) == (
+        bool(regulariser),
+        bool(parametrisation),
+    )
+    assert set(header["seen"]) == ({SMALL, OTHER} if regulariser or pool else {SMALL})
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
+    assert len(lines) == STEPS and all("loss" in line for line in lines)
+    assert all(("cam_variance" in line) == bool(regulariser) for line in lines)
+    latents = synthetic.load_extras(tmp_path / f"it{STEPS}.safetensors", "latent")
+    assert bool(latents) == bool(parametrisation)
+
+
+def test_a_regulariser_of_weight_0_changes_nothing(plan, made, digits_file, tmp_path):
+    made_by = {}
+    for spec in ("dm", "dm+metadd@lambda_ai=0"):
+        job = Distillation("digits", spec, 2, 0)
+        command = ["distill", "--data", str(digits_file), "--out", str(tmp_path / spec)]
+        command += ["--snapshots", str(STEPS)]
+        files = {"pretrained": made(plan.pretrained_of(job))}
+        assert main(words(command, plan.distill_options(job), **files)) == 0
+        made_by[spec] = synthetic.load(tmp_path / spec / f"it{STEPS}.safetensors").images
+    assert torch.equal(*made_by.values())
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--regulariser", "metadd"], "--pretrained: a"),
+        (["--regulariser", "metad"], "did you mean 'metadd'"),
+        (["--regulariser", "metadd@lamda_ce=1"], "did you mean 'lambda_ce'"),
+        (["--parametrisation", "glad"], "--generator: glad needs one"),
+        (["--adapter", "a:b"], "--generator and --adapter belong to --parametrisation"),
+        (["--pretrained", "NETWORK"], "nothing here uses"),
+    ],
+)
+def test_what_does_not_fit_together(more, message, plan, made, digits_file, tmp_path, capsys):
+    (network,) = made([Pretraining("digits", "none", SMALL)])
+    more = [network if word == "NETWORK" else word for word in more]
+    command = ["distill", "--data", str(digits_file), "--objective", "dm", "--ipc", "1"]
+    assert main([*command, "--out", str(tmp_path), *more]) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1

@@ -1,0 +1,397 @@
+"""Tables and figures of MetaDD: numbers worked out by hand, what is drawn, bad files."""
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from dd import synthetic
+from dd.__main__ import main
+from dd.artifacts import save_json, save_rows, save_tensors, save_text
+from dd.config import check, read_yaml
+from dd.errors import DDError
+from dd.grid import Grid, load_grid
+from dd.jobs import (
+    cams_file,
+    erasing_file,
+    evaluation_file,
+    metrics_file,
+    pretrained_file,
+    synthetic_file,
+)
+from dd.networks import canonical
+from dd.plan import Plan, load_run
+from dd.report import cams, cost, erasing, maps, variance
+from dd.report.pivot import _best
+from dd.synthetic import SyntheticSet
+
+CONFIG = Path("workflow/config")
+NETWORKS = ["resnet18_bn", "alexnet", "vit", "vgg11", "lenet"]  # three auxiliary, two unseen
+RUN = {
+    "title": "MetaDD on made-up numbers",
+    "datasets": {"digits": {"source": "digits", "label": "digits (8x8)"}},
+    "seeds": [0, 1],
+    "networks": 2,
+    "width_factor": 0.125,
+    "axes": {"ipc": [1], "iterations": [20, 60]},
+    "axes_for": {
+        "metadd_cross_arch": {"method": ["dm", "dm+metadd"], "arch": ["convnet", "vit", "vgg11"]},
+        "metadd_ablation": {"loss": ["DM: none", "DM: ce", "DM: kl", "DM: both"], "arch": ["vit"]},
+        "metadd_auxiliary": {"arch": ["vit"]},
+        "metadd_cost": {"method": ["dm", "dm+metadd"]},
+        "metadd_meta_area": {"method": ["dm", "dm+metadd"]},
+        "metadd_images": {"method": ["dm", "dm+metadd"]},
+        "metadd_variance": {"iterations": [0, 20, 60]},
+    },
+    "cam_networks": NETWORKS,
+    "recipes": {"dm": {"iterations": 60}, "metadd": {"auxiliary": "resnet18_bn.alexnet.vit"}},
+    "tables": ["metadd_cross_arch", "metadd_ablation", "metadd_auxiliary", "metadd_cost",
+               "metadd_meta_area"],
+    "figures": ["metadd_images", "metadd_cams", "metadd_erasing", "metadd_variance"],
+    "resources": {
+        stage: {"threads": 1, "mem_mb": 1000, "runtime": 5}
+        for stage in ("prepare", "distill", "evaluate")
+    },
+}  # fmt: skip
+FIRST = [[[0.9, 0.6], [0.2, 0.0]], [[1.0, 0.4], [0.3, 0.0]], [[0.8, 0.0], [0.7, 0.1]],
+         [[1.0, 0.9], [0.0, 0.0]], [[0.5, 0.4], [0.0, 1.0]]]  # fmt: skip
+SECOND = [[[1.0, 1.0], [0.5, 0.0]]] * 5
+ORIGIN = {"machine": "Linux x86_64", "device": "cpu", "threads": 2, "torch": "2.11.0"}
+
+
+def save_maps(path: str, values, iteration: int, threshold: float = 0.5) -> None:
+    """``values [M, n, h, w]`` of the first n images of a set."""
+    found = torch.tensor(values)
+    facts = [{"network": name, "accuracy": 90.0, "least_accuracy": 80.0} for name in NETWORKS]
+    header = {"networks": facts, "threshold": threshold, "iteration": iteration}
+    images = torch.arange(found.shape[1])
+    save_tensors(path, "cams", {"maps": found.half(), "images": images}, header)
+
+
+def first_maps(seed: int) -> list:
+    """Maps of three images: of seed 0 twice FIRST, else twice SECOND, then 1 in every corner."""
+    same = SECOND if seed else FIRST
+    return [[one, one, [[1.0, 1.0], [1.0, 1.0]]] for one in same]
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory, digits, digits_file):
+    """The run with made-up artifacts."""
+    folder = tmp_path_factory.mktemp("metadd")
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(RUN))
+    plan = Plan(load_run(str(folder / "tiny.yaml"), {"results": str(folder)}))
+    run = plan.run
+    save_json(f"{run.root}/config.json", plan.document())
+    (folder / "tiny" / "data").mkdir()
+    (folder / "tiny" / "data" / "digits.safetensors").write_bytes(digits_file.read_bytes())
+    for job in plan.pretrainings:
+        header = {"network": job.network, "accuracy": 79.5, "least_accuracy": 80.0}
+        if job.network != "alexnet":
+            header["accuracy"] = 95.0
+        save_tensors(pretrained_file(run, job), "network", {"x": torch.zeros(1)}, header)
+    for job, archs in plan.evaluations.items():
+        more = 10 * ("metadd" in job.distillation.spec) + 2 * job.distillation.seed
+        rows = [
+            {"arch": arch, "network": n, "accuracy": 20 + len(arch) + more + n}
+            for arch in archs
+            for n in (0, 1)
+        ]
+        save_rows(evaluation_file(run, job), rows)
+    for job, snapshots in plan.distillations.items():
+        regularised = "metadd" in job.spec
+        for iteration in snapshots:
+            labels = torch.arange(10)
+            start = digits.train.take(torch.stack([found[0] for found in digits.train.by_class]))
+            header = {
+                "iteration": iteration,
+                "provenance": ORIGIN
+                | {"peak_memory_mb": {"host": 800.0 + 400 * regularised + 10 * job.seed}},
+            }
+            made = SyntheticSet(start, labels, digits.mean, digits.std, header=header)
+            synthetic.save(synthetic_file(run, job, iteration), made)
+        # differences .1 .3 .2 and .1 .3 .9, or three times as much; 5 s before the first
+        steps = [0.1, 0.3, 0.9 if job.seed else 0.2]
+        elapsed = 5 + numpy.cumsum([0, *(step * (3 if regularised else 1) for step in steps)])
+        lines = [{"iteration": n + 1, "loss": 1.0, "seconds": s} for n, s in enumerate(elapsed)]
+        save_text(metrics_file(run, job), "".join(f"{json.dumps(line)}\n" for line in lines))
+    for snapshot in plan.snapshots_with_cams:
+        job = snapshot.distillation
+        values = first_maps(job.seed)
+        if "metadd" in job.spec and snapshot.iterations == 60:
+            values = [values[0]] * 5  # all look at the same
+        save_maps(cams_file(run, job, snapshot.iterations), values, snapshot.iterations)
+    save_rows(erasing_file(run, "digits"), erasing_rows())
+    return plan
+
+
+def erasing_rows() -> list[dict]:
+    changes = {"nothing": 0.0, "meta": -9.0, "heterogeneous": -4.0, "random": -2.0}
+    return [
+        {
+            "dataset": "digits (8x8)", "network": name, "erased": kind,
+            "role": "region network" if name in NETWORKS[:3] else "other",
+            "accuracy": 90 + change + n, "difference": change * (1 + n / 4),
+            "standard_error": 0.0 if kind == "nothing" else 0.5,
+            "area": 0.0 if kind == "nothing" else 12.5, "images": 359, "images_changed": 300,
+            "threshold": 0.5,
+        }
+        for n, name in enumerate(["vgg11", *NETWORKS[:3], "lenet"])
+        for kind, change in changes.items()
+    ]  # fmt: skip
+
+
+def render(plan: Plan, name: str) -> tuple[list[dict[str, str]], str]:
+    """The rows of the CSV of a table and its Markdown."""
+    out = Path(f"{plan.run.root}/tables/{name}.csv")
+    words = ["table", "--config", f"{plan.run.root}/config.json", "--out", str(out), "--table"]
+    assert main([*words, str(CONFIG / "tables" / f"{name}.yaml")]) == 0
+    with open(out, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file)), out.with_suffix(".md").read_text(encoding="utf-8")
+
+
+def figure_grid(plan: Plan, name: str):
+    return load_grid("figure", CONFIG / "figures" / f"{name}.yaml", plan.run)
+
+
+def test_measures_by_hand():
+    found = maps.measures(torch.tensor(FIRST)[:3, None], 0.5)
+    # top left: all of 0.9 1.0 0.8; top right 0.6 0.4 0 and bottom left 0.2 0.3 0.7: some
+    assert found["meta_area"].tolist() == [25.0]
+    assert found["heterogeneous_area"].tolist() == [50.0]
+    spreads = [numpy.var([one[i][j] for one in FIRST[:3]]) for i in (0, 1) for j in (0, 1)]
+    assert found["cam_variance"].item() == pytest.approx(numpy.mean(spreads))
+
+
+def test_areas_by_hand(plan):
+    rows, markdown = render(plan, "metadd_meta_area")
+    assert len(rows) == 2 * 2 * 2  # method, start or end, group
+    at = {(row["method"], row["when"], row["networks"]): row for row in rows}
+    before = at["dm", "start", "auxiliary"]
+    assert before["members"] == "resnet18_bn alexnet vit" and before["images"] == "6"
+    # seed 0: 25, 25, 100 %; seed 1: 75 (0.5 counts), 75, 100
+    areas = [25, 25, 100, 75, 75, 100]
+    assert float(before["meta_area"]) == pytest.approx(numpy.mean(areas), abs=1e-4)
+    assert float(before["meta_area_std"]) == pytest.approx(numpy.std(areas, ddof=1), abs=1e-4)
+    others = [50, 50, 0, 0, 0, 0]
+    assert float(before["heterogeneous_area"]) == pytest.approx(numpy.mean(others), abs=1e-4)
+    one = numpy.mean([numpy.var([m[i][j] for m in FIRST[:3]]) for i in (0, 1) for j in (0, 1)])
+    assert float(before["cam_variance"]) == pytest.approx(2 * one / 6, abs=2e-4)
+    unseen = at["dm", "end", "unseen"]
+    assert unseen["members"] == "vgg11 lenet"
+    # 1.0 0.5 | 0.9 0.4 | 0 0 | 0 1.0: all, some, none, some
+    assert float(unseen["heterogeneous_area"]) == pytest.approx(2 * 50 / 6, abs=1e-4)
+    after = at["dm+metadd", "end", "auxiliary"]
+    assert (after["heterogeneous_area"], after["cam_variance"]) == ("0.0", "0.0")
+    assert "Auxiliary networks: ResNet18-BN, AlexNet," in markdown
+    assert "Unseen networks: VGG11, LeNet." in markdown
+    assert "Meta region (% of area), start | Meta region (% of area), end |" in markdown
+    assert "66.7 ± 34.2" in markdown and "images of 2 synthetic sets" in markdown
+
+
+def test_costs_by_hand(plan):
+    rows, markdown = render(plan, "metadd_cost")
+    base, regularised = rows
+    # .1 .1 .2 .3 .3 .9: median (.2 + .3) / 2; MetaDD three times that
+    assert (base["seconds"], base["iterations_timed"]) == ("0.25", "6")
+    assert float(regularised["seconds"]) == pytest.approx(0.75)
+    assert (base["seconds_ratio"], regularised["seconds_ratio"]) == ("1.0", "3.0")
+    assert (base["host_mb"], regularised["host_mb"]) == ("810.0", "1210.0")  # the larger seed
+    assert float(regularised["host_mb_ratio"]) == pytest.approx(1210 / 810, abs=1e-4)
+    assert base["gpu_mb"] == "" and "GPU memory" not in markdown.split("| Dataset")[1]
+    assert "| 0.250 | 1.00 | 810 | 1.00 |" in markdown
+    assert "| 0.750 | 3.00 | 1210 | 1.49 |" in markdown
+    assert r"Measured on Linux x86\_64, cpu, 2 threads, torch 2.11.0." in markdown
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "count"),
+    [
+        ("table", "metadd_cross_arch", 12 * 7),
+        ("table", "metadd_ablation", 8 * 7),
+        ("table", "metadd_auxiliary", 8 * 7),
+        ("table", "metadd_cost", 12),
+        ("table", "metadd_meta_area", 8 * 2),
+        ("figure", "metadd_images", 8),
+        ("figure", "metadd_cams", 2),
+        ("figure", "metadd_erasing", 0),
+        ("figure", "metadd_variance", 2 * 2),
+    ],
+)
+def test_definitions_are_whole(plan, kind, name, count):
+    """All their methods, networks and protocols are known; the run narrows IPC and iterations."""
+    run = replace(plan.run, axes_for={})
+    grid = load_grid(kind, CONFIG / f"{kind}s" / f"{name}.yaml", run)
+    assert len(grid.cells()) == count
+    for cell in grid.cells():
+        assert cell.arch is None or canonical(cell.arch)
+
+
+def test_seen_networks_are_marked(plan):
+    rows, markdown = render(plan, "metadd_cross_arch")
+    seen = {(row["method"], row["arch"]): row["seen"] for row in rows}
+    assert seen == {
+        ("dm", "convnet"): "yes", ("dm", "vit"): "no", ("dm", "vgg11"): "no",
+        ("dm+metadd", "convnet"): "yes", ("dm+metadd", "vit"): "yes", ("dm+metadd", "vgg11"): "no",
+    }  # fmt: skip
+    # convnet: 27 28 29 30, so 28.5 ± 1.29; ten more with MetaDD
+    assert "| 28.50 ± 1.29ˢ | 24.50 ± 1.29 | 26.50 ± 1.29 |" in markdown
+    assert "| **38.50 ± 1.29ˢ** | **34.50 ± 1.29ˢ** | **36.50 ± 1.29** |" in markdown
+    assert "ˢ: seen, this very network was used while distilling" in markdown
+    assert "among those of one objective." in markdown
+    note = "Note: alexnet reached 79.5 % on the test set, below the 80 %"
+    assert note in markdown and "†" not in markdown
+    latex = Path(f"{plan.run.root}/tables/metadd_cross_arch.tex").read_text(encoding="utf-8")
+    assert r"38.50 $\pm$ 1.29\textsuperscript{s}" in latex and "ˢ" not in latex
+
+
+def test_the_best_is_that_of_an_objective(plan):
+    definition = read_yaml(CONFIG / "tables" / "metadd_cross_arch.yaml")
+    methods = definition["axes"]["method"]
+    axes = {"ipc": 1, "arch": "vit", "method": {m: methods[m] for m in ("dm", "dm+metadd", "dc")}}
+    grid = Grid("best", "best.yaml", definition | {"axes": axes}, plan.run)
+    rows = [{"method": m, "ipc": 1, "arch": "vit", "dataset": "d", "mean": v}
+            for m, v in (("dm", 30.0), ("dm+metadd", 31.0), ("dc", 50.0))]  # fmt: skip
+    assert _best(grid, rows) == {id(rows[1])}  # dc has nobody to compete with
+
+
+def test_parts_and_networks_are_specs_of_their_own(plan):
+    ablation, _ = render(plan, "metadd_ablation")
+    assert [row["loss"] for row in ablation] == ["DM: none", "DM: ce", "DM: kl", "DM: both"]
+    auxiliary, _ = render(plan, "metadd_auxiliary")
+    assert len(auxiliary) == 8
+    specs = {job.spec for job in plan.distillations}
+    assert {"dm+metadd@lambda_kl=0", "dm+metadd@lambda_ce=0", "dm", "dm+metadd"} < specs
+    assert "dm+metadd@auxiliary=resnet18_bn,lambda_kl=0" in specs
+    marked = {row["auxiliary"]: row["seen"] for row in auxiliary}
+    assert marked["none"] == marked["2: ResNet18-BN, AlexNet"] == "no"
+    assert marked["1: ViT"] == marked["2: ResNet18-BN, ViT"] == "yes"
+
+
+@pytest.mark.parametrize(
+    "name", ["metadd_images", "metadd_cams", "metadd_erasing", "metadd_variance"]
+)
+def test_figures_are_drawn(plan, tmp_path, name):
+    words = ["figure", "--config", f"{plan.run.root}/config.json", "--figure"]
+    out = tmp_path / "figure.png"
+    assert main([*words, str(CONFIG / "figures" / f"{name}.yaml"), "--out", str(out)]) == 0
+    pixels = numpy.asarray(Image.open(out).convert("L"))
+    assert pixels.shape[0] > 400 and pixels.shape[1] > 1000
+    assert pixels.min() < 60 and pixels.max() == 255
+
+
+def test_maps_and_regions_are_drawn(plan):
+    figure = cams.draw(figure_grid(plan, "metadd_cams"))
+    rows = figure.subfigs[0].axes[:-1]  # the last one is the colour bar
+    assert len(rows) == 2 * 3 * 6  # two methods, three classes; image, three maps, two regions
+    titles = [panel.get_title() for panel in rows[:6]]
+    assert titles[:3] == ["Image", "ResNet18-BN", "AlexNet"]
+    assert titles[4:] == ["Meta", "Heterogeneous"]
+    image, first, *_, meta, other = (panel.get_images()[0].get_array() for panel in rows[:6])
+    assert numpy.allclose(first, FIRST[0], atol=1e-3)
+    faded = 0.85 + 0.15 * image
+    assert numpy.allclose(meta[:4, :4], image[:4, :4]) and numpy.allclose(meta[4:], faded[4:])
+    assert numpy.allclose(other[:4, :4], faded[:4, :4])
+    assert numpy.allclose(other[4:, :4], image[4:, :4])
+
+
+def test_erasing_is_drawn(plan):
+    figure = erasing.draw(figure_grid(plan, "metadd_erasing"))
+    (panel,) = figure.axes
+    heights = [bar.get_height() for bar in panel.patches]
+    # networks that say what the regions are stand first: n = 1, 2, 3, then 0 and 4
+    assert heights == [c * (1 + n / 4) for n in (1, 2, 3, 0, 4) for c in (-9.0, -4.0, -2.0)]
+    names = [tick.get_text() for tick in panel.get_xticklabels()]
+    assert names[0] == "ResNet18-BN\n91.0 %" and names[3] == "VGG11\n90.0 %"
+
+
+def test_variances_are_drawn(plan):
+    figure = variance.draw(figure_grid(plan, "metadd_variance"))
+    lines = figure.axes[0].lines
+    assert [line.get_linestyle() for line in lines] == ["-", "--"] * 2
+    assert list(lines[0].get_xdata()) == [0, 20, 60]
+    one = numpy.mean([numpy.var([m[i][j] for m in FIRST[:3]]) for i in (0, 1) for j in (0, 1)])
+    assert lines[0].get_ydata() == pytest.approx([one / 3] * 3, abs=2e-4)
+    assert lines[2].get_ydata()[-1] == 0 and lines[2].get_ydata()[0] == lines[0].get_ydata()[0]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (None, "no such file"),
+        ('{"seconds": 1}\n', "a cost needs at least 2 iterations"),
+        ('{"seconds": 1}\n{"second": 2}\n', "line 2 has no finite 'seconds'"),
+    ],
+)
+def test_bad_metrics(tmp_path, lines, message):
+    path = tmp_path / "metrics.jsonl"
+    if lines is not None:
+        path.write_text(lines)
+    with pytest.raises(DDError, match=message) as error:
+        cost.seconds_per_iteration([str(path)])
+    assert str(path) in str(error.value)
+
+
+def test_bad_maps(tmp_path):
+    path = str(tmp_path / "maps.safetensors")
+    save_maps(path, [[[[0.5]]]] * 5, 0)
+    assert maps.read(path).of(["vit"]).shape == (1, 1, 1, 1)
+    with pytest.raises(DDError, match="unknown network 'vti': did you mean 'vit'"):
+        maps.read(path).of(["vti"])
+    save_maps(str(tmp_path / "other.safetensors"), [[[[0.5]]]] * 5, 0, threshold=0.4)
+    with pytest.raises(DDError, match=r"threshold is 0\.4, that of .* is 0\.5"):
+        maps.pooled([path, str(tmp_path / "other.safetensors")], ["vit", "alexnet"])
+    save_maps(path, [[[[0.5]]]] * 4, 0)
+    with pytest.raises(DDError, match=r"'maps' is \[4, 1, 1, 1\], it must be \[5, 1, h, w\]"):
+        maps.read(path)
+    save_tensors(path, "cams", {"maps": torch.zeros(1), "images": torch.zeros(1)}, {})
+    with pytest.raises(DDError, match="its header names no networks"):
+        maps.read(path)
+
+
+def test_one_network_has_nothing_to_compare(plan, tmp_path):
+    (tmp_path / "one.yaml").write_text(yaml.safe_dump(RUN | {"cam_networks": ["vit", "vgg11"]}))
+    run = load_run(str(tmp_path / "one.yaml"))
+    grid = load_grid("table", CONFIG / "tables" / "metadd_meta_area.yaml", run)
+    with pytest.raises(DDError, match="cam_networks are vit, vgg11: maps are compared over"):
+        maps.groups(grid, "digits")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: rows[:-1], "each network needs the rows nothing, meta, heterogeneous"),
+        (lambda rows: [row | {"area": "x"} for row in rows], "'area' is 'x', it must be a number"),
+        (lambda rows: [{"network": row["network"]} for row in rows], "'accuracy' is None"),
+    ],
+)
+def test_bad_erasing_files(tmp_path, change, message):
+    path = tmp_path / "erasing.csv"
+    save_rows(path, change(erasing_rows()))
+    with pytest.raises(DDError, match=message):
+        erasing.read(str(path))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "change", "message"),
+    [
+        ("table", "metadd_cost", {"rows": None}, "key 'rows' is missing"),
+        ("table", "metadd_meta_area", {"columns": None}, "key 'columns' is missing"),
+        ("table", "metadd_ablation", {"best_of": None}, "key 'best_of' is missing"),
+        ("table", "metadd_ablation", {"mark_seen": "yes"}, "mark_seen is 'yes', it must be true"),
+        ("figure", "metadd_erasing", {"axes": {"ipc": [1]}}, "unknown key 'axes'"),
+        ("figure", "metadd_cams", {"classes": 0}, "classes is 0, it must be at least 1"),
+        ("figure", "metadd_variance", {"layout": None}, "key 'layout' is missing"),
+    ],
+)
+def test_bad_definitions(kind, name, change, message):
+    definition = read_yaml(CONFIG / f"{kind}s" / f"{name}.yaml") | change
+    definition = {key: value for key, value in definition.items() if value is not None}
+    with pytest.raises(DDError) as error:
+        check(definition, read_yaml(f"workflow/schemas/{kind}.schema.yaml"), "here")
+    assert message in str(error.value)
