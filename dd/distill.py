@@ -138,9 +138,11 @@ def run(arguments: argparse.Namespace) -> None:
         )
     if arguments.ipc < 1 and not objective_class.takes_all:
         raise DDError(f"--ipc is {arguments.ipc}, it must be at least 1")
+    given = {name: options[name] for name in _declared_settings() if name in options}
+    if arguments.pool and "network" in given:
+        raise DDError("--pool: networks are drawn from it; leave --network out")
     check_target(arguments.out / "metrics.jsonl")
     device = setup(arguments.device, arguments.threads)
-    given = {name: options[name] for name in _declared_settings() if name in options}
     name = str(read_header(arguments.data).get("name", arguments.data.stem))
     recipe = recipes.resolve(arguments.objective, name, arguments.ipc, given)
     snapshots = sorted(set(arguments.snapshots or [recipe["iterations"]]))

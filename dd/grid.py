@@ -52,6 +52,12 @@ class Grid:
         """The names of the axes, the dataset first, then as listed."""
         return ["dataset", *(a for a in self.definition.get("axes", {}) if a != "dataset")]
 
+    @property
+    def datasets(self) -> dict[str, dict[str, Any]]:
+        """The datasets of the run that are in this table or figure, with their options."""
+        known = self.run.datasets
+        return {name: known[name] for name in self.values("dataset") if name in known}
+
     def values(self, axis: str) -> dict[Any, dict[str, Any]]:
         """The values of ``axis`` in this run, each with what it binds."""
         run, given = self.run, self.definition.get("axes", {}).get(axis)

@@ -146,9 +146,8 @@ class Plan:
 
     @cached_property
     def erasings(self) -> list[Erasing]:
-        if not any(grid.definition["kind"] == "erasing" for grid in self.grids.values()):
-            return []
-        return [Erasing(dataset) for dataset in self.run.datasets]
+        grids = [g for g in self.grids.values() if g.definition["kind"] == "erasing"]
+        return [Erasing(dataset) for dataset in {d: 0 for grid in grids for d in grid.datasets}]
 
     @cached_property
     def evaluations(self) -> dict[Evaluation, tuple[str, ...]]:
@@ -269,6 +268,8 @@ class Plan:
             "width_factor": run.width_factor,
             **self.settings(job),
         }
+        if spec.pool:  # in place of a network
+            options.pop("network", None)
         for kind in ("parametrisation", "regulariser"):
             if part := getattr(spec, kind):
                 own = run.part(part, spec.objective, job.dataset, job.ipc)

@@ -143,8 +143,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--weights",
         type=Path,
         metavar="FILE",
-        help="safetensors file of a state dict to take instead of training (whose settings then "
-        "go unused); the network must know images in the units of the prepared dataset",
+        help="safetensors file of a state dict to take instead of training, whose settings then go "
+        "unused; the network must know images in the units of the prepared dataset (default: none)",
     )
     parser.add_argument("--width-factor", type=float, default=1.0, help="scales network widths")
     parser.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation")

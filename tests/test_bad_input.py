@@ -184,7 +184,7 @@ CASES = {
     "option missing": ("prepare --source digits", "--out", "prepare --help"),
     "unknown source": ("prepare --source digit --out OUT/x", "unknown data source", "'digits'"),
     "unknown objective": (DISTILL.replace("{o}", "dcc"), "unknown objective 'dcc'", "dc, dm"),
-    "unknown protocol": (f"{HARD} --protocol soft", "unknown protocol 'soft'", "hard, kd"),
+    "unknown protocol": (f"{HARD} --protocol smooth", "unknown protocol 'smooth'", "hard, kd"),
     "unknown device": (f"{DM} --device tpu9", "--device", "tpu9", "cpu"),
     "device not here": (f"{DM} --device cuda:99", "--device", "cuda:99", "use cpu"),
     "device not here, evaluate": (f"{HARD} --device cuda:99", "--device", "cuda:99", "use cpu"),
@@ -238,7 +238,7 @@ CASES = {
     "epochs negative": (f"{HARD} --epochs -1", "epochs is -1", "at least 0"),
     "temperature": (f"{HARD} --protocol kd --temperature -1", "temperature is -1.0", "at least 0"),
     "alpha": (f"{HARD} --protocol kd --alpha 2", "alpha is 2.0", "at most 1"),
-    "schedule": (f"{HARD} --schedule cosine", "schedule", "'cosine'", "constant, paper, released"),
+    "schedule": (f"{HARD} --schedule cosin", "'cosin'", "did you mean 'cosine'"),
     # files of the suite
     "dataset missing": (DM.replace("{data}", "{files}/no.safetensors"), "no.safetensors: no such"),
     "dataset a folder": (DM.replace("{data}", "{files}"), "no such file"),

@@ -19,7 +19,7 @@ from dd.regularizers.metadd import Settings, common_grid, invariance
 from dd.rng import generator
 from dd.settings import build
 
-CLASSES, IPC, SIZE = 3, 2, (16, 16)  # alexnet's map has 2 x 2 positions
+CLASSES, IPC, SIZE = 3, 2, (16, 16)  # alexnet's map has 4 x 4 positions
 SPECS = ["resnet18_bn", "alexnet", "vit"]  # one of each kind of activation map
 SMOOTH = ["convnet:activation=swish,depth=1", "convnet:activation=sigmoid,depth=1,norm=none"]
 CHOSEN = Settings(
@@ -213,14 +213,14 @@ def test_nothing_given_is_changed():
         assert not any(p.grad is not None or p.requires_grad for p in network.parameters())
 
 
-@pytest.mark.parametrize("spec", ["alexnet", "mlp"])
+@pytest.mark.parametrize("spec", ["vit:depth=1,patch=8", "mlp"])
 def test_networks_without_a_map(spec):
     """They serve the cross-entropy alone."""
     network = create(spec, 2, (8, 8), CLASSES, generator=generator(0)).eval().requires_grad_(False)
     images, labels = torch.randn(3, 2, 8, 8, generator=generator(1)), torch.arange(3)
     other = create("convnet", 2, (8, 8), CLASSES, generator=generator(0)).eval()
     options = {"temperature": 0.3, "grid": (4, 4), "piece": 4}
-    with pytest.raises(DDError, match=r"(AlexNet sees images of 8 x 8 in one|MLP has no feature)"):
+    with pytest.raises(DDError, match=r"(ViT sees images of 8 x 8 in one|MLP has no feature)"):
         invariance([other, network], images, labels, ce=1.0, kl=1.0, **options)
     gradient, _ = invariance([other, network], images, labels, ce=1.0, kl=0.0, **options)
     assert gradient.any()

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from dd import recipes
 from dd.data import augment
-from dd.networks import SingleSource, freeze_batch_statistics
+from dd.networks import SingleSource, canonical, create, freeze_batch_statistics
 from dd.objectives import OBJECTIVES
 from dd.objectives.base import Streams
 from dd.objectives.dm import mean_distance
@@ -19,6 +19,7 @@ from dd.settings import build
 from dd.trajectory import Trajectories, agreement
 
 SPEC = "convnet:width=8,depth=2"
+NORMED = f"{SPEC},norm=batch"
 
 
 def make(name, dataset, ipc=1, spec=SPEC, shards=(), **changes):
@@ -27,7 +28,12 @@ def make(name, dataset, ipc=1, spec=SPEC, shards=(), **changes):
     values = recipes.resolve(name, dataset.name, ipc, changes)
     parts = ("host", "network", "start", "regulariser")
     streams = Streams(3, *(generator(3, part) for part in parts))
-    source = SingleSource(spec, dataset.channels, dataset.size, len(dataset.classes))
+    shape = (dataset.channels, dataset.size, len(dataset.classes))
+    trained = None
+    if chosen.needs_pretrained:
+        network = create(spec, *shape, generator=generator(3, "trained"))
+        trained = {canonical(spec): network.eval().requires_grad_(False)}
+    source = SingleSource(spec, *shape, trained=trained)
     trajectories = Trajectories(shards, agreement(dataset, 1.0), "cpu") if shards else None
     settings = build(chosen.Settings, values, name)
     return chosen(settings, dataset, ipc, source, streams, trajectories)
@@ -48,14 +54,15 @@ def test_every_objective_starts_and_moves(name, ipc, digits, shard_file):
     known = recipes.resolve(name, "digits", ipc)
     changes = {setting: value for setting, value in small.items() if setting in known}
     shards = [shard_file] if OBJECTIVES[name].needs_trajectories else []
-    objective = make(name, digits, ipc, shards=shards, **changes)
+    spec = NORMED if OBJECTIVES[name].needs_pretrained else SPEC
+    objective = make(name, digits, ipc, spec, shards, **changes)
     synthetic = canvas(objective)
     before = synthetic.images().clone()
     assert before.shape == (10 * ipc, 1, 8, 8) and torch.isfinite(before).all()
     if objective.settings.iterations:
         values = objective.iteration(1, synthetic)
         after = synthetic.images()
-        assert values["loss"] > 0 and values["network"] == "convnet:depth=2,width=8"
+        assert values["loss"] > 0 and values["network"] == canonical(spec)
         assert torch.isfinite(after).all()
         assert (after != before).flatten(1).any(1).all()  # every image moved
 
@@ -151,7 +158,7 @@ def test_batch_norm_statistics_are_fixed_from_sixteen_real_images_a_class(digits
         freeze_batch_statistics(network, images)
 
     monkeypatch.setattr("dd.objectives.dc.freeze_batch_statistics", spy)
-    objective = make("dc", digits, 1, "convnet:width=8,depth=2,norm=batch", batch_real=8, outer=2)
+    objective = make("dc", digits, 1, NORMED, batch_real=8, outer=2)
     objective.iteration(1, canvas(objective))
     assert seen == [(160, 1, 8, 8)] * 2
 

@@ -60,14 +60,14 @@ def areas(grid: Grid) -> tuple[Rows, Sheet]:
 def compared(grid: Grid) -> str:
     """What a caption has to say of measures of maps: over which networks, over how many sets."""
     said: dict[str, list[str]] = {}
-    for dataset, options in grid.run.datasets.items():
+    for dataset, options in grid.datasets.items():
         for group, members in groups(grid, dataset).items():
             names = ", ".join(value_label("arch", name) for name in members)
             said.setdefault(f"{group.capitalize()} networks{{where}}: {names}.", []).append(
                 options["label"]
             )
     sentences = [
-        text.format(where="" if len(of) == len(grid.run.datasets) else f" on {' and '.join(of)}")
+        text.format(where="" if len(of) == len(grid.datasets) else f" on {' and '.join(of)}")
         for text, of in said.items()
     ]
     sets = len(grid.run.seeds)

@@ -27,7 +27,7 @@ def draw(grid: Grid) -> Figure:
     """A panel a dataset: for each network a bar for each kind of region, the change of its test
     accuracy without it; networks that say what the regions are stand first."""
     run = grid.run
-    found = {name: read(erasing_file(run, name)) for name in run.datasets}
+    found = {name: read(erasing_file(run, name)) for name in grid.datasets}
     figure, panels = pyplot.subplots(
         len(found), 1, figsize=(WIDTH, 0.9 + 2.6 * len(found)), squeeze=False, layout="constrained"
     )

@@ -76,7 +76,8 @@ def value_label(axis: str, value: Any) -> str:
     method each part has its own: ``dm+metadd`` is DM + MetaDD."""
     known = VALUES.get(axis, {})
     if axis == "method" and "+" in str(value):
-        return " + ".join(known.get(part, part) for part in str(value).split("+"))
+        words = (part.partition(" ") for part in str(value).split("+"))
+        return " + ".join(f"{known.get(part, part)}{gap}{rest}" for part, gap, rest in words)
     return known.get(str(value), format_value(value))
 
 

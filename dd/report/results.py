@@ -163,7 +163,7 @@ def warnings(grid: Grid) -> list[str]:
 def facts(grid: Grid, rows: list[dict[str, Any]]) -> str:
     """What a caption has to say of the numbers: data, averages, settings, comparability."""
     run, cells, sets = grid.run, grid.cells(), len(grid.run.seeds)
-    labels = [options["label"] for options in run.datasets.values()]
+    labels = [options["label"] for options in grid.datasets.values()]
     sentences = [f"Dataset: {' and '.join(labels)}."]
     if run.stands_in_for:
         sentences.append(

@@ -80,7 +80,7 @@ def annotate(figure: Figure, grid: Grid, caption: str) -> None:
     """Title and dataset above, caption below, whatever the size of the figure."""
     width, height = figure.get_size_inches()
     run = grid.run
-    data = " and ".join(options["label"] for options in run.datasets.values())
+    data = " and ".join(options["label"] for options in grid.datasets.values())
     instead = f" in place of {run.stands_in_for}" if run.stands_in_for else ""
     figure.suptitle(f"{grid.definition['title']}\n{data}{instead}")
     text = "\n".join(textwrap.wrap(caption, width=round(width * 17)))
