@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.metadd import LABELS as METADD_LABELS
 from benchmarks.unrolling import LABELS, peak
 from dd.artifacts import load_json, save_text
 
@@ -87,7 +88,24 @@ def unrolling(facts: dict[str, Any]) -> str:
     return f"{_conditions(facts)} MTT, IPC 1, an iteration.\n\n{table(head, rows)}"
 
 
-RENDERERS = {"speed": speed, "choices": choices, "unrolling": unrolling}
+def metadd(facts: dict[str, Any]) -> str:
+    """The table of a file of :mod:`benchmarks.metadd`."""
+    whole, suite = METADD_LABELS["whole"], METADD_LABELS["suite"]
+    head = ["networks", f"{whole}, s", f"{suite}, s", f"{suite} takes"]
+    head += [f"peak {whole}, MB", f"peak {suite}, MB"]
+    rows = []
+    for row in facts["rows"]:
+        sides = [row["sides"][side] for side in METADD_LABELS]
+        line = [row["networks"], *[f"{side['seconds']:.3g}" for side in sides]]
+        line += [f"**{row['ratio']:.2f} ×**"]
+        rows.append(line + [f"{peak(side['peak_mb']):.0f}" for side in sides])
+    return (
+        f"{_conditions(facts)} MetaDD: one gradient of L_ai for {facts['images']} images of "
+        f"32 × 32; auxiliary networks {facts['network']}, untrained.\n\n{table(head, rows)}"
+    )
+
+
+RENDERERS = {"speed": speed, "choices": choices, "unrolling": unrolling, "metadd": metadd}
 
 
 def render(folder: Path) -> str:

@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from dd import __version__
 from dd.errors import DDError, unknown
+from dd.preemption import STATUS, Terminated, heeding_sigterm
 
 STAGES = {
     "prepare": ("dd.data.prepare", "raw images to one safetensors file"),
@@ -64,7 +65,8 @@ def _overview() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one stage; returns the exit status (0 done, 2 bad input, 1 the machine failed)."""
+    """Run one stage; returns the exit status (0 done, 2 bad input, 1 the machine failed, 143
+    terminated by SIGTERM, 130 interrupted)."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
         print(_overview(), end="")
@@ -79,10 +81,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         module = importlib.import_module(module_name)
         parser = Parser(prog=f"python -m dd {argv[0]}", description=(module.__doc__ or text))
         module.add_arguments(parser)
-        module.run(parser.parse_args(argv[1:]))
+        with heeding_sigterm():
+            module.run(parser.parse_args(argv[1:]))
     except DDError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except Terminated:
+        print("terminated (SIGTERM); run the same command to go on", file=sys.stderr)
+        return STATUS
     except KeyboardInterrupt:
         print("interrupted; run the same command to go on", file=sys.stderr)
         return 130

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import hashlib
 import json
 import os
 import platform
@@ -31,6 +32,9 @@ from dd import __version__
 from dd.errors import DDError
 
 FORMAT = 1
+
+_HEADER = ""  # the key of the header's own checksum, beside those of the tensors
+_DIGITS = 16  # hexadecimal, of SHA-256
 
 
 def check_target(path: str | Path) -> None:
@@ -110,7 +114,8 @@ def _cpu_model() -> str:
 def save_tensors(
     path: str | Path, kind: str, tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any]
 ) -> None:
-    """Write an artifact of ``kind``: tensors, and ``header`` as JSON under the key ``dd``.
+    """Write an artifact of ``kind``: tensors, ``header`` as JSON under the key ``dd``, and
+    checksums of both under the key ``sha256``.
 
     Args:
         path: the file to make or replace.
@@ -120,9 +125,11 @@ def save_tensors(
     """
     document = json.dumps({"kind": kind, "format": FORMAT, **header})
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    sums = {name: _checksum(tensor) for name, tensor in plain.items()}
+    metadata = {"dd": document, "sha256": json.dumps({_HEADER: _digest(document.encode()), **sums})}
     with replacing(path) as partial:
         try:
-            save_file(plain, partial, metadata={"dd": document})
+            save_file(plain, partial, metadata=metadata)
         except SafetensorError as error:  # it has the system's error number in its message
             found = re.search(r"os error (\d+)", str(error))
             number = int(found[1]) if found else errno.EIO
@@ -164,9 +171,17 @@ def load_tensors(
             )
         wanted = names if only is None else names & set(only)
         try:
-            return {name: file.get_tensor(name) for name in sorted(wanted)}, header
+            tensors = {name: file.get_tensor(name) for name in sorted(wanted)}
         except (SafetensorError, OSError) as error:
             raise DDError(f"{path}: is broken ({error}); make it again") from None
+        sums = _checksums(path, file)
+    for name, tensor in tensors.items():
+        if name in sums and sums[name] != _checksum(tensor):
+            raise DDError(
+                f"{path}: tensor '{name}' is not what was written (its checksum differs); delete "
+                "the file and make it again"
+            )
+    return tensors, header
 
 
 def describe_tensors(path: str | Path) -> dict[str, tuple[list[int], str]]:
@@ -189,8 +204,15 @@ def _opened(path: str | Path) -> Iterator[Any]:
 
 
 def _header(path: str | Path, file: Any) -> dict[str, Any]:
+    document = (file.metadata() or {}).get("dd", "{}")
+    expected = _checksums(path, file).get(_HEADER)
+    if expected is not None and expected != _digest(document.encode()):
+        raise DDError(
+            f"{path}: its header is not what was written (its checksum differs); delete the file "
+            "and make it again"
+        )
     try:
-        header = json.loads((file.metadata() or {}).get("dd", "{}"))
+        header = json.loads(document)
     except json.JSONDecodeError:
         raise DDError(f"{path}: its header is not JSON; make the file again") from None
     if not isinstance(header, dict):
@@ -200,6 +222,26 @@ def _header(path: str | Path, file: Any) -> dict[str, Any]:
             f"{path}: has format {header['format']}, this version reads {FORMAT}; make it again"
         )
     return header
+
+
+def _checksums(path: str | Path, file: Any) -> dict[str, str]:
+    """Those that the file was written with; none in a foreign one."""
+    try:
+        sums = json.loads((file.metadata() or {}).get("sha256", "{}"))
+    except json.JSONDecodeError:
+        sums = None
+    if not isinstance(sums, dict):
+        raise DDError(f"{path}: its checksums are broken; delete the file and make it again")
+    return sums
+
+
+def _checksum(tensor: torch.Tensor) -> str:
+    """Of a contiguous tensor on the CPU: its bytes."""
+    return _digest(tensor.reshape(-1).view(torch.uint8).numpy().data)
+
+
+def _digest(data: Any) -> str:
+    return hashlib.sha256(data).hexdigest()[:_DIGITS]
 
 
 def save_text(path: str | Path, text: str) -> None:

@@ -29,6 +29,7 @@ from dd.data.dataset import WHITENINGS, Dataset, load_dataset
 from dd.ensemble import Ensemble, ensemble
 from dd.errors import DDError, unknown
 from dd.networks import canonical, count_parameters, create
+from dd.preemption import Pace
 from dd.progress import Progress
 from dd.rng import generator
 from dd.runtime import (
@@ -108,7 +109,7 @@ class Buffer:
         groups = [list(every)] if self.together else [[n] for n in every]
         accuracies: list[float] = state.get("accuracies", [])
         done, before = state.get("done", 0), state.get("seconds", 0.0)
-        saved = time.monotonic()
+        pace = Pace(self.every)
         with Progress("buffer", len(networks) * epochs, "expert-epochs", initial=done) as progress:
             for group in groups[len(accuracies) // len(groups[0]) :]:
                 experts = ensemble([networks[n] for n in group])
@@ -141,13 +142,13 @@ class Buffer:
                     self._write(writer, group, epoch + 1, experts)
                     done += len(group)
                     progress.update(len(group), loss=losses.mean().item())
-                    if time.monotonic() - saved >= self.every and epoch + 1 < epochs:
+                    if pace.due() and epoch + 1 < epochs:
                         writer.sync()
                         at = {"done": done, "epoch": epoch + 1, "accuracies": accuracies}
                         at["seconds"] = before + time.monotonic() - started
                         kept = training_state(experts.state(), optimizer)
                         save_checkpoint(self._kept, facts, at, kept, orders)
-                        saved = time.monotonic()
+                        pace.saved()
                 experts.finish()
                 test = self.dataset.test
                 accuracies += [round(accuracy(networks[n], test), 4) for n in group]

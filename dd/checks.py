@@ -8,7 +8,7 @@ from dataclasses import fields
 
 from dd.buffer import Settings as BufferSettings
 from dd.data.sources import SOURCES
-from dd.errors import DDError
+from dd.errors import DDError, unknown
 from dd.evaluate import PROTOCOLS
 from dd.generator import Settings as GeneratorSettings
 from dd.jobs import GENERATOR
@@ -50,6 +50,11 @@ def check_plan(plan: Plan) -> None:
                         f"{settings.expert_epochs} need {settings.last_epoch} epochs of the "
                         f"experts, the buffer has {experts.epochs}"
                     )
+    for dataset, files in run.pretrained.items():
+        used = [job.network for job in plan.pretrainings if job.dataset == dataset]
+        for name in files:
+            if name not in used:
+                raise unknown(f"network in pretrained of run {run.name}, {dataset},", name, used)
     for job in plan.pretrainings:
         with _within(f"run {run.name}, {job}"):
             if job.network == GENERATOR:

@@ -206,11 +206,12 @@ def run(arguments: argparse.Namespace) -> None:
             )
         _, own = parametrisation
         prior = load_generator(arguments.generator, dataset, device, arguments.adapter, own.layer)
-        facts["parametrisation"] = {**dataclasses.asdict(own), "generator": prior.describe()}
+        facts["parametrisation"] = _facts(arguments.parametrisation, own)
+        facts["parametrisation"]["generator"] = prior.describe()
     elif arguments.generator or arguments.adapter:
         raise DDError("--generator and --adapter belong to --parametrisation; leave them out")
     if regulariser:
-        facts["regulariser"] = dataclasses.asdict(regulariser[1])
+        facts["regulariser"] = _facts(arguments.regulariser, regulariser[1])
     objective = objective_class(settings, dataset, arguments.ipc, networks, streams, trajectories)
 
     def make_canvas() -> Parametrisation:
@@ -260,6 +261,11 @@ def _part(
         part.name, arguments.objective, dataset, arguments.ipc, part.settings
     )
     return chosen, build(chosen.Settings, values, part.name)
+
+
+def _facts(text: str, settings: Any) -> dict[str, Any]:
+    """Name and settings of a part."""
+    return {"name": text.partition("@")[0], **dataclasses.asdict(settings)}
 
 
 def _used(networks: NetworkSource, settings: Any) -> list[str]:

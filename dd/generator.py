@@ -30,6 +30,7 @@ from dd.data.dataset import WHITENINGS, Dataset, Split, load_dataset
 from dd.errors import DDError, unknown
 from dd.generators.autoencoder import PATCH, Autoencoder, code_channels, create
 from dd.networks.layers import GROUPS
+from dd.preemption import Pace
 from dd.progress import Progress
 from dd.rng import generator
 from dd.runtime import add_checkpoint_option, add_machine_options, peak_memory_mb, setup
@@ -95,7 +96,7 @@ class Training:
             network.load_state_dict(resume_training(tensors, optimizer))
             restore_streams(tensors, streams)
             print(f"generator: going on after {first} epochs")
-        rates, saved = s.rates(), time.monotonic()
+        rates, pace = s.rates(), Pace(self.every)
         with Progress("generator", len(rates), "epochs", initial=first) as progress:
             for epoch, (lr, fresh) in list(enumerate(rates))[first:]:
                 if fresh and epoch:
@@ -104,12 +105,12 @@ class Training:
                 loss = _epoch(network, optimizer, split, s, streams)
                 check_losses(loss, s, epoch + 1)
                 progress.update(loss=loss.item())
-                if time.monotonic() - saved >= self.every and epoch + 1 < len(rates):
+                if pace.due() and epoch + 1 < len(rates):
                     seconds = before + time.monotonic() - started
                     at = {"epoch": epoch + 1, "seconds": seconds}
                     tensors = training_state(network.state_dict(), optimizer)
                     save_checkpoint(self._kept, facts, at, tensors, streams)
-                    saved = time.monotonic()
+                    pace.saved()
         found = reconstruction(network.eval(), self.dataset)
         made = provenance(
             command=command_line(),

@@ -25,6 +25,7 @@ from dd.data.dataset import Dataset
 from dd.errors import DDError, Divergence
 from dd.objectives.base import Objective
 from dd.parametrize import Parametrisation
+from dd.preemption import Pace
 from dd.progress import Progress
 from dd.runtime import peak_memory_mb
 from dd.synthetic import SyntheticSet
@@ -66,7 +67,7 @@ class Distillation:
         self._resume()
         if self.iteration == 0:
             self._snapshot()
-        before, saved = self.seconds, time.monotonic()
+        before, pace = self.seconds, Pace(self.every)
         last = self.snapshots[-1]
         with Progress("distill", last, "it", initial=self.iteration) as progress:
             while self.iteration < last:
@@ -84,9 +85,9 @@ class Distillation:
                 progress.update(loss=values["loss"])
                 if self.iteration in self.snapshots:
                     self._snapshot()
-                if time.monotonic() - saved >= self.every or self.iteration == last:
+                if pace.due() or self.iteration == last:
                     self._checkpoint()
-                    saved = time.monotonic()
+                    pace.saved()
         self._deliver()
 
     def _given_up(self, error: Divergence) -> DDError:

@@ -234,6 +234,19 @@ class Plan:
         settings = self.run.distillation(job.spec, job.dataset, job.ipc)
         return {name: value for name, value in settings.items() if name != "iterations"}
 
+    def parts(self, job: Distillation) -> dict[str, dict[str, Any]]:
+        """Name and settings of a distillation's parametrisation and regulariser, if any."""
+        spec = self.run.parse(job.spec)
+        chosen = {"parametrisation": spec.parametrisation, "regulariser": spec.regulariser}
+        return {
+            kind: {
+                "name": part.name,
+                **self.run.part(part, spec.objective, job.dataset, job.ipc),
+            }
+            for kind, part in chosen.items()
+            if part
+        }
+
     def protocol(self, job: Evaluation) -> dict[str, Any]:
         """How the networks of an evaluation are trained: settings and protocol."""
         made = job.distillation
@@ -270,10 +283,9 @@ class Plan:
         }
         if spec.pool:  # in place of a network
             options.pop("network", None)
-        for kind in ("parametrisation", "regulariser"):
-            if part := getattr(spec, kind):
-                own = run.part(part, spec.objective, job.dataset, job.ipc)
-                options[kind] = str(Part(part.name, own))
+        for kind, settings in self.parts(job).items():
+            name = settings.pop("name")
+            options[kind] = str(Part(name, settings))
         if spec.parametrisation:
             options["adapter"] = run.generators.get(job.dataset, {}).get("adapter")
         return options
@@ -331,7 +343,7 @@ class Plan:
             "run": self.run.document(),
             "protocols": self.run.protocols,
             "distillations": {
-                str(job): {"snapshots": list(snapshots), **self.settings(job)}
+                str(job): {"snapshots": list(snapshots), **self.settings(job), **self.parts(job)}
                 for job, snapshots in self.distillations.items()
             },
             "buffers": {str(shard): self.buffer_options(shard) for shard in self.shards},
@@ -341,6 +353,12 @@ class Plan:
                 else self.pretrain_options(job)
                 for job in self.pretrainings
             },
+            "labels": {str(job): self.relabel_options(job) for job in self.relabellings},
+            "cams": {
+                str(snapshot): [job.network for job in self.seers_of(snapshot.distillation)]
+                for snapshot in self.snapshots_with_cams
+            },
+            "erasing": {str(job): self.erase_options(job) for job in self.erasings},
             "evaluations": {
                 str(job): {"arch": list(archs), **self.protocol(job)}
                 for job, archs in self.evaluations.items()

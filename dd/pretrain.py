@@ -30,6 +30,7 @@ from dd.data.dataset import WHITENINGS, Dataset, Split, load_dataset
 from dd.ensemble import ensemble
 from dd.errors import DDError
 from dd.networks import Network, canonical, create
+from dd.preemption import Pace
 from dd.progress import Progress
 from dd.rng import generator
 from dd.runtime import add_checkpoint_option, add_machine_options, peak_memory_mb, setup
@@ -87,7 +88,7 @@ def train(
         student.load_state(resume_training(tensors, optimizer))
         restore_streams(tensors, streams)
         print(f"pretrain: going on after {first} epochs")
-    saved = time.monotonic()
+    pace = Pace(every)
     with Progress("pretrain", len(rates), "epochs", initial=first) as progress:
         for epoch in range(first, len(rates)):
             lr, fresh = rates[epoch]
@@ -98,12 +99,12 @@ def train(
             losses = train_epoch(student, optimizer, feed, split.labels, settings, order)
             check_losses(losses, settings, epoch + 1)
             progress.update(loss=losses.item())
-            if time.monotonic() - saved >= every and epoch + 1 < len(rates):
+            if pace.due() and epoch + 1 < len(rates):
                 seconds = before + time.monotonic() - started
                 at = {"epoch": epoch + 1, "seconds": seconds}
                 tensors = training_state(student.state(), optimizer)
                 save_checkpoint(kept, facts, at, tensors, streams)
-                saved = time.monotonic()
+                pace.saved()
     student.finish()
     if not all(tensor.isfinite().all() for tensor in network.state_dict().values()):
         raise DDError(

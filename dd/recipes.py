@@ -13,6 +13,13 @@ from dd.errors import DDError, unknown
 
 RECIPES = Path(__file__).with_name("recipes.yaml")
 SECTIONS = ("ipc", "dataset", "objective", "network")
+_SECTIONS_OF = {
+    "buffer": ("dataset",),
+    "generator": ("dataset",),
+    "relabel": ("dataset",),
+    "pretrain": ("network", "dataset"),
+    "evaluation": ("ipc", "objective", "dataset"),
+}
 
 
 @cache
@@ -137,6 +144,24 @@ def merged(
     for refined in filter(None, fitting):
         settings |= merged(refined, dataset, ipc, objective, network)
     return settings
+
+
+def check_sections(name: str, block: Mapping[str, Any]) -> None:
+    """Raise a :class:`DDError` for a section that settings called ``name`` do not go by."""
+    parts = (*parametrisations(), *regularisers())
+    allowed = ("ipc", "objective", "dataset") if name in parts else ("ipc", "dataset")
+    allowed = _SECTIONS_OF.get(name, allowed)
+    for section in SECTIONS:
+        refined = block.get(section)
+        if not isinstance(refined, Mapping):
+            continue
+        if section not in allowed:
+            raise DDError(
+                f"recipes of {name}: settings do not differ by {section} there; they may by "
+                f"{' and '.join(allowed)}"
+            )
+        for inner in refined.values():
+            check_sections(name, inner)
 
 
 def _whole(key: Any) -> int:

@@ -28,6 +28,7 @@ from dd.data.views import ViewSettings, draw
 from dd.errors import DDError
 from dd.evaluate import add_set_options, read_set
 from dd.networks import Network
+from dd.preemption import Pace
 from dd.pretrained import Pretrained
 from dd.progress import Progress
 from dd.rows import RowWriter, partial_path
@@ -85,7 +86,7 @@ class Relabelling:
 
     def run(self) -> None:
         """Label all views from the last checkpoint, if any."""
-        started = saved = time.monotonic()
+        started, pace = time.monotonic(), Pace(self.every)
         count, classes, views = len(self.images), len(self.dataset.classes), self.settings.views
         size, device = tuple(self.images.shape[2:]), self.images.device
         shape = (views, count, self.keep + 1 if self.keep else classes)
@@ -105,12 +106,12 @@ class Relabelling:
                     for name, values in compact(found, self.keep).items():
                         writer.put(name, (view, int(part[0])), values)
                 progress.update()
-                if time.monotonic() - saved >= self.every and view + 1 < views:
+                if pace.due() and view + 1 < views:
                     writer.sync()
                     seconds = before + time.monotonic() - started
                     at = {"done": view + 1, "seconds": seconds}
                     save_json(self._kept, {"facts": facts, "at": at})
-                    saved = time.monotonic()
+                    pace.saved()
         made = provenance(
             command=command_line(),
             wall_seconds=round(before + time.monotonic() - started, 1),

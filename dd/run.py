@@ -13,6 +13,7 @@ from typing import Any
 from dd.config import check, load_config, read_yaml
 from dd.errors import DDError, unknown
 from dd.recipes import (
+    check_sections,
     merged,
     objectives,
     parametrisations,
@@ -116,7 +117,7 @@ class Run:
     def evaluation(self, spec: str, dataset: str, ipc: int) -> dict[str, Any]:
         """How this run trains networks on a set that ``spec`` made."""
         objective = self.parse(spec).objective
-        own = merged(self._own("evaluation"), dataset, ipc)
+        own = merged(self._own("evaluation"), dataset, ipc, objective)
         return resolve_evaluation(objective, dataset, ipc, own)
 
     def buffer(self, dataset: str) -> dict[str, Any]:
@@ -277,6 +278,7 @@ def _check_names(run: Run) -> None:
             if dataset not in run.datasets:
                 raise unknown(f"dataset of {key}", dataset, run.datasets)
     for block, overrides in run.recipes.items():
+        check_sections(block, overrides)
         for dataset, ipc in itertools.product(run.datasets, run.axes["ipc"]):
             own = merged(overrides, dataset, ipc)
             if block == "buffer":

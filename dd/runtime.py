@@ -11,6 +11,7 @@ import sys
 import torch
 
 from dd.errors import DDError
+from dd.gpus import take_gpu
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 
@@ -75,7 +76,8 @@ def setup(device: str = "auto", threads: int = 0) -> torch.device:
     """Prepare the process for a compute stage and return the device to work on.
 
     Args:
-        device: ``auto`` (the first GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+        device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``; without a number,
+            of several GPUs one that no other job of ours has (:mod:`dd.gpus`).
         threads: CPU threads of one operation; 0 leaves torch's choice.
 
     Raises:
@@ -86,6 +88,8 @@ def setup(device: str = "auto", threads: int = 0) -> torch.device:
     tune_allocator()
     if threads:
         torch.set_num_threads(threads)
+    if device in ("auto", "cuda"):
+        take_gpu()  # before CUDA looks at its environment
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import report, speed, unrolling, work
+from benchmarks import metadd, report, speed, unrolling, work
 from benchmarks.plain import Plain
 from benchmarks.whole import WholeMatching
 from benchmarks.work import ROWS, SIDES, Row
@@ -266,6 +267,28 @@ def test_unrolling_is_measured_and_told(tmp_path, monkeypatch):
     assert "| 20 | 2 | 2.5 | **1.25 ×** | 2000 | 700 |" in text
     assert text.endswith("![unrolling](results/unrolling.png)")
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_metadd_is_measured_and_told(tmp_path, monkeypatch):
+    """A row for each number of networks, in a table of both sides."""
+    out = tmp_path / "results" / "metadd.json"
+
+    def in_process(side, count, options):
+        known = {**vars(options), "side": side, "networks": count}
+        told = metadd.work(argparse.Namespace(**known))
+        assert told["seconds"] > 0 and told["peak_mb"]["host"] > 50
+        peak = 400.0 * count if side == "whole" else 700.0
+        return {"seconds": {"whole": 2.0, "suite": 2.5}[side], "peak_mb": {"host": peak}}
+
+    monkeypatch.setattr(metadd, "measure", in_process)
+    words = ["--out", str(out), "--device", "cpu", "--threads", "1", "--repeats", "1"]
+    words += ["--images", "2", "--networks", "1", "3"]
+    monkeypatch.setattr(sys, "argv", ["metadd", *words])
+    metadd.main()
+    text = report.render(out.parent)
+    assert "2 images of 32 × 32; auxiliary networks resnet18_bn" in text
+    assert "| 1 | 2 | 2.5 | **1.25 ×** | 400 | 700 |" in text
+    assert "| 3 | 2 | 2.5 | **1.25 ×** | 1200 | 700 |" in text
 
 
 def test_a_row_without_synthetic_images_is_told(tmp_path):

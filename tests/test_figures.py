@@ -23,6 +23,7 @@ from dd.report import curves, difference, images, weights
 from dd.report.bars import _offset
 from dd.report.figures import check_layout
 from dd.report.images import joined, tiles
+from dd.report.metrics import read_metric
 from dd.synthetic import SyntheticSet
 
 FIGURES = Path("workflow/config/figures")
@@ -336,9 +337,9 @@ def test_losses_and_accuracies_are_drawn(plan):
     [
         (None, "no such file"),
         ('{"loss": 1}\n', "has 1 iterations, 2 are needed"),
-        ('{"loss": 1}\n{"loss": NaN}\n', "line 2 has no finite loss"),
-        ('{"loss": 1}\n{"los', "line 2 has no finite loss"),
-        ('{"loss": 1}\n[]\n', "line 2 has no finite loss"),
+        ('{"loss": 1}\n{"loss": NaN}\n', "line 2 has no finite 'loss'"),
+        ('{"loss": 1}\n{"los', "line 2 has no finite 'loss'"),
+        ('{"loss": 1}\n[]\n', "line 2 has no finite 'loss'"),
     ],
 )
 def test_bad_metrics(tmp_path, content, message):
@@ -346,7 +347,7 @@ def test_bad_metrics(tmp_path, content, message):
     if content is not None:
         path.write_text(content)
     with pytest.raises(DDError, match=message) as error:
-        curves.read_losses(str(path), 2)
+        read_metric(str(path), "loss", 2)
     assert str(path) in str(error.value)
 
 

@@ -217,7 +217,7 @@ def test_costs_by_hand(plan):
         ("table", "metadd_ablation", 8 * 7),
         ("table", "metadd_auxiliary", 8 * 7),
         ("table", "metadd_cost", 12),
-        ("table", "metadd_meta_area", 8 * 2),
+        ("table", "metadd_meta_area", 10 * 2),
         ("figure", "metadd_images", 8),
         ("figure", "metadd_cams", 4),
         ("figure", "metadd_erasing", 0),
@@ -321,19 +321,11 @@ def test_variances_are_drawn(plan):
     assert lines[2].get_ydata()[-1] == 0 and lines[2].get_ydata()[0] == lines[0].get_ydata()[0]
 
 
-@pytest.mark.parametrize(
-    ("lines", "message"),
-    [
-        (None, "no such file"),
-        ('{"seconds": 1}\n', "a cost needs at least 2 iterations"),
-        ('{"seconds": 1}\n{"second": 2}\n', "line 2 has no finite 'seconds'"),
-    ],
-)
-def test_bad_metrics(tmp_path, lines, message):
+def test_one_iteration_has_no_cost(tmp_path):
+    """It has the start of the job in it. What else may be wrong with a file: test_figures."""
     path = tmp_path / "metrics.jsonl"
-    if lines is not None:
-        path.write_text(lines)
-    with pytest.raises(DDError, match=message) as error:
+    path.write_text('{"seconds": 1}\n')
+    with pytest.raises(DDError, match="a cost needs at least 2 iterations") as error:
         cost.seconds_per_iteration([str(path)])
     assert str(path) in str(error.value)
 

@@ -10,7 +10,7 @@ import yaml
 
 from dd.errors import DDError
 from dd.grid import Cell, Grid
-from dd.jobs import Distillation, Evaluation
+from dd.jobs import Distillation, Evaluation, Pretraining
 from dd.plan import Plan, load_run, options, read_run
 from dd.recipes import objectives, resolve, resolve_evaluation
 from dd.spec import Spec, parse, parse_protocol
@@ -295,6 +295,52 @@ def test_a_pool_needs_the_experts_of_all_its_networks():
     assert [shard.network for shard in shards] == ["convnet", "lenet", "alexnet", "vgg11"]
 
 
+def test_what_is_asked_for_one_table_wins_over_what_is_asked_everywhere(tmp_path):
+    """By name, then by paper, then everywhere; axis by axis."""
+    narrower = {
+        "metadd": {"ipc": [10, 50], "arch": ["vit"]},
+        "metadd_cost": {"ipc": [1], "method": ["dm", "dc"]},
+        "metadd_images": {"method": ["sre2l"]},
+    }
+    plan = Plan(load_run(str(write_run(tmp_path, axes_for=narrower))))
+
+    def values(kind, name, *axes):
+        cells = plan.grids[kind, name].cells()
+        return [sorted({cell.labels[axis] for cell in cells}) for axis in axes]
+
+    assert values("table", "modelpool_ablation", "ipc") == [[1, 10]]  # of another paper
+    assert values("table", "metadd_cross_arch", "ipc", "arch") == [[10, 50], ["vit"]]
+    assert len(values("table", "metadd_cross_arch", "method")[0]) == 12
+    assert values("table", "metadd_cost", "ipc", "method") == [[1], ["dc", "dm"]]
+    assert values("figure", "metadd_images", "ipc", "method") == [[10], ["sre2l"]]  # the first
+
+
+def test_weights_of_the_user_take_the_place_of_training(tmp_path):
+    given = {
+        "pretrained": {"digits": {"resnet18_bn": "mine/resnet.safetensors"}},
+        "generators": {"digits": {"weights": "mine/gan.safetensors", "adapter": "mine:load"}},
+    }
+    ours, theirs = Plan(load_run("smoke")), Plan(load_run(str(write_run(tmp_path, **given))))
+    generator = Pretraining("digits", "none", "generator")
+    assert set(ours.pretrainings) - set(theirs.pretrainings) == {generator}
+    latents, pixels = (Distillation("digits", spec, 1, 0) for spec in ("dm+glad", "dm"))
+    trained = "results/smoke/pools/digits/none/generator.safetensors"
+    for plan, jobs, file, adapter in (
+        (ours, [generator], trained, None),
+        (theirs, [], "mine/gan.safetensors", "mine:load"),
+    ):
+        assert plan.generator_of(latents) == jobs
+        assert plan.generator_files(latents) == [file]
+        assert plan.generator_files(pixels) == []
+        assert plan.distill_options(latents)["adapter"] == adapter
+        assert "adapter" not in plan.distill_options(pixels)
+    # the file is read by `dd pretrain`, which checks it and measures it on this dataset
+    for job in theirs.pretrainings:
+        given = "mine/resnet.safetensors" if job.network == "resnet18_bn" else None
+        assert theirs.pretrain_options(job)["weights"] == given
+        assert ours.pretrain_options(job)["weights"] is None
+
+
 def test_config_json_gives_the_run_back(tmp_path):
     from dd.__main__ import main
 
@@ -323,6 +369,11 @@ def test_config_json_gives_the_run_back(tmp_path):
         ({"recipes": {"dc": {"ipc": {"ten": {}}}}}, "'ten' must be a number of images per class"),
         ({"recipes": {"buffer": {"expert": 1}}}, "'expert': did you mean 'experts'?"),
         ({"recipes": {"evaluation": {"epoch": 1}}}, "'epoch': did you mean 'epochs'?"),
+        ({"recipes": {"pretrain": {"epoch": 1}}}, "'epoch': did you mean 'epochs'?"),
+        ({"recipes": {"metadd": {"lamda_ai": 1}}}, "'lamda_ai': did you mean 'lambda_ai'?"),
+        ({"axes_for": {"metadd": {"ipc": []}}}, "axes_for.metadd.ipc is empty"),
+        ({"pretrained": {"digit": {}}}, "unknown dataset of pretrained 'digit': did you mean"),
+        ({"generators": {"digits": {"weights": "x"}}}, "'adapter' is missing in generators.digits"),
         ({"axes": {"ipc": [1]}}, "key 'iterations' is missing in axes"),
         ({"axes": {"ipc": [0], "iterations": [1]}}, "axes.ipc.0 is 0, it must be at least 1"),
         ({"datasets": {"a/b": {"source": "digits", "label": "x"}}}, "'a/b'"),
@@ -371,6 +422,13 @@ def test_wrong_overrides(name, overrides, message):
             "value of axis 'setting' 'x'",
         ),
         ({"axes": {"ipc": [1], "iterations": [1], "arhc": ["mlp"]}}, "axis 'arhc' is in none of"),
+        ({"axes_for": {"metad": {}}}, "paper in axes_for of run mine 'metad': did you mean"),
+        ({"axes_for": {"metadd_cost": {"arch": ["mlp"]}}}, "in axes_for of metadd_cost"),
+        ({"axes_for": {"metadd_cost": {"method": ["dcc"]}}}, "value of axis 'method' 'dcc'"),
+        (
+            {"pretrained": {"digits": {"resnet18_bm": "x"}}},
+            "pretrained of run mine, digits, 'resnet18_bm': did you mean 'resnet18_bn'?",
+        ),
     ],
 )
 def test_configure_stops_before_any_job(tmp_path, capsys, changes, message):

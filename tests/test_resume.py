@@ -51,7 +51,9 @@ METHODS = {
     "dm": ["--objective", "dm", "--ipc", "2", "--batch-real", "16", *NETWORK],
     "pool": ["--objective", "dc", *GRADIENTS, "--pool", "POOL"],
     "iadd": ["--objective", "iadd", "--ipc", "2", *SEGMENTS, *NETWORK, "--buffers", "SHARD"],
-    "sre2l": ["--objective", "sre2l", "--ipc", "2", "--network", TRAINED, "--pretrained", "TRAINED"],
+    "sre2l": [
+        "--objective", "sre2l", "--ipc", "2", "--network", TRAINED, "--pretrained", "TRAINED",
+    ],
     "glad+metadd": [
         "--objective", "dm", "--ipc", "2", "--batch-real", "16", *NETWORK, *LATENTS, *INVARIANT,
     ],

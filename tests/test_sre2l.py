@@ -104,7 +104,7 @@ def slow_loss(objective, images, network, stream):
                     own = slow_distance(hidden, piece.running_mean, piece.running_var)
                     statistics += own * (s.first_bn if number < 3 else 1.0)
             hidden = layer(hidden)
-        logits = network.classifier(hidden.flatten(1))
+        logits = network.classifier(network.pool(hidden).flatten(1))
         hard = sum(
             -float(F.log_softmax(row, 0)[i // ipc]) for i, row in zip(part, logits, strict=True)
         ) / len(part)

@@ -44,11 +44,17 @@ def test_smoke_is_what_runs_without_configuration(checkout):
     # IADD. Selections: 3 x 2 ipc, and the full data once; with both snapshots: mtt and three kinds
     # of learned weights; at the last alone: dsa, dm and pruning. Both snapshots of mtt and iadd are
     # evaluated (curves), of all others the last; dc is Model Pool's.
+    # MetaDD, all at IPC 1. Of four methods, each alone, with glad and with metadd, three were there
+    # (dm, dc and mtt alone); the ablation adds ce and kl, the auxiliaries two other choices. Each
+    # is evaluated at the last snapshot; labels for the three of sre2l. Activation maps of dm with
+    # and without metadd at three snapshots, of sre2l at two. Networks: three auxiliary, two more.
     assert jobs(checkout) == {
-        "configure": 1, "prepare": 1, "buffer": 1, "distill_0": 3 * 2 + 1,
-        "distill_20_60": 4 * 2 + 4 * 2, "distill_60": 3 * 2,
-        "evaluate": (16 + 8 + 10) + (3 * 2 + 1) + 2 * 2 * 2 + 2 * 2 + 3 * 2,
-        "table": 9, "figure": 8, "all": 1,
+        "configure": 1, "prepare": 1, "buffer": 1, "pretrain": 5, "generator": 1,
+        "distill_0": 3 * 2 + 1, "distill_20_60": 4 * 2 + 4 * 2, "distill_0_20_60": 2,
+        "distill_0_60": 2, "distill_60": (3 * 2 - 1) + (9 + 2 + 2 - 1 - 2),
+        "relabel": 3, "cams": 2 * 3 + 2 * 2, "erase": 1,
+        "evaluate": (16 + 8 + 10) + (3 * 2 + 1) + 2 * 2 * 2 + 2 * 2 + 3 * 2 + (9 + 2 + 2),
+        "table": 9 + 5, "figure": 8 + 4, "all": 1,
     }  # fmt: skip
 
 
@@ -69,8 +75,9 @@ def test_no_job_of_the_paper_is_done_twice(checkout):
     [
         ("modelpool", 4, 3),
         ("iadd", 5, 5),
-        ("tables", 9, 0),
-        ("figures", 0, 8),
+        ("metadd", 5, 4),
+        ("tables", 14, 0),
+        ("figures", 0, 12),
         ("modelpool_taxonomy", 1, 0),
     ],
 )

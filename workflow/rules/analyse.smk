@@ -14,10 +14,10 @@ rule cams:
         snapshot=named(SNAPSHOTS),
     conda:
         "../../environment.yml"
-    threads: job_resources("analyse")["threads"]
+    threads: needed("analyse", "threads")
     resources:
-        mem_mb=job_resources("analyse")["mem_mb"],
-        runtime=job_resources("analyse")["runtime"],
+        mem_mb=growing("analyse", "mem_mb"),
+        runtime=growing("analyse", "runtime"),
         gpu=GPUS,
     params:
         options=command_line({"width_factor": RUN.width_factor}),
@@ -44,10 +44,10 @@ rule erase:
         erasing=named(ERASINGS),
     conda:
         "../../environment.yml"
-    threads: job_resources("analyse")["threads"]
+    threads: needed("analyse", "threads")
     resources:
-        mem_mb=job_resources("analyse")["mem_mb"],
-        runtime=job_resources("analyse")["runtime"],
+        mem_mb=growing("analyse", "mem_mb"),
+        runtime=growing("analyse", "runtime"),
         gpu=GPUS,
     params:
         options=lambda w: command_line(PLAN.erase_options(ERASINGS[w.erasing])),

@@ -12,10 +12,10 @@ rule buffer:
         shard=named(SHARDS),
     conda:
         "../../environment.yml"
-    threads: job_resources("buffer")["threads"]
+    threads: needed("buffer", "threads")
     resources:
-        mem_mb=job_resources("buffer")["mem_mb"],
-        runtime=job_resources("buffer")["runtime"],
+        mem_mb=growing("buffer", "mem_mb"),
+        runtime=growing("buffer", "runtime"),
         gpu=GPUS,
     params:
         options=lambda w: command_line(PLAN.buffer_options(SHARDS[w.shard])),

@@ -46,7 +46,10 @@ except DDError as error:
 
 RUN = PLAN.run
 CONFIG = f"{RUN.root}/config.json"
-GPUS = 1 if shutil.which("nvidia-smi") and RUN.device != "cpu" else 0
+# `auto` goes by this machine; a cluster's front end, which may have no GPU, is told device=cuda
+GPUS = int(
+    RUN.device.startswith("cuda") or (RUN.device == "auto" and bool(shutil.which("nvidia-smi")))
+)
 
 
 def rendered(kind, names):
@@ -65,9 +68,14 @@ def command_line(settings):
     return shlex.join(options(settings))
 
 
-def job_resources(stage):
-    """Threads, memory and time of a stage's jobs; those that a run does not list take distill's."""
-    return RUN.resources.get(stage, RUN.resources["distill"])
+def needed(stage, resource):
+    """Threads, memory or time of a stage's jobs; a stage that the run does not list has distill's."""
+    return RUN.resources.get(stage, RUN.resources["distill"])[resource]
+
+
+def growing(stage, resource):
+    """The same, more of it at each attempt: a job that ran out of it is given more."""
+    return lambda wildcards, attempt: attempt * needed(stage, resource)
 
 
 def shard_files(distillation):

@@ -28,10 +28,10 @@ for snapshots in sorted(set(PLAN.distillations.values())):
             ),
         conda:
             "../../environment.yml"
-        threads: RUN.resources["distill"]["threads"]
+        threads: needed("distill", "threads")
         resources:
-            mem_mb=RUN.resources["distill"]["mem_mb"],
-            runtime=RUN.resources["distill"]["runtime"],
+            mem_mb=growing("distill", "mem_mb"),
+            runtime=growing("distill", "runtime"),
             gpu=GPUS,
         params:
             options=lambda w: command_line(PLAN.distill_options(DISTILLATIONS[w.distillation])),

@@ -14,10 +14,10 @@ rule evaluate:
         evaluation=named(EVALUATIONS),
     conda:
         "../../environment.yml"
-    threads: RUN.resources["evaluate"]["threads"]
+    threads: needed("evaluate", "threads")
     resources:
-        mem_mb=RUN.resources["evaluate"]["mem_mb"],
-        runtime=RUN.resources["evaluate"]["runtime"],
+        mem_mb=growing("evaluate", "mem_mb"),
+        runtime=growing("evaluate", "runtime"),
         gpu=GPUS,
     params:
         options=lambda w: command_line(PLAN.evaluate_options(EVALUATIONS[w.evaluation])),

@@ -30,10 +30,10 @@ rule prepare:
         dataset=named(RUN.datasets),
     conda:
         "../../environment.yml"
-    threads: RUN.resources["prepare"]["threads"]
+    threads: needed("prepare", "threads")
     resources:
-        mem_mb=RUN.resources["prepare"]["mem_mb"],
-        runtime=RUN.resources["prepare"]["runtime"],
+        mem_mb=growing("prepare", "mem_mb"),
+        runtime=growing("prepare", "runtime"),
     params:
         options=lambda w: command_line(PLAN.preparation(w.dataset)),
     message:

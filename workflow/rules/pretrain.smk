@@ -13,10 +13,10 @@ rule pretrain:
         network=named(name for name, job in PRETRAININGS.items() if job.network != GENERATOR),
     conda:
         "../../environment.yml"
-    threads: job_resources("pretrain")["threads"]
+    threads: needed("pretrain", "threads")
     resources:
-        mem_mb=job_resources("pretrain")["mem_mb"],
-        runtime=job_resources("pretrain")["runtime"],
+        mem_mb=growing("pretrain", "mem_mb"),
+        runtime=growing("pretrain", "runtime"),
         gpu=GPUS,
     params:
         options=lambda w: command_line(PLAN.pretrain_options(PRETRAININGS[w.network])),
@@ -41,10 +41,10 @@ rule generator:
         generator=named(name for name, job in PRETRAININGS.items() if job.network == GENERATOR),
     conda:
         "../../environment.yml"
-    threads: job_resources("pretrain")["threads"]
+    threads: needed("pretrain", "threads")
     resources:
-        mem_mb=job_resources("pretrain")["mem_mb"],
-        runtime=job_resources("pretrain")["runtime"],
+        mem_mb=growing("pretrain", "mem_mb"),
+        runtime=growing("pretrain", "runtime"),
         gpu=GPUS,
     params:
         options=lambda w: command_line(PLAN.generator_options(PRETRAININGS[w.generator])),

@@ -14,10 +14,10 @@ rule relabel:
         labels=named(RELABELLINGS),
     conda:
         "../../environment.yml"
-    threads: job_resources("relabel")["threads"]
+    threads: needed("relabel", "threads")
     resources:
-        mem_mb=job_resources("relabel")["mem_mb"],
-        runtime=job_resources("relabel")["runtime"],
+        mem_mb=growing("relabel", "mem_mb"),
+        runtime=growing("relabel", "runtime"),
         gpu=GPUS,
     params:
         options=lambda w: command_line(PLAN.relabel_options(RELABELLINGS[w.labels])),
