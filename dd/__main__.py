@@ -30,6 +30,8 @@ STAGES = {
     "configure": ("dd.plan", "a run's resolved and checked configuration"),
     "table": ("dd.report.tables", "a table (CSV, Markdown, LaTeX, HTML) of a run"),
     "figure": ("dd.report.figures", "a figure (PNG, PDF) of a run"),
+    "record": ("dd.record", "what a finished run rests on: code, machines, checksums"),
+    "verify": ("dd.verify", "a finished run checked again"),
     "inspect": ("dd.inspect", "what an artifact is: kind, shapes, provenance"),
 }
 

@@ -244,6 +244,12 @@ def _digest(data: Any) -> str:
     return hashlib.sha256(data).hexdigest()[:_DIGITS]
 
 
+def file_digest(path: str | Path) -> str:
+    """16 hexadecimal digits of SHA-256 over a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:_DIGITS]
+
+
 def save_text(path: str | Path, text: str) -> None:
     """Write a text file in one step."""
     with replacing(path) as partial:

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from dd import recipes, synthetic
-from dd.artifacts import check_target, load_json, save_json, save_rows
+from dd.artifacts import check_target, file_digest, load_json, save_json, save_rows
 from dd.data.dataset import WHITENINGS, Dataset, load_dataset
 from dd.errors import DDError
 from dd.networks import canonical, count_parameters
@@ -26,7 +26,7 @@ from dd.progress import Progress
 from dd.protocols import PROTOCOLS, Hard, Task
 from dd.runtime import add_machine_options, add_together_option, setup, stacked
 from dd.settings import add_options, build
-from dd.soft import SoftLabels, file_digest
+from dd.soft import SoftLabels
 from dd.synthetic import SyntheticSet, hard_labels
 from dd.training import Recipe, accuracy
 
@@ -219,11 +219,12 @@ def run(arguments: argparse.Namespace) -> None:
     )
     conditions = {"protocol": arguments.protocol, **dataclasses.asdict(settings)}
     conditions |= dataclasses.asdict(recipe) | {"width_factor": arguments.width_factor}
+    digest = file_digest(arguments.synthetic)
     identity = {
         "conditions": conditions,
         "seed": arguments.seed,
         "dataset": dataset.fingerprint,
-        "synthetic": file_digest(arguments.synthetic),
+        "synthetic": digest,
         "device": device.type,
         "labels": labels.header if labels else None,
     }
@@ -236,7 +237,7 @@ def run(arguments: argparse.Namespace) -> None:
         _finished(partial, identity, archs, arguments.networks),
         lambda rows: save_json(partial, {"identity": identity, "rows": rows}),
     )
-    save_rows(arguments.out, [row | conditions for row in rows])
+    save_rows(arguments.out, [row | conditions | {"synthetic": digest} for row in rows])
     partial.unlink(missing_ok=True)
     for arch in archs:
         found = torch.tensor([row["accuracy"] for row in rows if row["arch"] == arch])

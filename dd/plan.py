@@ -35,11 +35,13 @@ from dd.jobs import (
     erasing_file,
     evaluation_file,
     evaluations,
+    labels_file,
     metrics_file,
     networks,
     pool_files,
     pretrained_file,
     published_file,
+    shard_file,
     synthetic_file,
 )
 from dd.recipes import uses_pretrained
@@ -364,6 +366,24 @@ class Plan:
                 for job, archs in self.evaluations.items()
             },
         }
+
+    def files(self) -> list[str]:
+        """All that the run makes: what its jobs leave, its tables and figures (but no PDF, which
+        holds the time it was made)."""
+        run, jobs = self.run, self.distillations
+        files = [data_file(run, dataset) for dataset in run.datasets]
+        files += [shard_file(run, job) for job in self.shards]
+        files += [pretrained_file(run, job) for job in self.pretrainings]
+        files += [synthetic_file(run, job, n) for job, snapshots in jobs.items() for n in snapshots]
+        files += [metrics_file(run, job) for job in jobs]
+        files += [labels_file(run, job) for job in self.relabellings]
+        files += [cams_file(run, s.distillation, s.iterations) for s in self.snapshots_with_cams]
+        files += [erasing_file(run, job.dataset) for job in self.erasings]
+        files += [evaluation_file(run, job) for job in self.evaluations]
+        endings = {"table": ("csv", "md", "tex", "html"), "figure": ("png",)}
+        for kind, name in self.grids:
+            files += [f"{run.root}/{kind}s/{name}.{ending}" for ending in endings[kind]]
+        return files
 
     def pretrained_for(self, grid: Grid) -> list[Pretraining]:
         """The frozen networks that what a table or figure shows was made with."""

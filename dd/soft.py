@@ -3,7 +3,6 @@ students learn from it (SRe2L, arXiv:2306.13092, sections 3.3 and 3.4)."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dd import __version__, kd
-from dd.artifacts import describe_tensors, read_header
+from dd.artifacts import describe_tensors, file_digest, read_header
 from dd.data.dataset import Dataset
 from dd.data.views import Views, ViewSettings, draw
 from dd.errors import DDError
@@ -149,12 +148,6 @@ def agreement(dataset: Dataset, synthetic: Path) -> dict[str, str]:
     """What labels depend on beside their settings and teachers."""
     found = (__version__, dataset.fingerprint, file_digest(synthetic))
     return dict(zip(_AGREE, found, strict=True))
-
-
-def file_digest(path: Path) -> str:
-    """16 hexadecimal digits of SHA-256 over a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 class LabelledViews:

@@ -1,5 +1,7 @@
 """The workflow by dry run: which jobs it would do, again and after a change; its errors."""
 
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -54,7 +56,7 @@ def test_smoke_is_what_runs_without_configuration(checkout):
         "distill_0_60": 2, "distill_60": (3 * 2 - 1) + (9 + 2 + 2 - 1 - 2),
         "relabel": 3, "cams": 2 * 3 + 2 * 2, "erase": 1,
         "evaluate": (16 + 8 + 10) + (3 * 2 + 1) + 2 * 2 * 2 + 2 * 2 + 3 * 2 + (9 + 2 + 2),
-        "table": 9 + 5, "figure": 8 + 4, "all": 1,
+        "table": 9 + 5, "figure": 8 + 4, "record": 1, "all": 1,
     }  # fmt: skip
 
 
@@ -147,14 +149,49 @@ def test_what_changes_is_what_runs_again(checkout):
 
     config = checkout / "workflow/config"
     caption = after(config / "tables/modelpool_taxonomy.yaml", "The families", "Families")
-    assert caption == {"table": 1}
-    longer = {"configure": 1, "evaluate": 2, "table": 3}
+    assert caption == {"table": 1, "record": 1}
+    longer = {"configure": 1, "evaluate": 2, "table": 3, "record": 1}
     assert after(run, "epochs: 2", "epochs: 3") == longer
-    more = {"configure": 1, "distill_1": 2, "evaluate": 2, "table": 3}
+    more = {"configure": 1, "distill_1": 2, "evaluate": 2, "table": 3, "record": 1}
     assert after(run, "batch_real: 8", "batch_real: 9") == more
     # the pool's sets, and the tables that show them or the pool
-    pool = {"distill_1": 1, "evaluate": 1, "table": 2}
+    pool = {"distill_1": 1, "evaluate": 1, "table": 2, "record": 1}
     assert after(config / "pools/pool.yaml", "probability: 0.9", "probability: 0.8") == pool
+
+
+def test_a_finished_run_can_be_checked_again(checkout):
+    def verify(*words):
+        command = [sys.executable, "-m", "dd", "verify", "results/tiny", *words]
+        return subprocess.run(command, cwd=checkout, capture_output=True, text=True, timeout=60)
+
+    (checkout / "tiny.yaml").write_text(TINY.replace("[baseline, pool]", "[baseline]"))
+    words = ("--config", "run=tiny.yaml")
+    assert snakemake(checkout, *words).returncode == 0
+    done = verify()
+    assert done.returncode == 0 and "3 tables from 1 evaluations of 1 distillations" in done.stdout
+    record = json.loads((checkout / "results/tiny/run.json").read_text())
+    assert record["seeds"] == [0] and record["configuration"]["run"]["title"] == record["title"]
+    assert record["started"] <= record["ended"] and record["hardware"]["cores"] == os.cpu_count()
+
+    table = checkout / "results/tiny/tables/modelpool_ablation.csv"
+    made = table.read_bytes()
+    evaluation = next((checkout / "results/tiny/evaluations").rglob("*.csv"))
+    text = evaluation.read_text()
+    evaluation.write_text(text.replace(",mlp,0,", ",mlp,1,", 1))
+    done = verify()
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert f"{evaluation.name} is not what was recorded" in done.stderr
+
+    assert verify("--remove").returncode == 2 and not evaluation.exists()
+    assert jobs(checkout, *words)["evaluate"] == 1
+    assert snakemake(checkout, *words).returncode == 0
+    assert verify().returncode == 0 and table.read_bytes() == made
+
+    table.write_bytes(made.replace(b"digits", b"digist"))
+    forged = json.dumps(record | {"files": {}})  # one that says nothing of the table
+    (checkout / "results/tiny/run.json").write_text(forged)
+    done = verify()
+    assert "modelpool_ablation.csv is not what the files it comes from give" in done.stderr
 
 
 def test_commands_can_be_copied(checkout):

@@ -6,7 +6,6 @@ Weights are safetensors, so nothing is unpickled. An adapter is code of the user
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dd.artifacts import load_tensors
+from dd.artifacts import file_digest, load_tensors
 from dd.data import zca
 from dd.data.dataset import Dataset
 from dd.errors import DDError
@@ -92,9 +91,7 @@ def _adapted(
             f"--adapter: {adapter} must return a dd.generators.Generator, it returned "
             f"{type(made).__name__}"
         )
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    facts = {"adapter": adapter, "layer": layer, "weights": path.name, "sha256": digest}
+    facts = {"adapter": adapter, "layer": layer, "weights": path.name, "sha256": file_digest(path)}
     _try(made, dataset, device, adapter)
     return Normalised(made, dataset, facts)
 

@@ -75,6 +75,9 @@ def value_label(axis: str, value: Any) -> str:
     """A value of ``axis`` as it is shown; what has no other name is shown as it is written. Of a
     method each part has its own: ``dm+metadd`` is DM + MetaDD."""
     known = VALUES.get(axis, {})
+    name, colon, options = str(value).partition(":")
+    if axis == "arch" and colon:
+        return f"{known.get(name, name)}, {options.replace(',', ', ')}"
     if axis == "method" and "+" in str(value):
         words = (part.partition(" ") for part in str(value).split("+"))
         return " + ".join(f"{known.get(part, part)}{gap}{rest}" for part, gap, rest in words)

@@ -4,6 +4,7 @@ import re
 import shlex
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from dd.checks import check_plan
@@ -106,6 +107,11 @@ def label_files(evaluation):
 def option(name, files):
     """The option that names the files, if there are any."""
     return shlex.join([f"--{name}", *files]) if files else ""
+
+
+def recorded():
+    """All files of the run, those of optional tables and figures left out."""
+    return (Plan(replace(RUN, optional=[])) if RUN.optional else PLAN).files()
 
 
 def report_made():

@@ -1,0 +1,96 @@
+"""Check a finished run again: files against their checksums, tables against what they came from.
+
+Every file that ``run.json`` lists must be as it was; every evaluation must be of the synthetic set
+that lies beside it; every table, rendered anew, must give the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from dd.artifacts import file_digest, load_json, load_rows
+from dd.errors import DDError
+from dd.jobs import evaluation_file, synthetic_file
+from dd.plan import Plan, read_run
+
+FORMATS = ("csv", "md", "tex", "html")
+
+
+def changed_files(root: Path) -> dict[str, str]:
+    """Files of ``root/run.json`` that are missing or not as they were, and which of the two."""
+    try:
+        files = dict(load_json(root / "run.json")["files"])
+    except (KeyError, TypeError, ValueError):
+        raise DDError(f"{root / 'run.json'}: is no record of `python -m dd record`") from None
+    found = {}
+    for name, digest in files.items():
+        path = root / name
+        if not path.is_file():
+            found[name] = "is missing"
+        elif file_digest(path) != digest:
+            found[name] = "is not what was recorded (its checksum differs)"
+    return found
+
+
+def wrong_sets(plan: Plan) -> dict[str, str]:
+    """Evaluations that are not of the set beside them."""
+    found = {}
+    for job in plan.evaluations:
+        path = evaluation_file(plan.run, job)
+        digest = file_digest(synthetic_file(plan.run, job.distillation, job.iterations))
+        if any(row.get("synthetic") != digest for row in load_rows(path)):
+            found[path] = "is of another synthetic set than the one beside it"
+    return found
+
+
+def wrong_tables(plan: Plan) -> dict[str, str]:
+    """Tables whose cells are not what the files that they come from give."""
+    from dd.report.tables import KINDS, write  # imports what draws, which the rest need not
+
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for (kind, name), grid in plan.grids.items():
+            if kind != "table":
+                continue
+            ours = Path(plan.run.root, "tables", f"{name}.csv")
+            theirs = Path(folder, ours.name)
+            write(theirs, *KINDS[grid.definition["kind"]](grid))
+            for ending in FORMATS:
+                path, again = (p.with_suffix(f".{ending}") for p in (ours, theirs))
+                if not path.is_file() or path.read_bytes() != again.read_bytes():
+                    found[str(path)] = "is not what the files it comes from give"
+    return found
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, metavar="DIR", help="a run's folder, results/NAME")
+    parser.add_argument(
+        "--remove",
+        action="store_true",
+        help="delete the files that are not as they were, so that `snakemake` makes them again",
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Check everything; an error names what is wrong."""
+    root = arguments.run
+    plan = Plan(replace(read_run(root / "config.json"), optional=[]))
+    wrong = changed_files(root)
+    if arguments.remove:
+        for name in wrong:
+            (root / name).unlink(missing_ok=True)
+    if not wrong:
+        wrong = wrong_sets(plan) | wrong_tables(plan)
+    if wrong:
+        name, what = next(iter(wrong.items()))
+        more = f" (and {len(wrong) - 1} more files)" if len(wrong) > 1 else ""
+        done = "; removed: run snakemake again" if arguments.remove else ""
+        raise DDError(f"{root}: {name} {what}{more}{done}")
+    tables = [name for kind, name in plan.grids if kind == "table"]
+    print(
+        f"{root}: all is as recorded: {len(tables)} tables from {len(plan.evaluations)} "
+        f"evaluations of {len(plan.distillations)} distillations"
+    )
