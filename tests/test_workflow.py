@@ -72,6 +72,16 @@ def test_no_job_of_the_paper_is_done_twice(checkout):
     assert (every["distill_1000_2000_3000"], every["evaluate"]) == (8, 24 + 12 + 50)
 
 
+def test_the_papers_own_run_of_metadd(checkout):
+    found = jobs(checkout, "metadd_cross_arch", "--config", "run=paper")
+    # Tiny ImageNet and two subsets of ImageNet at 128 px; 12 methods, 3 ipc, 3 seeds
+    sets = 3 * 12 * 3 * 3
+    assert sum(count for rule, count in found.items() if rule.startswith("distill_")) == sets
+    assert (found["evaluate"], found["relabel"]) == (sets, sets // 4)  # soft labels: sre2l's
+    assert (found["prepare"], found["pretrain"], found["generator"]) == (3, 3 * 3, 3)
+    assert found["buffer"] == 3 * 10
+
+
 @pytest.mark.parametrize(
     ("target", "tables", "figures"),
     [
