@@ -47,6 +47,7 @@ except DDError as error:
 
 RUN = PLAN.run
 CONFIG = f"{RUN.root}/config.json"
+RENDERING = {"threads": 1, "mem_mb": 3000, "runtime": 15}  # as in a run's resources
 # `auto` goes by this machine; a cluster's front end, which may have no GPU, is told device=cuda
 GPUS = int(
     RUN.device.startswith("cuda") or (RUN.device == "auto" and bool(shutil.which("nvidia-smi")))
@@ -71,7 +72,7 @@ def command_line(settings):
 
 def needed(stage, resource):
     """Threads, memory or time of a stage's jobs; a stage that the run does not list has distill's."""
-    return RUN.resources.get(stage, RUN.resources["distill"])[resource]
+    return {"render": RENDERING, **RUN.resources}.get(stage, RUN.resources["distill"])[resource]
 
 
 def growing(stage, resource):

@@ -13,6 +13,9 @@ rule figure:
         figure=named(name for kind, name in PLAN.grids if kind == "figure"),
     conda:
         "../../environment.yml"
+    resources:
+        mem_mb=growing("render", "mem_mb"),
+        runtime=growing("render", "runtime"),
     message:
         "figure {wildcards.figure}"
     shell:

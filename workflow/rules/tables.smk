@@ -15,6 +15,9 @@ rule table:
         table=named(name for kind, name in PLAN.grids if kind == "table"),
     conda:
         "../../environment.yml"
+    resources:
+        mem_mb=growing("render", "mem_mb"),
+        runtime=growing("render", "runtime"),
     message:
         "table {wildcards.table}"
     shell:

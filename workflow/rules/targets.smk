@@ -9,6 +9,9 @@ rule record:
         f"{RUN.root}/logs/record.log",
     conda:
         "../../environment.yml"
+    resources:
+        mem_mb=growing("render", "mem_mb"),
+        runtime=growing("render", "runtime"),
     message:
         "record {RUN.name}"
     shell:
