@@ -13,13 +13,13 @@ Initial parameters have the distributions of torchvision (``deviations``, see
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torchvision import models
 
 from dd.networks.base import NETWORKS, SpatialNetwork
 from dd.networks.layers import conv3x3
@@ -31,6 +31,11 @@ HIDDEN = 4096
 """Width of the two hidden layers of AlexNet and VGG11."""
 
 Deviations = Mapping[type[nn.Module], Callable[[Tensor], float]]
+
+
+def _torchvision(name: str) -> Callable[..., nn.Module]:
+    """A network of torchvision, which takes two seconds to import: as long as some jobs take."""
+    return getattr(importlib.import_module("torchvision.models"), name)
 
 
 def _fan_out(weight: Tensor) -> float:
@@ -97,7 +102,7 @@ class AlexNet(_Hidden):
         self, channels: int, size: tuple[int, int], classes: int, width_factor: float = 1.0
     ) -> None:
         super().__init__(size, grain=1, minimum=16)
-        first, *layers = models.alexnet().features
+        first, *layers = _torchvision("alexnet")().features
         first = nn.Conv2d(channels, 64, 11, stride=4, padding=2)
         if min(size) < SMALL:
             first = nn.Conv2d(channels, 64, 5, padding=2)
@@ -117,7 +122,7 @@ class VGG11(_Hidden):
         self, channels: int, size: tuple[int, int], classes: int, width_factor: float = 1.0
     ) -> None:
         super().__init__(size, grain=32)
-        _, *layers = models.vgg11(init_weights=False).features
+        _, *layers = _torchvision("vgg11")(init_weights=False).features
         self._assemble([conv3x3(channels, 64), *layers], channels, 7, classes)
 
 
@@ -145,7 +150,7 @@ class ResNet18(_Averaged):
         self, channels: int, size: tuple[int, int], classes: int, width_factor: float = 1.0
     ) -> None:
         super().__init__(size, grain=1, minimum=16)
-        parts = models.resnet18()
+        parts = _torchvision("resnet18")()
         stem = [nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False), parts.bn1, parts.relu]
         if min(size) < SMALL:
             stem[0] = conv3x3(channels, 64, bias=False)
@@ -170,7 +175,9 @@ class GoogLeNet(_Averaged):
         self, channels: int, size: tuple[int, int], classes: int, width_factor: float = 1.0
     ) -> None:
         super().__init__(size, grain=1, minimum=16)
-        parts = dict(models.googlenet(aux_logits=False, init_weights=False).named_children())
+        parts = dict(
+            _torchvision("googlenet")(aux_logits=False, init_weights=False).named_children()
+        )
         stem = parts.pop("conv1")
         stem.conv = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
         if min(size) < SMALL:
