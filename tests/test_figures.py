@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from runs import every_ipc
 
 from dd import synthetic
 from dd.__main__ import main
@@ -18,7 +19,7 @@ from dd.errors import DDError
 from dd.grid import Grid, load_grid
 from dd.jobs import Distillation, evaluation_file, metrics_file, synthetic_file
 from dd.networks import create
-from dd.plan import Plan, load_run
+from dd.plan import Plan
 from dd.report import curves, difference, images, weights
 from dd.report.bars import _offset
 from dd.report.figures import check_layout
@@ -33,7 +34,7 @@ FIGURES = Path("workflow/config/figures")
 def plan(tmp_path_factory, digits, digits_file):
     """The smoke run with made-up evaluations, sets and metrics."""
     results = tmp_path_factory.mktemp("results")
-    plan = Plan(load_run("smoke", {"results": str(results)}))
+    plan = Plan(every_ipc("smoke", {"results": str(results)}))
     run = plan.run
     save_json(f"{run.root}/config.json", plan.document())
     (results / "smoke" / "data").mkdir()

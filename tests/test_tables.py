@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from runs import every_ipc
 
 from dd.__main__ import main
 from dd.artifacts import save_json, save_rows
@@ -22,7 +23,7 @@ TABLES = Path("workflow/config/tables")
 
 def fill(run_name: str, results: Path, accuracy, **overrides) -> Plan:
     """A run's config.json and evaluation files; ``accuracy(job, arch, network)`` in percent."""
-    plan = Plan(load_run(run_name, {"results": str(results), **overrides}))
+    plan = Plan(every_ipc(run_name, {"results": str(results), **overrides}))
     save_json(f"{plan.run.root}/config.json", plan.document())
     for job, archs in plan.evaluations.items():
         rows = [
@@ -337,7 +338,7 @@ def test_hyperparameters_are_those_of_the_papers(tmp_path):
 
 
 def test_hyperparameters_follow_the_run():
-    run = load_run("smoke")
+    run = every_ipc("smoke")
     rows = hyperparameter_rows(
         run, ["iadd"], ["iterations", "buffer.epochs", "momentum_lr"], "here"
     )

@@ -40,22 +40,22 @@ def checkout(tmp_path) -> Path:
 
 
 def test_smoke_is_what_runs_without_configuration(checkout):
-    # Model Pool. Ablation: 2 ipc x 2 snapshots x 4 settings = 16 evaluations; pool settings add 2
-    # pools: 2 x 2 x 2 = 8; temperatures: 2 ipc x 2 variants x 3 = 12, of which kd at 3 (2 ipc) is
-    # in the ablation. Distillations: 4 network sources x 2 ipc, with both snapshots.
-    # IADD. Selections: 3 x 2 ipc, and the full data once; with both snapshots: mtt and three kinds
-    # of learned weights; at the last alone: dsa, dm and pruning. Both snapshots of mtt and iadd are
+    # Model Pool. Ablation: 2 ipc x 2 snapshots x 4 settings = 16 evaluations; pool settings, at IPC
+    # 1, add 2 pools: 2 x 2 = 4; temperatures: 2 ipc x 2 variants x 3 = 12, of which kd at 3 (2 ipc)
+    # is in the ablation. Distillations: 2 network sources x 2 ipc and 2 more, with both snapshots.
+    # IADD, at IPC 1. Selections: 3, and the full data; with both snapshots: mtt and three kinds of
+    # learned weights; at the last alone: dsa, dm and pruning. Both snapshots of mtt and iadd are
     # evaluated (curves), of all others the last; dc is Model Pool's.
-    # MetaDD, all at IPC 1. Of four methods, each alone, with glad and with metadd, three were there
-    # (dm, dc and mtt alone); the ablation adds ce and kl, the auxiliaries two other choices. Each
-    # is evaluated at the last snapshot; labels for the three of sre2l. Activation maps of dm with
-    # and without metadd at three snapshots, of sre2l at two. Networks: three auxiliary, two more.
+    # MetaDD, at IPC 1. Of four methods, each alone, with glad and with metadd, three were there
+    # (dm, dc and mtt alone); the ablation adds ce and kl, the auxiliaries another choice. Each is
+    # evaluated at the last snapshot; labels for the three of sre2l. Activation maps of dm with and
+    # without metadd at three snapshots, of sre2l at two. Networks: three auxiliary, two more.
     assert jobs(checkout) == {
         "configure": 1, "prepare": 1, "buffer": 1, "pretrain": 5, "generator": 1,
-        "distill_0": 3 * 2 + 1, "distill_20_60": 4 * 2 + 4 * 2, "distill_0_20_60": 2,
-        "distill_0_60": 2, "distill_60": (3 * 2 - 1) + (9 + 2 + 2 - 1 - 2),
+        "distill_0": 3 + 1, "distill_20_60": (2 * 2 + 2) + 4, "distill_0_20_60": 2,
+        "distill_0_60": 2, "distill_60": (3 - 1) + (9 + 2 + 1 - 1 - 2),
         "relabel": 3, "cams": 2 * 3 + 2 * 2, "erase": 1,
-        "evaluate": (16 + 8 + 10) + (3 * 2 + 1) + 2 * 2 * 2 + 2 * 2 + 3 * 2 + (9 + 2 + 2),
+        "evaluate": (16 + 4 + 10) + (3 + 1) + 2 * 2 + 2 + 3 + (9 + 2 + 1),
         "table": 9 + 5, "figure": 8 + 4, "record": 1, "all": 1,
     }  # fmt: skip
 
