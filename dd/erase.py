@@ -161,6 +161,7 @@ def measure(
                     "grid": "x".join(map(str, grid)),
                     "whitening": dataset.whitening,
                     "seed": seed,
+                    "device": device.type,
                 }
             )
     return rows

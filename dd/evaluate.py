@@ -237,7 +237,8 @@ def run(arguments: argparse.Namespace) -> None:
         _finished(partial, identity, archs, arguments.networks),
         lambda rows: save_json(partial, {"identity": identity, "rows": rows}),
     )
-    save_rows(arguments.out, [row | conditions | {"synthetic": digest} for row in rows])
+    where = {"synthetic": digest, "device": device.type}
+    save_rows(arguments.out, [row | conditions | where for row in rows])
     partial.unlink(missing_ok=True)
     for arch in archs:
         found = torch.tensor([row["accuracy"] for row in rows if row["arch"] == arch])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ from dd.jobs import (
 from dd.recipes import uses_pretrained
 from dd.run import Run, load_run
 from dd.spec import Part, format_value, parse_protocol
+from dd.work import work
 
 SHOWN = ("images", "difference", "weights", "cost")  # kinds that show synthetic sets themselves
 MEASURED = ("curves", "cost")  # kinds that show the metrics of distillations
@@ -109,6 +111,11 @@ class Plan:
             for kind in ("table", "figure")
             if Path(run.path(f"{kind}s", f"{name}.yaml")).is_file() and (kind, name) not in listed
         ]
+
+    @cached_property
+    def main(self) -> Plan:
+        """The same without the optional tables and figures, which may not be there."""
+        return Plan(replace(self.run, optional=[])) if self.run.optional else self
 
     @cached_property
     def distillations(self) -> dict[Distillation, tuple[int, ...]]:
@@ -380,6 +387,8 @@ class Plan:
         files += [cams_file(run, s.distillation, s.iterations) for s in self.snapshots_with_cams]
         files += [erasing_file(run, job.dataset) for job in self.erasings]
         files += [evaluation_file(run, job) for job in self.evaluations]
+        if any(grid.definition["kind"] == "stages" for grid in self.grids.values()):
+            files += [job.benchmark for job in work(self)]
         endings = {"table": ("csv", "md", "tex", "html"), "figure": ("png",)}
         for kind, name in self.grids:
             files += [f"{run.root}/{kind}s/{name}.{ending}" for ending in endings[kind]]
@@ -427,6 +436,8 @@ class Plan:
             files += [metrics_file(run, job) for c in cells for job in distillations(c, run)]
         if kind == "erasing":
             files += [erasing_file(run, job.dataset) for job in self.erasings]
+        if kind == "stages":
+            files += [file for job in work(self.main) for file in (job.benchmark, job.made)]
         files += [pretrained_file(run, job) for job in self.pretrained_for(grid)]
         return list(dict.fromkeys(files))
 
@@ -438,7 +449,10 @@ def pretrained_warnings(run: Run, grid: Grid) -> list[str]:
     from dd.pretrained import warning
 
     jobs = [job for job in Plan(run).pretrained_for(grid) if job.network != GENERATOR]
-    told = [warning(read_header(pretrained_file(run, job))) for job in jobs]
+    told = [
+        warning(read_header(pretrained_file(run, job)), run.datasets[job.dataset]["label"])
+        for job in jobs
+    ]
     return list(dict.fromkeys(filter(None, told)))
 
 

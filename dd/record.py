@@ -10,7 +10,6 @@ import argparse
 import os
 import platform
 from collections.abc import Iterable
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ def record(config: Path) -> dict[str, Any]:
     Raises:
         DDError: if a table or figure of the run, or a file that they came from, is missing.
     """
-    plan = Plan(replace(read_run(config), optional=[]))  # those may not be there
+    plan = Plan(read_run(config)).main
     root = config.parent
     files = [Path(path) for path in plan.files()]
     missing = [path for path in files if not path.is_file()]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 from dd.artifacts import file_digest, load_json, load_rows
@@ -77,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Check everything; an error names what is wrong."""
     root = arguments.run
-    plan = Plan(replace(read_run(root / "config.json"), optional=[]))
+    plan = Plan(read_run(root / "config.json")).main
     wrong = changed_files(root)
     if arguments.remove:
         for name in wrong:

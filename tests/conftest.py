@@ -8,6 +8,7 @@ import torch
 
 from dd.__main__ import main
 from dd.data.dataset import load_dataset
+from tests.runs import copy_workflow, snakemake, tiny_run
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -46,3 +47,18 @@ def real_images() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("DD_TEST_DATA names no folder of real images")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory) -> Path:
+    """A folder with a finished run, ``results/tiny``; to be copied, not to be written to."""
+    folder = tiny_run(tmp_path_factory.mktemp("finished"))
+    done = snakemake(folder, "--config", "run=tiny.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.fixture
+def checkout(tmp_path) -> Path:
+    """A copy of the workflow to run in."""
+    return copy_workflow(tmp_path)

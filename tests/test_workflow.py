@@ -3,40 +3,14 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from dd.plan import Plan, load_run
 from dd.spec import format_value
-
-ROOT = Path(__file__).parent.parent
-
-
-def snakemake(folder: Path, *words: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", *words]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
-
-
-def jobs(folder: Path, *words: str) -> dict[str, int]:
-    """How many jobs of each rule ``snakemake -n`` announces."""
-    done = snakemake(folder, "-n", *words)
-    assert done.returncode == 0, done.stderr
-    lines = re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, flags=re.MULTILINE)
-    return {rule: int(count) for rule, count in lines if rule != "total"}
-
-
-@pytest.fixture
-def checkout(tmp_path) -> Path:
-    """A copy of the workflow to run in."""
-    shutil.copytree(ROOT / "workflow", tmp_path / "workflow")
-    shutil.copy(ROOT / "Snakefile", tmp_path)
-    (tmp_path / "profiles").symlink_to("workflow/profiles")  # where Snakemake looks for them
-    (tmp_path / "environment.yml").write_text("dependencies: [python]\n")  # named by the rules
-    return tmp_path
+from tests.runs import TINY, jobs, snakemake
 
 
 def test_smoke_is_what_runs_without_configuration(checkout):
@@ -56,7 +30,7 @@ def test_smoke_is_what_runs_without_configuration(checkout):
         "distill_0_60": 2, "distill_60": (3 - 1) + (9 + 2 + 1 - 1 - 2),
         "relabel": 3, "cams": 2 * 3 + 2 * 2, "erase": 1,
         "evaluate": (16 + 4 + 10) + (3 + 1) + 2 * 2 + 2 + 3 + (9 + 2 + 1),
-        "table": 9 + 5, "figure": 8 + 4, "record": 1, "all": 1,
+        "table": 9 + 5 + 1, "figure": 8 + 4 + 1, "record": 1, "index": 1, "all": 1,
     }  # fmt: skip
 
 
@@ -88,8 +62,9 @@ def test_the_papers_own_run_of_metadd(checkout):
         ("modelpool", 4, 3),
         ("iadd", 5, 5),
         ("metadd", 5, 4),
-        ("tables", 14, 0),
-        ("figures", 0, 12),
+        ("tables", 15, 0),
+        ("figures", 0, 13),
+        ("cost", 1, 1),
         ("modelpool_taxonomy", 1, 0),
     ],
 )
@@ -124,23 +99,6 @@ def test_wrong_configuration_is_one_line(checkout, words, message):
     assert len(said) == 1 and said[0].startswith("error: ") and message in said[0]
 
 
-TINY = """
-title: two distillations
-datasets: {digits: {source: digits, label: digits}}
-width_factor: 0.0625
-seeds: [0]
-networks: 1
-axes: {ipc: [1], iterations: [1], setting: [baseline, pool], arch: [mlp]}
-recipes: {dc: {batch_real: 8}, evaluation: {epochs: 2}}
-tables: [modelpool_taxonomy, modelpool_settings, modelpool_ablation]
-figures: []
-resources:
-  prepare: {threads: 1, mem_mb: 1000, runtime: 5}
-  distill: {threads: 1, mem_mb: 2000, runtime: 10}
-  evaluate: {threads: 1, mem_mb: 2000, runtime: 10}
-"""
-
-
 def test_what_changes_is_what_runs_again(checkout):
     """Real jobs, then dry runs: each change repeats what depends on it, and all of it at once."""
     run, words = checkout / "tiny.yaml", ("--config", "run=tiny.yaml")
@@ -159,13 +117,13 @@ def test_what_changes_is_what_runs_again(checkout):
 
     config = checkout / "workflow/config"
     caption = after(config / "tables/modelpool_taxonomy.yaml", "The families", "Families")
-    assert caption == {"table": 1, "record": 1}
-    longer = {"configure": 1, "evaluate": 2, "table": 3, "record": 1}
+    assert caption == {"table": 1, "record": 1, "index": 1}
+    longer = {"configure": 1, "evaluate": 2, "table": 3, "record": 1, "index": 1}
     assert after(run, "epochs: 2", "epochs: 3") == longer
-    more = {"configure": 1, "distill_1": 2, "evaluate": 2, "table": 3, "record": 1}
+    more = {"configure": 1, "distill_1": 2, "evaluate": 2, "table": 3, "record": 1, "index": 1}
     assert after(run, "batch_real: 8", "batch_real: 9") == more
     # the pool's sets, and the tables that show them or the pool
-    pool = {"distill_1": 1, "evaluate": 1, "table": 2, "record": 1}
+    pool = {"distill_1": 1, "evaluate": 1, "table": 2, "record": 1, "index": 1}
     assert after(config / "pools/pool.yaml", "probability: 0.9", "probability: 0.8") == pool
 
 
@@ -174,11 +132,13 @@ def test_a_finished_run_can_be_checked_again(checkout):
         command = [sys.executable, "-m", "dd", "verify", "results/tiny", *words]
         return subprocess.run(command, cwd=checkout, capture_output=True, text=True, timeout=60)
 
-    (checkout / "tiny.yaml").write_text(TINY.replace("[baseline, pool]", "[baseline]"))
+    one = TINY.replace("[baseline, pool]", "[baseline]")
+    one = one.replace("modelpool_ablation]", "modelpool_ablation, cost]")
+    (checkout / "tiny.yaml").write_text(one)
     words = ("--config", "run=tiny.yaml")
     assert snakemake(checkout, *words).returncode == 0
     done = verify()
-    assert done.returncode == 0 and "3 tables from 1 evaluations of 1 distillations" in done.stdout
+    assert done.returncode == 0 and "4 tables from 1 evaluations of 1 distillations" in done.stdout
     record = json.loads((checkout / "results/tiny/run.json").read_text())
     assert record["seeds"] == [0] and record["configuration"]["run"]["title"] == record["title"]
     assert record["started"] <= record["ended"] and record["hardware"]["cores"] == os.cpu_count()

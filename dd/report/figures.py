@@ -20,6 +20,7 @@ from dd.report import (
     difference,
     erasing,
     images,
+    stages,
     variance,
     weights,
 )
@@ -34,7 +35,8 @@ KINDS: dict[str, tuple[Callable[[Grid], Figure], tuple[str, ...]]] = {
     "weights": (weights.draw, ("x", "column", "row")),
     "cams": (cams.draw, ("block", "row")),
     "variance": (variance.draw, ("x", "color", "column", "row")),
-    "erasing": (erasing.draw, ()),  # it has no cells: a panel a dataset
+    "erasing": (erasing.draw, ()),  # these have no cells: panels a dataset
+    "stages": (stages.draw, ()),
 }
 
 

@@ -1,4 +1,4 @@
-"""How axes, networks and settings are called in tables and figures."""
+"""How axes, papers, networks and settings are called in tables and figures."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ AXES = {
     "temperature": "Temperature",
     "variant": "Variant",
 }
+PAPERS = {"modelpool": "Model Pool", "iadd": "IADD", "metadd": "MetaDD", "cost": "Cost"}
 NETWORKS = {
     "convnet": "ConvNet",
     "mlp": "MLP",
@@ -71,17 +72,30 @@ def axis_label(axis: str) -> str:
     return AXES.get(axis, axis[:1].upper() + axis[1:])
 
 
+def paper_label(paper: str) -> str:
+    """The paper that a table or figure belongs to, in words."""
+    return PAPERS.get(paper, paper)
+
+
 def value_label(axis: str, value: Any) -> str:
     """A value of ``axis`` as it is shown; what has no other name is shown as it is written. Of a
-    method each part has its own: ``dm+metadd`` is DM + MetaDD."""
+    method each part has its own, and its settings: ``dm+metadd@lambda_kl=0`` is DM + MetaDD
+    (lambda_kl=0)."""
     known = VALUES.get(axis, {})
     name, colon, options = str(value).partition(":")
     if axis == "arch" and colon:
         return f"{known.get(name, name)}, {options.replace(',', ', ')}"
-    if axis == "method" and "+" in str(value):
-        words = (part.partition(" ") for part in str(value).split("+"))
-        return " + ".join(f"{known.get(part, part)}{gap}{rest}" for part, gap, rest in words)
+    if axis == "method" and any(sign in str(value) for sign in "+@"):
+        return " + ".join(_part(part) for part in str(value).split("+"))
     return known.get(str(value), format_value(value))
+
+
+def _part(text: str) -> str:
+    """A part of a method: its label, what follows it after a space, its settings in brackets."""
+    part, _, settings = text.partition("@")
+    word, gap, rest = part.partition(" ")
+    shown = f"{METHODS.get(word, word)}{gap}{rest}"
+    return f"{shown} ({settings.replace(',', ', ')})" if settings else shown
 
 
 def setting_label(name: str) -> str:

@@ -18,6 +18,7 @@ from dd.report.pivot import Rows, results
 from dd.report.results import facts
 from dd.report.settings import settings_rows
 from dd.report.sheet import Sheet, Text
+from dd.report.stages import stages
 
 
 def listing(grid: Grid) -> tuple[Rows, Sheet]:
@@ -67,6 +68,7 @@ KINDS: dict[str, Callable[[Grid], tuple[Rows, Sheet]]] = {
     "hyperparameters": hyperparameters,
     "cost": cost,
     "areas": areas,
+    "stages": stages,
 }
 
 
