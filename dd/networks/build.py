@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import cache
 from typing import Literal, get_args, get_origin
 
 import torch
@@ -26,7 +27,7 @@ def parse(spec: str) -> tuple[str, dict[str, Option]]:
         DDError: for an unknown network or option, or a value that the option does not take.
     """
     name, colon, rest = spec.partition(":")
-    known = _options(name)
+    known = _options(NETWORKS[name])
     given: dict[str, Option] = {}
     for item in rest.split(",") if colon else []:
         key, equals, text = item.partition("=")
@@ -49,7 +50,7 @@ def canonical(spec: str) -> str:
     'convnet:width=64'
     """
     name, given = parse(spec)
-    known = _options(name)
+    known = _options(NETWORKS[name])
     told = [f"{key}={given[key]}" for key in sorted(given) if given[key] != known[key].default]
     return f"{name}:{','.join(told)}" if told else name
 
@@ -103,8 +104,10 @@ def create(
     return network
 
 
-def _options(name: str) -> dict[str, inspect.Parameter]:
-    parameters = inspect.signature(NETWORKS[name], eval_str=True).parameters.values()
+@cache
+def _options(network: type[Network]) -> dict[str, inspect.Parameter]:
+    """A network's keyword-only parameters by name (a plan asks for them over and over)."""
+    parameters = inspect.signature(network, eval_str=True).parameters.values()
     return {p.name: p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
 

@@ -11,7 +11,7 @@ rule cams:
     benchmark:
         f"{RUN.root}/benchmarks/cams/{{snapshot}}.tsv"
     wildcard_constraints:
-        snapshot=named(SNAPSHOTS),
+        snapshot=exactly(SNAPSHOTS),
     conda:
         "../../environment.yml"
     threads: needed("analyse", "threads")
@@ -41,7 +41,7 @@ rule erase:
     benchmark:
         f"{RUN.root}/benchmarks/erase/{{erasing}}.tsv"
     wildcard_constraints:
-        erasing=named(ERASINGS),
+        erasing=exactly(ERASINGS),
     conda:
         "../../environment.yml"
     threads: needed("analyse", "threads")

@@ -9,7 +9,7 @@ rule buffer:
     benchmark:
         f"{RUN.root}/benchmarks/buffer/{{shard}}.tsv"
     wildcard_constraints:
-        shard=named(SHARDS),
+        shard=exactly(SHARDS),
     conda:
         "../../environment.yml"
     threads: needed("buffer", "threads")

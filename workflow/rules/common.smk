@@ -1,13 +1,10 @@
 # The plan of the run that --config asks for, and what the rules ask of it.
 import os
-import re
 import shlex
 import shutil
 import sys
-from dataclasses import replace
 from pathlib import Path
 
-from dd.checks import check_plan
 from dd.errors import DDError
 from dd.jobs import (
     GENERATOR,
@@ -18,6 +15,7 @@ from dd.jobs import (
     shard_file,
     synthetic_file,
 )
+from dd.patterns import exactly
 from dd.plan import Plan, load_run, options
 
 # `python` of every job is the one that runs Snakemake, also where its environment is not active.
@@ -34,6 +32,8 @@ try:
         )
     )
     if workflow.is_main_process:  # not again in each job that a cluster starts
+        from dd.checks import check_plan
+
         check_plan(PLAN)
     DISTILLATIONS = {str(job): job for job in PLAN.distillations}
     SHARDS = {str(shard): shard for shard in PLAN.shards}
@@ -58,11 +58,6 @@ def rendered(kind, names):
     """The main file of each table or figure (its other formats come with it)."""
     ending = {"table": "csv", "figure": "png"}[kind]
     return [f"{RUN.root}/{kind}s/{name}.{ending}" for name in names]
-
-
-def named(strings):
-    """A pattern that matches exactly the strings."""
-    return "|".join(map(re.escape, sorted(strings))) or "(?!)"
 
 
 def command_line(settings):
@@ -112,7 +107,7 @@ def option(name, files):
 
 def recorded():
     """All files of the run, those of optional tables and figures left out."""
-    return (Plan(replace(RUN, optional=[])) if RUN.optional else PLAN).files()
+    return PLAN.main.files()
 
 
 def report_made():

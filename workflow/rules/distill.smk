@@ -23,7 +23,7 @@ for snapshots in sorted(set(PLAN.distillations.values())):
         benchmark:
             f"{RUN.root}/benchmarks/distill/{{distillation}}.tsv"
         wildcard_constraints:
-            distillation=named(
+            distillation=exactly(
                 str(job) for job, asked in PLAN.distillations.items() if asked == snapshots
             ),
         conda:

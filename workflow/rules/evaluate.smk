@@ -11,7 +11,7 @@ rule evaluate:
     benchmark:
         f"{RUN.root}/benchmarks/evaluate/{{evaluation}}.tsv"
     wildcard_constraints:
-        evaluation=named(EVALUATIONS),
+        evaluation=exactly(EVALUATIONS),
     conda:
         "../../environment.yml"
     threads: needed("evaluate", "threads")

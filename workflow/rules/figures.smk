@@ -5,12 +5,18 @@ rule figure:
         definition=lambda w: PLAN.grids["figure", w.figure].path,
         files=lambda w: PLAN.inputs("figure", w.figure),
     output:
-        png=f"{RUN.root}/figures/{{figure}}.png",
+        png=report(
+            f"{RUN.root}/figures/{{figure}}.png",
+            caption="../report/figure.rst",
+            category=lambda w: paper("figure", w.figure),
+            subcategory="Figures",
+            labels=lambda w: title("figure", w.figure),
+        ),
         pdf=f"{RUN.root}/figures/{{figure}}.pdf",
     log:
         f"{RUN.root}/logs/figures/{{figure}}.log",
     wildcard_constraints:
-        figure=named(name for kind, name in PLAN.grids if kind == "figure"),
+        figure=exactly(name for kind, name in PLAN.grids if kind == "figure"),
     conda:
         "../../environment.yml"
     resources:

@@ -27,7 +27,7 @@ rule prepare:
     benchmark:
         f"{RUN.root}/benchmarks/prepare/{{dataset}}.tsv"
     wildcard_constraints:
-        dataset=named(RUN.datasets),
+        dataset=exactly(RUN.datasets),
     conda:
         "../../environment.yml"
     threads: needed("prepare", "threads")

@@ -10,7 +10,7 @@ rule pretrain:
     benchmark:
         f"{RUN.root}/benchmarks/pretrain/{{network}}.tsv"
     wildcard_constraints:
-        network=named(name for name, job in PRETRAININGS.items() if job.network != GENERATOR),
+        network=exactly(name for name, job in PRETRAININGS.items() if job.network != GENERATOR),
     conda:
         "../../environment.yml"
     threads: needed("pretrain", "threads")
@@ -38,7 +38,7 @@ rule generator:
     benchmark:
         f"{RUN.root}/benchmarks/generator/{{generator}}.tsv"
     wildcard_constraints:
-        generator=named(name for name, job in PRETRAININGS.items() if job.network == GENERATOR),
+        generator=exactly(name for name, job in PRETRAININGS.items() if job.network == GENERATOR),
     conda:
         "../../environment.yml"
     threads: needed("pretrain", "threads")

@@ -11,7 +11,7 @@ rule relabel:
     benchmark:
         f"{RUN.root}/benchmarks/relabel/{{labels}}.tsv"
     wildcard_constraints:
-        labels=named(RELABELLINGS),
+        labels=exactly(RELABELLINGS),
     conda:
         "../../environment.yml"
     threads: needed("relabel", "threads")

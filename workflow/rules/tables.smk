@@ -8,11 +8,17 @@ rule table:
         csv=f"{RUN.root}/tables/{{table}}.csv",
         md=f"{RUN.root}/tables/{{table}}.md",
         tex=f"{RUN.root}/tables/{{table}}.tex",
-        html=f"{RUN.root}/tables/{{table}}.html",
+        html=report(
+            f"{RUN.root}/tables/{{table}}.html",
+            caption="../report/table.rst",
+            category=lambda w: paper("table", w.table),
+            subcategory="Tables",
+            labels=lambda w: title("table", w.table),
+        ),
     log:
         f"{RUN.root}/logs/tables/{{table}}.log",
     wildcard_constraints:
-        table=named(name for kind, name in PLAN.grids if kind == "table"),
+        table=exactly(name for kind, name in PLAN.grids if kind == "table"),
     conda:
         "../../environment.yml"
     resources:

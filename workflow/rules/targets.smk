@@ -4,7 +4,12 @@ rule record:
         config=CONFIG,
         files=recorded(),
     output:
-        f"{RUN.root}/run.json",
+        report(
+            f"{RUN.root}/run.json",
+            caption="../report/record.rst",
+            category=ABOUT,
+            labels={"Page": "Record (JSON)"},
+        ),
     log:
         f"{RUN.root}/logs/record.log",
     conda:
@@ -16,6 +21,39 @@ rule record:
         "record {RUN.name}"
     shell:
         "python -m dd record --config {input.config:q} --out {output:q} 2>&1 | tee {log:q}"
+
+
+# What a reader opens: README.md on a code host, and two pages for Snakemake's report.
+rule index:
+    input:
+        config=CONFIG,
+        record=f"{RUN.root}/run.json",
+        definitions=[grid.path for grid in PLAN.main.grids.values()],
+    output:
+        page=f"{RUN.root}/README.md",
+        run=report(
+            f"{RUN.root}/run.html",
+            caption="../report/about.rst",
+            category=ABOUT,
+            labels={"Page": "What it is"},
+        ),
+        settings=report(
+            f"{RUN.root}/settings.html",
+            caption="../report/settings.rst",
+            category=ABOUT,
+            labels={"Page": "Settings"},
+        ),
+    log:
+        f"{RUN.root}/logs/index.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=growing("render", "mem_mb"),
+        runtime=growing("render", "runtime"),
+    message:
+        "index {RUN.name}"
+    shell:
+        "python -m dd index --config {input.config:q} --out {output.page:q} 2>&1 | tee {log:q}"
 
 
 # `snakemake NAME` for each paper, table and figure of the run; a table and a figure of one name

@@ -1,0 +1,33 @@
+"""Regular expressions for the names of jobs, which Snakemake reads over and over."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+
+def exactly(paths: Iterable[str]) -> str:
+    """A regular expression that matches exactly ``paths``, none at all if there are none.
+
+    Written as a tree whose equal branches are joined, ``(?:a|b)/(?:x|y)``: names of jobs are nearly
+    products of what they consist of, so it stays short where a list of them would have megabytes.
+    """
+    split = frozenset(tuple(path.split("/")) for path in paths)
+    return _branches(split) if split else "(?!)"
+
+
+def _branches(paths: frozenset[tuple[str, ...]]) -> str:
+    tails: dict[str, set[tuple[str, ...]]] = {}
+    for head, *tail in paths:
+        tails.setdefault(head, set()).add(tuple(tail))
+    heads: dict[frozenset[tuple[str, ...]], list[str]] = {}
+    for head, those in sorted(tails.items()):
+        heads.setdefault(frozenset(those), []).append(re.escape(head))
+    options = []
+    for those, names in heads.items():
+        head = names[0] if len(names) == 1 else f"(?:{'|'.join(names)})"
+        if () in those:
+            options.append(head)
+        if longer := those - {()}:
+            options.append(f"{head}/{_branches(longer)}")
+    return options[0] if len(options) == 1 else f"(?:{'|'.join(options)})"
