@@ -18,7 +18,7 @@ localrules:
 rule all:
     input:
         recorded(),  # all files, so that one that got lost is made again
-        f"{RUN.root}/run.json",
+        expand(f"{RUN.root}/{{file}}", file=["run.json", "README.md", "run.html", "settings.html"]),
 
 
 rule tables:
@@ -38,6 +38,7 @@ include: "workflow/rules/distill.smk"
 include: "workflow/rules/relabel.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/analyse.smk"
+include: "workflow/rules/report.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/targets.smk"

@@ -31,6 +31,7 @@ STAGES = {
     "table": ("dd.report.tables", "a table (CSV, Markdown, LaTeX, HTML) of a run"),
     "figure": ("dd.report.figures", "a figure (PNG, PDF) of a run"),
     "record": ("dd.record", "what a finished run rests on: code, machines, checksums"),
+    "index": ("dd.index", "a page that shows a finished run: README.md"),
     "verify": ("dd.verify", "a finished run checked again"),
     "inspect": ("dd.inspect", "what an artifact is: kind, shapes, provenance"),
 }

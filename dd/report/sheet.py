@@ -59,16 +59,17 @@ class Sheet:
     def markdown(self) -> str:
         """GitHub-flavoured Markdown."""
         aligned = ["---" if i < self.keys else "---:" for i in range(len(self.header))]
-        lines = [f"**{_markdown(self.title)}.** {_markdown(self.caption)}", ""]
-        lines.append(f"| {' | '.join(map(_markdown, self.header))} |")
+        lines = [f"**{escape_markdown(self.title)}.** {escape_markdown(self.caption)}", ""]
+        lines.append(f"| {' | '.join(map(escape_markdown, self.header))} |")
         lines.append(f"| {' | '.join(aligned)} |")
         for row in self.body:
             shown = [
-                f"**{_markdown(cell.text)}**" if cell.bold else _markdown(cell.text) for cell in row
+                f"**{escape_markdown(cell.text)}**" if cell.bold else escape_markdown(cell.text)
+                for cell in row
             ]
             lines.append(f"| {' | '.join(shown)} |")
         for note in self.notes:
-            lines += ["", _markdown(note)]
+            lines += ["", escape_markdown(note)]
         return "\n".join(lines) + "\n"
 
     def latex(self) -> str:
@@ -110,7 +111,7 @@ class Sheet:
 
     def html(self) -> str:
         """A page of its own."""
-        head = "".join(f'<th scope="col">{html.escape(text)}</th>' for text in self.header)
+        head = "".join(map(self._html_heading, range(len(self.header)), self.header))
         body = []
         previous: list[str] = []
         for row in self.body:
@@ -122,11 +123,16 @@ class Sheet:
         notes = "\n".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
         return (
             '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+            '<meta name="viewport" content="width=device-width">\n'
             f"<title>{html.escape(self.title)}</title>\n<style>{_CSS}</style>\n</head>\n<body>\n"
             f"<table>\n<caption><b>{html.escape(self.title)}.</b> {html.escape(self.caption)}"
             f"</caption>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>\n"
             f"{notes}\n</body>\n</html>\n"
         )
+
+    def _html_heading(self, index: int, text: str) -> str:
+        kind = "" if index < self.keys else ' class="number"'
+        return f'<th scope="col"{kind}>{html.escape(text)}</th>'
 
     def _html_cell(self, index: int, cell: Text) -> str:
         text = html.escape(cell.text)
@@ -135,12 +141,14 @@ class Sheet:
 
 
 _CSS = (
-    "body{font:15px/1.4 sans-serif;margin:2em}"
+    "body{font:14px/1.4 sans-serif;margin:1.5em;color:#222;background:#fff}"
     "table{border-collapse:collapse;border-top:2px solid;border-bottom:2px solid}"
     "caption{text-align:left;max-width:60em;margin-bottom:.8em}"
-    "th,td{padding:.25em .7em;text-align:right;font-variant-numeric:tabular-nums}"
+    "th,td{padding:.25em .6em;text-align:right;font-variant-numeric:tabular-nums}"
     "th{text-align:left;font-weight:normal}"
+    "td,tbody th:not(:last-child){white-space:nowrap}"
     "thead th{border-bottom:1px solid;font-weight:bold}"
+    "thead .number{text-align:right}"
     "tr.first>*{border-top:1px solid #999}"
 )
 
@@ -155,7 +163,8 @@ def _shared(key: Sequence[str], previous: Sequence[str]) -> int:
     return len(key)
 
 
-def _markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
+    """``text`` as it is in Markdown."""
     return "".join(_MARKDOWN.get(sign, sign) for sign in text)
 
 
