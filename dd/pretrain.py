@@ -207,7 +207,7 @@ def run(arguments: argparse.Namespace) -> None:
     }
     pretrained.save(out, network, facts)
     kept.unlink(missing_ok=True)
-    if warning := pretrained.warning(facts):
+    if warning := pretrained.warning(facts, dataset.label):
         print(f"pretrain: {warning}")
     print(
         f"pretrain: {spec} {facts['origin']}, test accuracy {found:.2f} % on {dataset.label}; {out}"

@@ -114,14 +114,15 @@ def load_all(
     return found
 
 
-def warning(header: Mapping[str, Any]) -> str:
-    """A phrase for tables about a network that is worse than its dataset's recipe asks, or ""."""
+def warning(header: Mapping[str, Any], dataset: str) -> str:
+    """A phrase for tables about a network that is worse than the recipe of its ``dataset`` (the
+    label) asks, or ""."""
     found, least = header["accuracy"], header["least_accuracy"]
     if found >= least:
         return ""
     return (
-        f"{header['network']} reached {found:.1f} % on the test set, below the {least:g} % that "
-        "this dataset asks of a pretrained network"
+        f"{header['network']} reached {found:.1f} % on the test set of {dataset}, below the "
+        f"{least:g} % asked there of a pretrained network"
     )
 
 

@@ -245,7 +245,7 @@ def test_seen_networks_are_marked(plan):
     assert "| **38.50 ± 1.29ˢ** | **34.50 ± 1.29ˢ** | **36.50 ± 1.29** |" in markdown
     assert "ˢ: seen, this very network was used while distilling" in markdown
     assert "among those of one objective." in markdown
-    note = "Note: alexnet reached 79.5 % on the test set, below the 80 %"
+    note = "Note: alexnet reached 79.5 % on the test set of digits (8x8), below the 80 %"
     assert note in markdown and "†" not in markdown
     latex = Path(f"{plan.run.root}/tables/metadd_cross_arch.tex").read_text(encoding="utf-8")
     assert r"38.50 $\pm$ 1.29\textsuperscript{s}" in latex and "ˢ" not in latex

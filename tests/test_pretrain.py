@@ -127,10 +127,10 @@ def test_given_weights(prefix, made, digits_file, tmp_path):
     assert header["origin"] == "given" and header["least_accuracy"] == 99.9
     for key in ("accuracy", "digest", "network", "fingerprint"):
         assert header[key] == trained[key]
-    assert warning(header).endswith(
-        "% on the test set, below the 99.9 % that this dataset asks of a pretrained network"
+    assert warning(header, "digits (8x8)").endswith(
+        "% on the test set of digits (8x8), below the 99.9 % asked there of a pretrained network"
     )
-    assert warning(trained) == ""
+    assert warning(trained, "digits (8x8)") == ""
 
 
 def change(tensors, name):
