@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -105,14 +106,89 @@ def metadd(facts: dict[str, Any]) -> str:
     )
 
 
-RENDERERS = {"speed": speed, "choices": choices, "unrolling": unrolling, "metadd": metadd}
+def scaling(facts: dict[str, Any]) -> str:
+    """The tables of a file of :mod:`benchmarks.scaling`."""
+    rates = {
+        where: statistics.median(rate for _, rate in rows) for where, rows in facts["rates"].items()
+    }
+    hours = [f"hours on {where}" for where in rates]
+
+    def times(operations: float) -> list[str]:
+        return [f"{operations / rate / 3600:,.3g}" for rate in rates.values()]
+
+    def shared(title: str, found: dict[str, dict[str, float]]) -> str:
+        head = [title, "distillations", "PFLOP", "of their evaluations, PFLOP", *hours]
+        rows = [
+            [
+                name,
+                f"{one['jobs']:,}",
+                f"{one['distill'] / 1e15:,.3g}",
+                f"{one['evaluate'] / 1e15:,.3g}",
+                *times(one["distill"] + one["evaluate"]),
+            ]
+            for name, one in found.items()
+        ]
+        return table(head, rows)
+
+    stages = facts["stages"]
+    whole = {
+        key: sum(stage[key] for stage in stages.values()) for key in ("jobs", "operations", "bytes")
+    }
+    by_stage = [
+        [
+            name,
+            f"{found['jobs']:,}",
+            f"{found['operations'] / 1e15:,.3g}",
+            *times(found["operations"]),
+            f"{found['bytes'] / 1e9:,.3g}",
+        ]
+        for name, found in [*stages.items(), ("all", whole)]
+    ]
+    measured = [
+        [where, work, f"{rate / 1e9:,.0f}"]
+        for where, rows in facts["rates"].items()
+        for work, rate in rows
+    ]
+    planned = [
+        [f"{times} ×", f"{found['jobs']:,}", f"{found['seconds']:.1f}"]
+        for times, found in facts["planning"].items()
+    ]
+    return "\n\n".join(
+        (
+            f"Run `{facts['run']}`; {_conditions(facts)}",
+            "By stage:",
+            table(["stage", "jobs", "PFLOP", *hours, "disk, GB"], by_stage),
+            "By objective:",
+            shared("objective", facts["objectives"]),
+            "By dataset and IPC:",
+            shared("dataset", facts["sizes"]),
+            "Rates, from the rows of the speed benchmark (the hours above are by their median):",
+            table(["machine", "work", "GFLOP a second"], measured),
+            "Planning, `snakemake -n` from its start to its end:",
+            table(["datasets", "jobs", "seconds"], planned),
+        )
+    )
 
 
-def render(folder: Path) -> str:
-    """All results in ``folder`` as Markdown, a section a file, in the order of their names."""
+RENDERERS = {
+    "speed": speed,
+    "choices": choices,
+    "unrolling": unrolling,
+    "metadd": metadd,
+    "scaling": scaling,
+}
+README = HERE / "README.md"
+PAGES = {"scaling": HERE.parent / "docs/scaling.md"}  # of those that are not in the README
+
+
+def render(folder: Path, page: Path = README) -> str:
+    """All results in ``folder`` that belong on ``page``, as Markdown, a section a file, in the
+    order of their names."""
     sections = []
     for path in sorted(folder.glob("*.json")):
         facts = load_json(path)
+        if PAGES.get(facts["kind"], README) != page:
+            continue
         section = f"### {path.stem}\n\n{RENDERERS[facts['kind']](facts)}"
         if path.with_suffix(".png").exists():
             section += f"\n\n![{path.stem}]({folder.name}/{path.stem}.png)"
@@ -148,9 +224,10 @@ def _work(row: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Rewrite the README's results."""
-    path = HERE / "README.md"
-    save_text(path, updated(path.read_text(encoding="utf-8"), render(HERE / "results")))
+    """Rewrite the results on all pages."""
+    for page in (README, *PAGES.values()):
+        results = render(HERE / "results", page)
+        save_text(page, updated(page.read_text(encoding="utf-8"), results))
 
 
 if __name__ == "__main__":

@@ -314,6 +314,7 @@ def test_an_unknown_row_is_told(tmp_path):
         speed.run(arguments)
 
 
-def test_the_readme_tells_the_committed_results():
-    readme = (report.HERE / "README.md").read_text(encoding="utf-8")
-    assert report.updated(readme, report.render(report.HERE / "results")) == readme
+def test_the_pages_tell_the_committed_results():
+    for page in (report.README, *report.PAGES.values()):
+        text = page.read_text(encoding="utf-8")
+        assert report.updated(text, report.render(report.HERE / "results", page)) == text
