@@ -19,7 +19,8 @@ from matplotlib import pyplot
 
 from benchmarks.speed import machine, measure, synthetic_data
 from benchmarks.work import STEPS, UNROLLED
-from dd.artifacts import provenance, replacing, save_json
+from dd.artifacts import provenance, save_json
+from dd.files import replacing
 from dd.report.style import colors, use_style
 from dd.runtime import add_machine_options, setup
 

@@ -30,46 +30,12 @@ from safetensors.torch import save_file
 
 from dd import __version__
 from dd.errors import DDError
+from dd.files import replacing
 
 FORMAT = 1
 
-_HEADER = ""  # the key of the header's own checksum, beside those of the tensors
+HEADER = ""  # the key of the header's own checksum, beside those of the tensors
 _DIGITS = 16  # hexadecimal, of SHA-256
-
-
-def check_target(path: str | Path) -> None:
-    """Raise a :class:`DDError` if the file ``path`` cannot be made, before hours of work for it."""
-    path = Path(path)
-    if path.is_dir():
-        raise DDError(f"{path}: is a folder; name a file in it")
-    above = next(parent for parent in path.absolute().parents if parent.exists())
-    if not above.is_dir():
-        raise DDError(f"{path}: its folder cannot be made, a file is in the way")
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise DDError(f"{path}: {above} may not be written to; choose another place")
-
-
-@contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path; on success it becomes ``path`` in one step, on failure it goes."""
-    path = Path(path)
-    check_target(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        partial.touch()
-        mode = partial.stat().st_mode
-        yield partial
-        partial.chmod(mode)  # safetensors puts a file of its own there, for the owner's eyes alone
-        with open(partial, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        if error.errno:
-            error.filename = error.filename or str(path)  # a full disk does not say for which file
-        raise
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 @cache
@@ -126,7 +92,7 @@ def save_tensors(
     document = json.dumps({"kind": kind, "format": FORMAT, **header})
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     sums = {name: _checksum(tensor) for name, tensor in plain.items()}
-    metadata = {"dd": document, "sha256": json.dumps({_HEADER: _digest(document.encode()), **sums})}
+    metadata = {"dd": document, "sha256": json.dumps({HEADER: digest(document.encode()), **sums})}
     with replacing(path) as partial:
         try:
             save_file(plain, partial, metadata=metadata)
@@ -205,8 +171,8 @@ def _opened(path: str | Path) -> Iterator[Any]:
 
 def _header(path: str | Path, file: Any) -> dict[str, Any]:
     document = (file.metadata() or {}).get("dd", "{}")
-    expected = _checksums(path, file).get(_HEADER)
-    if expected is not None and expected != _digest(document.encode()):
+    expected = _checksums(path, file).get(HEADER)
+    if expected is not None and expected != digest(document.encode()):
         raise DDError(
             f"{path}: its header is not what was written (its checksum differs); delete the file "
             "and make it again"
@@ -237,10 +203,11 @@ def _checksums(path: str | Path, file: Any) -> dict[str, str]:
 
 def _checksum(tensor: torch.Tensor) -> str:
     """Of a contiguous tensor on the CPU: its bytes."""
-    return _digest(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest(tensor.reshape(-1).view(torch.uint8).numpy().data)
 
 
-def _digest(data: Any) -> str:
+def digest(data: Any) -> str:
+    """16 hexadecimal digits of SHA-256 over bytes."""
     return hashlib.sha256(data).hexdigest()[:_DIGITS]
 
 

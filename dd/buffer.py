@@ -17,8 +17,9 @@ from typing import Any
 import torch
 
 from dd import recipes
-from dd.artifacts import check_target, command_line, provenance
+from dd.artifacts import command_line, provenance
 from dd.checkpoint import (
+    alone,
     load_checkpoint,
     restore_streams,
     resume_training,
@@ -28,6 +29,7 @@ from dd.checkpoint import (
 from dd.data.dataset import WHITENINGS, Dataset, load_dataset
 from dd.ensemble import Ensemble, ensemble
 from dd.errors import DDError, unknown
+from dd.files import check_target
 from dd.networks import canonical, count_parameters, create
 from dd.preemption import Pace
 from dd.progress import Progress
@@ -247,7 +249,8 @@ def run(arguments: argparse.Namespace) -> None:
         together=stacked(arguments.together, device),
         every=arguments.checkpoint_every,
     )
-    found = torch.tensor(buffer.run())
+    with alone(buffer.out):
+        found = torch.tensor(buffer.run())
     print(
         f"buffer: {len(found)} experts of {network}, {len(settings.rates())} epochs, "
         f"test accuracy {found.mean():.2f} % ({found.min():.2f} to {found.max():.2f}) "

@@ -12,9 +12,10 @@ from pathlib import Path
 import torch
 
 from dd import cam, synthetic
-from dd.artifacts import check_target, command_line, provenance, save_tensors
+from dd.artifacts import command_line, provenance, save_tensors
 from dd.data.dataset import load_dataset
 from dd.errors import DDError
+from dd.files import check_target
 from dd.pretrained import load_all
 from dd.regularizers.metadd import common_grid
 from dd.runtime import add_machine_options, peak_memory_mb, setup

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,3 +88,48 @@ def resume_training(
     """Bring ``optimizer`` to where it was; returns the network's state for it to take over."""
     load_optimizer_state(optimizer, tensors)
     return under(_NETWORK, tensors)
+
+
+@contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Be the only process that makes ``out`` while the context lasts.
+
+    For stages that fill one file or folder bit by bit, where two of them would mix what they keep.
+    The lock is a file beside ``out``; the kernel gives it back when its process ends, however it
+    ends.
+
+    Raises:
+        DDError: if another process is at it.
+    """
+    out = out.absolute()
+    path = out.with_name(f".{out.name}.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        file = _lock(path)
+        while not _is(path, file):  # whoever held it has removed it since it was opened
+            os.close(file)
+            file = _lock(path)
+    except BlockingIOError:
+        raise DDError(f"{out}: another process is making it; wait for it or end it") from None
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(file)
+
+
+def _lock(path: Path) -> int:
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):  # no locks here: go on
+            os.close(file)
+            raise
+    return file
+
+
+def _is(path: Path, file: int) -> bool:
+    with suppress(FileNotFoundError):
+        return os.path.samestat(path.stat(), os.fstat(file))
+    return False

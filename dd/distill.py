@@ -16,9 +16,11 @@ from typing import Any
 import torch
 
 from dd import recipes
-from dd.artifacts import check_target, read_header
+from dd.artifacts import read_header
+from dd.checkpoint import alone
 from dd.data.dataset import Dataset, load_dataset
 from dd.errors import DDError
+from dd.files import check_target
 from dd.generators import load_generator
 from dd.loop import Distillation
 from dd.networks import NetworkSource, PoolSource, SingleSource, load_pool
@@ -227,9 +229,11 @@ def run(arguments: argparse.Namespace) -> None:
             canvas = Regularised(canvas, chosen(own, frozen, streams.regulariser))
         return canvas
 
-    Distillation(
+    distillation = Distillation(
         objective, make_canvas, arguments.out, snapshots, facts, arguments.checkpoint_every
-    ).run()
+    )
+    with alone(arguments.out):
+        distillation.run()
     print(
         f"distill: {', '.join(f'it{n}' for n in snapshots)} of {arguments.objective} in "
         f"{arguments.out}"

@@ -21,11 +21,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dd import cam
-from dd.artifacts import check_target, save_rows
+from dd.artifacts import save_rows
 from dd.cams import add_network_options, add_region_options, check_regions
 from dd.data import zca
 from dd.data.dataset import WHITENINGS, Dataset, load_dataset
 from dd.errors import DDError, unknown
+from dd.files import check_target
 from dd.networks import Network
 from dd.pretrained import load_all
 from dd.progress import Progress

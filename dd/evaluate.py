@@ -18,9 +18,10 @@ import torch
 from torch import nn
 
 from dd import recipes, synthetic
-from dd.artifacts import check_target, file_digest, load_json, save_json, save_rows
+from dd.artifacts import file_digest, load_json, save_json, save_rows
 from dd.data.dataset import WHITENINGS, Dataset, load_dataset
 from dd.errors import DDError
+from dd.files import check_target
 from dd.networks import canonical, count_parameters
 from dd.progress import Progress
 from dd.protocols import PROTOCOLS, Hard, Task

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from dd import __version__, recipes
-from dd.artifacts import check_target, command_line, provenance, save_tensors
+from dd.artifacts import command_line, provenance, save_tensors
 from dd.checkpoint import (
     load_checkpoint,
     restore_streams,
@@ -28,6 +28,7 @@ from dd.checkpoint import (
 )
 from dd.data.dataset import WHITENINGS, Dataset, Split, load_dataset
 from dd.errors import DDError, unknown
+from dd.files import check_target
 from dd.generators.autoencoder import PATCH, Autoencoder, code_channels, create
 from dd.networks.layers import GROUPS
 from dd.preemption import Pace

@@ -14,15 +14,11 @@ from typing import Any
 import torch
 
 from dd import synthetic
-from dd.artifacts import (
-    command_line,
-    provenance,
-    replacing,
-    save_text,
-)
+from dd.artifacts import command_line, provenance, save_text
 from dd.checkpoint import load_checkpoint, restore_streams, save_checkpoint, under
 from dd.data.dataset import Dataset
 from dd.errors import DDError, Divergence
+from dd.files import replacing
 from dd.objectives.base import Objective
 from dd.parametrize import Parametrisation
 from dd.preemption import Pace

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from dd import pretrained, recipes
-from dd.artifacts import check_target, command_line, load_tensors, provenance
+from dd.artifacts import command_line, load_tensors, provenance
 from dd.checkpoint import (
     load_checkpoint,
     restore_streams,
@@ -29,6 +29,7 @@ from dd.checkpoint import (
 from dd.data.dataset import WHITENINGS, Dataset, Split, load_dataset
 from dd.ensemble import ensemble
 from dd.errors import DDError
+from dd.files import check_target
 from dd.networks import Network, canonical, create
 from dd.preemption import Pace
 from dd.progress import Progress

@@ -22,11 +22,13 @@ import torch
 from torch import Tensor
 
 from dd import pretrained, recipes
-from dd.artifacts import check_target, command_line, load_json, provenance, save_json
+from dd.artifacts import command_line, load_json, provenance, save_json
+from dd.checkpoint import alone
 from dd.data.dataset import Dataset
 from dd.data.views import ViewSettings, draw
 from dd.errors import DDError
 from dd.evaluate import add_set_options, read_set
+from dd.files import check_target
 from dd.networks import Network
 from dd.preemption import Pace
 from dd.pretrained import Pretrained
@@ -95,16 +97,16 @@ class Relabelling:
             tensors = {"classes": (class_type(classes), (*shape[:2], self.keep)), **tensors}
         facts = self.facts()
         done, before = self._state(facts)
-        writer = RowWriter(self.out, KIND, tensors, facts)
+        writer = RowWriter(self.out, KIND, 1, tensors, facts)
         networks = [teacher.network for teacher in self.teachers.values()]
         parts = torch.arange(count).split(TEST_PIECE.get(device.type, 256))
         with Progress("relabel", views, "views", initial=done) as progress:
             for view in range(done, views):
                 drawn = draw(self.seed, view, count, size, self.settings)
-                for part in parts:
-                    found = soft_labels(networks, drawn.apply(self.images, part))
-                    for name, values in compact(found, self.keep).items():
-                        writer.put(name, (view, int(part[0])), values)
+                each = (soft_labels(networks, drawn.apply(self.images, part)) for part in parts)
+                stored = [compact(found, self.keep) for found in each]
+                for name in tensors:
+                    writer.put(name, (view,), torch.cat([part[name] for part in stored]))
                 progress.update()
                 if pace.due() and view + 1 < views:
                     writer.sync()
@@ -202,7 +204,8 @@ def run(arguments: argparse.Namespace) -> None:
         out=arguments.out,
         every=arguments.checkpoint_every,
     )
-    relabelling.run()
+    with alone(relabelling.out):
+        relabelling.run()
     names = ", ".join(f"{one.spec} ({one.accuracy:.2f} %)" for one in found.values())
     print(
         f"relabel: {settings.views} views of {len(made)} images by {names}, "

@@ -1,17 +1,25 @@
-"""Big tensors written row by row into a safetensors file, by jobs that may be killed."""
+"""Big tensors written row by row into a safetensors file, by jobs that may be killed, and read so.
+
+Beside each tensor the file has the checksums of its rows: a reader compares what it reads, and
+never reads more.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import torch
 
-from dd.artifacts import FORMAT
+from dd.artifacts import FORMAT, HEADER, digest
+from dd.errors import DDError
+from dd.files import sweep
 
 _CODES = {
     torch.float32: "F32",
@@ -19,7 +27,9 @@ _CODES = {
     torch.float16: "F16",
     torch.int16: "I16",
     torch.int32: "I32",
+    torch.int64: "I64",
 }
+SUMS = "crc32."  # before the name of a tensor: the checksums of its rows
 ROOM = 1 << 14  # bytes that the header may grow by until the file is finished
 
 
@@ -32,6 +42,7 @@ class RowWriter:
     Args:
         path: the file to make.
         kind: what it is (``trajectories``, ``labels``).
+        axes: how many of the first axes of a tensor count its rows.
         tensors: dtype and shape of each.
         facts: the header while rows are missing.
         room: bytes that the header may grow by.
@@ -41,14 +52,17 @@ class RowWriter:
         self,
         path: Path,
         kind: str,
+        axes: int,
         tensors: Mapping[str, tuple[torch.dtype, tuple[int, ...]]],
         facts: Mapping[str, Any],
         room: int = ROOM,
     ) -> None:
-        self.path, self.kind, self.tensors = path, kind, tensors
+        self.path, self.kind = path, kind
+        sums = {SUMS + name: (torch.int64, shape[:axes]) for name, (_, shape) in tensors.items()}
+        self.tensors = sums | dict(tensors)  # ahead, so that no number starts at half its size
         self.partial = partial_path(path)
         self.offsets, size = {}, 0
-        for name, (dtype, shape) in tensors.items():
+        for name, (dtype, shape) in self.tensors.items():
             self.offsets[name] = size
             size += math.prod(shape) * dtype.itemsize
         self.start = -(-(len(self._header(facts)) + room) // 64) * 64
@@ -73,17 +87,18 @@ class RowWriter:
                 "data_offsets": [first, last],
             }
         document = json.dumps({"kind": self.kind, "format": FORMAT, **facts})
-        return json.dumps({"__metadata__": {"dd": document}, **entries}).encode()
+        metadata = {"dd": document, "sha256": json.dumps({HEADER: digest(document.encode())})}
+        return json.dumps({"__metadata__": metadata, **entries}).encode()
 
     def put(self, name: str, position: tuple[int, ...], values: torch.Tensor) -> None:
-        """Store ``values`` in tensor ``name`` from ``position`` on, an index into its first axes:
-        rows that follow each other there, in whatever shape."""
+        """Store the row of tensor ``name`` at ``position`` and its checksum."""
+        data = _bytes(values.detach().to("cpu", self.tensors[name][0]).contiguous())
+        self._write(name, position, data)
+        self._write(SUMS + name, position, zlib.crc32(data).to_bytes(8, "little"))
+
+    def _write(self, name: str, position: tuple[int, ...], data: Any) -> None:
         dtype, shape = self.tensors[name]
-        first = 0
-        for axis, index in enumerate(position):
-            first += index * math.prod(shape[axis + 1 :])
-        values = values.detach().to("cpu", dtype).contiguous()
-        data = values.view(torch.uint8).numpy().data
+        first = sum(index * math.prod(shape[axis + 1 :]) for axis, index in enumerate(position))
         os.pwrite(self.file, data, self.start + self.offsets[name] + first * dtype.itemsize)
 
     def sync(self) -> None:
@@ -100,11 +115,50 @@ class RowWriter:
         self.sync()
         os.close(self.file)
         os.replace(self.partial, self.path)
+        sweep(self.path)
 
     def discard(self) -> None:
         """Drop the rows."""
         os.close(self.file)
         self.partial.unlink(missing_ok=True)
+
+
+class RowReader:
+    """Reads the rows of a file that :class:`RowWriter` made, through a memory map.
+
+    Args:
+        path: the file.
+        axes: what the first axes of its tensors count, for messages.
+    """
+
+    def __init__(self, path: Path, axes: Sequence[str]) -> None:
+        self.path, self.axes = path, axes
+        self._file = safetensors.safe_open(str(path), framework="pt")
+        self._names = set(self._file.keys())
+
+    def read(self, name: str, position: tuple[int, ...]) -> torch.Tensor:
+        """The row of tensor ``name`` at ``position``; of a file without checksums as it is.
+
+        Raises:
+            DDError: if it is not what was written.
+        """
+        row, sums = self._row(name, position), SUMS + name
+        if sums in self._names and self._row(sums, position).item() != zlib.crc32(_bytes(row)):
+            where = ", ".join(f"{axis} {at}" for axis, at in zip(self.axes, position, strict=True))
+            raise DDError(
+                f"{self.path}: '{name}' of {where} is not what was written (its checksum "
+                "differs); delete the file and make it again"
+            )
+        return row
+
+    def _row(self, name: str, position: tuple[int, ...]) -> torch.Tensor:
+        here = self._file.get_slice(name)[tuple(slice(at, at + 1) for at in position)]
+        return here[(0,) * len(position)]
+
+
+def _bytes(tensor: torch.Tensor) -> memoryview:
+    """Of a contiguous tensor on the CPU."""
+    return tensor.reshape(-1).view(torch.uint8).numpy().data
 
 
 def partial_path(path: Path) -> Path:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
 from torch import Tensor
 
@@ -17,6 +16,7 @@ from dd.artifacts import describe_tensors, file_digest, read_header
 from dd.data.dataset import Dataset
 from dd.data.views import Views, ViewSettings, draw
 from dd.errors import DDError
+from dd.rows import RowReader
 
 KIND = "labels"
 FACTORS = ("squared", "one")
@@ -105,7 +105,7 @@ class SoftLabels:
         self.views: int = self.header["views"]
         self.seed: int = self.header["seed"]
         self.settings = ViewSettings(**self.header["settings"])
-        self._file = safetensors.safe_open(str(path), framework="pt")
+        self._rows = RowReader(path, ("view",))
 
     @property
     def teacher(self) -> str:
@@ -140,8 +140,9 @@ class SoftLabels:
             )
 
     def read(self, view: int) -> dict[str, Tensor]:
-        """What is stored of all images in ``view``, see :func:`compact`."""
-        return {name: self._file.get_slice(name)[view : view + 1][0] for name in self.names}
+        """What is stored of all images in ``view``, see :func:`compact`; a :class:`DDError` if it
+        is not what was written."""
+        return {name: self._rows.read(name, (view,)) for name in self.names}
 
 
 def agreement(dataset: Dataset, synthetic: Path) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """Expert trajectories on disk: the parameters of networks after every epoch of their training.
 
 A shard is a safetensors file with one tensor ``trajectories`` [experts, epochs + 1, P]. It is
-written row by row and read row by row through a memory map, so neither side holds more than the
-snapshots it is at.
+written row by row and read row by row through a memory map, each with a checksum, so neither side
+holds more than the snapshots it is at.
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
 from torch import nn
 
 from dd import __version__
 from dd.artifacts import describe_tensors, read_header
 from dd.errors import DDError
-from dd.rows import ROOM, RowWriter
+from dd.rows import ROOM, RowReader, RowWriter
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # What a distillation and its buffers must agree on, and how messages call it.
@@ -53,7 +52,7 @@ class ShardWriter(RowWriter):
         self, path: Path, shape: tuple[int, int, int], precision: str, facts: Mapping[str, Any]
     ) -> None:
         tensors = {"trajectories": (PRECISIONS[precision], shape)}
-        super().__init__(path, "trajectories", tensors, facts, ROOM + _ROOM_EACH * shape[0])
+        super().__init__(path, "trajectories", 2, tensors, facts, ROOM + _ROOM_EACH * shape[0])
 
     def write(self, expert: int, epoch: int, parameters: torch.Tensor) -> None:
         """Store ``parameters [P]`` of ``expert`` (its row in the shard) after ``epoch`` epochs."""
@@ -195,11 +194,11 @@ class _Shard:
             "seed": self.header["seed"],
             "settings": self.header["settings"],
         }
-        self.rows = safetensors.safe_open(str(path), framework="pt").get_slice("trajectories")
+        self.rows = RowReader(path, ("row", "epoch"))
 
     def read(self, expert: int, epoch: int) -> torch.Tensor:
         """Parameters ``[P]``, float32, of a row and epoch."""
-        return self.rows[expert : expert + 1, epoch : epoch + 1].flatten().float()
+        return self.rows.read("trajectories", (expert, epoch)).float()
 
 
 def agreement(dataset: Any, width_factor: float) -> dict[str, Any]:

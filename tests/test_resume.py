@@ -227,10 +227,12 @@ def test_killed_at_any_write(data, tmp_path, monkeypatch):
 
 def test_killed_while_tidying_up(data, alone, tmp_path, monkeypatch):
     """Delivered, but the checkpoint folder is still there: done again, with the same result."""
-    out = tmp_path / "out"
+    out, rmtree = tmp_path / "out", shutil.rmtree
 
-    def killed(folder):
-        raise Killed
+    def killed(folder, **options):
+        if folder.name == ".checkpoint":
+            raise Killed
+        rmtree(folder, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "rmtree", killed)
@@ -396,9 +398,9 @@ def test_buffer_killed_at_any_write(together, data, shards, tmp_path, monkeypatc
         assert not out.exists()
         assert main(buffer(data, out, together)) == 0
         assert rows(out) == shards(together)
-    # rows of both experts after 0 to 2 epochs, checkpoints (of both or each) after the first one,
-    # the header, and the shard put in place
-    assert deaths == 2 * 3 + (1 if together == "yes" else 2) + 1 + 1
+    # rows of both experts after 0 to 2 epochs, each with its checksum, checkpoints (of both or
+    # each) after the first one, the header, and the shard put in place
+    assert deaths == 2 * 3 * 2 + (1 if together == "yes" else 2) + 1 + 1
 
 
 def test_rows_are_on_the_disk_before_the_checkpoint_that_counts_on_them(
@@ -429,7 +431,7 @@ def test_buffer_of_other_settings(data, shards, tmp_path, monkeypatch, capsys):
     for lost in (False, True):
         out = tmp_path / str(lost) / "shard.safetensors"
         with monkeypatch.context() as patch:
-            stop_at(patch, 6, "pwrite")
+            stop_at(patch, 11, "pwrite")
             with pytest.raises(Killed):
                 main(buffer(data, out, lr=0.05 if lost else 0.04))
         if lost:
@@ -444,7 +446,7 @@ def test_buffer_with_a_damaged_checkpoint(data, shards, tmp_path, monkeypatch, c
     for number, damage in enumerate((b"", b"\x00\xff" * 500)):
         out = tmp_path / str(number) / "shard.safetensors"
         with monkeypatch.context() as patch:
-            stop_at(patch, 6, "pwrite")
+            stop_at(patch, 11, "pwrite")
             with pytest.raises(Killed):
                 main(buffer(data, out))
         out.with_name(f".{out.name}.state").write_bytes(damage)

@@ -255,6 +255,9 @@ def test_a_row_is_read_and_no_more(tmp_path, monkeypatch):
     ends = torch.rand(2, count, generator=generator(0))
     writer.write(14, 7, ends[0])
     writer.write(14, 9, ends[1])
+    for index in range(5):
+        for epoch in (0, 1):
+            writer.write(index, epoch, ends[epoch])
     writer.finish(facts | {"experts": [{"number": n, "test_accuracy": 1.0} for n in range(15)]})
     assert path.stat().st_size > 600e6
     trajectories = opened(path)

@@ -9,11 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dd.artifacts import check_target, command_line, provenance, save_tensors
+from dd.artifacts import command_line, provenance, save_tensors
 from dd.data import zca
 from dd.data.dataset import fingerprint
 from dd.data.sources import SOURCES, TAKEN_BY, RawDataset, SourceOptions
 from dd.errors import DDError
+from dd.files import check_target
 from dd.runtime import setup
 
 _CHUNK = 4096  # images in float at a time

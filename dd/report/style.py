@@ -11,7 +11,7 @@ import matplotlib
 import seaborn
 from matplotlib.figure import Figure
 
-from dd.artifacts import replacing
+from dd.files import replacing
 from dd.grid import Grid
 from dd.report.labels import axis_label, value_label
 
