@@ -358,7 +358,7 @@ def planning(run: str, times: int) -> tuple[float, int]:
 
 def measure(run: str, repeats: int) -> dict[str, Any]:
     """Everything that the page shows."""
-    estimate = Estimate(Plan(load_run(run)))
+    estimate = Estimate(Plan(load_run(run)).main)
     dag = {
         str(times): [planning(run, times) for _ in range(repeats if times == 1 else 1)]
         for times in (1, MORE)

@@ -198,6 +198,7 @@ def _draw(
 ) -> None:
     """One dataset's panels; ``length``: of the unit of time, in seconds."""
     names = list(dict.fromkeys(row["stage"] for row in rows))
+    memory.margins(x=0.1)  # no point on the edge
     for y, stage in enumerate(names):
         start = 0.0
         for ipc, color in tint.items():
