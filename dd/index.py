@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from dd.report.sheet import Sheet, Text, escape_markdown
 from dd.run import Run, load_run
 
 FORMATS = {"csv": "CSV", "tex": "LaTeX", "html": "HTML"}  # of a table, beside the Markdown shown
+UNFINISHED = "is missing; finish the run first: snakemake"
 CLOSING = ("- [Settings](#settings)", "- [To make it again, to check it](#again)")
 
 
@@ -43,12 +45,12 @@ def about(plan: Plan, record: dict[str, Any] | None) -> Sheet:
         record: its ``run.json``; None if there is none yet: then only what was planned is said.
     """
     run = plan.run
-    honest = (
+    comparable = (
         "A published value stands beside a cell only where dataset and settings are the paper's."
     )
     if run.stands_in_for:
         data = " and ".join(_labels(run))
-        honest = (
+        comparable = (
             f"{data} in place of {run.stands_in_for}: nothing here compares with published numbers."
         )
     seeds = ", ".join(map(str, run.seeds))
@@ -67,7 +69,7 @@ def about(plan: Plan, record: dict[str, Any] | None) -> Sheet:
     return Sheet(
         name="run",
         title=run.title,
-        caption=honest,
+        caption=comparable,
         header=["What", "In this run"],
         body=[[Text(name), Text(value)] for name, value in said.items()],
         keys=2,
@@ -117,7 +119,7 @@ def page(plan: Plan, record: dict[str, Any], root: Path) -> str:
     """The README.md of the run whose files lie in ``root``.
 
     Raises:
-        DDError: naming a table that is missing.
+        DDError: naming a table or figure that is missing.
     """
     run, papers = plan.run, list(dict.fromkeys(g.definition["paper"] for g in plan.grids.values()))
     blocks = [
@@ -131,7 +133,7 @@ def page(plan: Plan, record: dict[str, Any], root: Path) -> str:
     for paper in papers:
         blocks += [f"## {paper_label(paper)}"]
         for (kind, _), grid in _of(plan, paper):
-            blocks += _table(grid, root) if kind == "table" else _figure(grid)
+            blocks += _table(grid, root) if kind == "table" else _figure(grid, root)
     blocks += [_anchor("settings"), "## Settings", _settings(plan)]
     blocks += [_anchor("again"), "## To make it again, to check it", _commands(run)]
     return "\n\n".join(block.rstrip("\n") for block in blocks) + "\n"
@@ -160,12 +162,15 @@ def _table(grid: Grid, root: Path) -> list[str]:
     try:
         shown = made.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise DDError(f"{made}: is missing; finish the run first: snakemake") from None
+        raise DDError(f"{made}: {UNFINISHED}") from None
     links = [f"[{title}](tables/{grid.name}.{ending})" for ending, title in FORMATS.items()]
     return [_anchor(f"table-{grid.name}"), shown, " · ".join(links)]
 
 
-def _figure(grid: Grid) -> list[str]:
+def _figure(grid: Grid, root: Path) -> list[str]:
+    made = root / "figures" / f"{grid.name}.png"
+    if not made.is_file():
+        raise DDError(f"{made}: {UNFINISHED}")
     title = escape_markdown(grid.definition["title"])
     return [
         _anchor(f"figure-{grid.name}"),
@@ -197,15 +202,17 @@ snakemake --report report.html {again} # all of this, and run times, in one page
 
 def config_words(run: Run) -> list[str]:
     """The ``--config`` of a run, with DIR for folders that are this machine's own."""
-    if not Path(run.path("runs", f"{run.name}.yaml")).is_file():
+    usual = _ours(run)
+    if usual is None:
         return [f"run=DIR/{run.name}.yaml"]  # what it overrides is not known
-    words, usual = [f"run={run.name}"], load_run(run.name, {}, run.workflow)
-    if any("root" in options for options in run.datasets.values()):
+    words = [f"run={run.name}"]
+    known = {name: options.get("root") for name, options in usual.datasets.items()}
+    if any(options.get("root") != known[name] for name, options in run.datasets.items()):
         words.append("data_root=DIR")
     if list(run.datasets) != list(usual.datasets):
-        words.append(f"'datasets=[{','.join(run.datasets)}]'")
+        words.append(f"datasets=[{','.join(run.datasets)}]")
     if run.seeds != usual.seeds:
-        words.append(f"'seeds=[{','.join(map(str, run.seeds))}]'")
+        words.append(f"seeds=[{','.join(map(str, run.seeds))}]")
     words += [
         f"{key}={getattr(run, key)}"
         for key in ("networks", "device")
@@ -213,7 +220,16 @@ def config_words(run: Run) -> list[str]:
     ]
     if run.results != usual.results:
         words.append("results=DIR" if Path(run.results).is_absolute() else f"results={run.results}")
-    return words
+    return [shlex.quote(word) for word in words]
+
+
+def _ours(run: Run) -> Run | None:
+    """The run of the suite that ``run`` is, its overrides apart; None if it is a person's own."""
+    if not Path(run.path("runs", f"{run.name}.yaml")).is_file():
+        return None
+    found = load_run(run.name, {}, run.workflow)
+    same = ("title", "axes", "axes_for", "recipes", "tables", "figures", "width_factor")
+    return found if all(getattr(found, key) == getattr(run, key) for key in same) else None
 
 
 def escape_rst(text: str) -> str:
@@ -239,7 +255,7 @@ def run(arguments: argparse.Namespace) -> None:
     record = load_json(root / "run.json")
     try:
         pages = {"run.html": about(plan, record).html(), "settings.html": settings(plan).html()}
-    except (KeyError, TypeError):
+    except (AttributeError, KeyError, TypeError):
         raise DDError(f"{root / 'run.json'}: is no record of `python -m dd record`") from None
     for name, text in pages.items():
         save_text(root / name, text)

@@ -387,8 +387,6 @@ class Plan:
         files += [cams_file(run, s.distillation, s.iterations) for s in self.snapshots_with_cams]
         files += [erasing_file(run, job.dataset) for job in self.erasings]
         files += [evaluation_file(run, job) for job in self.evaluations]
-        if any(grid.definition["kind"] == "stages" for grid in self.grids.values()):
-            files += [job.benchmark for job in work(self)]
         endings = {"table": ("csv", "md", "tex", "html"), "figure": ("png",)}
         for kind, name in self.grids:
             files += [f"{run.root}/{kind}s/{name}.{ending}" for ending in endings[kind]]
@@ -437,7 +435,8 @@ class Plan:
         if kind == "erasing":
             files += [erasing_file(run, job.dataset) for job in self.erasings]
         if kind == "stages":
-            files += [file for job in work(self.main) for file in (job.benchmark, job.made)]
+            # not the measurements: that of a finished job, if lost, is not worth doing it again
+            files += [job.made for job in work(self.main)]
         files += [pretrained_file(run, job) for job in self.pretrained_for(grid)]
         return list(dict.fromkeys(files))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from docutils.core import publish_doctree
 
 from dd.__main__ import main
@@ -102,6 +103,11 @@ def test_the_command_that_makes_a_run_again(tmp_path):
     again = ["run=smoke", "'seeds=[0,1]'", "networks=3", "device=cpu", "results=DIR"]
     assert config_words(load_run("smoke", changed)) == again
     (tmp_path / "cifar10").mkdir()
+    assert config_words(load_run("cifar10")) == ["run=cifar10"]  # its root is the run's own
+    own = tmp_path / "smoke.yaml"  # a person's run of a name that the suite has, too
+    document = yaml.safe_load(Path("workflow/config/runs/smoke.yaml").read_text())
+    own.write_text(yaml.safe_dump(document | {"title": "mine"}))
+    assert config_words(load_run(str(own))) == ["run=DIR/smoke.yaml"]
     words = config_words(load_run("iadd", {"datasets": "cifar10", "data_root": str(tmp_path)}))
     assert words == ["run=iadd", "data_root=DIR", "'datasets=[cifar10]'"]
 

@@ -7,6 +7,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from matplotlib import pyplot
@@ -56,17 +57,16 @@ def read(path: str) -> Measured:
     """A benchmark file of Snakemake.
 
     Raises:
-        DDError: if it is missing or is none.
+        DDError: if it is none.
     """
     try:
         with open(path, newline="", encoding="utf-8") as file:
             row = next(csv.DictReader(file, delimiter="\t"))
         return Measured(float(row["s"]), _number(row["cpu_time"]), _number(row["max_rss"]))
-    except FileNotFoundError:
-        raise DDError(f"{path}: no such file") from None
     except (StopIteration, KeyError, TypeError, ValueError):
         raise DDError(
-            f"{path}: is no benchmark file of Snakemake; delete it, and its job is done again"
+            f"{path}: is no benchmark file of Snakemake; delete it, and its job counts as not "
+            "measured"
         ) from None
 
 
@@ -84,7 +84,8 @@ def on_gpu(path: str) -> bool:
 
 
 def spent(grid: Grid) -> Rows:
-    """A row for each dataset, stage, method and IPC of the run: how many jobs, and what they took.
+    """A row for each dataset, stage, method and IPC of the run: how many jobs, of how many there is
+    no measurement, and what the others took.
 
     ``gpu_seconds`` are the wall seconds of jobs that held a GPU, None if none did.
     """
@@ -95,16 +96,19 @@ def spent(grid: Grid) -> Rows:
         groups.setdefault((job.dataset, job.stage, job.method, job.ipc), []).append(job)
     rows = []
     for (dataset, *place), those in groups.items():
-        found = [read(job.benchmark) for job in those]
-        held = [one.seconds for one, job in zip(found, those, strict=True) if on_gpu(job.made)]
+        there = [job for job in those if Path(job.benchmark).is_file()]
+        found = [read(job.benchmark) for job in there]
+        walls = [one.seconds for one in found]
+        held = [one.seconds for one, job in zip(found, there, strict=True) if on_gpu(job.made)]
         memory = [one.memory_mb for one in found if one.memory_mb is not None]
         rows.append(
             {
                 **dict(zip(KEYS, (run.datasets[dataset]["label"], *place), strict=True)),
                 "jobs": len(those),
-                "median_seconds": statistics.median(one.seconds for one in found),
-                "seconds": math.fsum(one.seconds for one in found),
-                "cpu_seconds": math.fsum(one.cpu_seconds or 0.0 for one in found),
+                "not_measured": len(those) - len(there),
+                "median_seconds": statistics.median(walls) if walls else None,
+                "seconds": math.fsum(walls) if walls else None,
+                "cpu_seconds": math.fsum(one.cpu_seconds or 0.0 for one in found) or None,
                 "gpu_seconds": math.fsum(held) if held else None,
                 "memory_mb": max(memory, default=None),
             }
@@ -138,7 +142,9 @@ def in_all(rows: Rows) -> str:
         for name in ("seconds", "cpu_seconds", "gpu_seconds")
     )
     held = f", {_hours(gpu)} on a GPU" if gpu else ""
-    return f"In all: {jobs} jobs, {_hours(seconds)}{held}, {_hours(cpu)} of CPU time."
+    lost = sum(row["not_measured"] for row in rows)
+    without = f" (of {lost} jobs there is no measurement)" if lost else ""
+    return f"In all: {jobs} jobs, {_hours(seconds)}{held}, {_hours(cpu)} of CPU time{without}."
 
 
 def _hours(seconds: float) -> str:
@@ -171,7 +177,7 @@ def draw(grid: Grid) -> Figure:
         len(names), 2, figsize=size, squeeze=False, layout="constrained",
         width_ratios=(1.6, 1), sharey="row", sharex="col",
     )  # fmt: skip
-    unit, length = ("h", 3600) if max(row["seconds"] for row in rows) > LONG else ("s", 1)
+    unit, length = ("h", 3600) if max(row["seconds"] or 0 for row in rows) > LONG else ("s", 1)
     for name, (wall, memory) in zip(names, panels, strict=True):
         label = grid.run.datasets[name]["label"]
         _draw(wall, memory, [row for row in rows if row["dataset"] == label], tint, length)
@@ -203,7 +209,7 @@ def _draw(
         start = 0.0
         for ipc, color in tint.items():
             here = [row for row in rows if row["stage"] == stage and row["ipc"] == ipc]
-            width = math.fsum(row["seconds"] for row in here) / length
+            width = math.fsum(row["seconds"] or 0 for row in here) / length
             wall.barh(y, width, left=start, color=color, edgecolor="white", linewidth=0.5)
             start += width
             peaks = [row["memory_mb"] for row in here if row["memory_mb"] is not None]
