@@ -102,11 +102,11 @@ class Buffer:
             for number in self.numbers
         ]
         facts = self.facts() | {"layout": layout(networks[0])}
-        state = self._state(facts)
         count = count_parameters(networks[0])
         writer = ShardWriter(
             self.out, (len(networks), epochs + 1, count), self.settings.precision, facts
         )
+        state = self._state(facts, writer.found)
         every = range(len(networks))
         groups = [list(every)] if self.together else [[n] for n in every]
         accuracies: list[float] = state.get("accuracies", [])
@@ -190,12 +190,13 @@ class Buffer:
     def _kept(self) -> Path:
         return self.out.with_name(f".{self.out.name}.state")
 
-    def _state(self, facts: dict[str, Any]) -> dict[str, Any]:
-        """Where a killed job of the same facts was: what its checkpoint kept, or nothing."""
+    def _state(self, facts: dict[str, Any], rows: bool) -> dict[str, Any]:
+        """Where a killed job of the same facts was: what its checkpoint kept, or nothing, as also
+        without its ``rows``."""
         tensors, at = load_checkpoint("buffer", self._kept, facts)
         if not at:
             return {}
-        if not self.out.with_name(f".{self.out.name}.partial").exists():
+        if not rows:
             print(f"buffer: starting anew, {self._kept} has no rows")
             return {}
         print(f"buffer: going on after {at['done']} expert-epochs")

@@ -6,11 +6,14 @@ import glob
 import os
 import platform
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dd.errors import DDError
+
+ABANDONED = 86400  # seconds: who has not written for so long, on whatever machine, was killed
 
 
 def check_target(path: str | Path) -> None:
@@ -32,11 +35,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
     check_target(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # a folder, because safetensors, too, writes beside its target and renames
-    room = path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}.part")
-    partial = room / path.name
+    workplace = path.with_name(f".{path.name}.{os.getpid()}@{platform.node()}.part")
+    partial = workplace / path.name
     try:
         sweep(path)
-        room.mkdir(exist_ok=True)
+        workplace.mkdir(exist_ok=True)
         partial.touch()
         mode = partial.stat().st_mode
         yield partial
@@ -46,24 +49,38 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.replace(partial, path)
     except OSError as error:
         # a full disk does not say for which file, or names the temporary one
-        if error.errno and str(error.filename or room).startswith(str(room)):
+        if error.errno and str(error.filename or workplace).startswith(str(workplace)):
             error.filename = str(path)
         raise
     finally:
-        shutil.rmtree(room, ignore_errors=True)
+        shutil.rmtree(workplace, ignore_errors=True)
 
 
 def sweep(path: Path) -> None:
-    """Remove what processes of this machine that were killed left of their attempts to write
-    ``path``, or what they kept beside it under its name."""
-    pattern = f".*{glob.escape(path.name)}.*{glob.escape(platform.node())}-*.part"
-    for room in path.parent.glob(pattern):
-        process = room.stem.rpartition("-")[2]
-        if not room.name.lstrip(".").startswith(path.name) or not process.isdecimal():
+    """Remove what killed processes left of their attempts to write ``path``, or what they kept
+    beside it under its name."""
+    for workplace in path.parent.glob(f".*{glob.escape(path.name)}.*.part"):
+        name, _, machine = workplace.stem.rpartition("@")  # which no name of a machine has
+        name, _, process = name.rpartition(".")
+        if not name.lstrip(".").startswith(path.name) or not process.isdecimal():
             continue
-        try:
-            os.kill(int(process), 0)  # asks whether the process is there
-        except ProcessLookupError:
-            shutil.rmtree(room, ignore_errors=True)
-        except PermissionError:  # someone else's
-            pass
+        if _age(workplace) > ABANDONED or (machine == platform.node() and _gone(int(process))):
+            shutil.rmtree(workplace, ignore_errors=True)
+
+
+def _gone(process: int) -> bool:
+    """Whether this machine has no such process."""
+    try:
+        os.kill(process, 0)  # asks whether it is there
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # someone else's
+        pass
+    return False
+
+
+def _age(workplace: Path) -> float:
+    """Seconds since something was last written there."""
+    with suppress(OSError):  # it is just going, or for its owner's eyes alone
+        return time.time() - max(p.stat().st_mtime for p in (workplace, *workplace.iterdir()))
+    return 0

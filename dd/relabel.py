@@ -33,7 +33,7 @@ from dd.networks import Network
 from dd.preemption import Pace
 from dd.pretrained import Pretrained
 from dd.progress import Progress
-from dd.rows import RowWriter, partial_path
+from dd.rows import RowWriter
 from dd.runtime import add_checkpoint_option, add_machine_options, peak_memory_mb, setup
 from dd.settings import add_options, build, setting
 from dd.soft import KIND, agreement, class_type, compact
@@ -96,8 +96,8 @@ class Relabelling:
         if self.keep:  # ahead, so that no number starts at half its size
             tensors = {"classes": (class_type(classes), (*shape[:2], self.keep)), **tensors}
         facts = self.facts()
-        done, before = self._state(facts)
         writer = RowWriter(self.out, KIND, 1, tensors, facts)
+        done, before = self._state(facts, writer.found)
         networks = [teacher.network for teacher in self.teachers.values()]
         parts = torch.arange(count).split(TEST_PIECE.get(device.type, 256))
         with Progress("relabel", views, "views", initial=done) as progress:
@@ -145,8 +145,9 @@ class Relabelling:
     def _kept(self) -> Path:
         return self.out.with_name(f".{self.out.name}.state")
 
-    def _state(self, facts: dict[str, Any]) -> tuple[int, float]:
-        """Views that a killed job of the same facts had labelled, and its seconds; or zeros."""
+    def _state(self, facts: dict[str, Any], rows: bool) -> tuple[int, float]:
+        """Views that a killed job of the same facts had labelled, and its seconds; or zeros,
+        as also without its ``rows``."""
         if not self._kept.exists():
             return 0, 0.0
         try:
@@ -155,7 +156,7 @@ class Relabelling:
         except (DDError, KeyError, TypeError) as error:
             print(f"relabel: starting anew, the checkpoint cannot be read ({error})")
             return 0, 0.0
-        if told != json.loads(json.dumps(facts)) or not partial_path(self.out).exists():
+        if told != json.loads(json.dumps(facts)) or not rows:
             print(f"relabel: starting anew, {self._kept} belongs to other settings or has no rows")
             return 0, 0.0
         print(f"relabel: going on after {at['done']} views")

@@ -46,6 +46,9 @@ class RowWriter:
         tensors: dtype and shape of each.
         facts: the header while rows are missing.
         room: bytes that the header may grow by.
+
+    Attributes:
+        found: whether a killed job has left a file of this layout, which its size tells.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class RowWriter:
         size += self.start
         path.parent.mkdir(parents=True, exist_ok=True)
         self.file = os.open(self.partial, os.O_RDWR | os.O_CREAT, 0o666)
+        self.found = os.fstat(self.file).st_size == size
         try:
             os.ftruncate(self.file, size)
             os.posix_fallocate(self.file, 0, size)

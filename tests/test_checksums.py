@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 
 import pytest
@@ -134,3 +135,13 @@ def test_rows_without_checksums_are_read_as_they_are(tmp_path):
     path = tmp_path / "theirs.safetensors"
     save_file({"values": torch.arange(6.0).view(2, 3)}, path)
     assert RowReader(path, ("view",)).read("values", (1,)).tolist() == [3, 4, 5]
+
+
+def test_rows_of_another_layout_are_not_found(tmp_path):
+    """As those that were kept before rows had checksums."""
+    path, told = tmp_path / "rows.safetensors", {"values": (torch.float32, (2, 3))}
+    assert not RowWriter(path, "labels", 1, told, {}).found
+    assert RowWriter(path, "labels", 1, told, {}).found
+    partial = tmp_path / ".rows.safetensors.partial"
+    os.truncate(partial, partial.stat().st_size - 2 * 8)  # two rows
+    assert not RowWriter(path, "labels", 1, told, {}).found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import platform
 import random
 import shutil
 import signal
@@ -16,8 +17,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from dd import checkpoint
 from dd.__main__ import STAGES, main
 from dd.artifacts import load_rows, read_header
+from dd.errors import DDError
+from dd.files import sweep
+from dd.rows import RowWriter
 from tests.runs import flip
 
 KILLS = 10
@@ -53,6 +58,18 @@ COMMANDS = {
     "index": "--config OUT/config.json --out OUT/README.md",  # of a copy of the run
 }
 ONLY_READ = {"verify", "inspect"}
+KEPT = {  # what a stage goes on from
+    "buffer": ".shard.safetensors.state",
+    "pretrain": ".network.safetensors.state",
+    "generator": ".generator.safetensors.state",
+    "distill": "set/.checkpoint/state.safetensors",
+    "relabel": ".l.safetensors.state",
+    "evaluate": ".hard.csv.partial.json",
+}
+
+
+class Killed(BaseException):
+    """In place of SIGKILL."""
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +123,7 @@ def begin(stage, files, out):
 
 
 def _run(words: list[str], folder: str, log: str) -> None:
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)
     os.chdir(folder)
@@ -114,8 +131,9 @@ def _run(words: list[str], folder: str, log: str) -> None:
 
 
 def said(out: Path) -> list[str]:
-    """The lines that the last process of ``out`` wrote."""
-    return Path(f"{out}.log").read_text().splitlines()
+    """The lines that the processes of ``out`` wrote."""
+    log = Path(f"{out}.log")
+    return log.read_text().splitlines() if log.exists() else []
 
 
 def contents(folder: Path) -> dict[str, object]:
@@ -144,42 +162,108 @@ def test_every_stage_that_writes_is_here():
 def test_killed_at_random_moments(stage, files, alone, tmp_path):
     """Whenever SIGKILL comes, the next start ends with the same bytes, and nothing stays behind."""
     (expected, seconds), out = alone(stage), tmp_path / "out"
-    chance, kills = random.Random(stage), 0
-    while True:
+    chance, kills, inside = random.Random(stage), 0, stage not in KEPT
+    for _ in range(10 * KILLS):
+        enough = kills >= KILLS and inside
         process = begin(stage, files, out)
-        process.join(chance.uniform(0, seconds) if kills < KILLS else None)
+        process.join(DEADLINE if enough else chance.uniform(0, seconds))
         process.kill()
         process.join()
         if process.exitcode == -signal.SIGKILL:
+            assert not enough, f"not done after {DEADLINE} s: {said(out)}"
             kills += 1
+            inside = inside or (out / KEPT[stage]).exists()
             continue
         assert process.exitcode == 0, said(out)
         assert contents(out) == contents(expected)
-        if kills == KILLS:
-            break
+        if enough:
+            return
         shutil.rmtree(out)  # it was faster than its end: once more
+    pytest.fail(f"{kills} kills, none of them in the work: {said(out)}")
 
 
 @pytest.mark.parametrize("stage", ["distill", "buffer", "relabel"])
-def test_the_second_one_of_two_that_fill_the_same_files_is_told(stage, files, alone, tmp_path):
+def test_those_that_fill_the_same_files_wait_for_each_other(stage, files, alone, tmp_path):
     out = tmp_path / "out"
-    first = begin(stage, files, out)
-    until = time.monotonic() + DEADLINE
-    while {path.suffix for path in tmp_path.rglob(".*")} <= {".lock"}:  # until it keeps something
-        assert time.monotonic() < until and first.exitcode is None, said(out)
-        time.sleep(0.001)
-    os.kill(first.pid, signal.SIGSTOP)
-    log = out.with_name("out.log").rename(tmp_path / "first.log")
-    second = begin(stage, files, out)
-    second.join(DEADLINE)
-    os.kill(first.pid, signal.SIGCONT)
-    assert second.exitcode == 2
-    (line,) = said(out)
-    assert line.startswith(f"error: {out}") and "another process is making it" in line
-    first.join(DEADLINE)
-    assert first.exitcode == 0, log.read_text()
+    words = command(stage, files, out)
+    with checkpoint.alone(Path(words[words.index("--out") + 1])):
+        both = [begin(stage, files, out) for _ in range(2)]
+        until = time.monotonic() + DEADLINE
+        while len(waiting(out)) < 2:
+            assert time.monotonic() < until, said(out)
+            time.sleep(0.01)
+        assert all(process.is_alive() for process in both)
+        assert not (out / KEPT[stage]).exists()
+    for process in both:
+        process.join(DEADLINE)
+    assert [process.exitcode for process in both] == [0, 0], said(out)
+    assert len(waiting(out)) == 2
     assert contents(out) == contents(alone(stage)[0])
-    assert not list(tmp_path.rglob(".*.lock"))
+
+
+def waiting(out: Path) -> list[str]:
+    """What the processes of ``out`` said when they had to wait."""
+    return [line for line in said(out) if "another process is making it" in line]
+
+
+@pytest.mark.parametrize("stage", ["buffer", "relabel"])
+def test_rows_of_another_layout_are_set_aside(stage, files, alone, tmp_path, monkeypatch, capsys):
+    """As those of a job that was killed before rows had checksums."""
+    out = tmp_path / "out"
+    words = command(stage, files, out)
+    with monkeypatch.context() as patch:
+        patch.setattr(RowWriter, "finish", lambda *_: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            main(words)
+    (rows,) = out.glob(".*.partial")
+    os.truncate(rows, rows.stat().st_size - 8)
+    capsys.readouterr()
+    assert (out / KEPT[stage]).exists()
+    assert main(words) == 0
+    assert "starting anew" in capsys.readouterr().out
+    assert contents(out) == contents(alone(stage)[0])
+
+
+@pytest.mark.parametrize(("name", "lock"), [("set.v1", "set.v1/.lock"), ("l.safetensors", None)])
+def test_who_has_waited_long_enough_is_told(name, lock, tmp_path):
+    out = tmp_path / name
+    with checkpoint.alone(out):
+        assert (tmp_path / (lock or f".{name}.lock")).exists()
+        told = pytest.raises(DDError, match=f"{out}: another process is making it; wait")
+        with told, checkpoint.alone(out, patience=0):
+            pass
+    with checkpoint.alone(out, patience=0):
+        pass
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("attempt", "days", "stays"),
+    [
+        (".set.csv.{gone}@node1", 0, False),
+        ("..set.csv.partial.json.{gone}@node1", 0, False),
+        (".set.csv.{here}@node1", 0, True),
+        (".set.csv.{gone}@gpu-node1", 0, True),
+        (".set.csv.{gone}@node1-2", 0, True),
+        (".set.csv.{gone}@node1.example", 0, True),
+        (".set.csv.{gone}@node1.example", 2, False),
+        (".offset.csv.{gone}@node1", 2, True),  # of another file
+        (".set.csv.old", 2, True),  # somebody's
+    ],
+)
+def test_what_killed_processes_left_is_swept(attempt, days, stays, tmp_path, monkeypatch):
+    """Those of this machine at once, those of others once they have rested for a day."""
+    monkeypatch.setattr(platform, "node", lambda: "node1")
+    process = FORKS.Process(target=int)
+    process.start()
+    process.join()
+    left = tmp_path / f"{attempt.format(gone=process.pid, here=os.getpid())}.part"
+    left.mkdir()
+    (left / "set.csv").touch()
+    for path in (left / "set.csv", left):
+        os.utime(path, (time.time() - days * 86400,) * 2)
+    sweep(tmp_path / "set.csv")
+    assert left.exists() == stays
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "generator", "evaluate"])
@@ -267,7 +351,7 @@ def test_damaged_rows_are_named(files, tmp_path, capsys):
         flip(path, -3)  # of the last row
         capsys.readouterr()
         words = [files.get(word, word) for word in f"{reading} --data DATA {CPU}".split()]
-        assert main([*words, "--out", str(tmp_path / "out")]) == 2
+        assert main([*words, "--out", str(tmp_path / f"of-{path.stem}")]) == 2
         said = capsys.readouterr().err
         assert said.startswith(f"error: {path}: '") and said.count("\n") == 1
         assert "1 is not what was written" in said

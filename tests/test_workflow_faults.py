@@ -17,6 +17,7 @@ from dd.__main__ import main
 from tests.runs import flip, snakemake, tiny_run
 
 KILLS = 5
+DEADLINE = 300  # seconds
 RUN = ("--config", "run=tiny.yaml")
 
 
@@ -40,6 +41,14 @@ def signal_all(process: subprocess.Popen, number: int) -> None:
     os.killpg(process.pid, number)
 
 
+def until_said(text: str, process: subprocess.Popen, log: Path) -> None:
+    """Return when the workflow has said ``text``, or has ended."""
+    until = time.monotonic() + DEADLINE
+    while text not in log.read_text() and process.poll() is None:
+        assert time.monotonic() < until, log.read_text()
+        time.sleep(0.01)
+
+
 def tables(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (folder / "results/tiny/tables").iterdir()}
 
@@ -58,8 +67,9 @@ def test_killed_at_random_moments(finished_run, tmp_path, monkeypatch):
     chance, kills = random.Random(5), 0
     while kills < KILLS:
         workflow = begin(folder, log)
+        until_said("Job ", workflow, log)
         try:
-            workflow.wait(chance.uniform(1, 8))
+            workflow.wait(chance.uniform(0, 8))
         except subprocess.TimeoutExpired:
             signal_all(workflow, signal.SIGKILL)
             workflow.wait()
@@ -78,16 +88,14 @@ def test_two_at_once(finished, finished_run, tmp_path, monkeypatch):
     shutil.rmtree(finished / "results/tiny/evaluations")
     log = tmp_path / "log"
     first = begin(finished, log)
-    until = time.monotonic() + 60
-    while "evaluate digits" not in log.read_text():  # the message of a job: the folder is locked
-        assert time.monotonic() < until and first.poll() is None, log.read_text()
-        time.sleep(0.01)
+    until_said("evaluate digits", first, log)  # the message of a job: the folder is locked
+    assert first.poll() is None, log.read_text()
     signal_all(first, signal.SIGSTOP)
     second = snakemake(finished, *RUN)
     signal_all(first, signal.SIGCONT)
     assert second.returncode != 0
     assert "cannot be locked" in second.stderr, second.stderr
-    assert first.wait(timeout=60) == 0, log.read_text()
+    assert first.wait(timeout=DEADLINE) == 0, log.read_text()
     assert_as(finished, finished_run, monkeypatch)
 
 
