@@ -114,7 +114,7 @@ def scaling(facts: dict[str, Any]) -> str:
     hours = [f"hours on {where}" for where in rates]
 
     def times(operations: float) -> list[str]:
-        return [f"{operations / rate / 3600:,.3g}" for rate in rates.values()]
+        return [_short(operations / rate / 3600) for rate in rates.values()]
 
     def shared(title: str, found: dict[str, dict[str, float]]) -> str:
         head = [title, "distillations", "PFLOP", "of their evaluations, PFLOP", *hours]
@@ -122,8 +122,8 @@ def scaling(facts: dict[str, Any]) -> str:
             [
                 name,
                 f"{one['jobs']:,}",
-                f"{one['distill'] / 1e15:,.3g}",
-                f"{one['evaluate'] / 1e15:,.3g}",
+                _short(one["distill"] / 1e15),
+                _short(one["evaluate"] / 1e15),
                 *times(one["distill"] + one["evaluate"]),
             ]
             for name, one in found.items()
@@ -138,9 +138,9 @@ def scaling(facts: dict[str, Any]) -> str:
         [
             name,
             f"{found['jobs']:,}",
-            f"{found['operations'] / 1e15:,.3g}",
+            _short(found["operations"] / 1e15),
             *times(found["operations"]),
-            f"{found['bytes'] / 1e9:,.3g}",
+            _short(found["bytes"] / 1e9),
         ]
         for name, found in [*stages.items(), ("all", whole)]
     ]
@@ -213,6 +213,12 @@ def _conditions(facts: dict[str, Any]) -> str:
         f"{origin['code']}, {origin['created'][:10]}; median of {facts['repeats']}; "
         f"load average {loads}.{note}"
     )
+
+
+def _short(value: float) -> str:
+    """Three digits that count, and as many zeros as it takes."""
+    rounded = float(f"{value:.3g}")
+    return f"{rounded:,.0f}" if rounded >= 100 else f"{rounded:g}"
 
 
 def _side(label: str) -> str:
