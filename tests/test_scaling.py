@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks.scaling import DATA, Data, Estimate, enlarged, operations, rates
+from benchmarks.estimate import Estimate
+from benchmarks.operations import DATA, Data, operations
+from benchmarks.scaling import enlarged, rates
 from dd.__main__ import main
 from dd.jobs import Distillation, Evaluation, Shard
 from dd.plan import Plan, load_run

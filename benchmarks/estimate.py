@@ -1,0 +1,233 @@
+"""Operations and bytes of the jobs of a run, counted before they are done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any
+
+from benchmarks.operations import DATA, autoencoder, operations, parameters
+from dd.jobs import (
+    GENERATOR,
+    Distillation,
+    Erasing,
+    Evaluation,
+    Pretraining,
+    Relabelling,
+    Shard,
+    Snapshot,
+    auxiliaries,
+    auxiliary,
+    auxiliary_networks,
+    networks,
+    pool_files,
+)
+from dd.networks import load_pool
+from dd.plan import Plan
+
+MAPPED = 10  # images a class whose activation maps are kept (dd/cams.py)
+
+
+class Estimate:
+    """Operations and bytes of the jobs of a plan."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.run = plan, plan.run
+
+    def work(self, job: Any) -> float:
+        """Floating-point operations of a compute job; 0 for one that trains and shows nothing."""
+        rules: Mapping[type, Callable[[Any], float]] = {
+            Shard: self._buffer,
+            Pretraining: self._pretraining,
+            Distillation: self._distillation,
+            Relabelling: self._relabelling,
+            Evaluation: self._evaluation,
+            Snapshot: self._maps,
+            Erasing: self._erasing,
+        }
+        return rules[type(job)](job)
+
+    def _buffer(self, job: Shard) -> float:
+        settings, data = self.run.buffer(job.dataset), DATA[job.dataset]
+        images = settings["experts"] * settings["epochs"] * data.train
+        return images * operations("train", job.network, data)
+
+    def _pretraining(self, job: Pretraining) -> float:
+        data = DATA[job.dataset]
+        if job.network == GENERATOR:
+            own = self.run.generator(job.dataset)
+            step, _ = autoencoder(own["width"], own["code"], data)
+            return own["epochs"] * data.train * step
+        epochs = self.run.pretrain(job.network, job.dataset)["epochs"]
+        trained = epochs * data.train * operations("train", job.network, data)
+        return trained + data.test * operations("forward", job.network, data)
+
+    def _drawn(self, way: str, job: Distillation) -> float:
+        """Operations for an image with the networks that a distillation draws, on average."""
+        data, settings = DATA[job.dataset], self.plan.settings(job)
+        if files := pool_files(self.run, job.spec):
+            networks = load_pool(files[0]).networks()
+            return sum(share * operations(way, name, data) for name, share in networks)
+        return operations(way, settings["network"], data)
+
+    def _distillation(self, job: Distillation) -> float:
+        data, settings = DATA[job.dataset], self.plan.settings(job)
+        spec, count, updates = self.run.parse(job.spec), data.classes * job.ipc, 1
+        real = data.classes * settings.get("batch_real", 0)
+        match spec.objective:
+            case "dc" | "dsa":
+                updates = settings["outer"]
+                step = updates * real * self._drawn("train", job)
+                step += updates * count * self._drawn("match", job)
+                trained = (updates - 1) * settings["inner"] * count
+                step += trained * self._drawn("train", job)
+            case "dm":
+                step = real * self._drawn("forward", job) + count * self._drawn("images", job)
+            case "mtt" | "iadd":
+                batch = min(settings["batch_syn"] or count, count)
+                step = settings["student_steps"] * batch * self._drawn("unroll", job)
+            case "sre2l":
+                step = count * self._drawn("images", job)
+            case "herding" | "kcenter":
+                trained = settings["feature_epochs"] * data.train * self._drawn("train", job)
+                return trained + data.train * self._drawn("forward", job)
+            case "random" | "full":
+                return 0.0
+            case other:
+                raise ValueError(f"no rule to count {other}")
+        step += updates * (self._regulariser(job, count) + self._generator(job, count))
+        return self.plan.distillations[job][-1] * step
+
+    def _regulariser(self, job: Distillation, count: int) -> float:
+        """Of an update under MetaDD: maps without a graph, if they count, then each network's way
+        back to the images."""
+        spec, data = self.run.parse(job.spec), DATA[job.dataset]
+        if not spec.regulariser:
+            return 0.0
+        own = self.run.part(spec.regulariser, spec.objective, job.dataset, job.ipc)
+        names = auxiliary_networks(self.run, job.spec, job.dataset, job.ipc)
+        ways = ("forward", "images") if own["lambda_kl"] else ("images",)
+        each = sum(operations(way, name, data) for way in ways for name in names)
+        drawn = min(own["draw"] or len(names), len(names)) / len(names)
+        return min(own["images"] or count, count) * drawn * each
+
+    def _generator(self, job: Distillation, count: int) -> float:
+        """Of an update under GLaD: decoding, and the gradient by the codes."""
+        if not self.run.parse(job.spec).parametrisation:
+            return 0.0
+        own = self.run.generator(job.dataset)
+        return count * autoencoder(own["width"], own["code"], DATA[job.dataset])[1]
+
+    def _relabelling(self, job: Relabelling) -> float:
+        made = job.snapshot.distillation
+        data, views = DATA[made.dataset], self.run.relabel(made.dataset)["views"]
+        teachers = sum(operations("forward", name, data) for name in auxiliaries(job.teacher))
+        return views * data.classes * made.ipc * teachers
+
+    def _evaluation(self, job: Evaluation) -> float:
+        made, options, archs = job.distillation, self.plan.protocol(job), self.plan.evaluations[job]
+        data = DATA[made.dataset]
+        count = data.train if made.spec == "full" else data.classes * made.ipc
+        epochs, trained = options["epochs"], list(archs)
+        total = 0.0
+        if options["protocol"] == "kd":  # a teacher for each number; it looks once at images that
+            teacher, seen = (
+                options["teacher"],
+                1 if options["augment"] == "none" else epochs,
+            )  # stay
+            trained.append(teacher)
+            total += len(archs) * seen * count * operations("forward", teacher, data)
+        for name in trained:
+            total += epochs * count * operations("train", name, data)
+            total += data.test * operations("forward", name, data)
+        return self.run.networks * total
+
+    def _maps(self, job: Snapshot) -> float:
+        made = job.distillation
+        data, shown = DATA[made.dataset], min(made.ipc, MAPPED)
+        names = [one.network for one in self.plan.seers_of(made)]
+        return data.classes * shown * sum(operations("forward", name, data) for name in names)
+
+    def _erasing(self, job: Erasing) -> float:
+        """Maps of the networks that define regions; then all, on images whole and erased thrice."""
+        data = DATA[job.dataset]
+        names = [one.network for one in self.plan.erased_for(job)]
+        asked = [*auxiliary(self.run, job.dataset), *(4 * names)]
+        return data.test * sum(operations("forward", name, data) for name in asked)
+
+    def bytes(self, job: Any) -> int:
+        """What a job leaves on the disk, its headers and tables apart."""
+        if isinstance(job, Shard):
+            settings = self.run.buffer(job.dataset)
+            width = {"float32": 4, "bfloat16": 2}[settings["precision"]]
+            size = parameters(job.network, DATA[job.dataset])
+            return settings["experts"] * (settings["epochs"] + 1) * size * width
+        if isinstance(job, Pretraining) and job.network != GENERATOR:
+            return 4 * parameters(job.network, DATA[job.dataset])
+        if isinstance(job, Distillation):
+            data, spec = DATA[job.dataset], self.run.parse(job.spec)
+            values = data.classes * job.ipc * data.values
+            if "experts" in self.plan.settings(job):  # differences, and weights where it learns any
+                kept = 2 if spec.objective == "iadd" else 1
+                names = networks(self.run, job.spec, job.dataset, job.ipc)
+                values += kept * sum(parameters(name, data) for name in names)
+            return 4 * values * len(self.plan.distillations[job])
+        if isinstance(job, Relabelling):
+            made = job.snapshot.distillation
+            data, settings = DATA[made.dataset], self.run.relabel(made.dataset)
+            kept = settings["keep"] or data.classes
+            width = 2 if not settings["keep"] else 4  # a probability, and which class it is of
+            return settings["views"] * data.classes * made.ipc * kept * width
+        return 0
+
+    def _prepared(self, dataset: str) -> int:
+        """Bytes of a dataset's file: 8-bit images, and ZCA's matrix where a method wants it."""
+        data = DATA[dataset]
+        zca = 4 * data.values**2 if self.plan.preparation(dataset)["zca"] else 0
+        return (data.train + data.test) * data.values + zca
+
+    @cached_property
+    def stages(self) -> dict[str, dict[str, float]]:
+        """Jobs, operations and bytes by stage, in the order of the workflow."""
+        plan = self.plan
+        jobs = {
+            "buffer": plan.shards,
+            "pretrain": plan.pretrainings,
+            "distill": list(plan.distillations),
+            "relabel": plan.relabellings,
+            "evaluate": list(plan.evaluations),
+            "cams": plan.snapshots_with_cams,
+            "erase": plan.erasings,
+        }
+        raw = sum(self._prepared(name) for name in plan.run.datasets)
+        found = {"prepare": {"jobs": len(plan.run.datasets), "operations": 0.0, "bytes": raw}}
+        return found | {
+            stage: {
+                "jobs": len(those),
+                "operations": sum(map(self.work, those)),
+                "bytes": sum(map(self.bytes, those)),
+            }
+            for stage, those in jobs.items()
+        }
+
+    @cached_property
+    def objectives(self) -> dict[str, dict[str, float]]:
+        """Distillations, their operations and those of their sets' evaluations, by objective."""
+        return self._shared(lambda job: self.run.parse(job.spec).objective)
+
+    @cached_property
+    def sizes(self) -> dict[str, dict[str, float]]:
+        """The same by dataset and IPC."""
+        return self._shared(
+            lambda job: f"{job.dataset}, {'full' if job.spec == 'full' else f'IPC {job.ipc}'}"
+        )
+
+    def _shared(self, key: Callable[[Distillation], str]) -> dict[str, dict[str, float]]:
+        found: dict[str, dict[str, float]] = {}
+        for job in sorted(self.plan.distillations, key=lambda j: list(DATA).index(j.dataset)):
+            one = found.setdefault(key(job), {"jobs": 0, "distill": 0.0, "evaluate": 0.0})
+            one["jobs"] += 1
+            one["distill"] += self.work(job)
+        for job in self.plan.evaluations:
+            found[key(job.distillation)]["evaluate"] += self.work(job)
+        return found
