@@ -112,12 +112,12 @@ def command(stage, files, out) -> list[str]:
     return [stage, *words]
 
 
-def begin(stage, files, out):
-    """Start a stage that writes below ``out``; what it says goes to a file beside."""
+def begin(stage, files, out, log=None):
+    """Start a stage that writes below ``out``; what it says goes to ``log``, or a file beside."""
     words = command(stage, files, out)
     if stage == "index" and not out.exists():
         shutil.copytree(Path(files["RUN"], "results/tiny"), out)
-    process = FORKS.Process(target=_run, args=(words, files["RUN"], f"{out}.log"))
+    process = FORKS.Process(target=_run, args=(words, files["RUN"], log or f"{out}.log"))
     process.start()
     return process
 
@@ -187,23 +187,23 @@ def test_those_that_fill_the_same_files_wait_for_each_other(stage, files, alone,
     out = tmp_path / "out"
     words = command(stage, files, out)
     with checkpoint.alone(Path(words[words.index("--out") + 1])):
-        both = [begin(stage, files, out) for _ in range(2)]
+        logs = [tmp_path / f"{n}.log" for n in range(2)]
+        both = [begin(stage, files, out, log) for log in logs]
         until = time.monotonic() + DEADLINE
-        while len(waiting(out)) < 2:
-            assert time.monotonic() < until, said(out)
+        while not all(map(waits, logs)):
+            assert time.monotonic() < until, [log.read_text() for log in logs if log.exists()]
             time.sleep(0.01)
         assert all(process.is_alive() for process in both)
         assert not (out / KEPT[stage]).exists()
     for process in both:
         process.join(DEADLINE)
-    assert [process.exitcode for process in both] == [0, 0], said(out)
-    assert len(waiting(out)) == 2
+    assert [process.exitcode for process in both] == [0, 0], [log.read_text() for log in logs]
     assert contents(out) == contents(alone(stage)[0])
 
 
-def waiting(out: Path) -> list[str]:
-    """What the processes of ``out`` said when they had to wait."""
-    return [line for line in said(out) if "another process is making it" in line]
+def waits(log: Path) -> bool:
+    """Whether the process of ``log`` has said that it waits for another one."""
+    return log.exists() and "another process is making it" in log.read_text()
 
 
 @pytest.mark.parametrize("stage", ["buffer", "relabel"])
