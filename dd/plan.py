@@ -53,6 +53,7 @@ from dd.work import work
 SHOWN = ("images", "difference", "weights", "cost")  # kinds that show synthetic sets themselves
 MEASURED = ("curves", "cost")  # kinds that show the metrics of distillations
 CAM_KINDS = ("areas", "variance", "cams")  # kinds that show class activation maps
+ENDINGS = {"table": ("csv", "md", "tex", "html"), "figure": ("png", "pdf")}
 SOFT = "soft"  # the protocol of networks that learn from soft labels
 
 
@@ -375,8 +376,7 @@ class Plan:
         }
 
     def files(self) -> list[str]:
-        """All that the run makes: what its jobs leave, its tables and figures (but no PDF, which
-        holds the time it was made)."""
+        """All that the run makes: what its jobs leave, its tables and figures."""
         run, jobs = self.run, self.distillations
         files = [data_file(run, dataset) for dataset in run.datasets]
         files += [shard_file(run, job) for job in self.shards]
@@ -387,9 +387,8 @@ class Plan:
         files += [cams_file(run, s.distillation, s.iterations) for s in self.snapshots_with_cams]
         files += [erasing_file(run, job.dataset) for job in self.erasings]
         files += [evaluation_file(run, job) for job in self.evaluations]
-        endings = {"table": ("csv", "md", "tex", "html"), "figure": ("png",)}
         for kind, name in self.grids:
-            files += [f"{run.root}/{kind}s/{name}.{ending}" for ending in endings[kind]]
+            files += [f"{run.root}/{kind}s/{name}.{ending}" for ending in ENDINGS[kind]]
         return files
 
     def pretrained_for(self, grid: Grid) -> list[Pretraining]:

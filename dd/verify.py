@@ -13,9 +13,7 @@ from pathlib import Path
 from dd.artifacts import file_digest, load_json, load_rows
 from dd.errors import DDError
 from dd.jobs import evaluation_file, synthetic_file
-from dd.plan import Plan, read_run
-
-FORMATS = ("csv", "md", "tex", "html")
+from dd.plan import ENDINGS, Plan, read_run
 
 
 def changed_files(root: Path) -> dict[str, str]:
@@ -57,7 +55,7 @@ def wrong_tables(plan: Plan) -> dict[str, str]:
             ours = Path(plan.run.root, "tables", f"{name}.csv")
             theirs = Path(folder, ours.name)
             write(theirs, *KINDS[grid.definition["kind"]](grid))
-            for ending in FORMATS:
+            for ending in ENDINGS["table"]:
                 path, again = (p.with_suffix(f".{ending}") for p in (ours, theirs))
                 if not path.is_file() or path.read_bytes() != again.read_bytes():
                     found[str(path)] = "is not what the files it comes from give"
