@@ -77,7 +77,7 @@ def _number(text: str) -> float | None:
 def on_gpu(path: str) -> bool:
     """Whether the artifact at ``path`` was made on a GPU, as it says itself."""
     if path.endswith(".csv"):
-        device = load_rows(path)[0].get("device", "")
+        device = next(iter(load_rows(path)), {}).get("device", "")
     else:
         device = read_header(path).get("provenance", {}).get("device", "")
     return str(device).startswith("cuda")
