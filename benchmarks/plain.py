@@ -52,7 +52,7 @@ class SingleImages(Dataset):
 
     def __init__(self, split: Split) -> None:
         self.images, self.labels = split.images.cpu(), split.labels.cpu()
-        self.mean, self.std = split.mean.cpu(), split.std.cpu()
+        self.mean, self.std = (v.cpu().view(-1, 1, 1) for v in (split.space.mean, split.space.std))
 
     def __len__(self) -> int:
         return len(self.labels)

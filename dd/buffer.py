@@ -26,7 +26,8 @@ from dd.checkpoint import (
     save_checkpoint,
     training_state,
 )
-from dd.data.dataset import WHITENINGS, Dataset, load_dataset
+from dd.data.dataset import Dataset, load_dataset
+from dd.data.space import WHITENINGS
 from dd.ensemble import Ensemble, ensemble
 from dd.errors import DDError, unknown
 from dd.files import check_target

@@ -10,7 +10,6 @@ whitened images, pixels are erased before the whitening, which would spread them
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,8 +22,8 @@ from torch import Tensor
 from dd import cam
 from dd.artifacts import save_rows
 from dd.cams import add_network_options, add_region_options, check_regions
-from dd.data import zca
-from dd.data.dataset import WHITENINGS, Dataset, load_dataset
+from dd.data.dataset import Dataset, load_dataset
+from dd.data.space import WHITENINGS
 from dd.errors import DDError, unknown
 from dd.files import check_target
 from dd.networks import Network
@@ -90,11 +89,9 @@ def on_pixels(mask: Tensor, size: tuple[int, int]) -> Tensor:
 
 def erased(dataset: Dataset, where: Tensor, mask: Tensor) -> Tensor:
     """The test images ``where [n]``, positions ``mask [n, h, w]`` erased, as networks see them."""
-    plain = dataclasses.replace(dataset.test, zca_mean=None, zca_matrix=None).take(where)
-    images = plain * ~on_pixels(mask, dataset.size)
-    if dataset.zca_matrix is None:
-        return images
-    return zca.whiten(images, dataset.zca_mean, dataset.zca_matrix)
+    pixels, gone = dataset.test.pixels(where), on_pixels(mask, dataset.size)
+    mean_colour = dataset.space.mean.view(-1, 1, 1)
+    return dataset.space.from_pixels(torch.where(gone, mean_colour, pixels))
 
 
 @torch.no_grad()

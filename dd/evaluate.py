@@ -19,7 +19,8 @@ from torch import nn
 
 from dd import recipes, synthetic
 from dd.artifacts import file_digest, load_json, save_json, save_rows
-from dd.data.dataset import WHITENINGS, Dataset, load_dataset
+from dd.data.dataset import Dataset, load_dataset
+from dd.data.space import WHITENINGS
 from dd.errors import DDError
 from dd.files import check_target
 from dd.networks import canonical, count_parameters

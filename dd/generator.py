@@ -26,7 +26,8 @@ from dd.checkpoint import (
     save_checkpoint,
     training_state,
 )
-from dd.data.dataset import WHITENINGS, Dataset, Split, load_dataset
+from dd.data.dataset import Dataset, Split, load_dataset
+from dd.data.space import WHITENINGS
 from dd.errors import DDError, unknown
 from dd.files import check_target
 from dd.generators.autoencoder import PATCH, Autoencoder, code_channels, create

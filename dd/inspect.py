@@ -16,7 +16,7 @@ from dd.artifacts import describe_tensors, load_json, load_rows, read_header
 from dd.errors import DDError
 
 _WIDTH = 100
-_RAW, _NORMALISED, _LABEL = "pixels 0..255", "normalised units", "class numbers"
+_RAW, _NORMALISED, _LABEL = "pixels 0..255", "normalised or whitened", "class numbers"
 UNITS = {
     "dataset": {
         "train_images": _RAW,
@@ -25,7 +25,7 @@ UNITS = {
         "test_labels": _LABEL,
         "mean": "pixels in [0, 1]",
         "std": "pixels in [0, 1]",
-        "zca_mean": _NORMALISED,
+        "zca_mean": "pixels in [0, 1]",
     },
     "synthetic": {
         "images": _NORMALISED,

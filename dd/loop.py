@@ -122,8 +122,7 @@ class Distillation:
         return SyntheticSet(
             self.canvas.images().cpu() if outcome.indices is None else None,
             self.canvas.labels.cpu(),
-            dataset.mean.cpu(),
-            dataset.std.cpu(),
+            *dataset.normalisation(),
             indices=outcome.indices,
             learned_lr=outcome.learned_lr,
             extras=outcome.extras | self.canvas.extras(),

@@ -265,7 +265,10 @@ class Plan:
 
     def preparation(self, dataset: str) -> dict[str, Any]:
         """Options of ``python -m dd prepare``."""
-        asked = {k: v for k, v in self.run.datasets[dataset].items() if k != "comparable_to"}
+        run = self.run
+        shown = ("comparable_to", "copy")  # by tables and figures alone
+        asked = {k: v for k, v in run.datasets[dataset].items() if k not in shown}
+        asked["normalise_as"] = run.normalisation(dataset)
         spaces = {self.settings(j)["whitening"] for j in self.distillations if j.dataset == dataset}
         return asked | {"name": dataset, "zca": "zca" in spaces}
 

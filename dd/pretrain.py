@@ -26,7 +26,8 @@ from dd.checkpoint import (
     save_checkpoint,
     training_state,
 )
-from dd.data.dataset import WHITENINGS, Dataset, Split, load_dataset
+from dd.data.dataset import Dataset, Split, load_dataset
+from dd.data.space import WHITENINGS
 from dd.ensemble import ensemble
 from dd.errors import DDError
 from dd.files import check_target

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from dd.artifacts import load_tensors, save_tensors
 from dd.data.dataset import Dataset
+from dd.data.space import check_space
 from dd.errors import DDError
 from dd.networks import Network, create
 from dd.trajectory import AGREE
@@ -76,6 +77,7 @@ def load(
             f"{path}: is no network of `python -m dd pretrain`, which makes one, also from given "
             "weights (--weights)"
         )
+    check_space(path, header)
     here = {
         "dataset": dataset.name,
         "whitening": dataset.whitening,

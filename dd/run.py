@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dd.config import check, load_config, read_yaml
+from dd.data.normalisation import CONSTANTS, constants, of_published, of_source
 from dd.errors import DDError, unknown
 from dd.recipes import (
     check_sections,
@@ -28,7 +29,8 @@ from dd.recipes import (
 )
 from dd.spec import Part, Spec, parse
 
-OVERRIDES = ("data_root", "datasets", "networks", "seeds", "device", "results")
+OVERRIDES = ("data_root", "copy", "datasets", "networks", "seeds", "device", "results")
+FOLDERS = ("image-folder", "class-folders")  # sources that say nothing of what they hold
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class Run:
         name: the file's stem; results lie under ``<results>/<name>/``.
         title: what the run is, in words.
         datasets: by name, what ``python -m dd prepare`` is asked for, the ``label`` for captions,
-            and ``comparable_to``: the published dataset it may be compared with, if any.
+            ``comparable_to``: the published dataset it may be compared with, if any, and ``copy``:
+            which copy of that the images are, if they are not the original files.
         seeds: one synthetic set each.
         networks: evaluation networks per synthetic set and architecture.
         axes: values that replace those of the same axes in tables and figures.
@@ -148,14 +151,26 @@ class Run:
         objective = method.objective
         return (
             self.width_factor == 1
-            and not any(
-                self.datasets[dataset].get(key) for key in ("zca_eps", "resize", "channels")
-            )
+            and self._images_as_published(dataset)
             and self.distillation(spec, dataset, ipc) == resolve(objective, dataset, ipc)
             and self.evaluation(spec, dataset, ipc) == resolve_evaluation(objective, dataset, ipc)
             and self.buffer(dataset) == resolve_buffer(dataset)
             and not method.parts  # nothing is published of them that one could compare with
         )
+
+    def _images_as_published(self, dataset: str) -> bool:
+        """Whether ``dataset`` has the published images: size, channels, units, ε of ZCA."""
+        options = self.datasets[dataset]
+        units = constants(of_published(options.get("comparable_to", "")))
+        if units is None or constants(self.normalisation(dataset)) != units:
+            return False
+        channels = options.get("channels", len(units.mean))
+        return channels == len(units.mean) and not {"zca_eps", "resize"} & options.keys()
+
+    def normalisation(self, dataset: str) -> str:
+        """Whose mean and std ``dataset`` is normalised with (``--normalise-as``)."""
+        options = self.datasets[dataset]
+        return options.get("normalise_as", of_source(options["source"]))
 
     def _own(self, block: str) -> dict[str, Any]:
         return self.recipes.get(block, {})
@@ -178,8 +193,9 @@ def load_run(
     Args:
         name: a run's name or its file.
         overrides: ``data_root`` (existing raw data of the run's dataset, or a folder with one
-            for each), ``datasets`` (which of the run's), ``networks``, ``seeds``, ``device``,
-            ``results``: they win over the file.
+            for each), ``copy`` (which copy of the original images that is: ``JPEG``),
+            ``datasets`` (which of the run's), ``networks``, ``seeds``, ``device``, ``results``:
+            they win over the file.
         workflow: the folder of the workflow.
 
     Raises:
@@ -197,7 +213,7 @@ def load_run(
     schema = read_yaml(Path(workflow, "schemas", "run.schema.yaml"))
     document = read_yaml(path)
     check(document, schema, path)
-    data_root = overrides.pop("data_root", None)
+    data_root, copy = overrides.pop("data_root", None), overrides.pop("copy", None)
     results = overrides.pop("results", "results")
     chosen = overrides.pop("datasets", None)
     if chosen is not None:
@@ -205,7 +221,13 @@ def load_run(
     document |= {key: _typed(value) for key, value in overrides.items()}
     check(document, schema, "--config")
     if data_root is not None:
-        document["datasets"] = _rooted(document["datasets"], str(data_root))
+        document["datasets"] = _rooted(document["datasets"], str(data_root), copy)
+        check(document, schema, "--config")
+    if copy is not None and not any("copy" in o for o in document["datasets"].values()):
+        raise DDError("copy: says what a folder data_root holds, and none is read in this run")
+    for options in document["datasets"].values():
+        if "copy" in options:
+            options["label"] += f" ({options['copy']} copy)"
     run = Run(name=path.stem, workflow=str(workflow), results=str(results), **document)
     try:
         _check_names(run)
@@ -230,12 +252,14 @@ def _chosen(datasets: dict[str, dict[str, Any]], names: Any) -> dict[str, dict[s
     return {name: datasets[name] for name in names}
 
 
-def _rooted(datasets: dict[str, dict[str, Any]], root: str) -> dict[str, dict[str, Any]]:
+def _rooted(
+    datasets: dict[str, dict[str, Any]], root: str, copy: str | None
+) -> dict[str, dict[str, Any]]:
     """The datasets read from ``root``, or, if there are several, each from its folder in it."""
     if not Path(root).is_dir():
         raise DDError(f"data_root: {root} is no folder")
     if len(datasets) == 1:
-        return {name: _read_from(name, options, root) for name, options in datasets.items()}
+        return {name: _read_from(name, options, root, copy) for name, options in datasets.items()}
     folders = {name: str(Path(root, name)) for name in datasets}
     for folder in folders.values():
         if not Path(folder).is_dir():
@@ -243,23 +267,34 @@ def _rooted(datasets: dict[str, dict[str, Any]], root: str) -> dict[str, dict[st
                 f"data_root: {folder} is no folder; a run of several datasets needs one for each "
                 f"({', '.join(datasets)})"
             )
-    return {name: _read_from(name, datasets[name], folder) for name, folder in folders.items()}
+    return {name: _read_from(name, datasets[name], folders[name], copy) for name in datasets}
 
 
-def _read_from(name: str, options: dict[str, Any], root: str) -> dict[str, Any]:
-    """What ``python -m dd prepare`` is asked for if the images lie in ``root``."""
+def _read_from(name: str, options: dict[str, Any], root: str, copy: str | None) -> dict[str, Any]:
+    """What ``python -m dd prepare`` is asked for if the images lie in ``root``.
+
+    A folder in place of a source keeps the source's normalisation. It keeps the published values
+    beside it only as a ``copy`` that has a name: nobody vouches for what else a folder holds.
+    """
     if options["source"] == "digits":
         raise DDError(f"data_root: '{name}' comes with scikit-learn; choose another run to use it")
     options = options | {"root": root}
     split = all(Path(root, part).is_dir() for part in ("train", "test"))
     original = Path(root, "val").is_dir()  # Tiny ImageNet's own test split has no labels
-    if options["source"] == "image-folder" or not split or original:
+    folder = split and not original
+    if folder and copy is not None:
+        options["copy"] = copy
+    if not folder or options["source"] == "image-folder":
         return options
     if options["source"] == "tiny-imagenet":
         options["channels"] = 3  # some of its files are grey
-    options |= {"source": "image-folder", "label": f"{options['label']} (image folder)"}
-    # nobody vouches for what the folder holds, and it is split already
-    dropped = ("comparable_to", "test_share", "split_seed", "groups")
+    if (units := of_source(options["source"])) in CONSTANTS:
+        options = {"normalise_as": units} | options
+    options["source"] = "image-folder"
+    dropped = {"test_share", "split_seed", "groups"}  # it is split already
+    if "copy" not in options:
+        options["label"] += " (image folder)"
+        dropped |= {"comparable_to"}
     return {key: value for key, value in options.items() if key not in dropped}
 
 
@@ -273,6 +308,8 @@ def _check_names(run: Run) -> None:
     for name in run.optional:
         if name not in known["tables"] + known["figures"]:
             raise unknown("table or figure", name, known["tables"] + known["figures"])
+    for dataset, options in run.datasets.items():
+        _check_images(dataset, options)
     for key in ("pretrained", "generators"):
         for dataset in getattr(run, key):
             if dataset not in run.datasets:
@@ -296,3 +333,30 @@ def _check_names(run: Run) -> None:
                     resolve_evaluation(objective, dataset, ipc, own)
             else:
                 resolve(block, dataset, ipc, own)
+
+
+def _check_images(dataset: str, options: Mapping[str, Any]) -> None:
+    """What ``options`` say of the images of ``dataset`` must go together."""
+    units = options.get("normalise_as")
+    if units is not None and (known := constants(units)):
+        channels = options.get("channels", len(known.mean))
+        if channels != len(known.mean):
+            raise DDError(
+                f"dataset {dataset}: normalise_as {units} is for {len(known.mean)} channels, "
+                f"channels is {channels}"
+            )
+    compared = "comparable_to" in options
+    if compared and options["source"] in FOLDERS and "copy" not in options:
+        raise DDError(
+            f"dataset {dataset}: comparable_to needs copy where the source is a folder: which copy "
+            "of the published images it holds, such as JPEG"
+        )
+    if "copy" in options and options["source"] not in FOLDERS:
+        raise DDError(
+            f"dataset {dataset}: copy is for a folder of images; the source {options['source']} "
+            "reads the original files"
+        )
+    if "copy" in options and not compared:
+        raise DDError(
+            f"dataset {dataset}: copy needs comparable_to: which published dataset it is a copy of"
+        )

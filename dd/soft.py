@@ -14,6 +14,7 @@ from torch import Tensor
 from dd import __version__, kd
 from dd.artifacts import describe_tensors, file_digest, read_header
 from dd.data.dataset import Dataset
+from dd.data.space import check_space
 from dd.data.views import Views, ViewSettings, draw
 from dd.errors import DDError
 from dd.rows import RowReader
@@ -126,6 +127,7 @@ class SoftLabels:
     def check(self, dataset: Dataset, synthetic: Path, count: int) -> None:
         """Raise a :class:`DDError` unless the labels are those of the ``count`` images in the file
         ``synthetic``, read for ``dataset``."""
+        check_space(self.path, self.header)
         for key, value in agreement(dataset, synthetic).items():
             if self.header.get(key) != value:
                 raise DDError(

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from dd.artifacts import describe_tensors, load_tensors, read_header, save_tensors
-from dd.data.dataset import WHITENINGS, Dataset
+from dd.data.dataset import Dataset
+from dd.data.space import MARK, WHITENINGS, Space, check_space
 from dd.errors import DDError, unknown
 
 _TENSORS = ("images", "indices", "labels", "mean", "std", "learned_lr")
@@ -24,10 +25,11 @@ class SyntheticSet:
     training split as a set takes 8 bytes an image).
 
     Attributes:
-        images: ``[M, C, H, W]`` float32, in normalised units (ZCA-whitened if ``header`` says so),
-            or None: those of ``indices``.
+        images: ``[M, C, H, W]`` float32, in normalised units, or ZCA-whitened pixels if ``header``
+            says so (:mod:`dd.data.space`); or None: those of ``indices``.
         labels: ``[M]`` int64, or ``[M, K]`` float32 class probabilities when soft.
-        mean, std: ``[C]`` float32 normalisation of ``images``, or None: that of the dataset.
+        mean, std: ``[C]`` float32 normalisation of ``images``, or None: that of the dataset, or
+            none where they are whitened.
         learned_lr: the student's learning rate where the method learned one.
         header: provenance and facts (dataset, spec, ipc, iteration, whitening).
         indices: ``[M]`` int64 into the training split, in place of ``images``; else None.
@@ -67,7 +69,9 @@ class SyntheticSet:
         return hard_labels(self.labels)
 
     def images_for(self, dataset: Dataset) -> torch.Tensor:
-        """The images ``[M, C, H, W]`` in the normalised units of ``dataset``.
+        """The images ``[M, C, H, W]`` in the space of ``dataset``.
+
+        A set that states another normalisation than the dataset's is converted: its pixels stay.
 
         Raises:
             DDError: if shape, classes, whitening or indices do not fit the dataset.
@@ -87,19 +91,26 @@ class SyntheticSet:
                 f"synthetic set: images are {_size(self.images.shape[1:])}, "
                 f"dataset {dataset.name} has {_size(expected)}"
             )
+        if dataset.whitening != "none":
+            self._check_matrix(dataset)
+            return self.images
         if self.mean is None or self.std is None:
             return self.images
-        mean, std = dataset.mean.cpu(), dataset.std.cpu()
-        if torch.equal(self.mean, mean) and torch.equal(self.std, std):
+        space = dataset.space
+        if torch.equal(self.mean, space.mean.cpu()) and torch.equal(self.std, space.std.cpu()):
             return self.images
-        if dataset.whitening != "none":
+        return space.from_pixels(Space(self.mean, self.std).to_pixels(self.images))
+
+    def _check_matrix(self, dataset: Dataset) -> None:
+        """A whitened set that says which dataset it is of must be whitened as ``dataset`` is."""
+        mark = f"{MARK}{dataset.fingerprint.rpartition(MARK)[2]}"
+        said = str(self.header.get("fingerprint", mark))
+        if not said.endswith(mark):
             raise DDError(
-                f"synthetic set: it was whitened under another normalisation than dataset "
-                f"{dataset.name}; use the dataset file that it was distilled from"
+                f"synthetic set: it was whitened for a dataset with fingerprint {said}, dataset "
+                f"{dataset.name} has {dataset.fingerprint}, another whitening; use the dataset "
+                "file that it was distilled from"
             )
-        column = (1, -1, 1, 1)
-        pixels = self.images * self.std.view(column) + self.mean.view(column)
-        return (pixels - mean.view(column)) / std.view(column)
 
     def _check_labels(self, dataset: Dataset) -> None:
         classes = len(dataset.classes)
@@ -166,6 +177,11 @@ def load(path: str | Path) -> SyntheticSet:
     """
     tensors, header = load_tensors(path, "synthetic", required=("labels",), only=_TENSORS)
     _check_whitening(path, header)
+    if header.get("whitening") == "zca" and {"mean", "std"} & tensors.keys():
+        raise DDError(
+            f"{path}: holds 'mean' and 'std' and says that its images are whitened; the whitening "
+            "zca is of pixels in [0, 1], without a normalisation before or after"
+        )
     images, indices, labels = (tensors.get(name) for name in ("images", "indices", "labels"))
     if images is None and indices is None:
         raise DDError(f"{path}: is no synthetic file: tensor 'images' is missing (or 'indices')")
@@ -228,6 +244,7 @@ def _check_whitening(path: str | Path, header: dict[str, Any]) -> None:
     said = header.get("whitening")
     if said is not None and said not in WHITENINGS:
         raise DDError(f"{path}: header: {unknown('whitening', str(said), WHITENINGS)}")
+    check_space(path, header)
 
 
 def _check_indices(path: str | Path, indices: torch.Tensor) -> None:

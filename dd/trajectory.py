@@ -17,6 +17,7 @@ from torch import nn
 
 from dd import __version__
 from dd.artifacts import describe_tensors, read_header
+from dd.data.space import check_space
 from dd.errors import DDError
 from dd.rows import ROOM, RowReader, RowWriter
 
@@ -95,6 +96,7 @@ class Trajectories:
         numbers: dict[tuple[str, int], Path] = {}
         for path in paths:
             shard = _Shard(path)
+            check_space(path, shard.header)
             for key, name in AGREE.items():
                 if shard.header.get(key) != facts[key]:
                     raise DDError(

@@ -80,7 +80,7 @@ def test_erased_pixels_have_the_mean_colour(tmp_path, whitening):
     after = dataset.to_pixels(erase.erased(dataset, where, mask))
     gone = erase.on_pixels(mask, (8, 8)).expand_as(after)
     assert gone.sum() == 4 + 4 * 4
-    assert torch.allclose(after[gone], dataset.mean.expand(gone.sum()), atol=2e-3)
+    assert torch.allclose(after[gone], dataset.space.mean.expand(gone.sum()), atol=2e-3)
     assert torch.allclose(after[~gone], before[~gone], atol=2e-3)
 
 
@@ -165,7 +165,9 @@ def made(digits, tmp_path_factory) -> str:
     labels = torch.arange(10).repeat(3)
     images = torch.randn(30, 1, 8, 8, generator=generator(0, "images"))
     header = {"objective": "dm", "iteration": 7, "whitening": "none"}
-    synthetic.save(path, SyntheticSet(images, labels, digits.mean, digits.std, header=header))
+    synthetic.save(
+        path, SyntheticSet(images, labels, digits.space.mean, digits.space.std, header=header)
+    )
     return path
 
 

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import hashlib
 import pickle
+import re
 import shutil
 import struct
 
@@ -601,6 +602,7 @@ def test_prepare_writes_everything(folder, tmp_path, capsys):
     assert header["classes"] == ["cat", "dog"]
     assert header["source"] == "image-folder"
     assert header["zca"] is None
+    assert header["normalisation"] == "data" and "its own mean and std" in said
     assert "command" in header["provenance"]
     assert header["fingerprint"] == fingerprint(tensors, ["cat", "dog"])
     assert len(header["fingerprint"]) == 16
@@ -652,6 +654,15 @@ BAD = {
     "resize 0": (["--source", "image-folder", "--root", ".", "--resize", "0"], "--resize: 0"),
     "channels 2": (["--source", "image-folder", "--channels", "2"], "--channels"),
     "eps 0": (["--source", "digits", "--zca", "--zca-eps", "0"], "--zca-eps"),
+    "unknown constants": (
+        ["--source", "digits", "--normalise-as", "cifar-10"],
+        "unknown normalisation 'cifar-10': did you mean 'cifar10'",
+    ),
+    "constants for colour": (
+        ["--source", "digits", "--normalise-as", "cifar10"],
+        "the constants of cifar10 are for 3 channels, images of digits have 1; use "
+        "--normalise-as data",
+    ),
     "negative threads": (["--source", "digits", "--threads", "-1"], "--threads"),
     "not downloaded": (
         ["--source", "mnist", "--root", "empty", "--no-download"],
@@ -875,7 +886,7 @@ def test_pixels_and_normalised_units_are_inverse(whitening, whitened_file):
     data = load_dataset(whitened_file, whitening=whitening)
     assert data.whitening == whitening
     pixels = small_raw().train_images / 255
-    normalised = (pixels - data.mean.view(3, 1, 1)) / data.std.view(3, 1, 1)
+    normalised = (pixels - data.space.mean.view(3, 1, 1)) / data.space.std.view(3, 1, 1)
     taken = data.train.take(torch.arange(40))
     # whitening must have changed what is then changed back
     assert torch.allclose(taken, normalised, atol=1e-4) is (whitening == "none")
@@ -888,15 +899,15 @@ def test_whitened_dataset_equals_numpy(tmp_path, capsys, digits):
     path = tmp_path / "digits.safetensors"
     status, said, _ = cli(capsys, "--source", "digits", "--zca", "--zca-eps", 0.3, "--out", path)
     assert (status, "ZCA" in said) == (0, True)
-    assert read_header(path)["zca"] == {"eps": 0.3}
+    assert read_header(path)["zca"] == {"eps": 0.3, "of": "pixels in 0 to 1"}
     assert read_header(path)["fingerprint"] == digits.fingerprint
     data = load_dataset(path, whitening="zca")
     tensors = load_tensors(path, "dataset")[0]
     train = tensors["train_images"].numpy() / 255
-    mean, matrix = numpy_zca((train - train.mean()) / train.std(), 0.3)
+    mean, matrix = numpy_zca(train, 0.3)
     for part, split in (("train", data.train), ("test", data.test)):
-        normalised = (tensors[f"{part}_images"].numpy() / 255 - train.mean()) / train.std()
-        expected = (normalised.reshape(-1, 64) - mean) @ matrix
+        pixels = tensors[f"{part}_images"].numpy() / 255
+        expected = (pixels.reshape(-1, 64) - mean) @ matrix
         ours = split.take(slice(None)).flatten(1).numpy()
         np.testing.assert_allclose(ours, expected, atol=1e-4)
         resident = split.resident()
@@ -911,7 +922,7 @@ def test_whitening_is_lazy(whitened_file, monkeypatch):
     seen = []
     whiten = zca.whiten
     monkeypatch.setattr(zca, "whiten", lambda *args: seen.append(len(args[0])) or whiten(*args))
-    monkeypatch.setattr("dd.data.dataset._CHUNK", 16)
+    monkeypatch.setattr("dd.data.space._CHUNK", 16)
     split = load_dataset(whitened_file, whitening="zca").train
     assert (seen, split.images.dtype) == ([], torch.uint8)
     few = split.take(torch.tensor([39, 1, 1]))
@@ -928,12 +939,12 @@ def test_whitening_is_lazy(whitened_file, monkeypatch):
 def test_reader_chooses_the_whitening(dataset_file, whitened_file, tmp_path):
     """A file with a whitening and one without are the same dataset until it is asked for."""
     plain, unused = load_dataset(dataset_file), load_dataset(whitened_file)
-    assert unused.zca_mean is None and unused.zca_matrix is None
+    assert unused.space.zca_mean is None and unused.space.zca_matrix is None
     every = slice(None)
     assert torch.equal(plain.train.take(every), unused.train.take(every))
     assert plain.fingerprint == unused.fingerprint == fingerprint(prepare(small_raw()), "abcd")
     used = load_dataset(whitened_file, whitening="zca").fingerprint
-    assert used.startswith(f"{plain.fingerprint}-zca") and len(used) == 16 + len("-zca") + 8
+    assert re.fullmatch(f"{plain.fingerprint}-zca-pixels-[0-9a-f]{{8}}", used)
     other = tmp_path / "other.safetensors"
     save_tensors(other, "dataset", prepare(small_raw(), 0.2), {"classes": list("abcd")})
     assert load_dataset(other).fingerprint == plain.fingerprint

@@ -48,7 +48,7 @@ def plan(tmp_path_factory, digits, digits_file):
         for iteration in snapshots:
             labels = torch.arange(10).repeat_interleave(job.ipc)
             images = torch.zeros(len(labels), 1, 8, 8)
-            made = SyntheticSet(images, labels, digits.mean, digits.std, header=header)
+            made = SyntheticSet(images, labels, *digits.normalisation(), header=header)
             if job.spec.startswith(("mtt", "iadd")):
                 made.extras = extras(job, iteration)
             synthetic.save(synthetic_file(run, job, iteration), made)
@@ -119,9 +119,11 @@ def test_tiles_show_true_pixels(tmp_path, digits):
     """Image n of class k is grey (k + n / 2) / 10: after normalisation and back it is tile k, n."""
     labels = torch.arange(10).repeat(2)
     grey = (labels + torch.arange(20) // 10 / 2).view(20, 1, 1, 1).expand(20, 1, 8, 8) / 10
-    images = (grey - digits.mean) / digits.std
+    images = (grey - digits.space.mean) / digits.space.std
     path = tmp_path / "set.safetensors"
-    synthetic.save(path, SyntheticSet(images.contiguous(), labels, digits.mean, digits.std))
+    synthetic.save(
+        path, SyntheticSet(images.contiguous(), labels, digits.space.mean, digits.space.std)
+    )
     shown = tiles(str(path), digits, 2)
     assert shown.shape == (10, 2, 10, 10, 3)
     for k in range(10):

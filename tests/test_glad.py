@@ -244,7 +244,7 @@ def test_the_documented_adapter_distils(adapter, digits):
     # its pixels, in the units of the dataset
     parts = {name.removeprefix("latent."): value for name, value in canvas.extras().items()}
     pixels = module.load(load_file(path), 1, (8, 8), 1).decode(parts)
-    expected = (pixels - digits.mean.item()) / digits.std.item()
+    expected = (pixels - digits.space.mean.item()) / digits.space.std.item()
     torch.testing.assert_close(canvas.images(), expected, rtol=1e-4, atol=1e-4)
     assert prior.describe()["layer"] == 1 and len(prior.describe()["sha256"]) == 16
 
@@ -259,7 +259,7 @@ def test_an_adapters_pixels_are_whitened(adapter, tmp_path):
     )
     codes = one.latents(None, torch.arange(4), generator(0))
     images = one.decode(codes).flatten(1)
-    expected = (images - white.zca_mean) @ white.zca_matrix
+    expected = (images - white.space.zca_mean) @ white.space.zca_matrix
     torch.testing.assert_close(other.decode(codes).flatten(1), expected, rtol=1e-4, atol=1e-4)
 
 

@@ -253,6 +253,74 @@ def test_an_image_folder_is_recognised_and_named(tmp_path):
     assert (options_["source"], options_["root"]) == ("cifar10", str(tmp_path))
 
 
+def split_folder(path):
+    for part in ("train", "test"):
+        (path / part).mkdir(parents=True)
+    return str(path)
+
+
+def test_a_folder_keeps_the_normalisation_of_the_source(tmp_path):
+    folder = {"data_root": split_folder(tmp_path / "images")}
+    for name in ("cifar10", "metadd"):
+        run = load_run(name, folder)
+        dataset = next(iter(run.datasets))
+        expected = {"cifar10": "cifar10", "tiny_imagenet": "tiny-imagenet"}[dataset]
+        assert run.normalisation(dataset) == expected
+        asked = Plan(run).preparation(dataset)
+        assert (asked["source"], asked["normalise_as"]) == ("image-folder", expected)
+    plain = Plan(load_run("smoke"))
+    assert plain.preparation("digits")["normalise_as"] == "data"
+    assert load_run("paper").normalisation("imagenette") == "imagenet"
+
+
+def test_published_values_beside_a_copy_that_has_a_name(tmp_path):
+    folder = split_folder(tmp_path / "images")
+    nameless = load_run("cifar10", {"data_root": folder})
+    assert not nameless.as_published("dc", "cifar10", 1)
+    run = load_run("cifar10", {"data_root": folder, "copy": "JPEG"})
+    assert run.datasets["cifar10"]["label"] == "CIFAR-10 (JPEG copy)"
+    assert run.datasets["cifar10"]["comparable_to"] == "cifar10"
+    assert run.as_published("dc", "cifar10", 1)
+    assert not {"copy", "comparable_to"} & Plan(run).preparation("cifar10").keys()
+    assert Plan(run).preparation("cifar10")["label"] == "CIFAR-10 (JPEG copy)"
+    tiny = load_run("metadd", {"data_root": folder, "copy": "JPEG"})
+    assert tiny.datasets["tiny_imagenet"]["channels"] == 3
+    assert tiny.as_published("dm", "tiny_imagenet", 10)
+    options_ = run.datasets["cifar10"]
+    for changed in ({"normalise_as": "data"}, {"normalise_as": "svhn"}, {"resize": 16},
+                    {"channels": 1}, {"zca_eps": 0.2}):  # fmt: skip
+        other = replace(run, datasets={"cifar10": options_ | changed})
+        assert not other.as_published("dc", "cifar10", 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"copy": "JPEG"}, "copy is for a folder of images; the source cifar10 reads the original"),
+        ({"source": "image-folder"}, "comparable_to needs copy"),
+        ({"source": "image-folder", "copy": "JPEG", "comparable_to": None}, "copy needs compara"),
+        ({"normalise_as": "cifar"}, "unknown normalisation 'cifar': did you mean 'cifar10'"),
+        ({"normalise_as": "cifar10", "channels": 1}, "is for 3 channels, channels is 1"),
+        ({"source": "image-folder", "copy": "a\nb"}, "copy"),
+    ],
+)
+def test_what_a_dataset_says_must_go_together(tmp_path, changes, message):
+    document = yaml.safe_load(Path("workflow/config/runs/cifar10.yaml").read_text())
+    options_ = document["datasets"]["cifar10"] | changes
+    document["datasets"] = {"cifar10": {k: v for k, v in options_.items() if v is not None}}
+    path = tmp_path / "own.yaml"
+    path.write_text(yaml.safe_dump(document))
+    with pytest.raises(DDError, match=message):
+        load_run(str(path))
+
+
+def test_a_copy_of_nothing_is_refused(tmp_path):
+    (tmp_path / "torchvision").mkdir()
+    for more in ({}, {"data_root": str(tmp_path / "torchvision")}):
+        with pytest.raises(DDError, match="copy: says what a folder data_root holds, and none"):
+            load_run("cifar10", {"copy": "JPEG", **more})
+
+
 def test_a_folder_with_the_data_of_every_dataset(tmp_path):
     for name in ("cifar10", "cifar100", "tiny_imagenet"):
         (tmp_path / name).mkdir()

@@ -17,7 +17,9 @@ from dd.synthetic import SyntheticSet
 
 def example(digits, count=10):
     images = torch.randn(count, 1, 8, 8, generator=generator(0))
-    return SyntheticSet(images, torch.arange(count) % 10, digits.mean, digits.std, 0.02, {"ipc": 1})
+    return SyntheticSet(
+        images, torch.arange(count) % 10, digits.space.mean, digits.space.std, 0.02, {"ipc": 1}
+    )
 
 
 def chosen(*indices, **header):
@@ -59,7 +61,7 @@ def test_soft_labels(digits, tmp_path):
 def test_another_normalisation_is_converted(digits):
     """The same pixels under another mean and std become the dataset's own numbers."""
     ours = example(digits)
-    pixels = ours.images * digits.std + digits.mean
+    pixels = ours.images * digits.space.std + digits.space.mean
     mean, std = torch.tensor([0.5]), torch.tensor([0.25])
     theirs = dataclasses.replace(ours, images=(pixels - mean) / std, mean=mean, std=std)
     torch.testing.assert_close(theirs.images_for(digits), ours.images, rtol=1e-5, atol=1e-5)
@@ -76,7 +78,7 @@ def test_real_images_by_their_indices(digits, tmp_path):
     assert read.images is None and read.indices.tolist() == [7, 0, 1437, 7]
     assert len(read) == 4 and "images" not in load_file(path)
     pixels = digits.train.images[[7, 0, 1437, 7]] / 255
-    expected = (pixels - digits.mean) / digits.std
+    expected = (pixels - digits.space.mean) / digits.space.std
     torch.testing.assert_close(read.images_for(digits), expected)
 
 

@@ -1,8 +1,7 @@
 """The prepared dataset: both splits on the device, ready to take batches from.
 
 ``prepare`` writes the file (``docs/formats.md``), everything else reads it through
-:func:`load_dataset`. *Normalised units* are (pixel in [0, 1] − mean) / std per channel and, where
-the reader chooses the whitening ``zca``, ZCA on top of that.
+:func:`load_dataset`, in the space that it chooses (:mod:`dd.data.space`).
 """
 
 from __future__ import annotations
@@ -17,14 +16,11 @@ import torch
 from torch import Tensor
 
 from dd.artifacts import load_tensors
-from dd.data import zca
+from dd.data.space import MARK, WHITENINGS, Space, check_space
 from dd.errors import DDError, unknown
-
-WHITENINGS = ("none", "zca")  # what a reader of the file chooses from
 
 _TENSORS = ("train_images", "train_labels", "test_images", "test_labels", "mean", "std")
 _ZCA_TENSORS = ("zca_mean", "zca_matrix")
-_CHUNK = 8192  # images whitened at once
 
 
 @dataclass(frozen=True)
@@ -32,34 +28,29 @@ class Split:
     """Images and labels of one split.
 
     Attributes:
-        images: [N, C, H, W], uint8 in 0..255, or float32 in normalised units (:meth:`resident`).
+        images: [N, C, H, W], uint8 in 0..255, or float32 in ``space`` (:meth:`resident`).
         labels: [N] int64.
         by_class: for each class the indices of its images, ascending.
-        mean, std: [C, 1, 1] float32, what uint8 images are normalised with.
-        zca_mean, zca_matrix: [D] and [D, D] float32, what they are then whitened with, or None.
+        space: what networks see them in.
     """
 
     images: Tensor
     labels: Tensor
     by_class: list[Tensor]
-    mean: Tensor
-    std: Tensor
-    zca_mean: Tensor | None = None
-    zca_matrix: Tensor | None = None
+    space: Space
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, indices: Tensor | slice) -> Tensor:
-        """Images of ``indices`` [n], as float32 [n, C, H, W] in normalised units."""
+        """Images of ``indices`` [n], as float32 [n, C, H, W] in the split's space."""
         images = self.images[indices]
-        if images.is_floating_point():
-            return images
-        images = images.float().div_(255).sub_(self.mean).div_(self.std)
-        if self.zca_matrix is not None:
-            for part in images.split(_CHUNK):  # in place: no second copy of a whole split
-                part.copy_(zca.whiten(part, self.zca_mean, self.zca_matrix))
-        return images
+        return images if images.is_floating_point() else self.space.from_pixels_(_pixels(images))
+
+    def pixels(self, indices: Tensor | slice) -> Tensor:
+        """Images of ``indices`` [n], as float32 pixels [n, C, H, W] in [0, 1]."""
+        images = self.images[indices]
+        return self.space.to_pixels(images) if images.is_floating_point() else _pixels(images)
 
     def resident(self) -> Split:
         """This split for many epochs: whitened once for all, instead of at each :meth:`take`.
@@ -67,9 +58,9 @@ class Split:
         Without whitening it is the split itself. Else all images are float32 on the device:
         4·N·C·H·W bytes (CIFAR-10: 614 MB to train, 123 MB to test).
         """
-        if self.zca_matrix is None:
+        if self.space.whitening == "none" or self.images.is_floating_point():
             return self
-        return replace(self, images=self.take(slice(None)), zca_mean=None, zca_matrix=None)
+        return replace(self, images=self.take(slice(None)))
 
     def sample(self, label: int, count: int, generator: torch.Generator) -> Tensor:
         """``count`` indices of class ``label`` without replacement, in random order.
@@ -89,8 +80,7 @@ class Dataset:
         name: short name, used in paths. label: human name, used in tables and captions.
         classes: class names in label order.
         channels, size: C and (H, W) of the images.
-        mean, std: [C] float32 of the training split, pixels in [0, 1].
-        zca_mean, zca_matrix: [D] and [D, D] float32, or None when read without whitening.
+        space: what networks see images in.
         fingerprint: identifies the contents, see :func:`fingerprint`.
         header: what the file says about itself, provenance included.
     """
@@ -100,10 +90,7 @@ class Dataset:
     classes: list[str]
     channels: int
     size: tuple[int, int]
-    mean: Tensor
-    std: Tensor
-    zca_mean: Tensor | None
-    zca_matrix: Tensor | None
+    space: Space
     fingerprint: str
     train: Split
     test: Split
@@ -111,15 +98,18 @@ class Dataset:
 
     @property
     def whitening(self) -> str:
-        """What normalised units include: one of :data:`WHITENINGS`."""
-        return "none" if self.zca_matrix is None else "zca"
+        """The whitening that it was read with: one of :data:`dd.data.space.WHITENINGS`."""
+        return self.space.whitening
+
+    def normalisation(self) -> tuple[Tensor | None, Tensor | None]:
+        """Mean and std ``[C]`` on the CPU that a set in this space states; None where whitened."""
+        if self.whitening != "none":
+            return None, None
+        return self.space.mean.cpu(), self.space.std.cpu()
 
     def to_pixels(self, images: Tensor) -> Tensor:
-        """Images in normalised units, [N, C, H, W], to pixels clamped to [0, 1] (for viewing)."""
-        if self.zca_matrix is not None:
-            images = zca.unwhiten(images, self.zca_mean, self.zca_matrix)
-        pixels = images * _per_channel(self.std, images) + _per_channel(self.mean, images)
-        return pixels.clamp(0, 1)
+        """Images in this space, [N, C, H, W], to pixels clamped to [0, 1] (for viewing)."""
+        return self.space.to_pixels(images).clamp(0, 1)
 
 
 def load_dataset(
@@ -130,19 +120,22 @@ def load_dataset(
     Args:
         path: the file.
         device: where all tensors are put.
-        whitening: the space to read it in. ``none``: normalised per channel, whether the file holds
-            a whitening or not. ``zca``: whitened too, image by image as they are taken.
+        whitening: the space to read it in. ``none``: normalised by channel, whether the file holds
+            a whitening or not. ``zca``: whitened pixels in its place, image by image as they are
+            taken.
 
     Raises:
         DDError: if the file is missing or broken, a tensor is not what it should be, or the file
-            holds no whitening where one is asked for.
+            holds no whitening, or the one of an older version, where one is asked for.
     """
     if whitening not in WHITENINGS:
         raise unknown("whitening", whitening, WHITENINGS)
     wanted = (*_TENSORS, *_ZCA_TENSORS) if whitening == "zca" else _TENSORS
     tensors, header = load_tensors(path, "dataset", _TENSORS, only=wanted)
-    if whitening == "zca" and not any(name in tensors for name in _ZCA_TENSORS):
-        raise DDError(f"{path}: holds no ZCA whitening; prepare it with --zca")
+    if whitening == "zca":
+        if not any(name in tensors for name in _ZCA_TENSORS):
+            raise DDError(f"{path}: holds no ZCA whitening; prepare it with --zca")
+        check_space(path, header)
     classes = header.get("classes")
     if classes is None:
         labels = tensors["train_labels"]
@@ -157,18 +150,16 @@ def load_dataset(
         raise DDError(f"{path}: 'name' and 'label' in the header must be text")
     identity = header.get("fingerprint") or fingerprint(tensors, classes)
     if whitening == "zca":
-        identity = f"{identity}-zca{_digest(tensors, _ZCA_TENSORS)[:8]}"
+        identity += MARK + _digest(tensors, _ZCA_TENSORS)[:8]
     tensors = {key: tensor.to(device) for key, tensor in tensors.items()}
     matrices = {key: tensors.get(key) for key in _ZCA_TENSORS}
-    mean, std = tensors["mean"], tensors["std"]
+    space = Space(tensors["mean"], tensors["std"], **matrices)
     train, test = (
         Split(
             images=tensors[f"{part}_images"],
             labels=tensors[f"{part}_labels"],
             by_class=_by_class(tensors[f"{part}_labels"], len(classes)),
-            mean=mean.view(-1, 1, 1),
-            std=std.view(-1, 1, 1),
-            **matrices,
+            space=space,
         )
         for part in ("train", "test")
     )
@@ -179,9 +170,7 @@ def load_dataset(
         classes=list(classes),
         channels=channels,
         size=(height, width),
-        mean=mean,
-        std=std,
-        **matrices,
+        space=space,
         fingerprint=identity,
         train=train,
         test=test,
@@ -208,8 +197,8 @@ def _digest(tensors: Mapping[str, Tensor], names: Sequence[str], first: str = ""
     return digest.hexdigest()
 
 
-def _per_channel(values: Tensor, like: Tensor) -> Tensor:
-    return values.to(like).view(-1, 1, 1)
+def _pixels(images: Tensor) -> Tensor:
+    return images.float().div_(255)
 
 
 def _by_class(labels: Tensor, classes: int) -> list[Tensor]:

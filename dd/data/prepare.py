@@ -1,4 +1,8 @@
-"""Raw images to one safetensors file: both splits as uint8, normalisation, optional ZCA."""
+"""Raw images to one safetensors file: both splits as uint8, normalisation, optional ZCA.
+
+The field's datasets are normalised with the field's constants, others with their own statistics.
+ZCA is fitted to pixels in [0, 1], whatever the normalisation (:mod:`dd.data.space`).
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,9 @@ from torch import Tensor
 from dd.artifacts import command_line, provenance, save_tensors
 from dd.data import zca
 from dd.data.dataset import fingerprint
+from dd.data.normalisation import CONSTANTS, DATA, constants, of_source
 from dd.data.sources import SOURCES, TAKEN_BY, RawDataset, SourceOptions
+from dd.data.space import PIXELS
 from dd.errors import DDError
 from dd.files import check_target
 from dd.runtime import setup
@@ -69,7 +75,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(the patient, say): a group is in one split only (default: each image for itself)",
     )
     parser.add_argument(
-        "--zca", action="store_true", help="add a ZCA whitening, used by those who ask for it"
+        "--normalise-as",
+        metavar="NAME",
+        help=f"mean and std of each channel: the field's for {', '.join(CONSTANTS)}, or {DATA}: "
+        "those of the training images (default: the source's, where it is one of these, else data)",
+    )
+    parser.add_argument(
+        "--zca",
+        action="store_true",
+        help="add a ZCA whitening, used by those who ask for it",
     )
     parser.add_argument(
         "--zca-eps", type=float, default=0.1, help="added to the covariance's eigenvalues"
@@ -95,6 +109,8 @@ def run(args: argparse.Namespace) -> None:
         raise DDError(f"--zca-eps: {args.zca_eps} must be a number above 0, for instance 0.1")
     if args.threads < 0:
         raise DDError(f"--threads: {args.threads} must be 0 (all cores) or more")
+    normalise_as = args.normalise_as or of_source(args.source)
+    constants(normalise_as)
     check_target(args.out)
     setup("cpu", args.threads)
     raw = read(
@@ -106,13 +122,14 @@ def run(args: argparse.Namespace) -> None:
         )
     )
     name, label = args.name or raw.name, args.label or raw.label
-    tensors = prepare(raw, args.zca_eps if args.zca else None)
+    tensors = prepare(raw, args.zca_eps if args.zca else None, normalise_as)
     header = {
         "name": name,
         "label": label,
         "classes": raw.classes,
         "source": args.source,
-        "zca": {"eps": args.zca_eps} if args.zca else None,
+        "normalisation": normalise_as,
+        "zca": {"eps": args.zca_eps, "of": PIXELS} if args.zca else None,
         "fingerprint": fingerprint(tensors, raw.classes),
         "provenance": provenance(command=command_line()),
     }
@@ -120,32 +137,35 @@ def run(args: argparse.Namespace) -> None:
     _, channels, height, width = raw.train_images.shape
     print(
         f"{args.out}: {label}, {len(raw.train_images)} training and {len(raw.test_images)} test "
-        f"images of {len(raw.classes)} classes, {channels}x{height}x{width}"
-        f"{', ZCA' if args.zca else ''}"
+        f"images of {len(raw.classes)} classes, {channels}x{height}x{width}, normalised with "
+        f"{_said(normalise_as)}{', ZCA' if args.zca else ''}"
     )
 
 
-def prepare(raw: RawDataset, zca_eps: float | None = None) -> dict[str, Tensor]:
+def _said(normalise_as: str) -> str:
+    return "its own mean and std" if normalise_as == DATA else f"the constants of {normalise_as}"
+
+
+def prepare(
+    raw: RawDataset, zca_eps: float | None = None, normalise_as: str = DATA
+) -> dict[str, Tensor]:
     """The tensors of a dataset file.
 
     Args:
         raw: both splits.
-        zca_eps: ε of the ZCA whitening to fit to the normalised training split; None for none.
+        zca_eps: ε of the ZCA whitening to fit to the pixels of the training split, in [0, 1]; None
+            for none.
+        normalise_as: whose mean and std: a name in :data:`dd.data.normalisation.CONSTANTS`, or
+            ``data``, those of the training split.
 
     Returns:
         ``train_images``, ``train_labels``, ``test_images``, ``test_labels`` as in ``raw``,
         ``mean`` and ``std`` [C] float32, and with ZCA ``zca_mean`` [D], ``zca_matrix`` [D, D].
 
     Raises:
-        DDError: if a channel is constant.
+        DDError: if a channel is constant, or the constants are for another number of channels.
     """
-    mean, std = channel_statistics(raw.train_images)
-    if not std.all():
-        channel = std.tolist().index(0)
-        raise DDError(
-            f"{raw.name}: channel {channel} of the training images is constant, "
-            "so it cannot be normalised; drop it (--channels) or check the images"
-        )
+    mean, std = _normalisation(raw, normalise_as)
     tensors = {
         "train_images": raw.train_images,
         "train_labels": raw.train_labels,
@@ -155,9 +175,29 @@ def prepare(raw: RawDataset, zca_eps: float | None = None) -> dict[str, Tensor]:
         "std": std.float(),
     }
     if zca_eps is not None:
-        whitening = zca.fit(_normalised(raw.train_images, mean, std), zca_eps)
+        whitening = zca.fit(_pixels(raw.train_images), zca_eps)
         tensors["zca_mean"], tensors["zca_matrix"] = (tensor.float() for tensor in whitening)
     return tensors
+
+
+def _normalisation(raw: RawDataset, normalise_as: str) -> tuple[Tensor, Tensor]:
+    """Mean and std of each channel, float64."""
+    channels = raw.train_images.shape[1]
+    if known := constants(normalise_as):
+        if len(known.mean) != channels:
+            raise DDError(
+                f"--normalise-as: the constants of {normalise_as} are for {len(known.mean)} "
+                f"channels, images of {raw.name} have {channels}; use --normalise-as {DATA}"
+            )
+        return tuple(torch.tensor(values, dtype=torch.float64) for values in known)
+    mean, std = channel_statistics(raw.train_images)
+    if not std.all():
+        channel = std.tolist().index(0)
+        raise DDError(
+            f"{raw.name}: channel {channel} of the training images is constant, "
+            "so it cannot be normalised; drop it (--channels) or check the images"
+        )
+    return mean, std
 
 
 def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -185,6 +225,6 @@ def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
     return torch.tensor(means, dtype=torch.float64), torch.tensor(stds, dtype=torch.float64)
 
 
-def _normalised(images: Tensor, mean: Tensor, std: Tensor) -> Iterator[Tensor]:
+def _pixels(images: Tensor) -> Iterator[Tensor]:
     for part in images.split(_CHUNK):
-        yield (part.double() / 255 - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)
+        yield part.double() / 255

@@ -1,8 +1,9 @@
 """ZCA whitening: the symmetric linear map that makes pixels uncorrelated.
 
 With Σ = U S Uᵀ the covariance of the flattened images, x is whitened to (x − μ) W with
-W = U (S + ε)^(−1/2) Uᵀ. MTT (Cazenave et al., CVPR 2022) distils in this space with ε = 0.1, on
-images normalised per channel, through kornia, which divides the covariance by N − 1; so here.
+W = U (S + ε)^(−1/2) Uᵀ. MTT (Cazenavette et al., CVPR 2022, arXiv:2203.11932) distils in this space
+with ε = 0.1. Its public code whitens pixels in [0, 1], without a normalisation before or after,
+through kornia, which divides the covariance by N − 1; so here.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def fit(batches: Iterable[Tensor], eps: float = 0.1) -> tuple[Tensor, Tensor]:
     The covariance is summed up batch by batch in float64, so memory does not grow with N.
 
     Args:
-        batches: tensors [n, C, H, W] of images in normalised units (one tensor: ``[images]``).
+        batches: tensors [n, C, H, W] of pixels in [0, 1] (one tensor: ``[images]``).
         eps: added to the eigenvalues of the covariance.
 
     Returns:
@@ -61,13 +62,13 @@ def fit(batches: Iterable[Tensor], eps: float = 0.1) -> tuple[Tensor, Tensor]:
 
 
 def whiten(images: Tensor, mean: Tensor, matrix: Tensor) -> Tensor:
-    """Whiten ``images`` [N, C, H, W] (normalised units); same shape and dtype."""
+    """Whiten ``images`` [N, C, H, W] (pixels in [0, 1]); same shape and dtype."""
     flat = images.flatten(1) - mean.to(images)
     return (flat @ matrix.to(images)).view_as(images)
 
 
 def unwhiten(images: Tensor, mean: Tensor, matrix: Tensor) -> Tensor:
-    """Undo :func:`whiten`: whitened ``images`` [N, C, H, W] back to normalised units.
+    """Undo :func:`whiten`: whitened ``images`` [N, C, H, W] back to pixels.
 
     Solved in float64, where the inverse of any matrix of :func:`fit` is accurate.
     """

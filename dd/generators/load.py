@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from dd.artifacts import file_digest, load_tensors
-from dd.data import zca
 from dd.data.dataset import Dataset
+from dd.data.space import check_space
 from dd.errors import DDError
 from dd.generators.autoencoder import AutoencoderGenerator, create
 from dd.generators.base import RATES, Generator
@@ -37,7 +37,7 @@ def load_generator(
     adapter: str = "",
     layer: int = 0,
 ) -> Generator:
-    """The generator in ``path``, frozen, its images in the normalised units of ``dataset``.
+    """The generator in ``path``, frozen, its images in the space of ``dataset``.
 
     Args:
         path: a file of ``python -m dd generator``, or, with ``adapter``, any safetensors file.
@@ -65,6 +65,7 @@ def load_generator(
             f"glad: layer is {layer}, but the generator of {path} has one latent, its code: "
             "leave layer 0, it is for --adapter"
         )
+    check_space(path, header)
     here = {key: getattr(dataset, name) for key, name in _CHECKED.items()}
     for key, value in here.items():
         if header[key] != value:
@@ -141,11 +142,11 @@ def _try(made: Generator, dataset: Dataset, device: torch.device, adapter: str) 
 
 
 class Normalised(Generator):
-    """A generator of pixels in [0, 1], in normalised units of a dataset (whitening included).
+    """A generator of pixels in [0, 1], in the space of a dataset.
 
     Args:
         pixels: that generator.
-        dataset: whose mean, standard deviation and whitening.
+        dataset: whose space.
         facts: which one it is.
     """
 
@@ -161,11 +162,7 @@ class Normalised(Generator):
         return self.pixels.latents(shown, labels, stream)
 
     def decode(self, latents: Mapping[str, Tensor]) -> Tensor:
-        mean, std = (x.view(-1, 1, 1) for x in (self.dataset.mean, self.dataset.std))
-        images = (self.pixels.decode(latents) - mean) / std
-        if self.dataset.zca_matrix is not None:
-            images = zca.whiten(images, self.dataset.zca_mean, self.dataset.zca_matrix)
-        return images
+        return self.dataset.space.from_pixels(self.pixels.decode(latents))
 
     def describe(self) -> dict[str, Any]:
         return self.facts

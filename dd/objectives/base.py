@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import torch
 
 from dd.data.augment import check_strategy
-from dd.data.dataset import WHITENINGS, Dataset
+from dd.data.dataset import Dataset
+from dd.data.space import WHITENINGS
 from dd.networks.build import canonical
 from dd.networks.source import NetworkSource
 from dd.parametrize.base import Parametrisation

@@ -170,6 +170,11 @@ def facts(grid: Grid, rows: list[dict[str, Any]]) -> str:
             f"It stands in for {run.stands_in_for} in this run ({run.name}): nothing here compares "
             "with published numbers."
         )
+    copies = [options["copy"] for options in grid.datasets.values() if "copy" in options]
+    if copies and any(row["published"] is not None for row in rows):
+        sentences.append(
+            f"Published values are of the original images, ours of a {' and a '.join(copies)} copy."
+        )
     if rows:
         sentences.append(
             f"Test accuracy in %, mean ± standard deviation over {run.networks} networks on "
