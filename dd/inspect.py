@@ -16,7 +16,7 @@ from dd.artifacts import describe_tensors, load_json, load_rows, read_header
 from dd.errors import DDError
 
 _WIDTH = 100
-_RAW, _NORMALISED, _LABEL = "pixels 0..255", "normalised or whitened", "class numbers"
+_RAW, _NORMALISED, _LABEL = "pixels 0..255", "normalised units, or whitened pixels", "class numbers"
 UNITS = {
     "dataset": {
         "train_images": _RAW,

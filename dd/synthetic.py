@@ -92,7 +92,7 @@ class SyntheticSet:
                 f"dataset {dataset.name} has {_size(expected)}"
             )
         if dataset.whitening != "none":
-            self._check_matrix(dataset)
+            self._check_whitened(dataset)
             return self.images
         if self.mean is None or self.std is None:
             return self.images
@@ -101,8 +101,14 @@ class SyntheticSet:
             return self.images
         return space.from_pixels(Space(self.mean, self.std).to_pixels(self.images))
 
-    def _check_matrix(self, dataset: Dataset) -> None:
-        """A whitened set that says which dataset it is of must be whitened as ``dataset`` is."""
+    def _check_whitened(self, dataset: Dataset) -> None:
+        """A whitened set has no normalisation; where it says of which dataset it is, it must be
+        whitened as ``dataset`` is."""
+        if self.mean is not None:
+            raise DDError(
+                "synthetic set: it has 'mean' and 'std', and its images are to be whitened; the "
+                "whitening zca is of pixels in [0, 1], without a normalisation before or after"
+            )
         mark = f"{MARK}{dataset.fingerprint.rpartition(MARK)[2]}"
         said = str(self.header.get("fingerprint", mark))
         if not said.endswith(mark):
@@ -177,11 +183,6 @@ def load(path: str | Path) -> SyntheticSet:
     """
     tensors, header = load_tensors(path, "synthetic", required=("labels",), only=_TENSORS)
     _check_whitening(path, header)
-    if header.get("whitening") == "zca" and {"mean", "std"} & tensors.keys():
-        raise DDError(
-            f"{path}: holds 'mean' and 'std' and says that its images are whitened; the whitening "
-            "zca is of pixels in [0, 1], without a normalisation before or after"
-        )
     images, indices, labels = (tensors.get(name) for name in ("images", "indices", "labels"))
     if images is None and indices is None:
         raise DDError(f"{path}: is no synthetic file: tensor 'images' is missing (or 'indices')")

@@ -50,7 +50,9 @@ def test_artifact(tmp_path, capsys):
 def test_units_depend_on_the_kind(tmp_path, capsys):
     path = tmp_path / "x.safetensors"
     save_tensors(path, "synthetic", {"images": torch.zeros(1, 1, 2, 2)}, {})
-    assert words(inspect(capsys, path)[1], "images").endswith("2] normalised units")
+    assert words(inspect(capsys, path)[1], "images").endswith(
+        "2] normalised units, or whitened pixels"
+    )
     save_tensors(path, "networks", {"images": torch.zeros(1, 1, 2, 2)}, {})
     assert words(inspect(capsys, path)[1], "images").endswith("2]")
 

@@ -269,5 +269,7 @@ def test_older_files_are_refused_by_name(kind, whitened, tmp_path, capsys):
     assert main(command) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    expected = "'mean' and 'std' and says that its images are whitened" if kind == "stated" else OLD
+    expected = (
+        "it has 'mean' and 'std', and its images are to be white" if kind == "stated" else OLD
+    )
     assert re.search(expected, said)
