@@ -14,6 +14,7 @@ from dd.config import check, load_config, read_yaml
 from dd.errors import DDError, unknown
 from dd.recipes import (
     check_sections,
+    fallback,
     merged,
     objectives,
     parametrisations,
@@ -143,11 +144,13 @@ class Run:
         return resolve_relabel(dataset, merged(self._own("relabel"), dataset))
 
     def as_published(self, spec: str, dataset: str, ipc: int) -> bool:
-        """Whether ``spec`` runs here under the very settings of its recipe, buffers included."""
+        """Whether ``spec`` runs here under the very settings of its recipe, buffers included, and
+        the recipe has some for this dataset and IPC."""
         method = self.parse(spec)
         objective = method.objective
         return (
             self.width_factor == 1
+            and fallback(objective, dataset, ipc) is None
             and not any(
                 self.datasets[dataset].get(key) for key in ("zca_eps", "resize", "channels")
             )
