@@ -154,11 +154,11 @@ def run(arguments: argparse.Namespace) -> None:
         objective_class.Settings, recipe | {"iterations": snapshots[-1]}, arguments.objective
     )
     dataset = load_dataset(arguments.data, device, settings.whitening)
-    own = _own_recipes(arguments, dataset.name)
     if getattr(settings, "init", "real") == "real":
         _check_enough_images(arguments.ipc, dataset)
     parametrisation = _part("parametrisation", PARAMETRISATIONS, arguments, dataset.name)
     regulariser = _part("regulariser", REGULARISERS, arguments, dataset.name)
+    own = _own_recipes(arguments, dataset.name)
     streams = Streams(
         seed=arguments.seed,
         host=generator(arguments.seed, "distill", "host"),

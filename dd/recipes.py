@@ -75,12 +75,17 @@ def fallback(name: str, dataset: str, ipc: int) -> Fallback | None:
 
     Returns:
         None where the settings were chosen for this dataset and IPC, or are the same for all.
+
+    Raises:
+        DDError: for an unknown name.
     """
-    block = load_recipes()[name]
-    own = block.get("own", {ANY: []})
+    blocks = load_recipes()
+    if name not in blocks:
+        raise unknown("recipe", name, blocks)
+    own = blocks[name].get("own", {ANY: []})
     chosen = own.get(dataset, own.get(ANY))
     if chosen is None:
-        texts = block["fallback"]
+        texts = blocks[name]["fallback"]
         return Fallback(texts.get(dataset, texts[ANY]))
     if not chosen or ipc in chosen:
         return None

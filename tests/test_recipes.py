@@ -193,6 +193,8 @@ def test_below_all_listed_ipcs(monkeypatch):
     assert fallback("mine", "digits", 1) == Fallback("its general ones", of_ipc=True)
     assert fallback("mine", "digits", 10) is None
     assert fallback("mine", "cifar10", 10) == Fallback("those for SVHN")
+    with pytest.raises(DDError, match="unknown recipe 'min': did you mean 'mine'"):
+        fallback("min", "cifar10", 10)
 
 
 def test_of_evaluations_alone():
