@@ -158,6 +158,7 @@ def run(arguments: argparse.Namespace) -> None:
         _check_enough_images(arguments.ipc, dataset)
     parametrisation = _part("parametrisation", PARAMETRISATIONS, arguments, dataset.name)
     regulariser = _part("regulariser", REGULARISERS, arguments, dataset.name)
+    own = _own_recipes(arguments, dataset.name)
     streams = Streams(
         seed=arguments.seed,
         host=generator(arguments.seed, "distill", "host"),
@@ -185,6 +186,7 @@ def run(arguments: argparse.Namespace) -> None:
         "seen": list(dict.fromkeys([*_used(networks, settings), *auxiliary])),
         "width_factor": arguments.width_factor,
         "settings": dataclasses.asdict(settings),
+        "recipe": own,
         "snapshots": snapshots,
         "device": device.type,
     }
@@ -238,6 +240,20 @@ def run(arguments: argparse.Namespace) -> None:
         f"distill: {', '.join(f'it{n}' for n in snapshots)} of {arguments.objective} in "
         f"{arguments.out}"
     )
+
+
+def _own_recipes(arguments: argparse.Namespace, dataset: str) -> dict[str, str]:
+    """By objective, parametrisation and regulariser: ``own``, or whose settings stand in for those
+    that its recipe does not have for the dataset and IPC; that is printed, too."""
+    chosen = (arguments.objective, arguments.parametrisation, arguments.regulariser)
+    said = {}
+    for name in (text.partition("@")[0] for text in chosen if text):
+        taken = recipes.fallback(name, dataset, arguments.ipc)
+        said[name] = taken.takes if taken else "own"
+        if taken:
+            where = f"{dataset} at IPC {arguments.ipc}" if taken.of_ipc else dataset
+            print(f"distill: {taken.said(name, where)}")
+    return said
 
 
 def _check_enough_images(ipc: int, dataset: Dataset) -> None:

@@ -159,14 +159,20 @@ def read_set(arguments: argparse.Namespace, device: torch.device) -> tuple[Synth
 
 
 def _recipe(made: SyntheticSet, dataset: Dataset, options: dict[str, Any]) -> Recipe:
-    """How networks are trained: what was given, else what the set's objective asks for."""
+    """How networks are trained: what was given, else what the set's objective asks for; what it
+    does not say, and what is taken instead, is printed."""
     given = {f.name: options[f.name] for f in dataclasses.fields(Recipe) if f.name in options}
     if made.learned_lr is not None:
         given = {"lr": made.learned_lr} | given
     # a set from elsewhere may name a method that is not known here, or nothing
     objective = made.header.get("objective")
-    objective = objective if objective in recipes.objectives() else "dc"
+    if objective not in recipes.objectives():
+        objective = "dc"
+        print("evaluate: the set names no known method; what no option says is as for dc")
     ipc = max(1, len(made) // len(dataset.classes))
+    taken = recipes.evaluation_fallback(objective, dataset.name, ipc)
+    if taken:
+        print(f"evaluate: {taken.said(objective, dataset.name)}")
     values = recipes.resolve_evaluation(objective, dataset.name, ipc, given)
     return build(Recipe, values, "evaluation")
 

@@ -18,6 +18,7 @@ from dd.artifacts import load_json, save_text
 from dd.errors import DDError
 from dd.grid import Grid
 from dd.plan import Plan, read_run
+from dd.report import fallbacks
 from dd.report.labels import axis_label, paper_label
 from dd.report.results import facts, warnings
 from dd.report.settings import settings_rows
@@ -26,6 +27,7 @@ from dd.run import Run, load_run
 
 FORMATS = {"csv": "CSV", "tex": "LaTeX", "html": "HTML"}  # of a table, beside the Markdown shown
 UNFINISHED = "is missing; finish the run first: snakemake"
+SETTINGS = "How this run trains networks, distils sets and evaluates them."
 CLOSING = ("- [Settings](#settings)", "- [To make it again, to check it](#again)")
 
 
@@ -108,7 +110,7 @@ def settings(plan: Plan) -> Sheet:
     return Sheet(
         name="settings",
         title="Settings",
-        caption="How this run trains networks, distils sets and evaluates them.",
+        caption=" ".join([SETTINGS, *fallbacks.of_run(plan.run)]),
         header=[axis_label(column) for column in rows[0]] if rows else ["Settings"],
         body=[[Text(str(value)) for value in row.values()] for row in rows],
         keys=len(rows[0]) if rows else 1,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from dd.errors import DDError, unknown
 
 RECIPES = Path(__file__).with_name("recipes.yaml")
 SECTIONS = ("ipc", "dataset", "objective", "network")
+PARTS = ("distillation", "parametrisation", "regularisation")  # what `own` and `fallback` speak of
+ANY = "any"  # in `own` and `fallback`: every dataset
 _SECTIONS_OF = {
     "buffer": ("dataset",),
     "generator": ("dataset",),
@@ -22,10 +25,80 @@ _SECTIONS_OF = {
 }
 
 
+@dataclass(frozen=True)
+class Fallback:
+    """What stands in for settings that a recipe does not have.
+
+    Attributes:
+        takes: whose settings are taken, in words ("those for CIFAR-10").
+        of_ipc: whether those of the dataset are, chosen for another IPC.
+    """
+
+    takes: str
+    of_ipc: bool = False
+
+    def said(self, name: str, where: str) -> str:
+        """A line for one who starts a stage by hand: ``name`` on ``where``, dataset or also IPC."""
+        return (
+            f"{name} has no settings of its own for {where}; where no option says otherwise it "
+            f"takes {self.takes}"
+        )
+
+
+def joined(words: Sequence[str]) -> str:
+    """``words`` as a list in a sentence: a, b and c."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
 @cache
 def load_recipes() -> dict[str, Any]:
-    """The content of ``recipes.yaml``: one block an objective."""
-    return yaml.safe_load(RECIPES.read_text(encoding="utf-8"))
+    """The content of ``recipes.yaml``: one block an objective.
+
+    Raises:
+        DDError: if a block does not say for which datasets its settings were chosen, but must.
+    """
+    blocks = yaml.safe_load(RECIPES.read_text(encoding="utf-8"))
+    for name, block in blocks.items():
+        _check_own(name, block)
+    return blocks
+
+
+def fallback(name: str, dataset: str, ipc: int) -> Fallback | None:
+    """Whose settings ``name`` takes for ``dataset`` at ``ipc``, if it has none of its own.
+
+    Whether a run overrides them makes no difference: what it leaves out still comes from there.
+
+    Args:
+        name: an objective, parametrisation or regulariser, or ``relabel``.
+        dataset: the dataset's name.
+        ipc: images per class.
+
+    Returns:
+        None where the settings were chosen for this dataset and IPC, or are the same for all.
+
+    Raises:
+        DDError: for an unknown name.
+    """
+    blocks = load_recipes()
+    if name not in blocks:
+        raise unknown("recipe", name, blocks)
+    own = blocks[name].get("own", {ANY: []})
+    chosen = own.get(dataset, own.get(ANY))
+    if chosen is None:
+        texts = blocks[name]["fallback"]
+        return Fallback(texts.get(dataset, texts[ANY]))
+    if not chosen or ipc in chosen:
+        return None
+    smaller = [one for one in chosen if one < ipc]
+    taken = f"those for IPC {max(smaller)}" if smaller else "its general ones"
+    return Fallback(taken, of_ipc=True)
+
+
+def evaluation_fallback(objective: str, dataset: str, ipc: int) -> Fallback | None:
+    """The same for how networks are trained on sets of ``objective``: None also where that does
+    not differ by dataset, whatever else of the recipe does."""
+    differs = _by_dataset({"evaluation": load_recipes()[objective]["evaluation"]})
+    return fallback(objective, dataset, ipc) if differs else None
 
 
 def objectives() -> list[str]:
@@ -162,6 +235,31 @@ def check_sections(name: str, block: Mapping[str, Any]) -> None:
             )
         for inner in refined.values():
             check_sections(name, inner)
+
+
+def _check_own(name: str, block: Mapping[str, Any]) -> None:
+    """Raise a :class:`DDError` if a block of ``recipes.yaml`` falls back in silence."""
+    where = f"{RECIPES.name}: {name}"
+    if any(part in block for part in PARTS) and "own" not in block and _by_dataset(block):
+        raise DDError(
+            f"{where}: its settings differ by dataset; say in 'own' for which they were chosen, "
+            "and in 'fallback' whose settings the others take"
+        )
+    if ANY not in block.get("own", {ANY: []}) and ANY not in block.get("fallback", {}):
+        raise DDError(f"{where}: 'fallback' must say under '{ANY}' whose settings others take")
+
+
+def _by_dataset(block: Mapping[str, Any]) -> bool:
+    """Whether settings in ``block`` differ by dataset, augmentation apart: that one follows from
+    whether a dataset's images may be mirrored."""
+    for section, inner in block.items():
+        if not isinstance(inner, Mapping) or section in ("own", "fallback"):
+            continue
+        if section == "dataset" and any(set(refined) - {"augment"} for refined in inner.values()):
+            return True
+        if _by_dataset(inner):
+            return True
+    return False
 
 
 def _whole(key: Any) -> int:

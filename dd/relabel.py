@@ -194,6 +194,9 @@ def run(arguments: argparse.Namespace) -> None:
     made, dataset = read_set(arguments, device)
     given = {f.name: options[f.name] for f in dataclasses.fields(Settings) if f.name in options}
     settings = build(Settings, recipes.resolve_relabel(dataset.name, given), "relabel")
+    taken = recipes.fallback("relabel", dataset.name, ipc=1)  # the same for all
+    if taken:
+        print(f"relabel: {taken.said('relabelling', dataset.name)}")
     found = pretrained.load_all(arguments.teacher, dataset, arguments.width_factor, device)
     relabelling = Relabelling(
         images=made.images_for(dataset).to(device),

@@ -15,6 +15,7 @@ from dd.data.normalisation import CONSTANTS, constants, of_published, of_source
 from dd.errors import DDError, unknown
 from dd.recipes import (
     check_sections,
+    fallback,
     merged,
     objectives,
     parametrisations,
@@ -146,12 +147,14 @@ class Run:
         return resolve_relabel(dataset, merged(self._own("relabel"), dataset))
 
     def as_published(self, spec: str, dataset: str, ipc: int) -> bool:
-        """Whether ``spec`` runs here under the very settings of its recipe, buffers included."""
+        """Whether ``spec`` runs here under the very settings of its recipe, buffers included, and
+        the recipe has some for this dataset and IPC."""
         method = self.parse(spec)
         objective = method.objective
         return (
             self.width_factor == 1
             and self._images_as_published(dataset)
+            and fallback(objective, dataset, ipc) is None
             and self.distillation(spec, dataset, ipc) == resolve(objective, dataset, ipc)
             and self.evaluation(spec, dataset, ipc) == resolve_evaluation(objective, dataset, ipc)
             and self.buffer(dataset) == resolve_buffer(dataset)

@@ -145,7 +145,11 @@ def test_every_stage_runs_anywhere(elsewhere):
 def test_each_stage_says_what_it_made(elsewhere):
     _, runs = elsewhere
     assert runs["prepare"].stdout.startswith("my digits.safetensors: digits (scikit-learn, 8x8)")
-    assert runs["distill"].stdout == "distill: it3 of dm in made\n"
+    assert runs["distill"].stdout == (
+        "distill: dm has no settings of its own for digits; where no option says otherwise it "
+        "takes those for CIFAR-10 up to IPC 50\n"
+        "distill: it3 of dm in made\n"
+    )
     assert re.fullmatch(
         r"evaluate: mlp \d+\.\d\d ± \d+\.\d\d % on digits \(scikit-learn, 8x8\) \(n=2\)\n",
         runs["evaluate"].stdout,

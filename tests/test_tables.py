@@ -182,6 +182,10 @@ def test_settings_are_those_that_run():
     evaluation = {row["name"]: row["settings"] for row in rows if row["part"] == "evaluation"}
     assert "epochs 120" in evaluation["sets of dc, IPC 1"]
     assert "epochs 40" in evaluation["sets of dc, IPC 10"]
+    distilled = {row["name"] for row in rows if row["part"] == "distillation"}
+    fallback = "(fallback for digits (scikit-learn, 8x8))"
+    assert {f"mtt, IPC 1 {fallback}", f"sre2l, IPC 1 {fallback}", "dc, IPC 1"} < distilled
+    assert {"glad with mtt", "metadd with mtt"} < distilled  # theirs were chosen on digits
 
 
 @pytest.mark.parametrize(
@@ -328,6 +332,7 @@ def test_hyperparameters_are_those_of_the_papers(tmp_path):
             assert (row["experts"], row["buffer.epochs"], row["buffer.lr"]) == ("100", "50", "0.01")
             assert row["iterations"] == "5000"
     assert {row["method"]: bool(row["lr_weights"]) for row in rows} == {"mtt": False, "iadd": True}
+    assert {row["recipe"] for row in rows} == {"own"}
     written = (tmp_path / "iadd/tables/iadd_hyperparameters.md").read_text(encoding="utf-8")
     assert (
         "| CIFAR-10 | 1 | MTT | 5000 | 50 | 2 | 2 | all | 100 | 0.01 | 1e-07 | – | zca |" in written
@@ -349,7 +354,40 @@ def test_hyperparameters_follow_the_run():
         "buffer.epochs": run.recipes["buffer"]["epochs"],
         "momentum_lr": 0.5,
     }
+    values["recipe"] = (
+        "fallback: those for CIFAR-10 at IPC 10, without ZCA and with an initial student rate of "
+        "0.01"
+    )
     assert rows == [spot | values for spot in place]  # variants such as weights=raw have no row
+
+
+def test_a_recipe_that_falls_back_is_said(tmp_path):
+    """MTT and IADD on a dataset unknown to their recipes: no published value, though the run says
+    that they compare; caption and CSV name the fallback, the methods of other columns none."""
+    document = yaml.safe_load(Path("workflow/config/runs/iadd.yaml").read_text(encoding="utf-8"))
+    document["datasets"] = {"mine": document["datasets"]["cifar10"]}
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(document), encoding="utf-8")
+    plan = fill(str(path), tmp_path, lambda *_: 20.0)
+    rows = render(plan, "iadd_sota")
+    published = {row["method"]: bool(row["published"]) for row in rows if row["ipc"] == "10"}
+    assert published == {
+        "random": True, "herding": True, "kcenter": True, "dc": True, "dsa": True, "dm": False,
+        "mtt": False, "iadd": False, "full": False,
+    }  # fmt: skip
+    taken = "those for CIFAR-10 at IPC 10, without ZCA and with an initial student rate of 0.01"
+    for row in rows:
+        known = {"mtt": f"MTT: {taken}", "iadd": f"IADD: {taken}"}
+        known["dm"] = "DM: those for CIFAR-10 up to IPC 50"
+        assert row["fallback"] == known.get(row["method"], "")
+    for name in ("iadd_sota", "iadd_hyperparameters"):
+        render(plan, name)
+        for ending in ("md", "tex", "html"):
+            text = (tmp_path / f"mine/tables/{name}.{ending}").read_text(encoding="utf-8")
+            assert text.count(f"MTT and IADD on CIFAR-10 take {taken}") == 1
+    assert text.count("<td>fallback</td>") == 3 * 2
+    rows = render(plan, "iadd_hyperparameters")
+    assert {row["recipe"] for row in rows} == {f"fallback: {taken}"}
 
 
 @pytest.mark.parametrize(

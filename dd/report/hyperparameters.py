@@ -13,6 +13,7 @@ from dd.run import Run
 from dd.spec import format_value
 
 JOB = ("dataset", "ipc", "method")
+RECIPE = "recipe"  # "own", or whose settings a method takes that has none of its own
 BUFFER = "buffer."  # before the names of settings of the experts' training
 
 
@@ -27,8 +28,8 @@ def hyperparameter_rows(
         where: the file that asks, for messages.
 
     Returns:
-        Rows with :data:`JOB` (``dataset`` by its label) and ``columns``, in the order of the plan;
-        None where a method has no such setting.
+        Rows with :data:`JOB` (``dataset`` by its label), ``columns`` (None where a method has no
+        such setting) and :data:`RECIPE`, in the order of the plan.
 
     Raises:
         DDError: for an unknown objective, a setting that none has, or if the run has none of them.
@@ -46,14 +47,18 @@ def hyperparameter_rows(
         settings |= {f"{BUFFER}{k}": value for k, value in run.buffer(job.dataset).items()}
         label = run.datasets[job.dataset]["label"]
         place = dict(zip(JOB, (label, job.ipc, job.spec), strict=True))
+        taken = recipes.fallback(spec.objective, job.dataset, job.ipc)
+        settings[RECIPE] = f"fallback: {taken.takes}" if taken else "own"
         rows[tuple(place.values())] = place | settings  # all seeds have the same
     if not rows:
         raise DDError(f"{where}: run {run.name} does not distil by {' or '.join(objectives)}")
-    known = dict.fromkeys(name for row in rows.values() for name in row if name not in JOB)
+    known = dict.fromkeys(
+        name for row in rows.values() for name in row if name not in (*JOB, RECIPE)
+    )
     for column in columns:
         if column not in known:
             raise DDError(f"{where}: columns: {unknown('setting', column, known)}")
-    return [{name: row.get(name) for name in (*JOB, *columns)} for row in rows.values()]
+    return [{name: row.get(name) for name in (*JOB, *columns, RECIPE)} for row in rows.values()]
 
 
 def setting_shown(name: str, value: Any) -> str:

@@ -20,7 +20,8 @@ def results(grid: Grid) -> tuple[Rows, Sheet]:
     rows = collect(grid)
     if grid.definition.get("mark_seen"):
         mark_seen(grid, rows)
-    hidden = {"accuracies", "diverged"} | (set() if any(row["note"] for row in rows) else {"note"})
+    hidden = {"accuracies", "diverged"}
+    hidden |= {name for name in ("note", "fallback") if not any(row[name] for row in rows)}
     return [rounded(row, hidden) for row in rows], pivot(grid, rows)
 
 

@@ -14,6 +14,7 @@ from dd.grid import Cell, Grid
 from dd.jobs import evaluation_file, evaluations, published_file, seen
 from dd.networks import canonical
 from dd.plan import pretrained_warnings
+from dd.report import fallbacks
 
 FACTS = ("accuracy", "std", "note", "source")
 
@@ -24,7 +25,8 @@ def collect(grid: Grid) -> list[dict[str, Any]]:
     A row holds the axes (``dataset`` by its label), ``accuracies`` on the test set in percent (one
     a network, over all synthetic sets), their ``mean``, ``std`` (sample standard deviation; None
     for one network) and number ``n``, ``published`` and ``published_source`` (None where nothing
-    comparable is published), ``diverged`` (how many of the networks did) and ``note``.
+    comparable is published), ``diverged`` (how many of the networks did), ``note`` and ``fallback``
+    (whose settings stood in for those that a recipe does not have; else empty).
 
     Raises:
         DDError: naming the evaluation file that is missing, incomplete or malformed.
@@ -45,6 +47,7 @@ def collect(grid: Grid) -> list[dict[str, Any]]:
                 "published_source": source,
                 "diverged": diverged,
                 "note": note,
+                "fallback": fallbacks.of_cell(grid.run, cell),
             }
         )
     return rows
@@ -175,6 +178,7 @@ def facts(grid: Grid, rows: list[dict[str, Any]]) -> str:
         sentences.append(
             f"Published values are of the original images, ours of a {' and a '.join(copies)} copy."
         )
+    sentences += fallbacks.of_grid(grid)
     if rows:
         sentences.append(
             f"Test accuracy in %, mean ± standard deviation over {run.networks} networks on "

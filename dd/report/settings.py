@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from dd.jobs import GENERATOR
+from dd.jobs import GENERATOR, Distillation
 from dd.networks import NETWORKS, load_pool, parse
 from dd.plan import Plan
+from dd.recipes import fallback
 from dd.report.labels import NETWORKS as NAMES
 from dd.run import Run
 from dd.spec import format_value
@@ -20,7 +21,8 @@ Row = dict[str, str]
 def settings_rows(run: Run) -> list[Row]:
     """Rows with ``part``, ``name``, ``network``, ``probability``, ``settings``: first the pools,
     then how frozen networks and generators are trained, how each objective distils, how networks
-    are trained on its sets, and the protocols. Rows that would say the same are one."""
+    are trained on its sets, and the protocols. Rows that would say the same are one. The name of a
+    method whose recipe has no settings for a dataset or IPC says so."""
     plan = Plan(replace(run, optional=[]))
     specs = dict.fromkeys(job.spec for job in plan.distillations)
     rows = [row for spec in specs if run.parse(spec).pool for row in _pool_rows(run, spec)]
@@ -31,10 +33,12 @@ def settings_rows(run: Run) -> list[Row]:
     for job, snapshots in plan.distillations.items():
         objective = run.parse(job.spec).objective
         ran = {"iterations": snapshots[-1], **plan.settings(job)}
-        rows.append(_row("distillation", f"{objective}, IPC {job.ipc}", settings=ran))
+        name = f"{objective}, IPC {job.ipc}{_instead(run, objective, job)}"
+        rows.append(_row("distillation", name, settings=ran))
         for part in run.parse(job.spec).parts:
             own = run.part(part, objective, job.dataset, job.ipc)
-            rows.append(_row("distillation", f"{part.name} with {objective}", settings=own))
+            name = f"{part.name} with {objective}{_instead(run, part.name, job)}"
+            rows.append(_row("distillation", name, settings=own))
         evaluation = run.evaluation(job.spec, job.dataset, job.ipc)
         rows.append(_row("evaluation", f"sets of {objective}, IPC {job.ipc}", settings=evaluation))
     for protocol in dict.fromkeys(job.protocol.partition("@")[0] for job in plan.evaluations):
@@ -44,6 +48,13 @@ def settings_rows(run: Run) -> list[Row]:
     order = ["pool", "pretraining", "distillation", "evaluation", "protocol"]
     unique = [dict(items) for items in dict.fromkeys(tuple(row.items()) for row in rows)]
     return sorted(unique, key=lambda row: order.index(row["part"]))
+
+
+def _instead(run: Run, name: str, job: Distillation) -> str:
+    """What the name of a row says of settings that stand in for the recipe's own."""
+    taken = fallback(name, job.dataset, job.ipc)
+    label = run.datasets[job.dataset]["label"]
+    return f" (fallback for {label})" if taken else ""
 
 
 def _pool_rows(run: Run, spec: str) -> Iterable[Row]:

@@ -12,7 +12,7 @@ from dd.grid import Grid, load_grid
 from dd.plan import read_run
 from dd.report.areas import areas
 from dd.report.cost import cost
-from dd.report.hyperparameters import JOB, hyperparameter_rows, setting_shown
+from dd.report.hyperparameters import JOB, RECIPE, hyperparameter_rows, setting_shown
 from dd.report.labels import axis_label, setting_label, value_label
 from dd.report.pivot import Rows, results
 from dd.report.results import facts
@@ -48,11 +48,12 @@ def hyperparameters(grid: Grid) -> tuple[Rows, Sheet]:
         name=grid.name,
         title=grid.definition["title"],
         caption=f"{grid.definition['caption']} {facts(grid, [])}",
-        header=[*map(axis_label, JOB), *map(setting_label, columns)],
+        header=[*map(axis_label, JOB), *map(setting_label, columns), axis_label(RECIPE)],
         body=[
             [
                 *(Text(value_label(axis, row[axis])) for axis in JOB),
                 *(Text(setting_shown(name, row[name])) for name in columns),
+                Text(row[RECIPE].partition(":")[0]),  # the caption says the rest
             ]
             for row in rows
         ],
