@@ -17,9 +17,7 @@ class Divergence(DDError):
 def printable(text: str) -> str:
     """``text`` with control characters as Python writes them: what a file says must neither steer
     the terminal nor make two lines of one."""
-    return "".join(
-        sign if sign.isprintable() or sign == " " else repr(sign)[1:-1] for sign in text
-    )
+    return "".join(sign if sign.isprintable() or sign == " " else repr(sign)[1:-1] for sign in text)
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> DDError:

@@ -268,11 +268,9 @@ def test_sheets_in_html_keep_their_shape():
     for text in texts():
         page = Page()
         page.feed(sheet(text).html())
-        tags = [tag for tag, _ in page.tags]
-        assert sorted(tags) == sorted(
-            "html head meta meta title style body table caption b thead tr th th tbody tr th td b p"
-            .split()
-        )  # fmt: skip
+        tags = " ".join(tag for tag, _ in page.tags)
+        head, body = "html head meta meta title style", "body table caption b"
+        assert tags == f"{head} {body} thead tr th th tbody tr th td b p"
         assert "".join(page.text).count(plain(text)) >= 7
 
 

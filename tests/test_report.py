@@ -12,10 +12,9 @@ from typing import Any
 
 import pytest
 import yaml
-from docutils.core import publish_doctree
 
 from dd.__main__ import main
-from dd.index import config_words, escape_rst
+from dd.index import config_words
 from dd.plan import Plan, load_run, read_run
 from dd.report.labels import paper_label
 from tests.runs import TINY, copy_workflow, jobs, snakemake
@@ -121,13 +120,6 @@ def test_titles_tell_tables_and_figures_of_a_paper_apart():
             for (kind, _), grid in grids.items()
         ]
         assert len(set(titles)) == len(titles)
-
-
-def test_rst_shows_text_as_it_is():
-    text = r"*a* `b` c_ |d| \e dm+metadd@x_=0"
-    (paragraph,) = publish_doctree(escape_rst(text)).children
-    assert [child.tagname for child in paragraph.children] == ["#text"]
-    assert paragraph.astext() == text
 
 
 class Browser:
