@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from dd import __version__
-from dd.errors import DDError, unknown
+from dd.errors import DDError, printable, unknown
 from dd.preemption import STATUS, Terminated, heeding_sigterm
 
 STAGES = {
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with heeding_sigterm():
             module.run(parser.parse_args(argv[1:]))
     except DDError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2
     except Terminated:
         print("terminated (SIGTERM); run the same command to go on", file=sys.stderr)
@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted; run the same command to go on", file=sys.stderr)
         return 130
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
+        where = f"{printable(str(error.filename))}: " if error.filename else ""
         if error.errno == errno.ENOSPC:
             print(f"error: {where}the disk is full; free space and run again", file=sys.stderr)
         else:

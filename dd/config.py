@@ -81,5 +81,6 @@ def _explain(fault: ValidationError) -> str:
     if rule == "uniqueItems":
         return f"{key} lists a value twice"
     if rule == "pattern":
-        return f"{key} is {value!r}, it must match {limit}"
+        what = f"a name in {key}" if "propertyNames" in fault.relative_schema_path else key
+        return f"{what} is {value!r}, it must be {fault.schema['description']}"
     return f"{key}: {' '.join(fault.message.split())}"

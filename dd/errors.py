@@ -14,6 +14,12 @@ class Divergence(DDError):
     """Numbers ran away under the settings given: a loss is NaN, a learned rate has exploded."""
 
 
+def printable(text: str) -> str:
+    """``text`` with control characters as Python writes them: what a file says must neither steer
+    the terminal nor make two lines of one."""
+    return "".join(sign if sign.isprintable() or sign == " " else repr(sign)[1:-1] for sign in text)
+
+
 def unknown(what: str, name: str, known: Iterable[str]) -> DDError:
     """A :class:`DDError` for a name that is not among ``known``, with the nearest one if any."""
     known = sorted(known)

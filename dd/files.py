@@ -28,6 +28,27 @@ def check_target(path: str | Path) -> None:
         raise DDError(f"{path}: {above} may not be written to; choose another place")
 
 
+def inside(root: Path, name: str, where: Path) -> Path:
+    """The file that ``where`` calls ``name`` in the folder ``root``.
+
+    Links are followed: one to another place in ``root`` is as good as a file, also as ``root``.
+
+    Raises:
+        DDError: if the name, or a link on its way or in its place, leads out of the folder.
+    """
+    path = root / name
+    try:
+        within = path.resolve().relative_to(root.resolve()) != Path()
+    except (ValueError, OSError, RuntimeError):  # outside; no name of a file; links in a circle
+        within = False
+    if not within or ".." in Path(name).parts:
+        raise DDError(
+            f"{where}: '{name}' is no file in the folder {root}; names and links must not lead out "
+            "of it"
+        )
+    return path
+
+
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path; on success it becomes ``path`` in one step, on failure it goes."""

@@ -8,7 +8,6 @@ and which settings it has; Snakemake's report shows them.
 from __future__ import annotations
 
 import argparse
-import re
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,11 +17,11 @@ from dd.artifacts import load_json, save_text
 from dd.errors import DDError
 from dd.grid import Grid
 from dd.plan import Plan, read_run
-from dd.report import fallbacks
+from dd.report import escape, fallbacks
 from dd.report.labels import axis_label, paper_label
 from dd.report.results import facts, warnings
 from dd.report.settings import settings_rows
-from dd.report.sheet import Sheet, Text, escape_markdown
+from dd.report.sheet import Sheet, Text
 from dd.run import Run, load_run
 
 FORMATS = {"csv": "CSV", "tex": "LaTeX", "html": "HTML"}  # of a table, beside the Markdown shown
@@ -125,7 +124,7 @@ def page(plan: Plan, record: dict[str, Any], root: Path) -> str:
     """
     run, papers = plan.run, list(dict.fromkeys(g.definition["paper"] for g in plan.grids.values()))
     blocks = [
-        f"# Results of the run `{run.name}`",
+        f"# Results of the run {escape.markdown_code(run.name)}",
         about(plan, record).markdown(),
         "[Everything recorded of the run, with a checksum of each file](run.json) · "
         "[configuration](config.json)",
@@ -133,7 +132,7 @@ def page(plan: Plan, record: dict[str, Any], root: Path) -> str:
         "\n".join([*(_contents(plan, paper) for paper in papers), *CLOSING]),
     ]
     for paper in papers:
-        blocks += [f"## {paper_label(paper)}"]
+        blocks += [f"## {escape.markdown(paper_label(paper))}"]
         for (kind, _), grid in _of(plan, paper):
             blocks += _table(grid, root) if kind == "table" else _figure(grid, root)
     blocks += [_anchor("settings"), "## Settings", _settings(plan)]
@@ -147,9 +146,9 @@ def _of(plan: Plan, paper: str) -> Iterable[tuple[tuple[str, str], Grid]]:
 
 
 def _contents(plan: Plan, paper: str) -> str:
-    lines = [f"- {paper_label(paper)}"]
+    lines = [f"- {escape.markdown(paper_label(paper))}"]
     for (kind, name), grid in _of(plan, paper):
-        title = escape_markdown(grid.definition["title"])
+        title = escape.markdown(grid.definition["title"])
         lines.append(f"  - {kind.capitalize()}: [{title}](#{kind}-{name})")
     return "\n".join(lines)
 
@@ -173,11 +172,11 @@ def _figure(grid: Grid, root: Path) -> list[str]:
     made = root / "figures" / f"{grid.name}.png"
     if not made.is_file():
         raise DDError(f"{made}: {UNFINISHED}")
-    title = escape_markdown(grid.definition["title"])
+    title = grid.definition["title"]
     return [
         _anchor(f"figure-{grid.name}"),
-        f"![{title}](figures/{grid.name}.png)",
-        f"**{title}.** {escape_markdown(caption(grid))}",
+        f"![{escape.markdown_alt(title)}](figures/{grid.name}.png)",
+        f"**{escape.markdown(title)}.** {escape.markdown(caption(grid))}",
         f"[PDF](figures/{grid.name}.pdf)",
     ]
 
@@ -186,7 +185,7 @@ def _settings(plan: Plan) -> str:
     """The settings, or where they stand already."""
     for (kind, name), grid in plan.grids.items():
         if kind == "table" and grid.definition["kind"] == "settings":
-            title = escape_markdown(grid.definition["title"])
+            title = escape.markdown(grid.definition["title"])
             return f"They are a table of this run: [{title}](#table-{name})."
     return settings(plan).markdown()
 
@@ -195,9 +194,10 @@ def _commands(run: Run) -> str:
     """What a person types to get the same."""
     again = " ".join(["--config", *config_words(run)])
     folder = "DIR" if Path(run.results).is_absolute() else run.results
+    made = escape.one_line(shlex.quote(f"{folder}/{run.name}"))
     return f"""```
 snakemake --cores all {again}
-python -m dd verify {folder}/{run.name} # is every file as it was, every table what its files give?
+python -m dd verify {made} # is every file as it was, every table what its files give?
 snakemake --report report.html {again} # all of this, and run times, in one page
 ```"""
 
@@ -222,7 +222,7 @@ def config_words(run: Run) -> list[str]:
     ]
     if run.results != usual.results:
         words.append("results=DIR" if Path(run.results).is_absolute() else f"results={run.results}")
-    return [shlex.quote(word) for word in words]
+    return [escape.one_line(shlex.quote(word)) for word in words]
 
 
 def _ours(run: Run) -> Run | None:
@@ -232,11 +232,6 @@ def _ours(run: Run) -> Run | None:
     found = load_run(run.name, {}, run.workflow)
     same = ("title", "axes", "axes_for", "recipes", "tables", "figures", "width_factor")
     return found if all(getattr(found, key) == getattr(run, key) for key in same) else None
-
-
-def escape_rst(text: str) -> str:
-    """``text`` as it is in reStructuredText, for the captions of Snakemake's report."""
-    return re.sub(r"([\\`*_|@])", r"\\\1", text)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dd.artifacts import describe_tensors, load_json, load_rows, read_header
-from dd.errors import DDError
+from dd.errors import DDError, printable
 
 _WIDTH = 100
 _RAW, _NORMALISED, _LABEL = "pixels 0..255", "normalised units, or whitened pixels", "class numbers"
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print what the file is."""
-    print("\n".join(describe(args.file)))
+    print("\n".join(map(printable, describe(args.file))))
 
 
 def describe(path: Path) -> list[str]:

@@ -7,6 +7,7 @@ that it is given. The workflow asks :class:`Plan` for the same.
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -15,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from dd.config import check, read_yaml
 from dd.errors import DDError, unknown
 from dd.grid import Cell, Grid, load_grid
 from dd.jobs import (
@@ -46,7 +48,7 @@ from dd.jobs import (
     synthetic_file,
 )
 from dd.recipes import uses_pretrained
-from dd.run import Run, load_run
+from dd.run import Run, given, load_run
 from dd.spec import Part, format_value, parse_protocol
 from dd.work import work
 
@@ -471,6 +473,8 @@ def options(settings: Mapping[str, Any]) -> list[str]:
         words.append(f"--{name.replace('_', '-')}")
         if value is not True:
             words.append(format_value(value))
+            if words[-1].startswith("-") and isinstance(value, str):  # no option of its own
+                words[-2:] = [f"{words[-2]}={words[-1]}"]
     return words
 
 
@@ -485,10 +489,12 @@ def read_run(path: str | Path) -> Run:
     content = load_json(path)
     try:
         run = Run(**content["run"])
+        schema = read_yaml(Path(run.workflow, "schemas", "run.schema.yaml"))
     except (KeyError, TypeError):
         raise DDError(f"{path}: is no configuration of `python -m dd configure`") from None
-    root = Path(path).resolve().parent
-    return Run(**run.document() | {"name": root.name, "results": str(Path(path).parent.parent)})
+    check(given(run), schema, path)  # it may come from anywhere, and its names become paths
+    name = Path(os.path.abspath(path)).parent.name
+    return replace(run, name=name, results=str(Path(path).parent.parent))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

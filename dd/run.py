@@ -183,6 +183,16 @@ class Run:
         return dataclasses.asdict(self)
 
 
+def given(run: Run) -> dict[str, Any]:
+    """What the file of ``run`` has to say: not where it lies, nor that an option is empty."""
+    document = run.document()
+    for field in dataclasses.fields(Run):
+        optional = field.default_factory is not dataclasses.MISSING or field.default == ""
+        if optional and document[field.name] in ("", [], {}):
+            del document[field.name]
+    return {key: v for key, v in document.items() if key not in ("name", "results", "workflow")}
+
+
 def stems(folder: str | Path) -> list[str]:
     """The names of the YAML files in ``folder``."""
     return sorted(path.stem for path in Path(folder).glob("*.yaml"))
@@ -218,6 +228,7 @@ def load_run(
     check(document, schema, path)
     data_root, copy = overrides.pop("data_root", None), overrides.pop("copy", None)
     results = overrides.pop("results", "results")
+    results = "" if results is None else str(results)
     chosen = overrides.pop("datasets", None)
     if chosen is not None:
         document["datasets"] = _chosen(document["datasets"], chosen)
@@ -231,12 +242,25 @@ def load_run(
     for options in document["datasets"].values():
         if "copy" in options:
             options["label"] += f" ({options['copy']} copy)"
-    run = Run(name=path.stem, workflow=str(workflow), results=str(results), **document)
+    run = Run(name=path.stem, workflow=str(workflow), results=results, **document)
+    _check_folders(run)
     try:
         _check_names(run)
     except DDError as error:
         raise DDError(f"{path}: {error}") from None
     return run
+
+
+def _check_folders(run: Run) -> None:
+    """Raise a :class:`DDError` if the run's results would lie elsewhere than in a folder of its
+    name, or where Snakemake, its report or a command would take the path for something else."""
+    if run.name.startswith((".", "-")):
+        raise DDError(f"run {run.name}: its file's name must not start with '{run.name[0]}'")
+    for what, text in (("results", run.results), ("run", run.name)):
+        odd = [sign for sign in text if sign in "{}<>" or not sign.isprintable()]
+        if odd or not text or text.startswith("-"):
+            fault = f"has {odd[0]!r}" if odd else "starts with '-'" if text else "is empty"
+            raise DDError(f"{what}: the path {text!r} {fault}; choose one of plain characters")
 
 
 def _typed(value: Any) -> Any:

@@ -7,6 +7,7 @@ A method is ``<objective>[@<setting>=<value>,...][+<modifier>[@<setting>=<value>
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -184,6 +185,10 @@ def _assignments(text: str, where: str, known: Collection[str]) -> dict[str, Any
 def _like(default: Any, value: Any, what: str) -> Any:
     """``value`` as the type of ``default``, where whole numbers may stand for any (3 for 3.0)."""
     if not isinstance(default, (int, float)):
+        if odd := re.search(r"[^A-Za-z0-9_.:,=+-]", str(value)):
+            raise DDError(
+                f"{what} is {str(value)!r}: it becomes part of a path, {odd[0]!r} may not be in it"
+            )
         return str(value)
     try:
         number = float(value)

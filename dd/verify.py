@@ -1,7 +1,9 @@
 """Check a finished run again: files against their checksums, tables against what they came from.
 
 Every file that ``run.json`` lists must be as it was; every evaluation must be of the synthetic set
-that lies beside it; every table, rendered anew, must give the same bytes.
+that lies beside it; every table, rendered anew, must give the same bytes. The run may be someone
+else's: what its ``run.json`` or ``config.json`` names outside of its folder is not read, let alone
+removed.
 """
 
 from __future__ import annotations
@@ -12,24 +14,43 @@ from pathlib import Path
 
 from dd.artifacts import file_digest, load_json, load_rows
 from dd.errors import DDError
+from dd.files import inside
 from dd.jobs import evaluation_file, synthetic_file
 from dd.plan import ENDINGS, Plan, read_run
 
 
+def recorded(root: Path) -> dict[str, str]:
+    """Files of ``root/run.json``, as they are called there, and their checksums.
+
+    Raises:
+        DDError: if it is no record, or one of its names leads out of ``root``.
+    """
+    record = root / "run.json"
+    try:
+        files = dict(load_json(record)["files"])
+    except (KeyError, TypeError, ValueError):
+        raise DDError(f"{record}: is no record of `python -m dd record`") from None
+    for name in files:
+        inside(root, name, record)
+    return files
+
+
 def changed_files(root: Path) -> dict[str, str]:
     """Files of ``root/run.json`` that are missing or not as they were, and which of the two."""
-    try:
-        files = dict(load_json(root / "run.json")["files"])
-    except (KeyError, TypeError, ValueError):
-        raise DDError(f"{root / 'run.json'}: is no record of `python -m dd record`") from None
     found = {}
-    for name, digest in files.items():
+    for name, digest in recorded(root).items():
         path = root / name
         if not path.is_file():
             found[name] = "is missing"
         elif file_digest(path) != digest:
             found[name] = "is not what was recorded (its checksum differs)"
     return found
+
+
+def remove(path: Path) -> None:
+    """Remove a file; of a link the link, never what it leads to; a folder stays."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
 
 
 def wrong_sets(plan: Plan) -> dict[str, str]:
@@ -74,11 +95,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Check everything; an error names what is wrong."""
     root = arguments.run
-    plan = Plan(read_run(root / "config.json")).main
+    config = root / "config.json"
+    plan = Plan(read_run(config)).main
+    for path in plan.files():
+        inside(root, path.removeprefix(f"{plan.run.root}/"), config)
     wrong = changed_files(root)
     if arguments.remove:
         for name in wrong:
-            (root / name).unlink(missing_ok=True)
+            remove(root / name)
     if not wrong:
         wrong = wrong_sets(plan) | wrong_tables(plan)
     if wrong:

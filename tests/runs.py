@@ -4,10 +4,17 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from matplotlib.cbook import is_math_text
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from dd.grid import Grid
+from dd.report.style import save
 from dd.run import Run, load_run
 
 ROOT = Path(__file__).parent.parent
@@ -34,6 +41,60 @@ def every_ipc(name: str, overrides: dict[str, Any] | None = None) -> Run:
     run = load_run(name, overrides)
     own = {key: axes for key, axes in run.axes_for.items() if key.startswith("metadd")}
     return replace(run, axes_for=own)
+
+
+FORMULA = r"$\frac{$"  # no formula that matplotlib could draw
+
+
+def with_formulas(grid: Grid) -> Grid:
+    """The same table or figure where title, caption, datasets, axes and their values have names
+    with :data:`FORMULA` in them, wherever a person may choose them."""
+
+    def named(axis: str) -> str:
+        return f"{axis}{FORMULA}" if axis in chosen else axis
+
+    def renamed(axes: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        return {
+            named(axis): [f"{FORMULA}{v}" for v in values] if axis in chosen else values
+            for axis, values in axes.items()
+        }
+
+    definition, run = dict(grid.definition), grid.run
+    axes = definition.get("axes", {})
+    chosen = [axis for axis, values in axes.items() if isinstance(values, dict)]
+    definition |= {"title": f"title {FORMULA}", "caption": f"caption {FORMULA}"}
+    definition.pop("published", None)
+    if axes:
+        definition["axes"] = {
+            named(axis): {f"{FORMULA}{name}": binds for name, binds in values.items()}
+            if axis in chosen
+            else values
+            for axis, values in axes.items()
+        }
+        layout = definition["layout"].items()
+        definition["layout"] = {part: [named(axis) for axis in on] for part, on in layout}
+        definition["exclude"] = [renamed(rule) for rule in definition.get("exclude", [])]
+    datasets = {
+        name: options | {"label": f"_{options['label']} {FORMULA}"}
+        for name, options in run.datasets.items()
+    }
+    own = renamed(run.axes) | {"dataset": list(datasets)}
+    run = replace(run, datasets=datasets, axes=own, axes_for={
+        name: renamed(axes) for name, axes in run.axes_for.items()
+    }, stands_in_for=FORMULA)  # fmt: skip
+    return replace(grid, definition=definition, run=run)
+
+
+def assert_no_formulas(figure: Figure, shown: Collection[str], out: Path) -> None:
+    """Every text of ``figure`` is drawn as it is, among them ``shown``."""
+    save(figure, out)
+    texts = [text for text in figure.findobj(Text) if text.get_text()]
+    for text in texts:
+        said = text.get_text()
+        assert not is_math_text(said) or said.startswith("$\\mathdefault{"), said  # powers of 10
+    read = [text._preprocess_math(text.get_text())[0].strip() for text in texts]
+    for what in shown:
+        assert any(what in said for said in read), (what, read)
 
 
 def flip(path: Path, position: int) -> None:

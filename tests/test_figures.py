@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy
@@ -9,7 +10,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from runs import every_ipc
+from runs import FORMULA, assert_no_formulas, every_ipc, with_formulas
 
 from dd import synthetic
 from dd.__main__ import main
@@ -22,7 +23,7 @@ from dd.networks import create
 from dd.plan import Plan
 from dd.report import curves, difference, images, weights
 from dd.report.bars import _offset
-from dd.report.figures import check_layout
+from dd.report.figures import KINDS, check_layout
 from dd.report.images import joined, tiles
 from dd.report.metrics import read_metric
 from dd.synthetic import SyntheticSet
@@ -113,6 +114,42 @@ def test_figures_of_iadd_are_drawn(plan, tmp_path, name):
     assert pixels.shape[0] > 500 and pixels.shape[1] > 1000
     assert pixels.min() < 60 and pixels.max() == 255
     assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("modelpool_temperature", [f"{FORMULA}paper", f"{FORMULA}released"]),
+        ("modelpool_ablation", [f"{FORMULA}pool", f"Setting{FORMULA}"]),
+        ("modelpool_images", [f"{FORMULA}pool", f"{FORMULA} class 7"]),
+        ("iadd_images", [f"{FORMULA}iadd", f"{FORMULA} class 7"]),
+        ("iadd_curves", [f"{FORMULA}iadd"]),
+        ("iadd_parameter_difference", [f"{FORMULA}iadd", f"relative\nto {FORMULA}mtt"]),
+        ("iadd_weights", [f"{FORMULA}raw"]),
+    ],
+)
+def test_dollars_are_drawn_as_they_are(plan, tmp_path, monkeypatch, name, shown):
+    read = load_dataset
+
+    def load(*given, **more):
+        data = read(*given, **more)
+        return replace(data, classes=[f"{FORMULA} class {name}" for name in data.classes])
+
+    monkeypatch.setattr(images, "load_dataset", load)
+    grid = with_formulas(grid_of(plan, name))
+    draw, _ = KINDS[grid.definition["kind"]]
+    always = [f"title {FORMULA}", f"caption {FORMULA}", f"_digits (scikit-learn, 8x8) {FORMULA}"]
+    assert_no_formulas(draw(grid), [*always, *shown], tmp_path / "figure.png")
+
+
+def test_labels_with_an_underscore_are_in_the_legend(plan):
+    """matplotlib makes none of what starts with one."""
+    grid = with_formulas(grid_of(plan, "iadd_parameter_difference"))
+    others = [axis for axis in grid.axes if axis not in ("dataset", "ipc")]
+    grid.definition["layout"] = {"color": ["dataset"], "column": ["ipc"], "row": others}
+    for panel in difference.draw(grid).axes[:2]:
+        (label, *_) = [text.get_text().strip() for text in panel.get_legend().get_texts()]
+        assert label.startswith("_digits")
 
 
 def test_tiles_show_true_pixels(tmp_path, digits):

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from runs import FORMULA, assert_no_formulas, with_formulas
 
 from dd import synthetic
 from dd.__main__ import main
@@ -28,6 +29,7 @@ from dd.jobs import (
 from dd.networks import canonical
 from dd.plan import Plan, load_run
 from dd.report import cams, cost, erasing, maps, variance
+from dd.report.figures import KINDS
 from dd.report.pivot import _best
 from dd.synthetic import SyntheticSet
 
@@ -284,6 +286,34 @@ def test_figures_are_drawn(plan, tmp_path, name):
     pixels = numpy.asarray(Image.open(out).convert("L"))
     assert pixels.shape[0] > 400 and pixels.shape[1] > 1000
     assert pixels.min() < 60 and pixels.max() == 255
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("metadd_images", [f"{FORMULA}dm"]),
+        ("metadd_cams", [f"{FORMULA}dm\nclass {FORMULA} 1"]),
+        ("metadd_variance", [f"{FORMULA}dm"]),
+        ("metadd_erasing", [f"vgg{FORMULA}\n"]),
+    ],
+)
+def test_dollars_are_drawn_as_they_are(plan, tmp_path, monkeypatch, name, shown):
+    read = cams.load_dataset
+
+    def load(*given, **more):
+        data = read(*given, **more)
+        return replace(data, classes=[f"{FORMULA} {name}" for name in data.classes])
+
+    monkeypatch.setattr(cams, "load_dataset", load)
+    rows = [r | {"network": r["network"].replace("vgg11", f"vgg{FORMULA}")} for r in erasing_rows()]
+    save_rows(tmp_path / "erasing.csv", rows)
+    monkeypatch.setattr(erasing, "erasing_file", lambda *_: str(tmp_path / "erasing.csv"))
+    for module in (cams, erasing, variance):  # which of the run's networks are poor
+        monkeypatch.setattr(module, "warnings", lambda grid: [f"Note: {FORMULA}."])
+    grid = with_formulas(figure_grid(plan, name))
+    draw, _ = KINDS[grid.definition["kind"]]
+    always = [f"title {FORMULA}", f"caption {FORMULA}", f"_digits (8x8) {FORMULA}"]
+    assert_no_formulas(draw(grid), [*always, *shown], tmp_path / "figure.png")
 
 
 def test_maps_and_regions_are_drawn(plan):

@@ -7,15 +7,15 @@ import select
 import shutil
 import subprocess
 import time
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from docutils.core import publish_doctree
 
 from dd.__main__ import main
-from dd.index import config_words, escape_rst
+from dd.index import config_words
 from dd.plan import Plan, load_run, read_run
 from dd.report.labels import paper_label
 from tests.runs import TINY, copy_workflow, jobs, snakemake
@@ -123,11 +123,63 @@ def test_titles_tell_tables_and_figures_of_a_paper_apart():
         assert len(set(titles)) == len(titles)
 
 
-def test_rst_shows_text_as_it_is():
-    text = r"*a* `b` c_ |d| \e dm+metadd@x_=0"
-    (paragraph,) = publish_doctree(escape_rst(text)).children
-    assert [child.tagname for child in paragraph.children] == ["#text"]
-    assert paragraph.astext() == text
+def test_text_of_a_run_is_text_in_the_report(tmp_path):
+    """A run, a table and a dataset that try to bring a page to life, or a file into it."""
+    folder = copy_workflow(tmp_path)
+    secret = folder / "secret.txt"
+    secret.write_text("precious")
+    evil = (
+        "</script><script>alert(1)</script> <b>b</b> `l <javascript:x>`_ |s| {table} {{ 6 * 7 }} "
+        "{% endraw %} $x$ 100 % & \\\\ .. raw:: html * _"
+    )
+    more = f"{evil}\n\n.. raw:: html\n\n   <i>live</i>\n\n.. include:: {secret}\n\n=====\n"
+    words = TINY.replace("modelpool_taxonomy, modelpool_settings, modelpool_ablation", "mine")
+    run = yaml.safe_load(words) | {"title": evil, "stands_in_for": evil}
+    run["datasets"]["digits"]["label"] = evil
+    run["axes"] = {"ipc": [1], "iterations": [1], "setting": ["one"], "arch": ["mlp"]}
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(run))
+    table = {
+        "paper": "mine", "title": evil, "caption": more, "kind": "results", "rows": ["dataset"],
+        "columns": ["setting"], "axes": {"ipc": [1], "iterations": [1], "arch": ["mlp"],
+                                         "setting": {"one": {"spec": "dc"}}},
+    }  # fmt: skip
+    (folder / "workflow/config/tables/mine.yaml").write_text(yaml.safe_dump(table))
+    done = snakemake(folder, *WORDS)
+    assert done.returncode == 0, done.stderr
+    done = snakemake(folder, "--report", "report.html", *WORDS)
+    assert done.returncode == 0, done.stderr
+    report = (folder / "report.html").read_text()
+    assert "precious" not in report and "<script>alert" not in report
+    results, start = (
+        json.loads(re.search(rf"<script id=.*>\s*var {name} = (.*);\n", report)[1])
+        for name in ("results", "workflow_desc")
+    )
+    shown = results["results/tiny/tables/mine.html"]
+    assert shown["labels"]["Table"].replace("\u2060", "") == evil
+    plain = " ".join(more.split())
+    for page, said in ((shown["caption"], [plain, evil]), (start, [evil, evil])):
+        tags, text = read(page)
+        assert not tags & {"script", "b", "i", "img"}
+        assert all(" ".join(text.split()).count(what) >= 1 for what in said), text
+        assert [link for link in re.findall('href="([^"]*)"', page) if "javascript:x" in link] == []
+        assert "system-message" not in page
+    for name in ("run.html", "settings.html", "tables/mine.html"):
+        tags, text = read((folder / "results/tiny" / name).read_text())
+        assert not tags & {"script", "i", "img"} and (evil in text or name == "settings.html")
+    readme = (folder / "results/tiny/README.md").read_text()
+    assert r"\<script\>alert(1)\</script\>" in readme and "<script>" not in readme
+    assert "<i>" not in readme and "\n.. raw" not in readme
+
+
+def read(page: str) -> tuple[set[str], str]:
+    """The tags of HTML, and its text."""
+    tags, text = set(), []
+    parser = HTMLParser()
+    parser.handle_starttag = lambda tag, attributes: tags.add(tag)
+    parser.handle_data = text.append
+    parser.feed(page)
+    parser.close()
+    return tags, "".join(text)
 
 
 class Browser:

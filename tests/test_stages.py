@@ -7,13 +7,15 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from runs import FORMULA, assert_no_formulas, with_formulas
 
 from dd.__main__ import main
 from dd.artifacts import save_json, save_rows, save_tensors, save_text
 from dd.errors import DDError
+from dd.grid import load_grid
 from dd.plan import Plan, load_run
 from dd.report.labels import value_label
-from dd.report.stages import Measured, read
+from dd.report.stages import Measured, draw, read
 from dd.work import work
 
 HEADER = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
@@ -143,3 +145,10 @@ def test_a_lost_measurement_is_told(plan, tmp_path):
     shown = "| digits (8x8) | distill | DC | 1 | 3 | – | – | – | – | – |"
     assert shown in (tmp_path / "cost.md").read_text()
     assert render(plan, "figure", tmp_path / "cost.png") == 0
+
+
+def test_dollars_are_drawn_as_they_are(plan, tmp_path):
+    definition = "workflow/config/figures/cost.yaml"
+    grid = with_formulas(load_grid("figure", definition, plan.run))
+    shown = [f"title {FORMULA}", f"caption {FORMULA}", f"_digits (8x8) {FORMULA}"]
+    assert_no_formulas(draw(grid), shown, tmp_path / "figure.png")

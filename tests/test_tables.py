@@ -221,13 +221,13 @@ def sheet(text: str) -> Sheet:
     ("text", "markdown", "latex", "html"),
     [
         ("a_b", r"a\_b", r"a\_b", "a_b"),
-        ("50 % & more", "50 % & more", r"50 \% \& more", "50 % &amp; more"),
+        ("50 % & more", r"50 % \& more", r"50 \% \& more", "50 % &amp; more"),
         ("dc+pool", "dc+pool", "dc+pool", "dc+pool"),
         ("<b>|x|", r"\<b\>\|x\|", r"\textless{}b\textgreater{}\textbar{}x\textbar{}",
          "&lt;b&gt;|x|"),
-        ("a\\b{c}$#~^", r"a\\b{c}$#~^",
+        ("a\\b{c}$#~^", r"a\\b{c}<span>\$</span>#\~^",
          r"a\textbackslash{}b\{c\}\$\#\textasciitilde{}\textasciicircum{}", "a\\b{c}$#~^"),
-        ("*x*", r"\*x\*", "*x*", "*x*"),
+        ("*x*", r"\*x\*", "{}*x*", "*x*"),
     ],
 )  # fmt: skip
 def test_escaping(text, markdown, latex, html):

@@ -8,6 +8,7 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 
 from dd.grid import Grid
+from dd.report import escape
 from dd.report.labels import axis_label
 from dd.report.results import collect, facts
 from dd.report.style import ACCURACY, WIDTH, annotate, colors, describe, facet, place
@@ -65,7 +66,7 @@ def draw(grid: Grid) -> Figure:
     if any(row["published"] is not None for row in rows):
         marker = {"marker": "D", "mfc": "white", "mec": "black", "ls": "", "ms": 4}
         handles.append(pyplot.Line2D([], [], label="published", **marker))
-    title = " and ".join(map(axis_label, layout["color"]))
+    title = escape.figure(" and ".join(map(axis_label, layout["color"])))
     figure.legend(handles=handles, title=title, loc="outside right center")
     annotate(figure, grid, f"{grid.definition['caption']} {facts(grid, rows)}")
     return figure

@@ -15,6 +15,7 @@ from dd.data.dataset import load_dataset
 from dd.errors import DDError
 from dd.grid import Cell, Grid
 from dd.jobs import cams_file, data_file, distillations, synthetic_file
+from dd.report import escape
 from dd.report.labels import value_label
 from dd.report.maps import groups, read
 from dd.report.results import facts, labels, warnings
@@ -99,7 +100,7 @@ def _looked(grid: Grid, cell: Cell, name: str, networks: list[str]) -> tuple[lis
         pixels = dataset.to_pixels(images[position])[0].movedim(0, -1)
         rows.append(
             Looked(
-                name=f"{name}\nclass {dataset.classes[label]}",
+                name=f"{name}\n{escape.figure(f'class {dataset.classes[label]}')}",
                 pixels=pixels.expand(*pixels.shape[:2], 3).numpy(),
                 maps=maps.of(networks)[:, first].numpy(),
                 meta=meta[first].numpy(),
@@ -112,7 +113,12 @@ def _looked(grid: Grid, cell: Cell, name: str, networks: list[str]) -> tuple[lis
 def _draw_block(
     part: SubFigure, rows: list[Looked], networks: list[str], title: str, thresholds: set[float]
 ) -> None:
-    heads = ["Image", *(value_label("arch", name) for name in networks), "Meta", "Heterogeneous"]
+    heads = [
+        "Image",
+        *(escape.figure(value_label("arch", n)) for n in networks),
+        "Meta",
+        "Heterogeneous",
+    ]
     panels = part.subplots(len(rows), len(heads), squeeze=False)
     for line, row in zip(panels, rows, strict=True):
         height, width = row.pixels.shape[:2]

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from dd.grid import Grid
+from dd.report import escape
 from dd.report.labels import axis_label
 from dd.report.results import collect, facts
 from dd.report.style import ACCURACY, WIDTH, annotate, colors, describe, facet, place
@@ -58,7 +59,7 @@ def draw(grid: Grid) -> Figure:
             names = [describe(layout["x"], tick) for tick in ticks]
             panel.set_xticks(range(len(ticks)), names, rotation=45 if len(ticks) > 8 else 0)
             panel.set_title(facet(grid, (layout["row"], at_row), (layout["column"], at_column)))
-            panel.set_xlabel(" and ".join(map(axis_label, layout["x"])))
+            panel.set_xlabel(escape.figure(" and ".join(map(axis_label, layout["x"]))))
         panels[i, 0].set_ylabel(ACCURACY)
     handles = [Line2D([], [], color=c, label=describe(layout["color"], h)) for h, c in tint.items()]
     handles += [

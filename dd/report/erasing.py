@@ -13,6 +13,7 @@ from dd.erase import ERASED, NOTHING
 from dd.errors import DDError
 from dd.grid import Grid
 from dd.jobs import erasing_file
+from dd.report import escape
 from dd.report.labels import value_label
 from dd.report.results import facts, warnings
 from dd.report.style import WIDTH, annotate, colors
@@ -35,7 +36,7 @@ def draw(grid: Grid) -> Figure:
     for panel, (name, rows) in zip(panels[:, 0], found.items(), strict=True):
         label = run.datasets[name]["label"]
         _draw(panel, rows, tint)
-        panel.set_title(label if len(found) > 1 else "", pad=18)
+        panel.set_title(escape.figure(label) if len(found) > 1 else "", pad=18)
         area = {row["area"] for row in rows if row["erased"] != NOTHING}
         span = " to ".join(f"{value:.1f}" for value in sorted({min(area), max(area)}))
         where = f"{label}: " if len(found) > 1 else ""
@@ -70,7 +71,7 @@ def _draw(panel: Axes, rows: list[dict[str, Any]], tint: dict[str, Any]) -> None
                 error_kw={"elinewidth": 0.8, "ecolor": "0.2"},
             )  # fmt: skip
     names = [
-        f"{value_label('arch', name)}\n{kinds[NOTHING]['accuracy']:.1f} %"
+        f"{escape.figure(value_label('arch', name))}\n{kinds[NOTHING]['accuracy']:.1f} %"
         for name, kinds in by_network.items()
     ]
     panel.set_xticks(range(len(names)), names)

@@ -14,8 +14,9 @@ from dd.data.dataset import Dataset, load_dataset
 from dd.errors import DDError
 from dd.grid import Grid
 from dd.jobs import data_file, distillations, synthetic_file
+from dd.report import escape
 from dd.report.results import facts, labels
-from dd.report.style import WIDTH, annotate, describe, facet, place
+from dd.report.style import WIDTH, annotate, describe, facet, in_words, place
 
 COLUMNS = 10  # classes shown, so that an image keeps a size at which it can be looked at
 NAMES = 1.2  # inches for names beside the images
@@ -41,7 +42,7 @@ def draw(grid: Grid) -> Figure:
             datasets[cell.dataset, space] = data
         dataset = datasets[cell.dataset, space]
         blocks.setdefault(block, {})[describe(layout["row"], row)] = tiles(path, dataset, count)
-        names[block] = dataset.classes[:COLUMNS]
+        names[block] = [escape.figure(name) for name in dataset.classes[:COLUMNS]]
     inches = [_inches(rows) + TITLES for rows in blocks.values()]
     figure = pyplot.figure(figsize=(WIDTH, sum(inches) + 0.7), layout="constrained")
     places = figure.add_gridspec(len(blocks), 1, height_ratios=inches)
@@ -161,4 +162,4 @@ def _common(grid: Grid) -> str:
     """What all images share, where it is not drawn: ``IPC 1. ``"""
     drawn = {axis for axes in grid.definition["layout"].values() for axis in axes}
     shared = [axis for axis in grid.axes if axis not in drawn]
-    return f"{describe(shared, place(grid.cells()[0].labels, shared))}. " if shared else ""
+    return f"{in_words(shared, place(grid.cells()[0].labels, shared))}. " if shared else ""

@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-import html
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "±": r"$\pm$",
-    "×": r"$\times$",
-    "†": r"$^\dagger$",
-    "ˢ": r"\textsuperscript{s}",
-    "α": r"$\alpha$",
-    "–": "--",
-    "−": "$-$",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
-}
+from dd.report import escape
+
 PAGE = 95  # characters of a line of LaTeX's standard page
-_MARKDOWN = {sign: f"\\{sign}" for sign in "\\`*_[]<>|"}
 
 
 @dataclass(frozen=True)
@@ -59,17 +44,17 @@ class Sheet:
     def markdown(self) -> str:
         """GitHub-flavoured Markdown."""
         aligned = ["---" if i < self.keys else "---:" for i in range(len(self.header))]
-        lines = [f"**{escape_markdown(self.title)}.** {escape_markdown(self.caption)}", ""]
-        lines.append(f"| {' | '.join(map(escape_markdown, self.header))} |")
+        lines = [f"**{escape.markdown(self.title)}.** {escape.markdown(self.caption)}", ""]
+        lines.append(f"| {' | '.join(map(escape.markdown, self.header))} |")
         lines.append(f"| {' | '.join(aligned)} |")
         for row in self.body:
             shown = [
-                f"**{escape_markdown(cell.text)}**" if cell.bold else escape_markdown(cell.text)
+                f"**{escape.markdown(cell.text)}**" if cell.bold else escape.markdown(cell.text)
                 for cell in row
             ]
             lines.append(f"| {' | '.join(shown)} |")
         for note in self.notes:
-            lines += ["", escape_markdown(note)]
+            lines += ["", escape.markdown(note)]
         return "\n".join(lines) + "\n"
 
     def latex(self) -> str:
@@ -79,12 +64,12 @@ class Sheet:
         lines = [
             r"\begin{table}",
             r"\centering",
-            rf"\caption{{\textbf{{{_latex(self.title)}.}} {_latex(self.caption)}}}",
-            rf"\label{{tab:{self.name}}}",
+            rf"\caption{{\textbf{{{escape.latex(self.title)}.}} {escape.latex(self.caption)}}}",
+            rf"\label{{tab:{_plain(self.name)}}}",
             *([r"\resizebox{\linewidth}{!}{%"] if self._wide() else []),
             rf"\begin{{tabular}}{{{columns}}}",
             r"\toprule",
-            f"{' & '.join(map(_latex, self.header))} \\\\",
+            f"{' & '.join(map(escape.latex, self.header))} \\\\",
             r"\midrule",
         ]
         previous: list[str] = []
@@ -93,7 +78,7 @@ class Sheet:
             if previous and key[:-1] != previous[:-1]:
                 lines.append(r"\midrule")
             shown = [
-                rf"\textbf{{{_latex(cell.text)}}}" if cell.bold else _latex(cell.text)
+                rf"\textbf{{{escape.latex(cell.text)}}}" if cell.bold else escape.latex(cell.text)
                 for cell in row
             ]
             for i in range(_shared(key[:-1], previous[:-1])):
@@ -101,7 +86,7 @@ class Sheet:
             lines.append(f"{' & '.join(shown)} \\\\")
             previous = key
         lines += [r"\bottomrule", r"\end{tabular}" + ("}" if self._wide() else "")]
-        lines += [rf"\par\smallskip {_latex(note)}" for note in self.notes]
+        lines += [rf"\par\smallskip {escape.latex(note)}" for note in self.notes]
         return "\n".join([*lines, r"\end{table}"]) + "\n"
 
     def _wide(self) -> bool:
@@ -120,22 +105,22 @@ class Sheet:
             body.append(f"<tr{first}>{''.join(map(self._html_cell, range(len(row)), row))}</tr>")
             previous = key
         rows = "\n".join(body)
-        notes = "\n".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
+        notes = "\n".join(f"<p>{escape.html(note)}</p>" for note in self.notes)
         return (
             '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
             '<meta name="viewport" content="width=device-width">\n'
-            f"<title>{html.escape(self.title)}</title>\n<style>{_CSS}</style>\n</head>\n<body>\n"
-            f"<table>\n<caption><b>{html.escape(self.title)}.</b> {html.escape(self.caption)}"
+            f"<title>{escape.html(self.title)}</title>\n<style>{_CSS}</style>\n</head>\n<body>\n"
+            f"<table>\n<caption><b>{escape.html(self.title)}.</b> {escape.html(self.caption)}"
             f"</caption>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>\n"
             f"{notes}\n</body>\n</html>\n"
         )
 
     def _html_heading(self, index: int, text: str) -> str:
         kind = "" if index < self.keys else ' class="number"'
-        return f'<th scope="col"{kind}>{html.escape(text)}</th>'
+        return f'<th scope="col"{kind}>{escape.html(text)}</th>'
 
     def _html_cell(self, index: int, cell: Text) -> str:
-        text = html.escape(cell.text)
+        text = escape.html(cell.text)
         text = f"<b>{text}</b>" if cell.bold else text
         return f'<th scope="row">{text}</th>' if index < self.keys else f"<td>{text}</td>"
 
@@ -163,10 +148,6 @@ def _shared(key: Sequence[str], previous: Sequence[str]) -> int:
     return len(key)
 
 
-def escape_markdown(text: str) -> str:
-    """``text`` as it is in Markdown."""
-    return "".join(_MARKDOWN.get(sign, sign) for sign in text)
-
-
-def _latex(text: str) -> str:
-    return "".join(_LATEX.get(sign, sign) for sign in text)
+def _plain(name: str) -> str:
+    """A name that LaTeX takes for a label, whatever a file is called."""
+    return re.sub(r"[^A-Za-z0-9_.:-]+", "-", name)

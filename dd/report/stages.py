@@ -18,6 +18,7 @@ from dd.artifacts import load_rows, read_header
 from dd.errors import DDError
 from dd.grid import Grid
 from dd.plan import Plan
+from dd.report import escape
 from dd.report.labels import axis_label, value_label
 from dd.report.pivot import Rows, rounded
 from dd.report.results import facts
@@ -181,7 +182,7 @@ def draw(grid: Grid) -> Figure:
     for name, (wall, memory) in zip(names, panels, strict=True):
         label = grid.run.datasets[name]["label"]
         _draw(wall, memory, [row for row in rows if row["dataset"] == label], tint, length)
-        wall.set_title(label if len(names) > 1 else "", loc="left")
+        wall.set_title(escape.figure(label) if len(names) > 1 else "", loc="left")
     panels[-1, 0].set_xlabel(f"Wall time of all jobs ({unit})")
     panels[-1, 1].set_xlabel("Peak memory of a job (MB)")
     there = {row["ipc"] for row in rows}

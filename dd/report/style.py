@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from dd.files import replacing
 from dd.grid import Grid
+from dd.report import escape
 from dd.report.labels import axis_label, value_label
 
 WIDTH = 7.2  # inches: the text width of a page
@@ -52,8 +53,8 @@ def place(row: Mapping[str, Any], axes: Sequence[str]) -> tuple[Any, ...]:
     return tuple(row[axis] for axis in axes)
 
 
-def describe(axes: Sequence[str], values: Sequence[Any]) -> str:
-    """A place in words: ``IPC 10, 1000 iterations``."""
+def in_words(axes: Sequence[str], values: Sequence[Any]) -> str:
+    """A place in words, for a caption: ``IPC 10, 1000 iterations``."""
     said = []
     for axis, value in zip(axes, values, strict=True):
         shown = value_label(axis, value)
@@ -63,6 +64,11 @@ def describe(axes: Sequence[str], values: Sequence[Any]) -> str:
             shown = f"{axis_label(axis)} {shown}"
         said.append(shown)
     return ", ".join(said)
+
+
+def describe(axes: Sequence[str], values: Sequence[Any]) -> str:
+    """A place in words, to be drawn."""
+    return escape.figure(in_words(axes, values))
 
 
 def facet(grid: Grid, *places: tuple[Sequence[str], Sequence[Any]]) -> str:
@@ -82,8 +88,9 @@ def annotate(figure: Figure, grid: Grid, caption: str) -> None:
     run = grid.run
     data = " and ".join(options["label"] for options in grid.datasets.values())
     instead = f" in place of {run.stands_in_for}" if run.stands_in_for else ""
-    figure.suptitle(f"{grid.definition['title']}\n{data}{instead}")
-    text = "\n".join(textwrap.wrap(caption, width=round(width * 17)))
+    below = escape.figure(f"{data}{instead}")
+    figure.suptitle(f"{escape.figure(grid.definition['title'])}\n{below}")
+    text = "\n".join(map(escape.figure, textwrap.wrap(caption, width=round(width * 17))))
     figure.text(0.01, -0.1 / height, text, ha="left", va="top", fontsize=7.5, color="0.25")
 
 

@@ -26,8 +26,8 @@ rule cams:
         "class activation maps of {wildcards.snapshot}"
     shell:
         "python -m dd cams --synthetic {input.synthetic:q} --data {input.data:q} "
-        "--pretrained {input.pretrained:q} {params.options} --out {output:q} --threads {threads} "
-        "--device {params.device} 2>&1 | tee {log:q}"
+        "--pretrained {input.pretrained:q} {params.options} --out {output:q} --threads {threads:q} "
+        "--device {params.device:q} 2>&1 | tee {log:q}"
 
 
 rule erase:
@@ -56,4 +56,4 @@ rule erase:
         "erase regions of the test images of {wildcards.erasing}"
     shell:
         "python -m dd erase --data {input.data:q} --pretrained {input.pretrained:q} {params.options} "
-        "--out {output:q} --threads {threads} --device {params.device} 2>&1 | tee {log:q}"
+        "--out {output:q} --threads {threads:q} --device {params.device:q} 2>&1 | tee {log:q}"

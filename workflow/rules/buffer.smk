@@ -24,4 +24,4 @@ rule buffer:
         "buffer {wildcards.shard}"
     shell:
         "python -m dd buffer --data {input.data:q} {params.options} --out {output:q} "
-        "--threads {threads} --device {params.device} 2>&1 | tee {log:q}"
+        "--threads {threads:q} --device {params.device:q} 2>&1 | tee {log:q}"

@@ -5,7 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from dd.errors import DDError
+from dd.errors import DDError, printable
 from dd.jobs import (
     GENERATOR,
     data_file,
@@ -43,7 +43,7 @@ try:
     SNAPSHOTS = {str(snapshot): snapshot for snapshot in PLAN.snapshots_with_cams}
     ERASINGS = {str(job): job for job in PLAN.erasings}
 except DDError as error:
-    sys.exit(f"error: {error}")
+    sys.exit(f"error: {printable(str(error))}")
 
 RUN = PLAN.run
 CONFIG = f"{RUN.root}/config.json"

@@ -39,11 +39,11 @@ for snapshots in sorted(set(PLAN.distillations.values())):
                 option(name, list(getattr(input, name)))
                 for name in ("buffers", "pretrained", "generator")
             ),
-            snapshots=" ".join(map(str, snapshots)),
+            snapshots=shlex.join(map(str, snapshots)),
             out=f"{RUN.root}/distilled/{{distillation}}",
             device=RUN.device,
         message:
             "distil {wildcards.distillation}"
         shell:
             "python -m dd distill --data {input.data:q} {params.options} {params.read} "
-            "--snapshots {params.snapshots} --out {params.out:q} --threads {threads} --device {params.device} 2>&1 | tee {log:q}"
+            "--snapshots {params.snapshots} --out {params.out:q} --threads {threads:q} --device {params.device:q} 2>&1 | tee {log:q}"

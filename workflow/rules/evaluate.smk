@@ -28,5 +28,5 @@ rule evaluate:
         "evaluate {wildcards.evaluation}"
     shell:
         "python -m dd evaluate --synthetic {input.synthetic:q} --data {input.data:q} "
-        "--arch {params.archs} {params.options} {params.labels} --out {output:q} --threads {threads} "
-        "--device {params.device} 2>&1 | tee {log:q}"
+        "--arch {params.archs} {params.options} {params.labels} --out {output:q} --threads {threads:q} "
+        "--device {params.device:q} 2>&1 | tee {log:q}"

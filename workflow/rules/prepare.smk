@@ -39,4 +39,4 @@ rule prepare:
     message:
         "prepare {wildcards.dataset}"
     shell:
-        "python -m dd prepare {params.options} --threads {threads} --out {output:q} 2>&1 | tee {log:q}"
+        "python -m dd prepare {params.options} --threads {threads:q} --out {output:q} 2>&1 | tee {log:q}"

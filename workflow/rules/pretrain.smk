@@ -25,7 +25,7 @@ rule pretrain:
         "pretrain {wildcards.network}"
     shell:
         "python -m dd pretrain --data {input.data:q} {params.options} --out {output:q} "
-        "--threads {threads} --device {params.device} 2>&1 | tee {log:q}"
+        "--threads {threads:q} --device {params.device:q} 2>&1 | tee {log:q}"
 
 
 rule generator:
@@ -53,4 +53,4 @@ rule generator:
         "train {wildcards.generator}"
     shell:
         "python -m dd generator --data {input.data:q} {params.options} --out {output:q} "
-        "--threads {threads} --device {params.device} 2>&1 | tee {log:q}"
+        "--threads {threads:q} --device {params.device:q} 2>&1 | tee {log:q}"

@@ -26,5 +26,5 @@ rule relabel:
         "relabel {wildcards.labels}"
     shell:
         "python -m dd relabel --synthetic {input.synthetic:q} --data {input.data:q} "
-        "--teacher {input.teachers:q} {params.options} --out {output:q} --threads {threads} "
-        "--device {params.device} 2>&1 | tee {log:q}"
+        "--teacher {input.teachers:q} {params.options} --out {output:q} --threads {threads:q} "
+        "--device {params.device:q} 2>&1 | tee {log:q}"
