@@ -13,21 +13,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dd.errors import DDError
+from dd.errors import DDError, unknown
 from dd.networks import NETWORKS, Network, SpatialNetwork, TokenNetwork
 
+RELU, NONE = "relu", "none"
+RECTIFY = (RELU, NONE)  # what becomes of the negative values of a map: 0, or they stay
 
-def activation_maps(network: Network, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+
+def activation_maps(
+    network: Network, images: Tensor, labels: Tensor, rectify: str = RELU
+) -> tuple[Tensor, Tensor]:
     """Logits ``[N, classes]`` and raw class activation maps ``[N, h, w]``, by one forward pass.
 
-    With A the last feature map ``[K, h, w]`` and y the class,
+    With A the last feature map ``[K, h, w]`` and y the class, ReLU of
 
-    - a network whose embedding is the mean of A over its positions: CAM (Zhou et al., 2016,
-      arXiv:1512.04150, eq. 2), Σ_k w_yk A_k, w the weight of the linear layer;
-    - another convolutional one: Grad-CAM (Selvaraju et al., 2017, arXiv:1610.02391, eqs. 1, 2),
-      ReLU(Σ_k α_k A_k), α_k the mean over the positions of d logit_y / d A_k;
-    - a transformer: the patch tokens in place of A in CAM, on the grid of patches. Where a class
-      token is the embedding, this reads the patch tokens with the weights meant for it.
+    - for a network whose embedding is the mean of A over its positions: CAM (Zhou et al., 2016,
+      arXiv:1512.04150, eq. 2), Σ_k w_yk A_k, w the weight of the linear layer. Grad-CAM is the
+      same there, divided by the number of positions, which normalising takes away;
+    - for another convolutional one: Grad-CAM (Selvaraju et al., 2017, arXiv:1610.02391, eqs. 1,
+      2), Σ_k α_k A_k, α_k the mean over the positions of d logit_y / d A_k;
+    - for a transformer: the patch tokens in place of A in CAM, on the grid of patches. Where a
+      class token is the embedding, this reads the patch tokens with the weights meant for it.
+
+    ReLU leaves what speaks for the class (Grad-CAM, eq. 2). A map that is negative everywhere
+    becomes 0 everywhere: its network looks nowhere, and the map has no gradient. With ``rectify``
+    ``none`` negative values stay, and after :func:`normalised` such a map has its 0 and 1 too.
 
     The maps are differentiable with respect to ``images`` where gradients are enabled (Grad-CAM
     too, through α). No bias is added.
@@ -36,10 +46,24 @@ def activation_maps(network: Network, images: Tensor, labels: Tensor) -> tuple[T
         network: in evaluation mode, or one image's map depends on the others.
         images: ``[N, C, H, W]``, normalised as the network was trained.
         labels: ``[N]`` int64, the class y of each image.
+        rectify: one of :data:`RECTIFY`, the same for every kind of network.
 
     Raises:
-        DDError: for a network without a feature map.
+        DDError: for a network without a feature map, or an unknown ``rectify``.
     """
+    if rectify not in RECTIFY:
+        raise unknown("rectification", rectify, RECTIFY)
+    logits, maps = _signed(network, images, labels)
+    return logits, maps.relu() if rectify == RELU else maps
+
+
+def has_map(network: Network) -> bool:
+    """Whether :func:`activation_maps` knows a map of this network."""
+    return isinstance(network, SpatialNetwork | TokenNetwork)
+
+
+def _signed(network: Network, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits and maps before any ReLU."""
     if isinstance(network, TokenNetwork):
         embedding, tokens = network.encode(images)
         maps = (tokens * network.classifier.weight[labels, None]).sum(-1)
@@ -64,7 +88,7 @@ def _grad_cam(network: SpatialNetwork, images: Tensor, labels: Tensor) -> tuple[
         logits = network.head(inner)
         chosen = logits.gather(1, labels[:, None]).sum()
         (slopes,) = torch.autograd.grad(chosen, inner, create_graph=differentiable)
-        maps = (slopes.mean((2, 3), keepdim=True) * inner).sum(1).relu()
+        maps = (slopes.mean((2, 3), keepdim=True) * inner).sum(1)
     if differentiable and features.requires_grad:
         return logits, maps
     return logits.detach(), maps.detach()
@@ -90,6 +114,12 @@ def normalised(maps: Tensor) -> Tensor:
     span = high - low
     flat = span <= 32 * torch.finfo(maps.dtype).eps * torch.maximum(high.abs(), low.abs())
     return torch.where(flat, 0, (maps - low) / torch.where(flat, 1, span))
+
+
+def confident(maps: Tensor, least: float) -> Tensor:
+    """``[..., h, w]``, normalised, to the same shape: 0 where a map is below ``least``, where it
+    has no gradient either. With ``least`` 0 nothing is removed."""
+    return torch.where(maps < least, 0, maps)
 
 
 def distributions(maps: Tensor, temperature: float) -> Tensor:
@@ -132,25 +162,38 @@ def regions(maps: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
     return meta, looked & ~meta
 
 
-@torch.no_grad()
 def cams(
     networks: Sequence[Network],
     images: Tensor,
     labels: Tensor,
     grid: tuple[int, int],
+    rectify: str = RELU,
     piece: int = 256,
 ) -> Tensor:
     """Normalised maps ``[M, N, *grid]`` of M networks, without gradients.
 
     Args:
-        networks, images, labels: see :func:`activation_maps`.
+        networks, images, labels, rectify: see :func:`activation_maps`.
         grid: height and width that all maps are resized to.
         piece: images at a time.
     """
-    parts = list(zip(images.split(piece), labels.split(piece), strict=True))
-    return torch.stack(
-        [
-            torch.cat([normalised(resized(activation_maps(n, x, y)[1], grid)) for x, y in parts])
-            for n in networks
-        ]
-    )
+    return outputs(networks, images, labels, grid, rectify, piece)[1]
+
+
+@torch.no_grad()
+def outputs(
+    networks: Sequence[Network],
+    images: Tensor,
+    labels: Tensor,
+    grid: tuple[int, int],
+    rectify: str,
+    piece: int,
+) -> tuple[Tensor, Tensor]:
+    """Logits ``[M, N, classes]`` and the maps of :func:`cams`, by one forward pass a network."""
+    logits, maps = [], []
+    for network in networks:
+        parts = zip(images.split(piece), labels.split(piece), strict=True)
+        found = [activation_maps(network, x, y, rectify) for x, y in parts]
+        logits.append(torch.cat([one for one, _ in found]))
+        maps.append(torch.cat([normalised(resized(raw, grid)) for _, raw in found]))
+    return torch.stack(logits), torch.stack(maps)

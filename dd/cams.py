@@ -54,12 +54,18 @@ def add_network_options(parser: argparse._ActionsContainer) -> None:
 
 
 def add_region_options(parser: argparse._ActionsContainer) -> None:
-    """``--grid`` and ``--threshold``, which say what a region is."""
+    """``--grid``, ``--rectify`` and ``--threshold``, which say what a region is."""
     parser.add_argument(
         "--grid",
         type=int,
         default=0,
         help="positions a side of the maps; 0: a quarter of the image's, 4 to 16",
+    )
+    parser.add_argument(
+        "--rectify",
+        choices=cam.RECTIFY,
+        default=cam.RELU,
+        help="negative values of a map: relu (0 in their place) or none (they stay)",
     )
     parser.add_argument(
         "--threshold",
@@ -104,6 +110,7 @@ def run(arguments: argparse.Namespace) -> None:
         images[positions.to(images.device)].to(device),
         made.hard_labels[positions].to(device),
         grid := common_grid(arguments.grid, dataset.size),
+        arguments.rectify,
     )
     save_tensors(
         arguments.out,
@@ -115,6 +122,7 @@ def run(arguments: argparse.Namespace) -> None:
                 for spec, one in networks.items()
             ],
             "grid": grid,
+            "rectify": arguments.rectify,
             "threshold": arguments.threshold,
             "iteration": made.header.get("iteration"),
             "set": {k: v for k, v in made.header.items() if k not in ("kind", "format")},

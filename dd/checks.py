@@ -11,7 +11,7 @@ from dd.data.sources import SOURCES
 from dd.errors import DDError, unknown
 from dd.evaluate import PROTOCOLS
 from dd.generator import Settings as GeneratorSettings
-from dd.jobs import GENERATOR
+from dd.jobs import GENERATOR, cam_rectify, metadd
 from dd.networks import canonical, load_pool
 from dd.objectives import OBJECTIVES
 from dd.parametrize import PARAMETRISATIONS
@@ -61,6 +61,11 @@ def check_plan(plan: Plan) -> None:
                 build(GeneratorSettings, run.generator(job.dataset), "generator")
             else:
                 build(PretrainSettings, run.pretrain(job.network, job.dataset), "pretrain")
+    if plan.snapshots_with_cams or plan.erasings:
+        with _within(f"run {run.name}, class activation maps"):
+            for dataset in run.datasets:
+                build(REGULARISERS["metadd"].Settings, metadd(run, dataset), "metadd")
+            cam_rectify(run)
     for relabelling in plan.relabellings:
         with _within(f"run {run.name}, {relabelling}"):
             dataset = relabelling.snapshot.distillation.dataset

@@ -102,6 +102,7 @@ def measure(
     grid: tuple[int, int],
     threshold: float,
     seed: int,
+    rectify: str = cam.RELU,
 ) -> list[dict[str, Any]]:
     """Test accuracy of ``networks`` without and with erased regions; a row each, in that order.
 
@@ -111,6 +112,7 @@ def measure(
         regions_from: those whose maps say what the regions are.
         grid, threshold: see :func:`masks`.
         seed: of the random positions.
+        rectify: see :func:`dd.cam.activation_maps`.
     """
     split, device = dataset.test, dataset.test.labels.device
     # On the CPU and at once: the same positions on every device.
@@ -123,7 +125,8 @@ def measure(
         for piece in pieces:
             where = piece.to(device)
             labels, images = split.labels[where], split.take(where)
-            maps = cam.cams([networks[spec] for spec in regions_from], images, labels, grid)
+            seers = [networks[spec] for spec in regions_from]
+            maps = cam.cams(seers, images, labels, grid, rectify)
             chosen = masks(maps, threshold, chance[piece].to(device))
             seen = {NOTHING: images}
             for kind, mask in chosen.items():
@@ -155,6 +158,7 @@ def measure(
                     "images": len(split),
                     "images_changed": changed if kind != NOTHING else 0,
                     "regions_from": ".".join(regions_from),
+                    "rectify": rectify,
                     "threshold": threshold,
                     "grid": "x".join(map(str, grid)),
                     "whitening": dataset.whitening,
@@ -215,6 +219,7 @@ def run(arguments: argparse.Namespace) -> None:
         common_grid(arguments.grid, dataset.size),
         arguments.threshold,
         arguments.seed,
+        arguments.rectify,
     )
     save_rows(arguments.out, rows)
     for row in rows:

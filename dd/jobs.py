@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from dd.errors import DDError
 from dd.grid import Cell, Grid
 from dd.run import Run
 from dd.spec import Part
@@ -144,7 +146,27 @@ def auxiliary_networks(run: Run, spec: str, dataset: str, ipc: int) -> list[str]
 
 def auxiliary(run: Run, dataset: str) -> list[str]:
     """The auxiliary networks that the run's MetaDD uses unless a spec says otherwise."""
-    return auxiliaries(run.part(Part("metadd"), "", dataset, run.axes["ipc"][0])["auxiliary"])
+    return auxiliaries(metadd(run, dataset)["auxiliary"])
+
+
+def metadd(run: Run, dataset: str) -> dict[str, Any]:
+    """The settings that the run's MetaDD has unless a spec or an objective says otherwise."""
+    return run.part(Part("metadd"), "", dataset, run.axes["ipc"][0])
+
+
+def cam_rectify(run: Run) -> str:
+    """What all class activation maps of the run's tables and figures do with negative values, as
+    its MetaDD does unless a spec says otherwise.
+
+    Raises:
+        DDError: if it is not the same for all datasets.
+    """
+    found = {dataset: metadd(run, dataset)["rectify"] for dataset in run.datasets}
+    chosen = list(dict.fromkeys(found.values()))
+    if len(chosen) > 1:
+        said = ", ".join(f"{value} for {dataset}" for dataset, value in found.items())
+        raise DDError(f"rectify of metadd is {said}; all class activation maps of a run follow one")
+    return chosen[0]
 
 
 def auxiliaries(joined: str) -> list[str]:

@@ -32,6 +32,7 @@ from dd.jobs import (
     auxiliary,
     auxiliary_networks,
     cam_networks,
+    cam_rectify,
     cams_file,
     data_file,
     distillations,
@@ -334,6 +335,10 @@ class Plan:
         views = self.run.relabel(made.dataset)
         return {"seed": made.seed, "width_factor": self.run.width_factor, **views}
 
+    def cams_options(self) -> dict[str, Any]:
+        """Options of ``python -m dd cams`` that decide what comes out."""
+        return {"width_factor": self.run.width_factor, "rectify": cam_rectify(self.run)}
+
     def erase_options(self, job: Erasing) -> dict[str, Any]:
         """Options of ``python -m dd erase`` that decide what comes out."""
         regions = ".".join(auxiliary(self.run, job.dataset))
@@ -341,6 +346,7 @@ class Plan:
             "whitening": job.whitening,
             "width_factor": self.run.width_factor,
             "regions_from": regions,
+            "rectify": cam_rectify(self.run),
         }
 
     def targets(self) -> dict[str, tuple[list[str], list[str]]]:
@@ -370,7 +376,10 @@ class Plan:
             },
             "labels": {str(job): self.relabel_options(job) for job in self.relabellings},
             "cams": {
-                str(snapshot): [job.network for job in self.seers_of(snapshot.distillation)]
+                str(snapshot): {
+                    "networks": [job.network for job in self.seers_of(snapshot.distillation)],
+                    **self.cams_options(),
+                }
                 for snapshot in self.snapshots_with_cams
             },
             "erasing": {str(job): self.erase_options(job) for job in self.erasings},

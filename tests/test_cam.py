@@ -50,11 +50,13 @@ IMAGE = torch.tensor([[[[1.0, 2.0]], [[3.0, 5.0]]]])  # two channels of one row
 
 def test_cam_by_hand():
     network = Tiny(averages=True)
-    network.classifier.weight.data = torch.tensor([[1.0, 0.0], [2.0, -1.0]])
+    network.classifier.weight.data = torch.tensor([[1.0, 0.0], [2.75, -1.0]])
     network.classifier.bias.data = torch.tensor([0.5, 0.25])
-    logits, maps = cam.activation_maps(network, IMAGE, torch.tensor([1]))
-    assert logits.tolist() == [[2.0, 2 * 1.5 - 4 + 0.25]]
-    assert maps.tolist() == [[[2 * 1.0 - 3.0, 2 * 2.0 - 5.0]]]  # no ReLU, no bias
+    logits, maps = cam.activation_maps(network, IMAGE, torch.tensor([1]), "none")
+    assert logits.tolist() == [[2.0, 2.75 * 1.5 - 4 + 0.25]]
+    assert maps.tolist() == [[[2.75 * 1.0 - 3.0, 2.75 * 2.0 - 5.0]]]  # -0.25 and 0.5; no bias
+    again, rectified = cam.activation_maps(network, IMAGE, torch.tensor([1]))
+    assert torch.equal(again, logits) and rectified.tolist() == [[[0.0, 0.5]]]
 
 
 def test_grad_cam_by_hand():
@@ -64,6 +66,8 @@ def test_grad_cam_by_hand():
     torch.testing.assert_close(logits, network(IMAGE))
     # channels weigh (4 + 2) / 2 and (-1 - 2) / 2: 3 * 1 - 1.5 * 3 < 0 and 3 * 2 - 1.5 * 5 < 0
     assert maps.tolist() == [[[0.0, 0.0]]]
+    kept = cam.activation_maps(network, IMAGE, torch.tensor([1]), "none")[1]
+    assert kept.tolist() == [[[-1.5, -1.5]]]
     network.classifier.weight.data[1, 3] = -1.0  # now -1: 3 - 3 and 6 - 5
     assert cam.activation_maps(network, IMAGE, torch.tensor([1]))[1].tolist() == [[[0.0, 1.0]]]
 
@@ -77,8 +81,8 @@ COMPARABLE = (
 def test_maps_are_those_of_package_grad_cam(spec):
     """Resized to the image and normalised, as the package gives them.
 
-    CAM has no ReLU, and on a network that averages its map of P positions Grad-CAM's weights are
-    those of CAM divided by P, so that Grad-CAM = ReLU(CAM) / P. So for the mean of tokens, too.
+    On a network that averages its map of P positions Grad-CAM's weights are those of CAM divided
+    by P, so that Grad-CAM = ReLU(CAM) / P. So for the mean of tokens, too.
     """
     network, images = small(spec), pictures().requires_grad_()
     tokens = spec == "vit"
@@ -87,7 +91,7 @@ def test_maps_are_those_of_package_grad_cam(spec):
     with GradCAM(network, [layer], **options) as theirs:
         expected = theirs(images, [ClassifierOutputTarget(int(y)) for y in LABELS])
     logits, maps = cam.activation_maps(network, images, LABELS)
-    ours = cam.normalised(cam.resized(maps.relu(), (32, 32)))
+    ours = cam.normalised(cam.resized(maps, (32, 32)))
     assert ours.amax((1, 2)).sum() >= 2  # some maps are 0 everywhere after ReLU, not all
     torch.testing.assert_close(ours, torch.from_numpy(expected), rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(logits, network(images))
@@ -96,14 +100,14 @@ def test_maps_are_those_of_package_grad_cam(spec):
 def test_cam_and_mean_tokens_add_up_to_the_logit():
     for spec in ("resnet18", "googlenet", "vit"):
         network = small(spec, dtype=torch.float64)
-        logits, maps = cam.activation_maps(network, pictures(dtype=torch.float64), LABELS)
+        logits, maps = cam.activation_maps(network, pictures(dtype=torch.float64), LABELS, "none")
         summed = maps.mean((1, 2)) + network.classifier.bias[LABELS]
         torch.testing.assert_close(summed, logits.gather(1, LABELS[:, None])[:, 0])
 
 
 def test_patch_tokens_are_read_by_the_class_row():
     network, images = small("vit_b_16", (16, 8)), pictures((16, 8))
-    logits, maps = cam.activation_maps(network, images, LABELS)
+    logits, maps = cam.activation_maps(network, images, LABELS, "none")
     torch.testing.assert_close(logits, network(images))
     _, tokens = network.encode(images)
     row, column = 5, 3
@@ -112,8 +116,43 @@ def test_patch_tokens_are_read_by_the_class_row():
     assert maps.shape == (4, 16, 8)
 
 
+@pytest.mark.parametrize("spec", ["lenet", "convnet", "resnet18", "vit", "vit_b_16"])
+def test_one_convention_for_every_kind_of_network(spec):
+    """ReLU, or none, whatever the network's map is made of."""
+    network, images = small(spec), pictures()
+    maps = {name: cam.activation_maps(network, images, LABELS, name)[1] for name in cam.RECTIFY}
+    assert (maps["none"] < 0).any() and (maps["none"] > 0).any()
+    assert torch.equal(maps["relu"], maps["none"].clamp(min=0))
+    assert torch.equal(cam.activation_maps(network, images, LABELS)[1], maps["relu"])
+    shown = {name: cam.cams([network], images, LABELS, (7, 7), name)[0] for name in cam.RECTIFY}
+    for name in cam.RECTIFY:  # ReLU comes before resizing, as in Grad-CAM
+        expected = cam.normalised(cam.resized(maps[name], (7, 7)))
+        torch.testing.assert_close(shown[name], expected)
+    with pytest.raises(DDError, match="unknown rectification 'rely': did you mean 'relu'"):
+        cam.activation_maps(network, images, LABELS, "rely")
+
+
+def test_a_map_without_evidence_for_its_class():
+    """Negative everywhere: under ReLU constant, so no region, no slope, a uniform distribution."""
+    network, labels = Tiny(averages=True), torch.tensor([1])
+    network.classifier.weight.data = torch.tensor([[1.0, 0.0], [2.0, -1.5]])
+    image = torch.tensor([[[[1.0, 2.0, 4.0]], [[3.0, 5.0, 6.0]]]], requires_grad=True)
+    found = {}
+    for name in cam.RECTIFY:
+        shown = cam.normalised(cam.activation_maps(network, image, labels, name)[1])
+        p = cam.distributions(shown, 1.0)
+        (slope,) = torch.autograd.grad(p[0, 0, 0], image)
+        found[name] = shown.flatten().tolist(), p.std().item(), slope.abs().sum().item()
+        assert cam.regions(shown[None], 0.5)[0].sum() == (name == "none")
+    assert found["relu"] == ([0.0, 0.0, 0.0], 0.0, 0.0)
+    shown, spread, slope = found["none"]
+    assert shown == pytest.approx([0.4, 0.0, 1.0])  # of -2.5, -3.5 and -1
+    assert spread > 0.1 and slope > 0.1
+
+
+@pytest.mark.parametrize("rectify", cam.RECTIFY)
 @pytest.mark.parametrize("spec", ["lenet", "convnet", "resnet18_bn", "vit"])
-def test_slopes_by_the_images_agree_with_finite_differences(spec):
+def test_slopes_by_the_images_agree_with_finite_differences(spec, rectify):
     """Of maps through all that is made of them, and of logits."""
     size = (16, 16)
     networks = [small(spec, size, torch.float64, seed) for seed in (0, 1)]
@@ -121,7 +160,8 @@ def test_slopes_by_the_images_agree_with_finite_differences(spec):
     direction = pictures(size, torch.float64, 9)
 
     def loss(x):
-        logits, maps = zip(*(cam.activation_maps(n, x, LABELS) for n in networks), strict=True)
+        looks = (cam.activation_maps(n, x, LABELS, rectify) for n in networks)
+        logits, maps = zip(*looks, strict=True)
         shown = torch.stack([cam.normalised(cam.resized(m, (6, 5))) for m in maps])
         apart = cam.divergence(cam.distributions(shown, 0.3)) + cam.variance(shown)
         raw = sum(m.square().sum() for m in maps)
@@ -205,6 +245,29 @@ def test_distributions_are_a_softmax_over_the_positions():
     maps = torch.tensor([[[0.0, math.log(2)], [math.log(3), 0.0]]])
     expected = torch.tensor([[[1.0, 4.0], [9.0, 1.0]]]) / 15
     torch.testing.assert_close(cam.distributions(maps, 0.5), expected)
+
+
+def test_what_is_not_confident_is_removed():
+    maps = torch.tensor([[[0.0, 0.29], [0.3, 1.0]], [[0.0, 0.0], [0.0, 0.0]]], requires_grad=True)
+    left = cam.confident(maps, 0.3)
+    assert torch.equal(left, torch.tensor([[[0, 0], [0.3, 1.0]], [[0, 0], [0, 0]]]))
+    (slope,) = torch.autograd.grad((left * torch.tensor([[2.0, 3.0], [5.0, 7.0]])).sum(), maps)
+    assert slope.tolist() == [[[0.0, 0.0], [5.0, 7.0]], [[0.0, 0.0], [0.0, 0.0]]]
+    assert torch.equal(cam.confident(maps, 0.0), maps)
+
+
+def test_slopes_of_confident_maps_agree_with_finite_differences():
+    """By the normalised maps, each value at least 0.01 away from the threshold."""
+    maps = torch.rand(3, 2, 4, 4, generator=generator(5), dtype=torch.float64)
+    maps = torch.where((maps - 0.4).abs() < 0.01, 0.45, maps).requires_grad_()
+    assert 0 < (maps < 0.4).sum() < maps.numel()
+
+    def loss(x):
+        return cam.divergence(cam.distributions(cam.confident(x, 0.4), 0.2)).sum()
+
+    assert torch.autograd.gradcheck(loss, maps)
+    (slope,) = torch.autograd.grad(loss(maps), maps)
+    assert torch.equal(slope != 0, maps >= 0.4)
 
 
 def test_divergence_by_hand():

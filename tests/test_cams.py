@@ -183,7 +183,7 @@ def test_maps_of_a_set(digits, digits_file, made, pretrained, tmp_path, capsys):
     assert [entry["network"] for entry in header["networks"]] == ["resnet18_bn", "convnet"]
     assert header["networks"][0]["accuracy"] == 12.5
     assert (header["grid"], header["threshold"], header["iteration"]) == ([4, 4], 0.5, 7)
-    assert header["set"]["objective"] == "dm"
+    assert header["set"]["objective"] == "dm" and header["rectify"] == "relu"
     network = create(
         "convnet", 1, (8, 8), 10, generator=generator(0, "convnet"), width_factor=WIDTH
     ).eval()
@@ -191,6 +191,13 @@ def test_maps_of_a_set(digits, digits_file, made, pretrained, tmp_path, capsys):
     _, raw = cam.activation_maps(network, image, torch.tensor([3]))
     expected = cam.normalised(cam.resized(raw, (4, 4)))[0]
     assert torch.allclose(tensors["maps"][1, 13].float(), expected, atol=1e-3)
+    assert main([*command, "--rectify", "none", "--pretrained", *files]) == 0
+    kept, header = load_tensors(out, "cams")
+    assert header["rectify"] == "none"
+    raw = cam.activation_maps(network, image, torch.tensor([3]), "none")[1]
+    expected = cam.normalised(cam.resized(raw, (4, 4)))[0]
+    assert torch.allclose(kept["maps"][1, 13].float(), expected, atol=1e-3)
+    assert not torch.allclose(kept["maps"], tensors["maps"], atol=0.1)
     assert main([*command, "--pretrained", pretrained["mlp"]]) == 2
     assert "has no feature map" in capsys.readouterr().err
 
@@ -212,9 +219,16 @@ def test_erasing_from_the_command_line(digits_file, pretrained, tmp_path, capsys
         rows = list(csv.DictReader(file))
     assert len(rows) == 3 * 4
     columns = "dataset network role erased accuracy difference standard_error area images"
-    columns += " images_changed regions_from threshold grid whitening seed device"
+    columns += " images_changed regions_from rectify threshold grid whitening seed device"
     assert list(rows[0]) == columns.split()
     assert {row["regions_from"] for row in rows} == {"resnet18_bn.convnet"}
+    assert {row["rectify"] for row in rows} == {"relu"}
+    areas = {row["area"] for row in rows}
+    assert main([*command, "resnet18_bn.convnet", "--rectify", "none"]) == 0
+    with open(out, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["rectify"] for row in rows} == {"none"}
+    assert {row["area"] for row in rows} != areas
     roles = {row["network"]: row["role"] for row in rows}
     assert roles == {"convnet": "region network", "resnet18_bn": "region network", "mlp": "other"}
     capsys.readouterr()

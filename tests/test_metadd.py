@@ -8,6 +8,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from test_unroll import most_saved
 
 from benchmarks import metadd as benchmark
@@ -26,7 +27,11 @@ CHOSEN = Settings(
     lambda_ai=0.7,
     lambda_ce=0.5,
     lambda_kl=2.0,
+    compare="maps",
     temperature=0.3,
+    logit_temperature=2.0,
+    rectify="relu",
+    confidence=0.0,
     auxiliary=".".join(SPECS),
     draw=0,
     images=0,
@@ -73,18 +78,65 @@ def test_equal_to_one_graph(specs, piece):
     assert metrics["ai_kl"] > 0 and metrics["cam_variance"] > 0
 
 
+READINGS = {  # of the divergence: other than CHOSEN's
+    "negative values stay": {"rectify": "none"},
+    "confident positions": {"confidence": 0.4},
+    "logits": {"compare": "logits"},
+}
+
+
+@pytest.mark.parametrize("reading", READINGS)
+@pytest.mark.parametrize("piece", [4, 100])
+def test_readings_are_plain_autograd_through_all_networks_at_once(reading, piece):
+    """Each written anew here, by other functions of torch."""
+    networks, (images, labels) = frozen([*SPECS, "convnet"]), synthetic()
+    settings = dataclasses.replace(CHOSEN, lambda_ai=1.0, piece=piece, **READINGS[reading])
+    leaf, entropy, rows, shown = images.clone().requires_grad_(), 0.0, [], []
+    for network in networks.values():
+        logits, raw = cam.activation_maps(network, leaf, labels, settings.rectify)
+        entropy = entropy + F.cross_entropy(logits, labels, reduction="sum")
+        maps = F.interpolate(raw[:, None], (4, 4), mode="bilinear").flatten(1)
+        maps = maps - maps.min(1, keepdim=True).values
+        high = maps.max(1, keepdim=True).values
+        maps = maps / high.where(high > 0, 1)  # ReLU makes some maps 0 everywhere
+        shown.append(maps.detach())
+        left = maps * (maps >= settings.confidence)
+        rows.append(logits / 2.0 if settings.compare == "logits" else left / 0.3)
+    logs = torch.stack(rows).log_softmax(-1)
+    mean = logs.logsumexp(0, keepdim=True) - math.log(len(networks))
+    apart = F.kl_div(mean.expand_as(logs), logs, reduction="none", log_target=True).sum(-1).mean(0)
+    (expected,) = torch.autograd.grad((0.5 * entropy + 2.0 * apart.sum()) / IPC, leaf)
+
+    regulariser = REGULARISERS["metadd"](
+        dataclasses.replace(settings, auxiliary=".".join(networks)), networks, generator(0)
+    )
+    found, metrics = regulariser.gradient(images, labels)
+    assert torch.stack(shown).amax(-1).eq(0).any() == (settings.rectify == "relu")
+    assert close(found, expected)
+    assert metrics["ai_kl"] == pytest.approx(apart.mean().item(), rel=1e-10)
+    assert metrics["ai_ce"] == pytest.approx(entropy.item() / (4 * len(images)), rel=1e-10)
+    spread = torch.stack(shown).var(0, correction=0).mean().item()  # of whole maps, always
+    assert metrics["cam_variance"] == pytest.approx(spread, rel=1e-10)
+    plain, _ = bound(networks, lambda_ai=1.0).gradient(images, labels)
+    assert not close(found, plain, 1e-3)  # the reading is another one
+
+
 @torch.no_grad()
 def slow_loss(networks, images, labels, s) -> float:
-    """λ L_ai, image after image, from the networks' maps."""
+    """λ L_ai, image after image, from the networks' maps or logits."""
     total = 0.0
     for image, label in zip(images[:, None], labels[:, None], strict=True):
         shares = []
         for network in networks.values():
-            logits, raw = cam.activation_maps(network, image, label)
+            logits, raw = cam.activation_maps(network, image, label, s.rectify)
             odds = logits[0].exp() / logits[0].exp().sum()
             total += s.lambda_ce * -math.log(odds[label[0]])
             values = cam.normalised(cam.resized(raw, (4, 4))).flatten().tolist()
+            assert all(abs(value - s.confidence) > 1e-4 for value in values if 0 < value < 1)
+            values = [value if value >= s.confidence else 0.0 for value in values]
             weights = [math.exp(value / s.temperature) for value in values]
+            if s.compare == "logits":
+                weights = [math.exp(value / s.logit_temperature) for value in logits[0].tolist()]
             shares.append([weight / sum(weights) for weight in weights])
         mean = [sum(column) / len(shares) for column in zip(*shares, strict=True)]
         for share in shares:
@@ -93,10 +145,12 @@ def slow_loss(networks, images, labels, s) -> float:
     return s.lambda_ai * total / IPC
 
 
-def test_equal_to_finite_differences():
-    """Along a random direction, of the loss as its formula reads; smooth networks."""
+@pytest.mark.parametrize("changes", [{}, *READINGS.values()], ids=["chosen", *READINGS])
+def test_equal_to_finite_differences(changes):
+    """Along a random direction, of the loss as its formula reads; smooth networks, and no value of
+    a map within 0.0001 of the threshold."""
     networks, (images, labels) = frozen([*SMOOTH, "resnet18_bn"]), synthetic()
-    regulariser = bound(networks)
+    regulariser = bound(networks, **changes)
     gradient, _ = regulariser.gradient(images, labels)
     along = torch.randn(images.shape, generator=generator(7), dtype=torch.float64)
     step = 1e-5
@@ -119,8 +173,9 @@ class Passes:
         self.images[number] += images
 
 
-def test_parts_are_switched_off():
-    networks, (images, labels) = frozen(SMOOTH), synthetic()
+@pytest.mark.parametrize("compare", ["maps", "logits"])
+def test_parts_are_switched_off(compare):
+    images, labels = synthetic()
     count = len(images)
     found = {}
     for name, changes, passes in [
@@ -132,7 +187,8 @@ def test_parts_are_switched_off():
     ]:
         networks = frozen(SMOOTH)
         seen = Passes(networks)
-        found[name], metrics = bound(networks, **changes).gradient(images, labels)
+        regulariser = bound(networks, compare=compare, **changes)
+        found[name], metrics = regulariser.gradient(images, labels)
         assert seen.images == [passes * count] * 2, name
         assert ("ai_kl" in metrics) == (name in ("both", "kl")), name
         assert ("ai_ce" in metrics) == (passes > 0), name
@@ -180,7 +236,8 @@ def test_some_networks_stand_for_all():
     assert seen == {0, 1, 2}
 
 
-def test_one_network_s_graph_is_alive_at_a_time():
+@pytest.mark.parametrize("compare", ["maps", "logits"])
+def test_one_network_s_graph_is_alive_at_a_time(compare):
     """What autograd keeps grows with the networks by their small maps; in one graph, by all."""
     images, labels = synthetic(torch.float32)
     options = {"ce": 1.0, "kl": 1.0, "temperature": 0.3, "grid": (4, 4)}
@@ -193,7 +250,8 @@ def test_one_network_s_graph_is_alive_at_a_time():
         ]
         for network in networks:
             network.requires_grad_(False)
-        return most_saved(lambda: compute(networks, images, labels, piece=piece, **options))
+        own = options | ({"compare": compare} if compute is invariance else {})
+        return most_saved(lambda: compute(networks, images, labels, piece=piece, **own))
 
     two, six = kept(invariance, 2), kept(invariance, 6)
     assert 0 < two <= six < 1.05 * two
@@ -215,7 +273,7 @@ def test_nothing_given_is_changed():
 
 @pytest.mark.parametrize("spec", ["vit:depth=1,patch=8", "mlp"])
 def test_networks_without_a_map(spec):
-    """They serve the cross-entropy alone."""
+    """They serve the cross-entropy and the comparison of logits."""
     network = create(spec, 2, (8, 8), CLASSES, generator=generator(0)).eval().requires_grad_(False)
     images, labels = torch.randn(3, 2, 8, 8, generator=generator(1)), torch.arange(3)
     other = create("convnet", 2, (8, 8), CLASSES, generator=generator(0)).eval()
@@ -224,6 +282,15 @@ def test_networks_without_a_map(spec):
         invariance([other, network], images, labels, ce=1.0, kl=1.0, **options)
     gradient, _ = invariance([other, network], images, labels, ce=1.0, kl=0.0, **options)
     assert gradient.any()
+    options |= {"ce": 0.0, "kl": 1.0, "compare": "logits"}
+    gradient, metrics = invariance([other, network], images, labels, **options)
+    leaf = images.clone().requires_grad_()
+    logits = torch.stack([one(leaf) for one in (other, network)])
+    apart = cam.divergence(cam.distributions(logits[:, :, None], 0.3))
+    (expected,) = torch.autograd.grad(apart.sum(), leaf)
+    assert close(gradient, expected, 1e-5)
+    assert metrics["ai_kl"] == pytest.approx(apart.mean().item(), rel=1e-5)
+    assert ("cam_variance" in metrics) == (spec != "mlp")
 
 
 @pytest.mark.parametrize(
@@ -235,6 +302,12 @@ def test_networks_without_a_map(spec):
         ({"auxiliary": "convnet.convnet:width=128"}, "convnet is named twice"),
         ({"auxiliary": "convnet.resnet"}, "unknown network 'resnet'"),
         ({"temperature": 0.0}, "temperature is 0.0, it must be above 0"),
+        ({"logit_temperature": 0.0}, "logit_temperature is 0.0, it must be above 0"),
+        ({"compare": "logit"}, "unknown compare of metadd 'logit': did you mean 'logits'"),
+        ({"rectify": "rely"}, "unknown rectify of metadd 'rely': did you mean 'relu'"),
+        ({"confidence": -0.1}, "confidence is -0.1, it must be at least 0"),
+        ({"confidence": 1.0}, "confidence is 1.0, it must be below 1"),
+        ({"compare": "logits", "draw": 1}, "compares logits of at least 2 networks.*leave 1"),
         ({"lambda_kl": -1.0}, "lambda_kl is -1.0, it must be at least 0"),
     ],
 )
@@ -251,6 +324,7 @@ def test_recipe():
         settings = build(Settings, values, "metadd")
         weights.add(settings.lambda_ai)
         assert settings.lambda_ai > 0 and settings.lambda_ce == settings.lambda_kl > 0
+        assert (settings.compare, settings.rectify, settings.confidence) == ("maps", "relu", 0)
     assert len(weights) > 2
     chosen = dataclasses.replace(CHOSEN, auxiliary="vit.convnet:width=64,norm=instance")
     assert REGULARISERS["metadd"].needs(chosen) == ["vit", "convnet:width=64"]

@@ -15,10 +15,12 @@ from runs import FORMULA, assert_no_formulas, with_formulas
 from dd import synthetic
 from dd.__main__ import main
 from dd.artifacts import save_json, save_rows, save_tensors, save_text
+from dd.checks import check_plan
 from dd.config import check, read_yaml
 from dd.errors import DDError
 from dd.grid import Grid, load_grid
 from dd.jobs import (
+    cam_rectify,
     cams_file,
     erasing_file,
     evaluation_file,
@@ -28,7 +30,7 @@ from dd.jobs import (
 )
 from dd.networks import canonical
 from dd.plan import Plan, load_run
-from dd.report import cams, cost, erasing, maps, variance
+from dd.report import areas, cams, cost, erasing, maps, variance
 from dd.report.figures import KINDS
 from dd.report.pivot import _best
 from dd.synthetic import SyntheticSet
@@ -68,11 +70,12 @@ SECOND = [[[1.0, 1.0], [0.5, 0.0]]] * 5
 ORIGIN = {"machine": "Linux x86_64", "device": "cpu", "threads": 2, "torch": "2.11.0"}
 
 
-def save_maps(path: str, values, iteration: int, threshold: float = 0.5) -> None:
+def save_maps(path: str, values, iteration: int, threshold: float = 0.5, **more) -> None:
     """``values [M, n, h, w]`` of the first n images of a set."""
     found = torch.tensor(values)
     facts = [{"network": name, "accuracy": 90.0, "least_accuracy": 80.0} for name in NETWORKS]
     header = {"networks": facts, "threshold": threshold, "iteration": iteration}
+    header |= {"rectify": "relu"} | more
     images = torch.arange(found.shape[1])
     save_tensors(path, "cams", {"maps": found.half(), "images": images}, header)
 
@@ -142,7 +145,7 @@ def erasing_rows() -> list[dict]:
             "accuracy": 90 + change + n, "difference": change * (1 + n / 4),
             "standard_error": 0.0 if kind == "nothing" else 0.5,
             "area": 0.0 if kind == "nothing" else 12.5, "images": 359, "images_changed": 300,
-            "threshold": 0.5,
+            "threshold": 0.5, "rectify": "relu",
         }
         for n, name in enumerate(["vgg11", *NETWORKS[:3], "lenet"])
         for kind, change in changes.items()
@@ -195,6 +198,8 @@ def test_areas_by_hand(plan):
     assert "Unseen networks: VGG11, LeNet." in markdown
     assert "Meta region (% of area), start | Meta region (% of area), end |" in markdown
     assert "66.7 ± 34.2" in markdown and "images of 2 synthetic sets" in markdown
+    assert before["rectify"] == "relu"
+    assert "Negative values of all maps count as 0 (ReLU)." in markdown
 
 
 def test_costs_by_hand(plan):
@@ -216,7 +221,7 @@ def test_costs_by_hand(plan):
     ("kind", "name", "count"),
     [
         ("table", "metadd_cross_arch", 12 * 7),
-        ("table", "metadd_ablation", 8 * 7),
+        ("table", "metadd_ablation", 12 * 7),
         ("table", "metadd_auxiliary", 8 * 7),
         ("table", "metadd_cost", 12),
         ("table", "metadd_meta_area", 10 * 2),
@@ -274,6 +279,33 @@ def test_parts_and_networks_are_specs_of_their_own(plan):
     marked = {row["auxiliary"]: row["seen"] for row in auxiliary}
     assert marked["none"] == marked["2: ResNet18-BN, AlexNet"] == "no"
     assert marked["1: ViT"] == marked["2: ResNet18-BN, ViT"] == "yes"
+
+
+def test_maps_of_a_run_follow_one_convention(plan):
+    """That of its MetaDD: in jobs, in config.json, in what tables and figures read and say."""
+    assert plan.cams_options() == {"width_factor": 0.125, "rectify": "relu"}
+    run = replace(plan.run, recipes=plan.run.recipes | {"metadd": {"rectify": "none"}})
+    other = Plan(run)
+    assert other.cams_options()["rectify"] == "none"
+    assert other.erase_options(other.erasings[0])["rectify"] == "none"
+    (chosen,) = {entry["rectify"] for entry in other.document()["cams"].values()}
+    assert chosen == "none"
+    for kind, name in (("table", "metadd_meta_area"), ("figure", "metadd_variance"),
+                       ("figure", "metadd_cams"), ("figure", "metadd_erasing")):  # fmt: skip
+        grid = other.grids[kind, name]
+        draw = {"metadd_meta_area": areas.areas, "metadd_variance": variance.draw,
+                "metadd_cams": cams.draw, "metadd_erasing": erasing.draw}[name]  # fmt: skip
+        with pytest.raises(DDError, match="rectify is 'relu', the run's is 'none'"):
+            draw(grid)
+        assert maps.convention(grid) == "Maps keep their negative values (no ReLU)."
+    only = {"metadd_meta_area": {"method": ["dm"]}}  # no method here has a regulariser
+    bad = {"tables": ["metadd_meta_area"], "figures": [], "axes_for": only, "axes": {"ipc": [1]}}
+    with pytest.raises(DDError, match="activation maps: unknown rectify of metadd 'rely'"):
+        check_plan(Plan(replace(run, recipes={"metadd": {"rectify": "rely"}}, **bad)))
+    twice = {"digits": run.datasets["digits"], "mnist": run.datasets["digits"]}
+    sections = {"metadd": {"dataset": {"mnist": {"rectify": "none"}}}}
+    with pytest.raises(DDError, match="is relu for digits, none for mnist; all class activation"):
+        cam_rectify(replace(run, datasets=twice, recipes=sections))
 
 
 @pytest.mark.parametrize(
@@ -363,18 +395,27 @@ def test_one_iteration_has_no_cost(tmp_path):
 def test_bad_maps(tmp_path):
     path = str(tmp_path / "maps.safetensors")
     save_maps(path, [[[[0.5]]]] * 5, 0)
-    assert maps.read(path).of(["vit"]).shape == (1, 1, 1, 1)
+    assert maps.read(path, "relu").of(["vit"]).shape == (1, 1, 1, 1)
     with pytest.raises(DDError, match="unknown network 'vti': did you mean 'vit'"):
-        maps.read(path).of(["vti"])
+        maps.read(path, "relu").of(["vti"])
     save_maps(str(tmp_path / "other.safetensors"), [[[[0.5]]]] * 5, 0, threshold=0.4)
     with pytest.raises(DDError, match=r"threshold is 0\.4, that of .* is 0\.5"):
-        maps.pooled([path, str(tmp_path / "other.safetensors")], ["vit", "alexnet"])
+        maps.pooled([path, str(tmp_path / "other.safetensors")], ["vit", "alexnet"], "relu")
+    for found, message in (
+        ("none", "rectify is 'none', the run's is 'relu'; make it again"),
+        (None, "does not say what negative values of its maps became .* make it again"),
+    ):
+        save_maps(path, [[[[0.5]]]] * 5, 0, rectify=found)
+        with pytest.raises(DDError, match=f"^{path}: {message}"):
+            maps.pooled([path], ["vit", "alexnet"], "relu")
+    save_maps(path, [[[[0.5]]]] * 5, 0, rectify="none")
+    assert maps.read(path, "none").networks == NETWORKS
     save_maps(path, [[[[0.5]]]] * 4, 0)
     with pytest.raises(DDError, match=r"'maps' is \[4, 1, 1, 1\], it must be \[5, 1, h, w\]"):
-        maps.read(path)
+        maps.read(path, "relu")
     save_tensors(path, "cams", {"maps": torch.zeros(1), "images": torch.zeros(1)}, {})
     with pytest.raises(DDError, match="its header names no networks"):
-        maps.read(path)
+        maps.read(path, "relu")
 
 
 def test_one_network_has_nothing_to_compare(plan, tmp_path):
@@ -391,13 +432,15 @@ def test_one_network_has_nothing_to_compare(plan, tmp_path):
         (lambda rows: rows[:-1], "each network needs the rows nothing, meta, heterogeneous"),
         (lambda rows: [row | {"area": "x"} for row in rows], "'area' is 'x', it must be a number"),
         (lambda rows: [{"network": row["network"]} for row in rows], "'accuracy' is None"),
+        (lambda rows: [row | {"rectify": "none"} for row in rows], "rectify is 'none', the run's"),
+        (lambda rows: [row | {"rectify": ""} for row in rows], "does not say what negative"),
     ],
 )
 def test_bad_erasing_files(tmp_path, change, message):
     path = tmp_path / "erasing.csv"
     save_rows(path, change(erasing_rows()))
     with pytest.raises(DDError, match=message):
-        erasing.read(str(path))
+        erasing.read(str(path), "relu")
 
 
 @pytest.mark.parametrize(

@@ -21,15 +21,16 @@ def test_smoke_is_what_runs_without_configuration(checkout):
     # learned weights; at the last alone: dsa, dm and pruning. Both snapshots of mtt and iadd are
     # evaluated (curves), of all others the last; dc is Model Pool's.
     # MetaDD, at IPC 1. Of four methods, each alone, with glad and with metadd, three were there
-    # (dm, dc and mtt alone); the ablation adds ce and kl, the auxiliaries another choice. Each is
-    # evaluated at the last snapshot; labels for the three of sre2l. Activation maps of dm with and
-    # without metadd at three snapshots, of sre2l at two. Networks: three auxiliary, two more.
+    # (dm, dc and mtt alone); the ablation adds ce, kl and logits, the auxiliaries another choice.
+    # Each is evaluated at the last snapshot; labels for the three of sre2l. Activation maps of dm
+    # with and without metadd at three snapshots, of sre2l at two. Networks: three auxiliary, two
+    # more.
     assert jobs(checkout) == {
         "configure": 1, "prepare": 1, "buffer": 1, "pretrain": 5, "generator": 1,
         "distill_0": 3 + 1, "distill_20_60": (2 * 2 + 2) + 4, "distill_0_20_60": 2,
-        "distill_0_60": 2, "distill_60": (3 - 1) + (9 + 2 + 1 - 1 - 2),
+        "distill_0_60": 2, "distill_60": (3 - 1) + (9 + 3 + 1 - 1 - 2),
         "relabel": 3, "cams": 2 * 3 + 2 * 2, "erase": 1,
-        "evaluate": (16 + 4 + 10) + (3 + 1) + 2 * 2 + 2 + 3 + (9 + 2 + 1),
+        "evaluate": (16 + 4 + 10) + (3 + 1) + 2 * 2 + 2 + 3 + (9 + 3 + 1),
         "table": 9 + 5 + 1, "figure": 8 + 4 + 1, "record": 1, "index": 1, "all": 1,
     }  # fmt: skip
 

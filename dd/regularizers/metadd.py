@@ -17,6 +17,15 @@ from dd.settings import setting
 
 GRIDS = 4, 16  # fewest and most positions a side of a grid that follows the images' size
 PIXELS = 4  # to one of its positions
+MAPS, LOGITS = "maps", "logits"  # what the divergence compares
+
+
+def _below_one(confidence: float) -> None:
+    if confidence >= 1:
+        raise DDError(
+            f"metadd: confidence is {confidence}, it must be below 1: only the greatest value of a "
+            "map would stay, which is always 1 and has no gradient"
+        )
 
 
 def auxiliaries(joined: str) -> list[str]:
@@ -38,9 +47,27 @@ class Settings:
 
     lambda_ai: float = setting("weight of the architecture-invariant loss [lambda]", at_least=0)
     lambda_ce: float = setting("weight of its cross-entropy part [lambda_ce]", at_least=0)
-    lambda_kl: float = setting("weight of its part on activation maps [lambda_kl]", at_least=0)
+    lambda_kl: float = setting("weight of its divergence [lambda_kl, L_kd]", at_least=0)
+    compare: str = setting(
+        "between what of the networks: their activation maps, or their logits",
+        choices=(MAPS, LOGITS),
+    )
     temperature: float = setting(
-        "of the softmax that makes a map, 0 to 1, a distribution over positions", above=0
+        "of the softmax that makes a map, 0 to 1, a distribution over positions (maps)", above=0
+    )
+    logit_temperature: float = setting(
+        "of the softmax that makes logits a distribution over classes (logits)", above=0
+    )
+    rectify: str = setting(
+        "negative values of a map before it is brought to 0 to 1: relu, they become 0, or none, "
+        "they stay",
+        choices=cam.RECTIFY,
+    )
+    confidence: float = setting(
+        "positions where a map, 0 to 1, is below this are set to 0 before maps are compared, 0: "
+        "none (maps)",
+        at_least=0,
+        check=_below_one,
     )
     auxiliary: str = setting("frozen networks, specs joined by dots", check=auxiliaries)
     draw: int = setting("of these networks, drawn anew each step, 0: all", at_least=0)
@@ -61,7 +88,7 @@ class Settings:
             )
         if self.lambda_kl and (self.draw or known) < 2:
             raise DDError(
-                "metadd: lambda_kl compares activation maps of at least 2 networks, and auxiliary "
+                f"metadd: lambda_kl compares {self.compare} of at least 2 networks, and auxiliary "
                 f"and draw leave {self.draw or known}; name more networks or set lambda_kl to 0"
             )
 
@@ -74,7 +101,13 @@ class ArchitectureInvariance(Regulariser):
 
     with i over all synthetic images, p_m,i the class activation map of network m for image i and
     its class (on a common grid, normalised, then a softmax over positions) and p̄_i the mean of
-    p_m,i over m. Thus L_ai sums over classes the mean over a class's images, as the losses of the
+    p_m,i over m. With ``confidence`` c, positions where a map is below c are removed, which is to
+    say 0, before the softmax: there a map has no gradient, so it cannot grow back, while the
+    others are still drawn to its 0. With ``compare`` ``logits``, p_m,i is softmax(z_m,i / T) over
+    the classes instead, z the logits and T ``logit_temperature``; no factor T² follows, λ_kl is
+    there for that. The paper's text is not clear on either (docs/discrepancies.md).
+
+    Thus L_ai sums over classes the mean over a class's images, as the losses of the
     DC family do: the gradient of one image shrinks as 1/ipc in both, and their ratio does not
     depend on ipc.
 
@@ -95,7 +128,8 @@ class ArchitectureInvariance(Regulariser):
     ) -> tuple[torch.Tensor, dict[str, float]]:
         """See :class:`Regulariser`. The metrics are of the images as they are given: ``ai_ce``
         (mean over networks and images), ``ai_kl`` and ``cam_variance`` (means over images; only
-        with λ_kl above 0)."""
+        with λ_kl above 0). ``ai_kl`` is of what ``compare`` names; ``cam_variance`` is of whole
+        maps, whatever is compared, and missing where a network has none."""
         s = self.settings
         total = torch.zeros_like(images)
         if not s.lambda_ai or not (s.lambda_ce or s.lambda_kl):
@@ -110,9 +144,12 @@ class ArchitectureInvariance(Regulariser):
             labels[seen],
             ce=each * s.lambda_ce * len(specs) / len(used),
             kl=each * s.lambda_kl,
-            temperature=s.temperature,
+            temperature=s.temperature if s.compare == MAPS else s.logit_temperature,
             grid=common_grid(s.grid, tuple(images.shape[-2:])),
             piece=s.piece,
+            compare=s.compare,
+            rectify=s.rectify,
+            confidence=s.confidence,
         )
         return total, metrics
 
@@ -140,24 +177,31 @@ def invariance(
     temperature: float,
     grid: tuple[int, int],
     piece: int,
+    compare: str = MAPS,
+    rectify: str = cam.RELU,
+    confidence: float = 0.0,
 ) -> tuple[torch.Tensor, dict[str, float]]:
     """Gradient of Σ_i [ ce Σ_m CE(f_m(x_i), y_i) + kl (1/M) Σ_m KL(p_m,i ‖ p̄_i) ] by the images.
 
-    The divergence ties the networks together, but only through their small maps. So a first pass
-    takes the maps without a graph, and the divergence's derivative by them; a second one carries it
-    back through one network after the other. This is the exact gradient, and autograd never holds
-    more than one network's graph of one piece of the images.
+    The divergence ties the networks together, but only through their maps or logits, which are
+    small. So a first pass takes those without a graph, and the divergence's derivative by them; a
+    second one carries it back through one network after the other. This is the exact gradient, and
+    autograd never holds more than one network's graph of one piece of the images.
 
     Args:
         networks: M, frozen, in evaluation mode.
         images: ``[n, C, H, W]``; labels: ``[n]``.
         ce, kl: weights; a part of weight 0 costs no pass.
-        temperature: of the softmax over positions.
+        temperature: of the softmax over positions, or classes.
         grid: rows and columns of the common grid.
         piece: images in one pass.
+        compare: ``maps`` or ``logits``, what p is made of.
+        rectify: of maps, see :func:`dd.cam.activation_maps`.
+        confidence: of maps, see :func:`dd.cam.confident`.
 
     Raises:
-        DDError: for a network without a map, or whose map has one position, unless ``kl`` is 0.
+        DDError: for a network without a map, or whose map has one position, where maps are
+            compared and ``kl`` is not 0.
 
     Returns:
         ``[n, C, H, W]`` and the metrics of :meth:`ArchitectureInvariance.gradient`.
@@ -165,21 +209,42 @@ def invariance(
     cotangents: Sequence[torch.Tensor | None] = [None] * len(networks)
     metrics: dict[str, float] = {}
     if kl:
-        maps = cam.cams(networks, images, labels, grid, piece).requires_grad_()
-        apart = cam.divergence(cam.distributions(maps, temperature))
-        (by_maps,) = torch.autograd.grad(kl * apart.sum(), maps)
-        cotangents = by_maps.unbind()
-        spread = cam.variance(maps.detach())
-        metrics = {"ai_kl": apart.mean().item(), "cam_variance": spread.mean().item()}
+        logits, maps = _first_pass(networks, images, labels, grid, rectify, piece, compare)
+        tied = (logits if compare == LOGITS else maps).requires_grad_()
+        rows = tied[:, :, None] if compare == LOGITS else cam.confident(tied, confidence)
+        apart = cam.divergence(cam.distributions(rows, temperature))
+        (slopes,) = torch.autograd.grad(kl * apart.sum(), tied)
+        cotangents = slopes.unbind()
+        metrics["ai_kl"] = apart.mean().item()
+        if maps is not None:
+            metrics["cam_variance"] = cam.variance(maps.detach()).mean().item()
     total, entropy = torch.zeros_like(images), images.new_zeros(())
     for network, cotangent in zip(networks, cotangents, strict=True):
         for start in range(0, len(images), piece):
             part = slice(start, start + piece)
             back = None if cotangent is None else cotangent[part]
-            gradient, value = _pull_back(network, images[part], labels[part], ce, back)
+            gradient, value = _pull_back(network, images[part], labels[part], ce, back, rectify)
             total[part] += gradient
             entropy += value
     return total, {"ai_ce": entropy.item() / (len(networks) * len(images)), **metrics}
+
+
+@torch.no_grad()
+def _first_pass(
+    networks: Sequence[Network],
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    grid: tuple[int, int],
+    rectify: str,
+    piece: int,
+    compare: str,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Logits ``[M, n, classes]`` and normalised maps ``[M, n, *grid]``, these None where a network
+    has no map and only logits are compared."""
+    if compare == MAPS or all(map(cam.has_map, networks)):
+        return cam.outputs(networks, images, labels, grid, rectify, piece)
+    logits = [torch.cat([network(x) for x in images.split(piece)]) for network in networks]
+    return torch.stack(logits), None
 
 
 def _pull_back(
@@ -188,17 +253,22 @@ def _pull_back(
     labels: torch.Tensor,
     ce: float,
     cotangent: torch.Tensor | None,
+    rectify: str,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gradient by ``images [b, C, H, W]`` of ce ΣCE + ⟨cotangent, maps⟩, and ΣCE (detached).
+    """Gradient by ``images [b, C, H, W]`` of ce ΣCE + ⟨cotangent, what is compared⟩, and ΣCE
+    (detached).
 
     Args:
-        cotangent: derivative by the maps on the grid ``[b, h, w]``; None where they do not count.
+        cotangent: derivative by the logits ``[b, classes]``, or by the maps on the grid
+            ``[b, h, w]``; None where nothing is compared.
+        rectify: of the maps.
     """
     leaf = images.detach().requires_grad_()
-    if cotangent is None:
-        logits, follows = network(leaf), leaf.new_zeros(())
+    if cotangent is None or cotangent.ndim == 2:
+        logits = network(leaf)
+        follows = leaf.new_zeros(()) if cotangent is None else (logits * cotangent).sum()
     else:
-        logits, raw = cam.activation_maps(network, leaf, labels)
+        logits, raw = cam.activation_maps(network, leaf, labels, rectify)
         if raw[0].numel() == 1:
             raise DDError(
                 f"metadd: {type(network).__name__} sees images of {leaf.shape[-2]} x "

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from dd.grid import Grid
-from dd.jobs import cams_file, distillations
+from dd.jobs import cam_rectify, cams_file, distillations
 from dd.report.labels import axis_label, value_label
-from dd.report.maps import HETEROGENEOUS, META, VARIANCE, groups, pooled
+from dd.report.maps import HETEROGENEOUS, META, VARIANCE, convention, groups, pooled
 from dd.report.pivot import Rows, arranged, in_words, rounded
 from dd.report.results import facts, labels, warnings
 from dd.report.sheet import Sheet, Text
@@ -27,14 +27,15 @@ def areas(grid: Grid) -> tuple[Rows, Sheet]:
     for cell in grid.cells():
         files = [cams_file(grid.run, job, cell.iterations) for job in distillations(cell, grid.run)]
         for group, members in groups(grid, cell.dataset).items():
-            values, threshold = pooled(files, members)
+            values, threshold = pooled(files, members, cam_rectify(grid.run))
             thresholds.add(threshold)
             row: dict[str, Any] = {**labels(grid, cell), "networks": group}
             row["members"] = " ".join(members)
             for name, found in values.items():
                 row[name] = found.mean().item()
                 row[f"{name}_std"] = found.std().item() if len(found) > 1 else None
-            rows.append(row | {"images": len(found), "threshold": threshold})
+            of_maps = {"rectify": cam_rectify(grid.run), "threshold": threshold}
+            rows.append(row | {"images": len(found), **of_maps})
     down, across = [*grid.definition["rows"], "networks"], grid.definition["columns"]
     columns, body = arranged(
         {
@@ -58,7 +59,8 @@ def areas(grid: Grid) -> tuple[Rows, Sheet]:
 
 
 def compared(grid: Grid) -> str:
-    """What a caption has to say of measures of maps: over which networks, over how many sets."""
+    """What a caption has to say of measures of maps: which convention they follow, over which
+    networks and how many sets they are."""
     said: dict[str, list[str]] = {}
     for dataset, options in grid.datasets.items():
         for group, members in groups(grid, dataset).items():
@@ -72,6 +74,7 @@ def compared(grid: Grid) -> str:
     ]
     sets = len(grid.run.seeds)
     of = "one synthetic set" if sets == 1 else f"{sets} synthetic sets"
+    sentences = [convention(grid), *sentences]
     return " ".join([*sentences, f"Mean and standard deviation are over the images of {of}."])
 
 

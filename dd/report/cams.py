@@ -14,10 +14,10 @@ from dd import cam, synthetic
 from dd.data.dataset import load_dataset
 from dd.errors import DDError
 from dd.grid import Cell, Grid
-from dd.jobs import cams_file, data_file, distillations, synthetic_file
+from dd.jobs import cam_rectify, cams_file, data_file, distillations, synthetic_file
 from dd.report import escape
 from dd.report.labels import value_label
-from dd.report.maps import groups, read
+from dd.report.maps import convention, groups, read
 from dd.report.results import facts, labels, warnings
 from dd.report.style import WIDTH, annotate, describe, facet, place
 
@@ -75,7 +75,7 @@ def draw(grid: Grid) -> Figure:
         f"A network looks where its map is at least {least} (line on the colour bar); meta: where "
         "all of these networks do, heterogeneous: where only some of them do, the rest faded."
     )
-    caption = [grid.definition["caption"], said, facts(grid, []), *warnings(grid)]
+    caption = [grid.definition["caption"], said, convention(grid), facts(grid, []), *warnings(grid)]
     annotate(figure, grid, " ".join(caption))
     return figure
 
@@ -84,7 +84,8 @@ def _looked(grid: Grid, cell: Cell, name: str, networks: list[str]) -> tuple[lis
     """The first image of each of the first classes in a cell's first set; the threshold."""
     run, job = grid.run, distillations(cell, grid.run)[0]
     path = synthetic_file(run, job, cell.iterations)
-    made, maps = synthetic.load(path), read(cams_file(run, job, cell.iterations))
+    made = synthetic.load(path)
+    maps = read(cams_file(run, job, cell.iterations), cam_rectify(run))
     dataset = load_dataset(data_file(run, cell.dataset), whitening=made.whitening or "none")
     if int(maps.images.max()) >= len(made):
         raise DDError(f"{maps.path}: has maps of images that {path} does not have; make it again")

@@ -12,9 +12,10 @@ from dd.artifacts import load_rows
 from dd.erase import ERASED, NOTHING
 from dd.errors import DDError
 from dd.grid import Grid
-from dd.jobs import erasing_file
+from dd.jobs import cam_rectify, erasing_file
 from dd.report import escape
 from dd.report.labels import value_label
+from dd.report.maps import check_rectify, convention
 from dd.report.results import facts, warnings
 from dd.report.style import WIDTH, annotate, colors
 
@@ -28,7 +29,7 @@ def draw(grid: Grid) -> Figure:
     """A panel a dataset: for each network a bar for each kind of region, the change of its test
     accuracy without it; networks that say what the regions are stand first."""
     run = grid.run
-    found = {name: read(erasing_file(run, name)) for name in grid.datasets}
+    found = {name: read(erasing_file(run, name), cam_rectify(run)) for name in grid.datasets}
     figure, panels = pyplot.subplots(
         len(found), 1, figsize=(WIDTH, 0.9 + 2.6 * len(found)), squeeze=False, layout="constrained"
     )
@@ -52,6 +53,7 @@ def draw(grid: Grid) -> Figure:
         for kind, color in tint.items()
     ]
     figure.legend(handles=handles, title="Erased", loc="outside right center")
+    said.append(convention(grid))
     caption = [grid.definition["caption"], *said, facts(grid, []), *warnings(grid)]
     annotate(figure, grid, " ".join(caption))
     return figure
@@ -92,11 +94,15 @@ def _draw(panel: Axes, rows: list[dict[str, Any]], tint: dict[str, Any]) -> None
         panel.axvline(own - 0.5, color="0.3", lw=0.8, ls=":")
 
 
-def read(path: str) -> list[dict[str, Any]]:
+def read(path: str, rectify: str) -> list[dict[str, Any]]:
     """The rows of a file of ``python -m dd erase``, numbers as numbers.
 
+    Args:
+        rectify: what the run's maps do with negative values, see :func:`dd.cam.activation_maps`.
+
     Raises:
-        DDError: if it is missing, lacks a column or a kind of region, or a number is none.
+        DDError: if it is missing, lacks a column or a kind of region, a number is none, or its
+            regions are of maps that do otherwise.
     """
     rows: list[dict[str, Any]] = list(load_rows(path))
     for row in rows:
@@ -107,6 +113,7 @@ def read(path: str) -> list[dict[str, Any]]:
                 raise DDError(
                     f"{path}: '{name}' is {row.get(name)!r}, it must be a number; erase again"
                 ) from None
+        check_rectify(path, row.get("rectify"), rectify)
     kinds: dict[str, set[str]] = {}
     for row in rows:
         kinds.setdefault(row.get("network", ""), set()).add(row.get("erased", ""))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from dd.artifacts import load_tensors
 from dd.cams import KIND
 from dd.errors import DDError, unknown
 from dd.grid import Grid
-from dd.jobs import auxiliary, cam_networks, seen
+from dd.jobs import auxiliary, cam_networks, cam_rectify, seen
 from dd.networks import canonical
 
 AUXILIARY, UNSEEN = "auxiliary", "unseen"
@@ -49,11 +50,14 @@ class Maps:
         return self.maps[[self.networks.index(name) for name in networks]]
 
 
-def read(path: str) -> Maps:
+def read(path: str, rectify: str) -> Maps:
     """The maps in the file ``path``.
 
+    Args:
+        rectify: what the run's maps do with negative values, see :func:`dd.cam.activation_maps`.
+
     Raises:
-        DDError: if it is missing or no file of ``python -m dd cams``.
+        DDError: if it is missing, no file of ``python -m dd cams``, or its maps do otherwise.
     """
     tensors, header = load_tensors(path, KIND, ("maps", "images"))
     maps, images = tensors["maps"].float(), tensors["images"]
@@ -64,12 +68,34 @@ def read(path: str) -> Maps:
         raise DDError(
             f"{path}: its header names no networks; make it by `python -m dd cams`"
         ) from None
+    check_rectify(path, header.get("rectify"), rectify)
     if maps.ndim != 4 or maps.shape[:2] != (len(networks), len(images)):
         raise DDError(
             f"{path}: 'maps' is {list(maps.shape)}, it must be [{len(networks)}, {len(images)}, h, "
             "w], for each network and image"
         )
     return Maps(path, networks, maps, images, threshold)
+
+
+def check_rectify(path: str, found: Any, rectify: str) -> None:
+    """Raise a :class:`DDError` unless ``found`` in the file ``path`` is the run's ``rectify``:
+    maps of two conventions do not compare."""
+    if found == rectify:
+        return
+    said = (
+        f"rectify is '{found}', the run's is '{rectify}'"
+        if found
+        else "does not say what negative values of its maps became (older code kept them for some "
+        "networks and not for others)"
+    )
+    raise DDError(f"{path}: {said}; make it again")
+
+
+def convention(grid: Grid) -> str:
+    """What a caption has to say of negative values of maps."""
+    if cam_rectify(grid.run) == cam.RELU:
+        return "Negative values of all maps count as 0 (ReLU)."
+    return "Maps keep their negative values (no ReLU)."
 
 
 def groups(grid: Grid, dataset: str) -> dict[str, list[str]]:
@@ -120,14 +146,14 @@ def measures(maps: Tensor, threshold: float) -> dict[str, Tensor]:
     }
 
 
-def pooled(paths: list[str], networks: list[str]) -> tuple[dict[str, Tensor], float]:
+def pooled(paths: list[str], networks: list[str], rectify: str) -> tuple[dict[str, Tensor], float]:
     """:func:`measures` of all images in the files ``paths`` (the seeds of a cell), one after the
     other, and their threshold.
 
     Raises:
-        DDError: if the files have different thresholds.
+        DDError: if the files have different thresholds, or a file another ``rectify``.
     """
-    files = [read(path) for path in paths]
+    files = [read(path, rectify) for path in paths]
     for file in files[1:]:
         if file.threshold != files[0].threshold:
             raise DDError(

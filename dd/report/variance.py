@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from dd.errors import DDError
 from dd.grid import Grid
-from dd.jobs import cams_file, distillations
+from dd.jobs import cam_rectify, cams_file, distillations
 from dd.report.areas import compared
 from dd.report.maps import AUXILIARY, UNSEEN, VARIANCE, groups, pooled
 from dd.report.results import facts, labels, warnings
@@ -32,7 +32,7 @@ def draw(grid: Grid) -> Figure:
         spot = tuple(place(at, layout[part]) for part in ("row", "column", "color"))
         files = [cams_file(grid.run, job, cell.iterations) for job in distillations(cell, grid.run)]
         for group, members in groups(grid, cell.dataset).items():
-            found = pooled(files, members)[0][VARIANCE].numpy()
+            found = pooled(files, members, cam_rectify(grid.run))[0][VARIANCE].numpy()
             spread = (found.mean(), found.std(ddof=1) if len(found) > 1 else 0.0)
             lines.setdefault((*spot, group), {})[cell.iterations] = spread
     down, across, hues, drawn = (list(dict.fromkeys(spot[i] for spot in lines)) for i in range(4))

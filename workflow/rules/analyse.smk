@@ -20,7 +20,7 @@ rule cams:
         runtime=growing("analyse", "runtime"),
         gpu=GPUS,
     params:
-        options=command_line({"width_factor": RUN.width_factor}),
+        options=lambda w: command_line(PLAN.cams_options()),
         device=RUN.device,
     message:
         "class activation maps of {wildcards.snapshot}"
