@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from dd.data import augment
-from dd.data.augment import check_strategy
+from dd.data.augment import MEANING, check_strategy
 from dd.data.dataset import Split
 from dd.ensemble import Ensemble, ensemble
 from dd.errors import DDError
@@ -62,7 +62,7 @@ class Recipe:
     momentum: float = setting("SGD momentum, 0 to 1", at_least=0, at_most=1)
     weight_decay: float = setting("weight decay", at_least=0)
     batch: int = setting("images a step", at_least=1)
-    augment: str = setting("DSA operations joined by _, or none", check=check_strategy)
+    augment: str = setting(MEANING, check=check_strategy)
     schedule: str = setting(
         "learning rate over time: paper (x 0.1 at half time), released (as the DC family's code "
         "runs it: one epoch more, x 0.1 after epoch index epochs // 2 + 1, momentum lost there), "

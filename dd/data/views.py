@@ -86,8 +86,11 @@ def draw_boxes(stream: torch.Generator, count: int, size: tuple[int, int], crop:
     them: a share of the area uniform in [``crop``, 1], log-uniform ratio; whole images if
     ``crop`` is 1."""
     low, high = map(math.log, RATIO)
-    area = size[0] * size[1] * (crop + (1 - crop) * torch.rand(TRIES, count, generator=stream))
-    ratio = (low + (high - low) * torch.rand(TRIES, count, generator=stream)).exp()
+    share, place = (
+        torch.rand(TRIES, count, generator=stream, device=stream.device) for _ in range(2)
+    )
+    area = size[0] * size[1] * (crop + (1 - crop) * share)
+    ratio = (low + (high - low) * place).exp()
     heights = (area / ratio).sqrt().round().long().clamp(min=1)
     widths = (area * ratio).sqrt().round().long().clamp(min=1)
     fits = (heights <= size[0]) & (widths <= size[1]) & (crop < 1)
@@ -115,8 +118,8 @@ def _draw_holes(stream: torch.Generator, size: tuple[int, int], mixed: Tensor) -
 
 def _below(limits: Tensor, stream: torch.Generator) -> Tensor:
     """Integers uniform in [0, limit) for each limit."""
-    drawn = torch.rand(len(limits), generator=stream, dtype=torch.float64) * limits
-    return drawn.long()
+    drawn = torch.rand(len(limits), generator=stream, dtype=torch.float64, device=stream.device)
+    return (drawn * limits).long()
 
 
 def resized_crops(images: Tensor, boxes: Tensor, flipped: Tensor) -> Tensor:
