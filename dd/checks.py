@@ -75,7 +75,8 @@ def check_plan(plan: Plan) -> None:
         with _within(f"run {run.name}, {job}"):
             for arch in ("", *plan.arch_settings(job)):
                 options = plan.protocol(job, arch)
-                training = {field.name: options.pop(field.name) for field in fields(Recipe)}
+                names = [field.name for field in fields(Recipe) if field.name in options]
+                training = {name: options.pop(name) for name in names}
                 build(Recipe, training, f"evaluation of {arch}" if arch else "evaluation")
                 views = run.relabel(job.distillation.dataset) if plan.labels_of(job) else {}
                 if views.get("cutmix") and views["batch"] != training["batch"]:

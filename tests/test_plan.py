@@ -16,7 +16,10 @@ from dd.recipes import (
     merged,
     objectives,
     resolve,
+    resolve_buffer,
     resolve_evaluation,
+    resolve_generator,
+    resolve_pretrain,
     resolve_relabel,
 )
 from dd.spec import Spec, parse, parse_protocol
@@ -200,6 +203,32 @@ def test_sections_by_network_with_more_options_win():
         {"lr": 3, "epochs": 2, "batch": 3},
         {"lr": 4, "epochs": 2, "batch": 3},
     ]
+
+
+def test_what_is_no_image_in_a_mirror_is_flipped_nowhere():
+    """Experts, students, frozen networks, generator and views of one dataset agree."""
+    for dataset in ("digits", "mnist", "svhn", "covid_cxr"):
+        told = [resolve_buffer(dataset), resolve_generator(dataset), resolve_relabel(dataset)]
+        told += [resolve_pretrain(network, dataset) for network in ("", "resnet18_bn", "vit")]
+        for objective in objectives():
+            told.append(resolve(objective, dataset, 10))
+            told.append(resolve_evaluation(objective, dataset, 10, network="convnet:norm=batch"))
+        for settings in told:
+            assert "flip" not in settings.get("augment", "") and not settings.get("flip")
+
+
+@pytest.mark.parametrize("name", ["covid", "iadd", "iadd-digits", "smoke"])
+def test_experts_and_students_see_the_same_augmentation(name):
+    plan = Plan(load_run(name))
+    matched = [job for job in plan.distillations if "experts" in plan.settings(job)]
+    assert matched
+    for job in matched:
+        used = {
+            plan.settings(job)["augment"],
+            plan.run.evaluation(job.spec, job.dataset, job.ipc)["augment"],
+            plan.run.buffer(job.dataset)["augment"],
+        }
+        assert len(used) == 1
 
 
 def test_labels_are_mixed_in_the_students_batches():

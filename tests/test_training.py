@@ -89,6 +89,7 @@ def same(network, other, rtol=1e-9):
         ("none", {}),
         ("crop_scale_rotate", {}),
         ("dc:crop_scale_rotate", {}),
+        ("all:resized_flip", {}),
         ("none", {"decayed": "matrices", "weight_decay": 0.3}),
     ],
 )
