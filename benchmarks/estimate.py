@@ -138,6 +138,7 @@ class Estimate:
             trained.append(teacher)
             total += len(archs) * seen * count * operations("forward", teacher, data)
         for name in trained:
+            epochs = self.plan.protocol(job, name)["epochs"]
             total += epochs * count * operations("train", name, data)
             total += data.test * operations("forward", name, data)
         return self.run.networks * total

@@ -106,7 +106,7 @@ class Plain:
         chosen = torch.randperm(len(members), generator=self.generator)[: self.batch_real]
         return self.images[members[chosen.to(self.device)]]
 
-    def draw(self, count: int, shared: bool = False) -> augment.Transform:
+    def draw(self, count: int, shared: bool = False) -> augment.Drawn:
         """An augmentation for ``count`` images, each its own or all the same."""
         size = tuple(self.images.shape[-2:])
         return augment.draw(self.strategy, self.generator, count, size, shared)

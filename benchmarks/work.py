@@ -300,8 +300,8 @@ def _suite_experts(dataset: Dataset, count: int) -> dict[str, Piece]:
         train_epoch(
             experts,
             sgd,
-            augmented(split, BUFFER.augment),
-            split.labels[: count * BATCH],
+            dataclasses.replace(augmented(split, BUFFER.augment), count=count * BATCH),
+            split.labels,
             BUFFER,
             orders,
         )

@@ -32,6 +32,7 @@ from dd.ensemble import Ensemble, ensemble
 from dd.errors import DDError, unknown
 from dd.files import check_target
 from dd.networks import canonical, count_parameters, create
+from dd.optimizers import set_rate
 from dd.preemption import Pace
 from dd.progress import Progress
 from dd.rng import generator
@@ -119,7 +120,7 @@ class Buffer:
                 orders = {
                     str(n): generator(self.seed, "buffer", self.numbers[n], "order") for n in group
                 }
-                optimizer = self.settings.new_optimizer(experts.parameters)
+                optimizer = self.settings.new_optimizer(experts.parameters, experts.stacked)
                 first = state.pop("epoch", 0)
                 if first:
                     tensors = state.pop("tensors")
@@ -131,8 +132,8 @@ class Buffer:
                     if epoch < first:
                         continue
                     if fresh and epoch:
-                        optimizer = self.settings.new_optimizer(experts.parameters)
-                    optimizer.param_groups[0]["lr"] = lr
+                        optimizer = self.settings.new_optimizer(experts.parameters, experts.stacked)
+                    set_rate(optimizer, lr)
                     losses = train_epoch(
                         experts,
                         optimizer,

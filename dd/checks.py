@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
+from typing import Any
 
 from dd.buffer import Settings as BufferSettings
 from dd.data.sources import SOURCES
@@ -17,6 +18,7 @@ from dd.objectives import OBJECTIVES
 from dd.parametrize import PARAMETRISATIONS
 from dd.plan import Plan
 from dd.pretrain import Settings as PretrainSettings
+from dd.recipes import SECTIONS
 from dd.regularizers import REGULARISERS
 from dd.relabel import Settings as RelabelSettings
 from dd.settings import build
@@ -30,6 +32,10 @@ def check_plan(plan: Plan) -> None:
     for name, options in run.datasets.items():
         with _within(f"run {run.name}, dataset {name}"):
             _ = SOURCES[options["source"]]
+    for name, block in run.recipes.items():
+        with _within(f"run {run.name}, recipes of {name}"):
+            for network in _networks(block):
+                canonical(network)
     for job, snapshots in plan.distillations.items():
         with _within(f"run {run.name}, {job}"):
             spec = run.parse(job.spec)
@@ -72,14 +78,32 @@ def check_plan(plan: Plan) -> None:
             build(RelabelSettings, run.relabel(dataset), "relabel")
     for job, archs in plan.evaluations.items():
         with _within(f"run {run.name}, {job}"):
-            options = plan.protocol(job)
-            training = {field.name: options.pop(field.name) for field in fields(Recipe)}
-            build(Recipe, training, "evaluation")
+            for arch in ("", *plan.arch_settings(job)):
+                options = plan.protocol(job, arch)
+                names = [field.name for field in fields(Recipe) if field.name in options]
+                training = {name: options.pop(name) for name in names}
+                build(Recipe, training, f"evaluation of {arch}" if arch else "evaluation")
+                views = run.relabel(job.distillation.dataset) if plan.labels_of(job) else {}
+                if views.get("cutmix") and views["batch"] != training["batch"]:
+                    raise DDError(
+                        f"batch of evaluation is {training['batch']}, of relabel {views['batch']}: "
+                        "the images that CutMix mixes are those of a batch; give both the same"
+                    )
             protocol = PROTOCOLS[options.pop("protocol")].Settings
             defaults = {field.name: field.default for field in fields(protocol)}
             build(protocol, defaults | options, f"protocol {job.protocol}")
             for arch in archs:
                 canonical(arch)
+
+
+def _networks(block: Mapping[str, Any]) -> Iterator[str]:
+    """The networks that sections of a block of recipes are about."""
+    for section in SECTIONS:
+        refined = block.get(section)
+        if isinstance(refined, Mapping):
+            yield from refined if section == "network" else ()
+            for inner in refined.values():
+                yield from _networks(inner)
 
 
 @contextmanager

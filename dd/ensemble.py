@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -15,10 +16,12 @@ class Ensemble(ABC):
     """Networks that are trained side by side.
 
     Attributes:
+        stacked: whether parameters have an axis for the networks in front.
         networks: the modules; their values are current after :meth:`finish`.
         parameters: what an optimiser changes, in the order of ``named_parameters``.
     """
 
+    stacked: ClassVar[bool]
     networks: Sequence[nn.Module]
     parameters: list[torch.Tensor]
 
@@ -48,6 +51,8 @@ class Ensemble(ABC):
 class Single(Ensemble):
     """One network."""
 
+    stacked = False
+
     def __init__(self, networks: Sequence[nn.Module]) -> None:
         self.networks = networks
         (self.network,) = networks
@@ -68,6 +73,8 @@ class Single(Ensemble):
 
 class Stack(Ensemble):
     """N networks as one vectorised function of stacked parameters."""
+
+    stacked = True
 
     def __init__(self, networks: Sequence[nn.Module]) -> None:
         self.networks = networks

@@ -21,7 +21,7 @@ from dd import recipes, synthetic
 from dd.artifacts import file_digest, load_json, save_json, save_rows
 from dd.data.dataset import Dataset, load_dataset
 from dd.data.space import WHITENINGS
-from dd.errors import DDError
+from dd.errors import DDError, unknown
 from dd.files import check_target
 from dd.networks import canonical, count_parameters
 from dd.progress import Progress
@@ -29,6 +29,7 @@ from dd.protocols import PROTOCOLS, Hard, Task
 from dd.runtime import add_machine_options, add_together_option, setup, stacked
 from dd.settings import add_options, build
 from dd.soft import SoftLabels
+from dd.spec import parse_arch_settings
 from dd.synthetic import SyntheticSet, hard_labels
 from dd.training import Recipe, accuracy
 
@@ -115,6 +116,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "the learning rate that the set brings, if it has one)"
     )
     add_options(training, {f.name: (f, f.metadata["help"]) for f in dataclasses.fields(Recipe)})
+    training.add_argument(
+        "--arch-settings",
+        nargs="+",
+        default=[],
+        metavar="ARCH@KEY=VALUE,...",
+        help="settings for one network, which win over the others (default: the recipe's for it)",
+    )
     protocol = parser.add_argument_group("protocol")
     protocol.add_argument("--protocol", default="hard", help=f"one of {', '.join(PROTOCOLS)}")
     protocol.add_argument(
@@ -158,23 +166,52 @@ def read_set(arguments: argparse.Namespace, device: torch.device) -> tuple[Synth
     return made, load_dataset(arguments.data, device, _whitening(made, arguments))
 
 
-def _recipe(made: SyntheticSet, dataset: Dataset, options: dict[str, Any]) -> Recipe:
-    """How networks are trained: what was given, else what the set's objective asks for; what it
-    does not say, and what is taken instead, is printed."""
-    given = {f.name: options[f.name] for f in dataclasses.fields(Recipe) if f.name in options}
-    if made.learned_lr is not None:
-        given = {"lr": made.learned_lr} | given
-    # a set from elsewhere may name a method that is not known here, or nothing
+def _recipes(
+    made: SyntheticSet, dataset: Dataset, options: dict[str, Any], archs: Sequence[str]
+) -> tuple[Recipe, dict[str, Recipe]]:
+    """How networks are trained, and by network those of ``archs`` (canonical) that are trained
+    otherwise."""
+    method = _method(made, dataset)
+    common, own = _recipe(made, method, options), {}
+    known, given = dataclasses.asdict(common), {}
+    for text in options["arch_settings"]:
+        try:
+            arch, settings = parse_arch_settings(text, known)
+            arch = canonical(arch)
+            if arch not in archs:
+                raise unknown("network", arch, archs)
+        except DDError as error:
+            raise DDError(f"--arch-settings: {error}") from None
+        given[arch] = given.get(arch, {}) | settings
+    for arch in archs:
+        recipe = _recipe(made, method, options | given.get(arch, {}), arch)
+        if recipe != common:
+            own[arch] = recipe
+    return common, own
+
+
+def _method(made: SyntheticSet, dataset: Dataset) -> tuple[str, str, int]:
+    """The objective, dataset and IPC whose recipe says how networks are trained on the set.
+
+    What the set does not say, and what is taken instead, is printed."""
     objective = made.header.get("objective")
-    if objective not in recipes.objectives():
+    if objective not in recipes.objectives():  # a set from elsewhere may say nothing
         objective = "dc"
         print("evaluate: the set names no known method; what no option says is as for dc")
     ipc = max(1, len(made) // len(dataset.classes))
-    taken = recipes.evaluation_fallback(objective, dataset.name, ipc)
-    if taken:
+    if taken := recipes.evaluation_fallback(objective, dataset.name, ipc):
         print(f"evaluate: {taken.said(objective, dataset.name)}")
-    values = recipes.resolve_evaluation(objective, dataset.name, ipc, given)
-    return build(Recipe, values, "evaluation")
+    return objective, dataset.name, ipc
+
+
+def _recipe(
+    made: SyntheticSet, method: tuple[str, str, int], options: dict[str, Any], arch: str = ""
+) -> Recipe:
+    """How ``arch`` is trained: what was given, else what the recipe of ``method`` asks for."""
+    given = {f.name: options[f.name] for f in dataclasses.fields(Recipe) if f.name in options}
+    if made.learned_lr is not None:
+        given = {"lr": made.learned_lr} | given
+    return build(Recipe, recipes.resolve_evaluation(*method, given, arch), "evaluation")
 
 
 def _whitening(made: SyntheticSet, arguments: argparse.Namespace) -> str:
@@ -209,11 +246,16 @@ def run(arguments: argparse.Namespace) -> None:
     device = setup(arguments.device, arguments.threads)
     made, dataset = read_set(arguments, device)
     dataset = dataclasses.replace(dataset, test=dataset.test.resident())  # tests many networks
-    recipe = _recipe(made, dataset, options)
+    trained = list(dict.fromkeys([*archs, *protocol_class.also_trained(settings)]))
+    recipe, own = _recipes(made, dataset, options, trained)
     labels = _labels(arguments, protocol_class, settings, dataset, len(made))
     if labels:
+        for one in (recipe, *own.values()):
+            labels.check_batch(one.batch)
         settings = dataclasses.replace(settings, teacher=labels.teacher, views=labels.views)
-        recipe = dataclasses.replace(recipe, augment="none")  # the views are the augmentation
+        # the views are the augmentation
+        recipe = dataclasses.replace(recipe, augment="none")
+        own = {arch: dataclasses.replace(one, augment="none") for arch, one in own.items()}
     task = Task(
         dataset=dataset,
         images=made.images_for(dataset).to(device),
@@ -224,12 +266,14 @@ def run(arguments: argparse.Namespace) -> None:
         together=stacked(arguments.together, device),
         strict=arguments.diverged == "stop",
         soft=labels,
+        own=own,
     )
     conditions = {"protocol": arguments.protocol, **dataclasses.asdict(settings)}
     conditions |= dataclasses.asdict(recipe) | {"width_factor": arguments.width_factor}
     digest = file_digest(arguments.synthetic)
     identity = {
         "conditions": conditions,
+        "own": {arch: dataclasses.asdict(one) for arch, one in own.items()},
         "seed": arguments.seed,
         "dataset": dataset.fingerprint,
         "synthetic": digest,
@@ -246,7 +290,8 @@ def run(arguments: argparse.Namespace) -> None:
         lambda rows: save_json(partial, {"identity": identity, "rows": rows}),
     )
     where = {"synthetic": digest, "device": device.type}
-    save_rows(arguments.out, [row | conditions | where for row in rows])
+    each = {arch: conditions | dataclasses.asdict(task.recipe_of(arch)) for arch in archs}
+    save_rows(arguments.out, [row | each[row["arch"]] | where for row in rows])
     partial.unlink(missing_ok=True)
     for arch in archs:
         found = torch.tensor([row["accuracy"] for row in rows if row["arch"] == arch])

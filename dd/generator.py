@@ -32,6 +32,7 @@ from dd.errors import DDError, unknown
 from dd.files import check_target
 from dd.generators.autoencoder import PATCH, Autoencoder, code_channels, create
 from dd.networks.layers import GROUPS
+from dd.optimizers import set_rate
 from dd.preemption import Pace
 from dd.progress import Progress
 from dd.rng import generator
@@ -103,7 +104,7 @@ class Training:
             for epoch, (lr, fresh) in list(enumerate(rates))[first:]:
                 if fresh and epoch:
                     optimizer = s.new_optimizer(list(network.parameters()))
-                optimizer.param_groups[0]["lr"] = lr
+                set_rate(optimizer, lr)
                 loss = _epoch(network, optimizer, split, s, streams)
                 check_losses(loss, s, epoch + 1)
                 progress.update(loss=loss.item())

@@ -19,6 +19,12 @@ def step(optimizer: torch.optim.Optimizer, factor: float = 1.0) -> None:
         group["lr"] = rate
 
 
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Let all parameters have the learning rate ``rate`` from now on."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """What the optimiser keeps beside the parameters: ``optimizer.<parameter's number>.<name>``."""
     return {

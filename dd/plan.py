@@ -58,6 +58,7 @@ MEASURED = ("curves", "cost")  # kinds that show the metrics of distillations
 CAM_KINDS = ("areas", "variance", "cams")  # kinds that show class activation maps
 ENDINGS = {"table": ("csv", "md", "tex", "html"), "figure": ("png", "pdf")}
 SOFT = "soft"  # the protocol of networks that learn from soft labels
+KD = "kd"  # that of networks that learn from a teacher, which is trained with them
 
 
 class Plan:
@@ -260,11 +261,23 @@ class Plan:
             if part
         }
 
-    def protocol(self, job: Evaluation) -> dict[str, Any]:
-        """How the networks of an evaluation are trained: settings and protocol."""
+    def protocol(self, job: Evaluation, network: str = "") -> dict[str, Any]:
+        """How ``network``, or one that no section of a recipe is about, is trained in an
+        evaluation: settings and protocol."""
         made = job.distillation
         protocol = parse_protocol(job.protocol, self.run.protocols)
-        return self.run.evaluation(made.spec, made.dataset, made.ipc) | dict(protocol.options)
+        settings = self.run.evaluation(made.spec, made.dataset, made.ipc, network)
+        return settings | dict(protocol.options)
+
+    def arch_settings(self, job: Evaluation) -> dict[str, dict[str, Any]]:
+        """The networks of an evaluation, a teacher trained there included, that are trained with
+        other settings than :meth:`protocol` says of all, and those settings."""
+        common = self.protocol(job)
+        archs = dict.fromkeys(self.evaluations.get(job, ()))
+        if common["protocol"] == KD:
+            archs[common["teacher"]] = None
+        own = {arch: self.protocol(job, arch).items() - common.items() for arch in archs}
+        return {arch: dict(sorted(settings)) for arch, settings in own.items() if settings}
 
     def preparation(self, dataset: str) -> dict[str, Any]:
         """Options of ``python -m dd prepare``."""
@@ -327,6 +340,7 @@ class Plan:
         # Apart by more than a set has networks: no two sets of a cell share a network's seed.
         fixed = {"networks": run.networks, "seed": 1000 * job.distillation.seed}
         fixed["diverged"] = "record"  # a setting that fails is a result too; tables say so
+        fixed["arch_settings"] = [str(Part(*own)) for own in self.arch_settings(job).items()]
         return fixed | {"width_factor": run.width_factor} | self.protocol(job)
 
     def relabel_options(self, job: Relabelling) -> dict[str, Any]:
@@ -384,7 +398,11 @@ class Plan:
             },
             "erasing": {str(job): self.erase_options(job) for job in self.erasings},
             "evaluations": {
-                str(job): {"arch": list(archs), **self.protocol(job)}
+                str(job): {
+                    "arch": list(archs),
+                    **self.protocol(job),
+                    "arch_settings": self.arch_settings(job),
+                }
                 for job, archs in self.evaluations.items()
             },
         }
@@ -474,15 +492,16 @@ def _selected(grid: Grid) -> set[str]:
 
 
 def options(settings: Mapping[str, Any]) -> list[str]:
-    """Settings as command-line options: ``lr_img: 0.1`` is ``--lr-img 0.1``; true is a flag."""
+    """Settings as command-line options: ``lr_img: 0.1`` is ``--lr-img 0.1``; true is a flag, and
+    a list has its values after the name."""
     words = []
     for name, value in settings.items():
-        if value is False or value is None:
+        if value is False or value is None or value == []:
             continue
         words.append(f"--{name.replace('_', '-')}")
         if value is not True:
-            words.append(format_value(value))
-            if words[-1].startswith("-") and isinstance(value, str):  # no option of its own
+            words += [format_value(one) for one in (value if isinstance(value, list) else [value])]
+            if isinstance(value, str) and value.startswith("-"):  # no option of its own
                 words[-2:] = [f"{words[-2]}={words[-1]}"]
     return words
 

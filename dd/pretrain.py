@@ -32,6 +32,7 @@ from dd.ensemble import ensemble
 from dd.errors import DDError
 from dd.files import check_target
 from dd.networks import Network, canonical, create
+from dd.optimizers import set_rate
 from dd.preemption import Pace
 from dd.progress import Progress
 from dd.rng import generator
@@ -83,7 +84,7 @@ def train(
     feed = augmented(split, settings.augment)
     student = ensemble([network.train()])
     streams = {"order": generator(seed, "pretrain", "order")}
-    optimizer = settings.new_optimizer(student.parameters)
+    optimizer = settings.new_optimizer(student.parameters, student.stacked)
     tensors, at = load_checkpoint("pretrain", kept, facts)
     first, before = at.get("epoch", 0), at.get("seconds", 0.0)
     if at:
@@ -95,8 +96,8 @@ def train(
         for epoch in range(first, len(rates)):
             lr, fresh = rates[epoch]
             if fresh and epoch:
-                optimizer = settings.new_optimizer(student.parameters)
-            optimizer.param_groups[0]["lr"] = lr
+                optimizer = settings.new_optimizer(student.parameters, student.stacked)
+            set_rate(optimizer, lr)
             order = list(streams.values())
             losses = train_epoch(student, optimizer, feed, split.labels, settings, order)
             check_losses(losses, settings, epoch + 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -16,7 +16,7 @@ from dd.registry import Registry
 from dd.rng import generator
 from dd.settings import setting
 from dd.soft import LabelledViews, SoftLabels
-from dd.training import Criterion, Recipe, accuracy, cross_entropy, train
+from dd.training import Criterion, Recipe, TrainingDiverged, accuracy, cross_entropy, train
 
 PROTOCOLS: Registry[type[Hard]] = Registry("protocol")
 
@@ -29,6 +29,7 @@ class Task:
         dataset: its test split is what accuracy is measured on.
         images, labels: the synthetic set on the device, in the dataset's normalised units.
         recipe: how networks are trained.
+        own: by network, canonical, the recipe of those that are trained otherwise.
         seed: of network 0; network n has seed + n.
         width_factor: scales the widths of all networks.
         together: train networks stacked, or else in turn.
@@ -45,6 +46,11 @@ class Task:
     together: bool
     strict: bool
     soft: SoftLabels | None = None
+    own: Mapping[str, Recipe] = dataclasses.field(default_factory=dict)
+
+    def recipe_of(self, arch: str) -> Recipe:
+        """How networks of ``arch`` are trained."""
+        return self.own.get(canonical(arch), self.recipe)
 
     def networks(self, arch: str, numbers: Sequence[int]) -> list[nn.Module]:
         """Fresh networks ``numbers`` of ``arch``: the same number, the same initial weights."""
@@ -68,21 +74,30 @@ class Task:
         teachers: Sequence[nn.Module] | None = None,
         views: LabelledViews | None = None,
     ) -> list[nn.Module]:
-        """Networks ``numbers`` of ``arch`` trained on the synthetic set, or on ``views`` of it."""
+        """Networks ``numbers`` of ``arch`` trained on the synthetic set, or on ``views`` of it.
+
+        Raises:
+            TrainingDiverged: if a loss becomes NaN or infinite and the task is strict.
+        """
         networks = self.networks(arch, numbers)
         order = [generator(self.seed + n, "evaluate", "order") for n in numbers]
-        train(
-            networks,
-            self.images if views is None else views,
-            self.labels,
-            self.recipe,
-            order,
-            criterion=criterion,
-            teachers=teachers,
-            guide=views,
-            together=self.together,
-            strict=self.strict,
-        )
+        try:
+            train(
+                networks,
+                self.images if views is None else views,
+                self.labels,
+                self.recipe_of(arch),
+                order,
+                criterion=criterion,
+                teachers=teachers,
+                guide=views,
+                together=self.together,
+                strict=self.strict,
+            )
+        except TrainingDiverged as error:
+            raise TrainingDiverged(
+                f"{arch}: {error}, or let it count as a row, marked as diverged: --diverged record"
+            ) from None
         return networks
 
 
@@ -104,6 +119,11 @@ class Hard:
     def train(self, arch: str, numbers: Sequence[int]) -> list[nn.Module]:
         """Networks ``numbers`` of ``arch``, trained."""
         return self.task.train(arch, numbers)
+
+    @classmethod
+    def also_trained(cls, settings: Any) -> list[str]:
+        """The networks, canonical, that are trained beside those to be tested."""
+        return []
 
     def facts(self, number: int) -> dict[str, Any]:
         """Columns that the protocol adds to the row of network ``number``."""
@@ -147,6 +167,10 @@ class Distilled(Hard):
                 found = accuracy(self.teachers[n], self.task.dataset.test)
                 self.accuracies[n] = round(found, 4)
         return self.task.train(arch, numbers, self._loss, [self.teachers[n] for n in numbers])
+
+    @classmethod
+    def also_trained(cls, settings: KDSettings) -> list[str]:
+        return [canonical(settings.teacher)]
 
     def _loss(
         self, logits: torch.Tensor, labels: torch.Tensor, guide: torch.Tensor | None, epoch: int

@@ -21,7 +21,7 @@ _SECTIONS_OF = {
     "generator": ("dataset",),
     "relabel": ("dataset",),
     "pretrain": ("network", "dataset"),
-    "evaluation": ("ipc", "objective", "dataset"),
+    "evaluation": ("ipc", "network", "objective", "dataset"),
 }
 
 
@@ -143,10 +143,15 @@ def resolve(
 
 
 def resolve_evaluation(
-    objective: str, dataset: str, ipc: int, overrides: Mapping[str, Any] | None = None
+    objective: str,
+    dataset: str,
+    ipc: int,
+    overrides: Mapping[str, Any] | None = None,
+    network: str = "",
 ) -> dict[str, Any]:
-    """How networks are trained on a set that ``objective`` made; arguments as :func:`resolve`."""
-    return _resolve(objective, "evaluation", dataset, ipc, overrides or {})
+    """How ``network`` (or one that no section is about) is trained on a set that ``objective``
+    made; other arguments as :func:`resolve`."""
+    return _resolve(objective, "evaluation", dataset, ipc, overrides or {}, network=network)
 
 
 def resolve_buffer(dataset: str, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -212,11 +217,26 @@ def merged(
     settings = {name: value for name, value in block.items() if name not in sections}
     by_ipc = {_whole(listed): refined for listed, refined in sections.get("ipc", {}).items()}
     fitting = [refined for listed, refined in sorted(by_ipc.items()) if listed <= ipc][-1:]
-    named = {"network": network.partition(":")[0], "objective": objective, "dataset": dataset}
+    fitting += _of_network(sections.get("network", {}), network)
+    named = {"objective": objective, "dataset": dataset}
     fitting += [sections.get(section, {}).get(name, {}) for section, name in named.items()]
     for refined in filter(None, fitting):
         settings |= merged(refined, dataset, ipc, objective, network)
     return settings
+
+
+def _of_network(section: Mapping[str, Any], network: str) -> list[Mapping[str, Any]]:
+    """What a ``section`` says of ``network``: of its architecture, then of its architecture with
+    options that it has (``convnet:norm=batch``), those with more options later."""
+
+    def split(spec: str) -> tuple[str, set[str]]:
+        name, _, options = spec.partition(":")
+        return name, set(filter(None, options.split(",")))
+
+    name, given = split(network)
+    about = [(split(listed), refined) for listed, refined in section.items()]
+    fitting = [(len(o), refined) for (n, o), refined in about if n == name and o <= given]
+    return [refined for _, refined in sorted(fitting, key=lambda entry: entry[0])]
 
 
 def check_sections(name: str, block: Mapping[str, Any]) -> None:

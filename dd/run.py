@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -118,11 +118,12 @@ class Run:
         own = merged(self._own(method.objective), dataset, ipc) | method.settings
         return resolve(method.objective, dataset, ipc, own)
 
-    def evaluation(self, spec: str, dataset: str, ipc: int) -> dict[str, Any]:
-        """How this run trains networks on a set that ``spec`` made."""
+    def evaluation(self, spec: str, dataset: str, ipc: int, network: str = "") -> dict[str, Any]:
+        """How this run trains ``network`` (or one that no section is about) on a set that ``spec``
+        made."""
         objective = self.parse(spec).objective
-        own = merged(self._own("evaluation"), dataset, ipc, objective)
-        return resolve_evaluation(objective, dataset, ipc, own)
+        own = merged(self._own("evaluation"), dataset, ipc, objective, network)
+        return resolve_evaluation(objective, dataset, ipc, own, network)
 
     def buffer(self, dataset: str) -> dict[str, Any]:
         """How this run trains the experts of trajectory matching on ``dataset``."""
@@ -146,9 +147,12 @@ class Run:
         """Which views of synthetic images of ``dataset`` this run gives soft labels."""
         return resolve_relabel(dataset, merged(self._own("relabel"), dataset))
 
-    def as_published(self, spec: str, dataset: str, ipc: int) -> bool:
+    def as_published(
+        self, spec: str, dataset: str, ipc: int, trained: Iterable[str] = ("",)
+    ) -> bool:
         """Whether ``spec`` runs here under the very settings of its recipe, buffers included, and
-        the recipe has some for this dataset and IPC."""
+        so does the evaluation of the networks ``trained``; and the recipe has some for this dataset
+        and IPC."""
         method = self.parse(spec)
         objective = method.objective
         return (
@@ -156,7 +160,11 @@ class Run:
             and self._images_as_published(dataset)
             and fallback(objective, dataset, ipc) is None
             and self.distillation(spec, dataset, ipc) == resolve(objective, dataset, ipc)
-            and self.evaluation(spec, dataset, ipc) == resolve_evaluation(objective, dataset, ipc)
+            and all(
+                self.evaluation(spec, dataset, ipc, network)
+                == resolve_evaluation(objective, dataset, ipc, network=network)
+                for network in trained
+            )
             and self.buffer(dataset) == resolve_buffer(dataset)
             and not method.parts  # nothing is published of them that one could compare with
         )

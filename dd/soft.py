@@ -4,7 +4,8 @@ students learn from it (SRe2L, arXiv:2306.13092, sections 3.3 and 3.4)."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from dd.data.space import check_space
 from dd.data.views import Views, ViewSettings, draw
 from dd.errors import DDError
 from dd.rows import RowReader
+from dd.training import shuffled
 
 KIND = "labels"
 FACTORS = ("squared", "one")
@@ -105,7 +107,7 @@ class SoftLabels:
         self.shape = shapes["log_probabilities"][0]
         self.views: int = self.header["views"]
         self.seed: int = self.header["seed"]
-        self.settings = ViewSettings(**self.header["settings"])
+        self.settings = _view_settings(path, self.header["settings"])
         self._rows = RowReader(path, ("view",))
 
     @property
@@ -121,7 +123,8 @@ class SoftLabels:
 
     def facts(self) -> dict[str, Any]:
         """How the labels were made, as columns of an evaluation beside teacher and views."""
-        made = {"keep": self.header["keep"], **self.header["settings"]}
+        s = self.settings
+        made = {"keep": self.header["keep"], "crop": s.crop, "flip": s.flip, "cutmix": s.cutmix}
         return {"teacher_accuracy": round(self.accuracy, 4), **made}
 
     def check(self, dataset: Dataset, synthetic: Path, count: int) -> None:
@@ -141,10 +144,33 @@ class SoftLabels:
                 f"[{self.views}, {count}, {width}]; make the labels again (python -m dd relabel)"
             )
 
+    def check_batch(self, size: int) -> None:
+        """Raise a :class:`DDError` unless students that learn from ``size`` images at a step see
+        the batches that were mixed."""
+        count, mixed = self.shape[1], self.settings.batch
+        if self.settings.cutmix and min(size, count) != min(mixed, count):
+            raise DDError(
+                f"--batch is {size}, but {self.path} mixes the images of batches of {mixed} "
+                f"(CutMix); evaluate with --batch {mixed}, or make the labels again "
+                f"(python -m dd relabel --batch {size})"
+            )
+
     def read(self, view: int) -> dict[str, Tensor]:
         """What is stored of all images in ``view``, see :func:`compact`; a :class:`DDError` if it
         is not what was written."""
         return {name: self._rows.read(name, (view,)) for name in self.names}
+
+
+def _view_settings(path: Path, found: Any) -> ViewSettings:
+    """The settings of views in a header; a :class:`DDError` for those of other code, which drew
+    other views."""
+    known = [field.name for field in fields(ViewSettings)]
+    if not isinstance(found, dict) or sorted(found) != sorted(known):
+        raise DDError(
+            f"{path}: these labels are of views that are no longer drawn so (settings must be "
+            f"{', '.join(known)}); make the labels again (python -m dd relabel)"
+        )
+    return ViewSettings(**found)
 
 
 def agreement(dataset: Dataset, synthetic: Path) -> dict[str, str]:
@@ -168,6 +194,16 @@ class LabelledViews:
         self._view = -1
         self._drawn: Views
         self._stored: dict[str, Tensor]
+
+    def batches(
+        self, generators: Sequence[torch.Generator], size: int, epoch: int
+    ) -> Iterator[Tensor]:
+        """See :class:`dd.training.Feed`. Mixed images come in the batches in which they were
+        mixed, the same for all networks; others in an order of each network's own."""
+        if not self.labels.settings.cutmix:
+            return shuffled(generators, len(self.images), size)
+        self._turn_to(epoch)
+        return (part.expand(len(generators), -1) for part in self._drawn.order.split(size))
 
     def batch(self, indices: Tensor, generators: Sequence[torch.Generator], epoch: int) -> Tensor:
         """See :class:`dd.training.Feed`; nothing is drawn from the generators."""

@@ -101,6 +101,19 @@ def parse_part(text: str, objective: str) -> Part:
     return Part(name, _settings(tail, resolve_part(name, objective, "", 1), name, text))
 
 
+def parse_arch_settings(text: str, known: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """A network and settings of its own, ``ARCH@SETTING=VALUE,...``, with the types of the
+    ``known`` settings.
+
+    Raises:
+        DDError: for an unknown setting, one of another type, or none.
+    """
+    arch, _, tail = text.partition("@")
+    if not tail:
+        raise DDError(f"'{text}' must be ARCH@SETTING=VALUE,...")
+    return arch, _settings(tail, known, "evaluation", text)
+
+
 def _settings(tail: str, known: Mapping[str, Any], owner: str, text: str) -> dict[str, Any]:
     """The settings of ``owner`` that stand after ``@``, with the types of the ``known`` ones."""
     given = _assignments(tail, f"spec '{text}'", known)

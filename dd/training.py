@@ -17,10 +17,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from dd.data import augment
-from dd.data.augment import check_strategy
+from dd.data.augment import MEANING, check_strategy
 from dd.data.dataset import Split
 from dd.ensemble import Ensemble, ensemble
 from dd.errors import DDError
+from dd.optimizers import set_rate
 from dd.progress import Progress
 from dd.settings import setting
 
@@ -31,6 +32,18 @@ Criterion = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None, int], tor
 
 class Feed(Protocol):
     """Where training batches come from."""
+
+    def batches(
+        self, generators: Sequence[torch.Generator], size: int, epoch: int
+    ) -> Iterator[torch.Tensor]:
+        """Indices ``[N, b]`` of every batch of an epoch.
+
+        Args:
+            generators: one a network, on the CPU.
+            size: images a batch.
+            epoch: of the training, from 0.
+        """
+        ...
 
     def batch(
         self, indices: torch.Tensor, generators: Sequence[torch.Generator], epoch: int
@@ -62,12 +75,17 @@ class Recipe:
     momentum: float = setting("SGD momentum, 0 to 1", at_least=0, at_most=1)
     weight_decay: float = setting("weight decay", at_least=0)
     batch: int = setting("images a step", at_least=1)
-    augment: str = setting("DSA operations joined by _, or none", check=check_strategy)
+    augment: str = setting(MEANING, check=check_strategy)
     schedule: str = setting(
         "learning rate over time: paper (x 0.1 at half time), released (as the DC family's code "
         "runs it: one epoch more, x 0.1 after epoch index epochs // 2 + 1, momentum lost there), "
         "cosine (from epoch to epoch, towards 0) or constant",
         choices=("paper", "released", "cosine", "constant"),
+    )
+    decayed: str = setting(
+        "which parameters weight decay pulls: all, or matrices (those of more than one dimension)",
+        choices=("all", "matrices"),
+        default="all",
     )
 
     def phases(self) -> list[tuple[int, float, bool]]:
@@ -94,11 +112,18 @@ class Recipe:
                 anew = False
         return told
 
-    def new_optimizer(self, parameters: Sequence[torch.Tensor]) -> torch.optim.Optimizer:
-        """A new optimiser of ``parameters``."""
+    def new_optimizer(
+        self, parameters: Sequence[torch.Tensor], stacked: bool = False
+    ) -> torch.optim.Optimizer:
+        """A new optimiser of ``parameters``, those of several networks if ``stacked``."""
+        groups = [{"params": list(parameters)}]
+        if self.decayed == "matrices":
+            matrices = [p for p in parameters if p.ndim - stacked > 1]
+            others = [p for p in parameters if p.ndim - stacked <= 1]
+            groups = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
         if self.optimizer == "adamw":
-            return torch.optim.AdamW(parameters, self.lr, weight_decay=self.weight_decay)
-        return torch.optim.SGD(parameters, self.lr, self.momentum, weight_decay=self.weight_decay)
+            return torch.optim.AdamW(groups, self.lr, weight_decay=self.weight_decay)
+        return torch.optim.SGD(groups, self.lr, self.momentum, weight_decay=self.weight_decay)
 
 
 def cross_entropy(
@@ -114,11 +139,19 @@ class Augmented:
 
     Attributes:
         take: indices ``[n]`` to normalised images ``[n, C, H, W]``.
+        count: how many images there are.
         strategy: see :mod:`dd.data.augment`.
     """
 
     take: Callable[[torch.Tensor], torch.Tensor]
+    count: int
     strategy: str
+
+    def batches(
+        self, generators: Sequence[torch.Generator], size: int, epoch: int
+    ) -> Iterator[torch.Tensor]:
+        """See :class:`Feed`."""
+        return shuffled(generators, self.count, size)
 
     def batch(
         self, indices: torch.Tensor, generators: Sequence[torch.Generator], epoch: int
@@ -140,7 +173,7 @@ class Augmented:
 def augmented(images: torch.Tensor | Split, strategy: str) -> Augmented:
     """The feed of ``images``, ``[M, C, H, W]`` or a split, under ``strategy``."""
     take = images.take if isinstance(images, Split) else images.__getitem__
-    return Augmented(take, strategy)
+    return Augmented(take, len(images), strategy)
 
 
 def train(
@@ -177,7 +210,7 @@ def train(
             as it is, its parameters NaN.
 
     Raises:
-        DDError: if a loss becomes NaN or infinite and ``strict`` holds.
+        TrainingDiverged: if a loss becomes NaN or infinite and ``strict`` holds.
     """
     if isinstance(images, torch.Tensor | Split):
         feed: Feed = augmented(images, recipe.augment)
@@ -197,8 +230,8 @@ def train(
             guide = Teachers(taught, feed if recipe.augment == "none" else None, len(labels))
         for epoch, (lr, fresh) in enumerate(rates):
             if fresh:
-                optimizer = recipe.new_optimizer(students.parameters)
-            optimizer.param_groups[0]["lr"] = lr
+                optimizer = recipe.new_optimizer(students.parameters, students.stacked)
+            set_rate(optimizer, lr)
             own = [generators[n] for n in group]
             losses = train_epoch(
                 students, optimizer, feed, labels, recipe, own, criterion, guide, epoch
@@ -229,7 +262,7 @@ def train_epoch(
         guide: gives the criterion its third argument.
         epoch: its fourth.
     """
-    for indices in _batches(generators, len(labels), recipe.batch):
+    for indices in feed.batches(generators, recipe.batch, epoch):
         batch = feed.batch(indices, generators, epoch)
         guidance = None if guide is None else guide.at(indices, batch, epoch)
         target = labels[indices.to(labels.device)]
@@ -240,10 +273,14 @@ def train_epoch(
     return losses.detach()
 
 
+class TrainingDiverged(DDError):
+    """The loss of a network in training became NaN or infinite."""
+
+
 def check_losses(losses: torch.Tensor, recipe: Recipe, epochs: int) -> None:
-    """Raise a :class:`DDError` if one of ``losses`` after ``epochs`` is NaN or infinite."""
+    """Raise :class:`TrainingDiverged` if one of ``losses`` after ``epochs`` is NaN or infinite."""
     if not torch.isfinite(losses).all():
-        raise DDError(
+        raise TrainingDiverged(
             f"training diverged: the loss is {losses.mean().item()} after {epochs} epochs at "
             f"learning rate {recipe.lr}; use a smaller one"
         )
@@ -297,12 +334,13 @@ def embed_all(network: nn.Module, split: Split, indices: torch.Tensor) -> torch.
     return torch.cat([network.embed(split.take(part)) for part in indices.split(piece)])
 
 
-def _batches(
-    generators: Sequence[torch.Generator], size: int, batch: int
+def shuffled(
+    generators: Sequence[torch.Generator], count: int, size: int
 ) -> Iterator[torch.Tensor]:
-    """Indices ``[N, b]`` of one epoch, every network in an order of its own."""
-    orders = torch.stack([torch.randperm(size, generator=g) for g in generators])
-    yield from orders.split(batch, dim=1)
+    """Indices ``[N, b]`` of one epoch of ``count`` images, ``size`` a batch, every network in an
+    order of its own."""
+    orders = torch.stack([torch.randperm(count, generator=g) for g in generators])
+    yield from orders.split(size, dim=1)
 
 
 def _losses(

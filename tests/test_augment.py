@@ -243,6 +243,7 @@ def test_none_is_the_identity():
 def test_strategies():
     assert check_strategy(augment.NATURAL) == OPERATIONS
     assert "flip" not in check_strategy(augment.NO_FLIP)
+    assert augment.MNIST_EVALUATION == "dc:crop_scale_rotate"
     assert check_strategy(augment.MNIST_EVALUATION) == ("crop", "scale", "rotate")
 
 

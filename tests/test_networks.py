@@ -60,6 +60,19 @@ COUNTS = [
     ("convnet:depth=4", 3, 64, 200, 857_160),
     ("convnet", 3, 64, 200, 857_160),  # without a depth it goes by image size
     ("convnet", 1, 28, 10, 317_706),
+    ("convnet:depth=1", 1, 28, 10, 329_226),
+    ("convnet:depth=2", 1, 28, 10, 231_306),
+    ("convnet:depth=4", 1, 28, 10, 450_186),
+    ("convnet:norm=layer", 1, 28, 10, 661_002),
+    ("convnet:pooling=none", 1, 28, 10, 1_607_946),
+    ("mlp", 1, 28, 10, 118_282),
+    ("lenet", 1, 28, 10, 61_706),
+    ("alexnet", 1, 28, 10, 1_865_802),
+    ("vgg11", 1, 28, 10, 9_229_962),
+    ("vgg11_bn", 1, 28, 10, 9_229_962),
+    ("resnet18", 1, 28, 10, 11_172_810),
+    ("resnet18_bn", 1, 28, 10, 11_172_810),
+    ("resnet18_ap", 1, 28, 10, 11_213_770),
     # published by torchvision
     ("alexnet_tv", 3, 224, 1000, 61_100_840),
     ("vgg11_tv", 3, 224, 1000, 132_863_336),
@@ -217,9 +230,9 @@ PLAIN = {
 }
 
 
-def perturbed(spec, size=(32, 32)):
+def perturbed(spec, size=(32, 32), channels=3):
     """A small network in float64 whose norms are not the identity."""
-    network = small(spec, size=size).double()
+    network = small(spec, channels, size).double()
     rng = generator(5)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -238,9 +251,29 @@ def test_forward_agrees_with_a_plain_loop(spec):
     assert next(parameters, None) is None
 
 
+@pytest.mark.parametrize(
+    ("spec", "steps"),
+    [
+        *PLAIN.items(),
+        ("convnet:depth=1", "c1 i r a f n"),
+        ("convnet:pooling=none", "c1 i r " * 3 + "f n"),
+    ],
+)
+def test_mnist_is_padded_to_32_pixels(spec, steps):
+    """As in DC's code, whose first convolution pads a grey image by two pixels more; the MLP alone
+    takes it as it is, and so does ResNet18 below."""
+    network = perturbed(spec, (28, 28), channels=1)
+    x = torch.randn(3, 1, 28, 28, generator=generator(6), dtype=torch.float64)
+    parameters = iter([p.detach() for p in network.parameters()])
+    expected = plain(steps, parameters, x if spec == "mlp" else F.pad(x, (2, 2, 2, 2)))
+    torch.testing.assert_close(network(x).detach(), expected)
+
+
+@pytest.mark.parametrize("side", [32, 28])
 @pytest.mark.parametrize("spec", ["resnet18", "resnet18_bn", "resnet18_ap"])
-def test_resnet_agrees_with_a_plain_loop(spec):
-    network = perturbed(spec)
+def test_resnet_agrees_with_a_plain_loop(spec, side):
+    """At 28 pixels without padding, as in DC's code: maps of 28, 14, 7, 4, under AP 3."""
+    network = perturbed(spec, (side, side))
     parameters = iter([p.detach() for p in network.parameters()])
     average = spec == "resnet18_ap"
     over = (0, 2, 3) if spec == "resnet18_bn" else (2, 3)
@@ -258,7 +291,7 @@ def test_resnet_agrees_with_a_plain_loop(spec):
     def pool(x):
         return F.avg_pool2d(x, 2) if average else x
 
-    x = torch.randn(2, 3, 32, 32, generator=generator(7), dtype=torch.float64)
+    x = torch.randn(2, 3, side, side, generator=generator(7), dtype=torch.float64)
     out = norm(conv(x)).clamp(min=0)
     for halve in [False, False, True, False, True, False, True, False]:
         inner = norm(conv(out, halve)).clamp(min=0)
@@ -267,7 +300,7 @@ def test_resnet_agrees_with_a_plain_loop(spec):
             short = conv(out, halve)
             out = norm(pool(short))
         out = (inner + out).clamp(min=0)
-    assert out.shape[2:] == (4, 4)
+    assert out.shape[2:] == ((3, 3) if average and side == 28 else (4, 4))
     out = out.flatten(1) if average else out.mean((2, 3))
     expected = out @ next(parameters).T + next(parameters)
     torch.testing.assert_close(network(x).detach(), expected)

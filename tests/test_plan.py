@@ -12,7 +12,16 @@ from dd.errors import DDError
 from dd.grid import Cell, Grid
 from dd.jobs import Distillation, Evaluation, Pretraining
 from dd.plan import Plan, load_run, options, read_run
-from dd.recipes import objectives, resolve, resolve_evaluation
+from dd.recipes import (
+    merged,
+    objectives,
+    resolve,
+    resolve_buffer,
+    resolve_evaluation,
+    resolve_generator,
+    resolve_pretrain,
+    resolve_relabel,
+)
 from dd.spec import Spec, parse, parse_protocol
 
 PROTOCOLS = {
@@ -150,11 +159,85 @@ def test_recipes_layer_dataset_over_general_and_overrides_over_all():
     assert resolve("dm", "svhn", 1, {"augment": "none", "lr_img": 2})["augment"] == "none"
     assert resolve_evaluation("dc", "cifar10", 1)["epochs"] == 300
     assert resolve_evaluation("dm", "cifar10", 1)["epochs"] == 1000
-    assert resolve_evaluation("dc", "mnist", 1)["augment"] == "crop_scale_rotate"
     with pytest.raises(DDError, match="unknown distillation setting of dc 'lr'"):
         resolve("dc", "cifar10", 1, {"lr": 1})
     with pytest.raises(DDError, match=r"'outer' of dc is 1\.5, it must be a whole number"):
         resolve("dc", "cifar10", 1, {"outer": 1.5})
+
+
+def test_dcs_evaluation_augments_where_its_code_does():
+    """On MNIST, and for a ConvNet with batch norm on every dataset; then for 1000 epochs."""
+
+    def found(objective, dataset, network=""):
+        settings = resolve_evaluation(objective, dataset, 1, network=network)
+        return settings["augment"], settings["epochs"]
+
+    for objective in ("dc", "random", "herding", "kcenter"):
+        assert found(objective, "cifar10") == found(objective, "svhn", "convnet") == ("none", 300)
+        assert found(objective, "mnist") == ("dc:crop_scale_rotate", 1000)
+        assert found(objective, "mnist", "vgg11_bn") == ("dc:crop_scale_rotate", 1000)
+        for dataset in ("cifar10", "mnist", "svhn"):
+            for network in ("convnet:norm=batch", "convnet:depth=3,norm=batch,width=64"):
+                assert found(objective, dataset, network) == ("dc:crop_noise", 1000)
+    for objective in ("dsa", "dm", "mtt", "full"):
+        assert found(objective, "cifar10", "convnet:norm=batch") == found(objective, "cifar10")
+
+
+def test_sections_by_network_with_more_options_win():
+    block = {
+        "lr": 1,
+        "network": {
+            "convnet:depth=2,norm=batch": {"lr": 4},
+            "convnet": {"lr": 2, "epochs": 2},
+            "convnet:norm=batch": {"lr": 3, "batch": 3},
+        },
+    }
+    found = {
+        network: merged(block, "", network=network)
+        for network in ("", "mlp", "convnet", "convnet:norm=batch", "convnet:norm=batch,depth=2")
+    }
+    assert list(found.values()) == [
+        {"lr": 1},
+        {"lr": 1},
+        {"lr": 2, "epochs": 2},
+        {"lr": 3, "epochs": 2, "batch": 3},
+        {"lr": 4, "epochs": 2, "batch": 3},
+    ]
+
+
+def test_what_is_no_image_in_a_mirror_is_flipped_nowhere():
+    """Experts, students, frozen networks, generator and views of one dataset agree."""
+    for dataset in ("digits", "mnist", "svhn", "covid_cxr"):
+        told = [resolve_buffer(dataset), resolve_generator(dataset), resolve_relabel(dataset)]
+        told += [resolve_pretrain(network, dataset) for network in ("", "resnet18_bn", "vit")]
+        for objective in objectives():
+            told.append(resolve(objective, dataset, 10))
+            told.append(resolve_evaluation(objective, dataset, 10, network="convnet:norm=batch"))
+        for settings in told:
+            assert "flip" not in settings.get("augment", "") and not settings.get("flip")
+
+
+@pytest.mark.parametrize("name", ["covid", "iadd", "iadd-digits", "smoke"])
+def test_experts_and_students_see_the_same_augmentation(name):
+    plan = Plan(load_run(name))
+    matched = [job for job in plan.distillations if "experts" in plan.settings(job)]
+    assert matched
+    for job in matched:
+        used = {
+            plan.settings(job)["augment"],
+            plan.run.evaluation(job.spec, job.dataset, job.ipc)["augment"],
+            plan.run.buffer(job.dataset)["augment"],
+        }
+        assert len(used) == 1
+
+
+def test_labels_are_mixed_in_the_students_batches():
+    for dataset in ("cifar10", "mnist", "digits", "imagenet", "imagewoof", "tiny_imagenet", "x"):
+        batch = resolve_evaluation("sre2l", dataset, 10)["batch"]
+        assert resolve_relabel(dataset)["batch"] == batch
+    for dataset in ("imagenet", "imagenette", "imagewoof"):
+        assert resolve_evaluation("sre2l", dataset, 1)["decayed"] == "matrices"
+    assert resolve_evaluation("sre2l", "tiny_imagenet", 1)["decayed"] == "all"
 
 
 def test_recipes_fit_the_objectives_that_are_registered():
@@ -234,12 +317,48 @@ def test_commands_carry_the_settings(cifar10):
     assert pairs["--protocol"] == "kd"
     assert (pairs["--variant"], float(pairs["--temperature"])) == ("released", 0)
     assert (pairs["--epochs"], pairs["--networks"], pairs["--seed"]) == ("300", "10", "0")
+    assert "--arch-settings" not in words
     assert options({"zca": True, "resize": None, "x": False}) == ["--zca"]
+    assert options({"few": ["a", 2.0], "none": []}) == ["--few", "a", "2"]
+
+
+def test_commands_say_what_one_network_is_trained_with(tmp_path):
+    """Of the networks of the table, and of a teacher; a run's own settings may be of one too."""
+    axes = {"ipc": [1], "iterations": [1], "arch": ["convnet:norm=batch", "mlp", "lenet"]}
+    own = {"epochs": 7, "network": {"lenet": {"lr": 0.5}}}
+    plan = Plan(load_run(write_run(tmp_path, axes=axes, recipes={"evaluation": own})))
+    made = Distillation("digits", "dc", 1, 0)
+    hard, kd = Evaluation(made, 1, "hard"), Evaluation(made, 1, "kd")
+    batch = "convnet:norm=batch@augment=dc:crop_noise"  # for the 7 epochs that the run asks for
+    assert plan.evaluate_options(hard)["arch_settings"] == [batch, "lenet@lr=0.5"]
+    words = options(plan.evaluate_options(kd))
+    at = words.index("--arch-settings")
+    assert words[at + 1 : at + 3] == [batch, "lenet@lr=0.5"]
+    assert words[words.index("--augment") + 1] == "none"
+    document = plan.document()["evaluations"]["digits/dc/ipc1/seed0/it1/hard"]
+    assert document["arch_settings"]["convnet:norm=batch"] == {"augment": "dc:crop_noise"}
+
+
+def test_a_teacher_has_settings_of_its_own(tmp_path):
+    axes = {"ipc": [1], "iterations": [1], "arch": ["mlp"]}
+    own = {"evaluation": {"network": {"convnet": {"epochs": 9}}}}
+    plan = Plan(load_run(write_run(tmp_path, axes=axes, recipes=own)))
+    made = Distillation("digits", "dc", 1, 0)
+    assert plan.arch_settings(Evaluation(made, 1, "hard")) == {}
+    assert plan.arch_settings(Evaluation(made, 1, "kd")) == {"convnet": {"epochs": 9}}
 
 
 def test_published_only_under_the_papers_settings():
     assert load_run("cifar10").as_published("dc+pool", "cifar10", 10)
     assert not load_run("smoke").as_published("dc", "digits", 1)
+
+
+def test_published_beside_a_network_under_the_papers_settings():
+    run = load_run("cifar10")
+    changed = replace(run, recipes={"evaluation": {"network": {"vgg11": {"epochs": 3}}}})
+    for networks, published in ((["mlp"], True), (["vgg11"], False), (["mlp", "vgg11"], False)):
+        assert run.as_published("dc", "cifar10", 10, networks)
+        assert changed.as_published("dc", "cifar10", 10, networks) == published
 
 
 def test_an_image_folder_is_recognised_and_named(tmp_path):
@@ -484,6 +603,12 @@ def test_wrong_overrides(name, overrides, message):
         ({"recipes": {"dc": {"lr_img": -1}}}, "lr_img is -1.0, it must be above 0"),
         ({"recipes": {"dc": {"augment": "flop"}}}, "flop"),
         ({"recipes": {"evaluation": {"momentum": 2}}}, "momentum is 2.0, it must be at most 1"),
+        (
+            {"recipes": {"evaluation": {"network": {"mlp": {"momentum": 2}}}}},
+            "evaluation of mlp: momentum is 2.0, it must be at most 1",
+        ),
+        ({"recipes": {"evaluation": {"network": {"mpl": {"lr": 1}}}}}, "did you mean 'mlp'?"),
+        ({"recipes": {"relabel": {"batch": 64}}}, "batch of evaluation is 128, of relabel 64"),
         ({"axes": {"ipc": [1], "iterations": [1], "arch": ["vgg12"]}}, "unknown network 'vgg12'"),
         (
             {"axes": {"ipc": [1], "iterations": [1], "setting": ["x"]}},

@@ -244,4 +244,13 @@ def test_recipes():
     assert "flip" not in vit.augment and vit.least_accuracy == 80
     squeeze = build(Settings, recipes.resolve_pretrain("resnet18_bn", "tiny_imagenet"), "pretrain")
     assert (squeeze.epochs, squeeze.lr, squeeze.batch, squeeze.optimizer) == (50, 0.2, 256, "sgd")
+    dsa = "color_crop_cutout_flip_scale_rotate"  # but for the networks of SRe2L's public recipes
+    for dataset, network, augment in (
+        ("tiny_imagenet", "resnet18_bn", "all:resized_flip"),
+        ("imagenette", "resnet18_bn", "all:resized_flip"),
+        ("cifar100", "resnet18_bn", "all:crop_flip"),
+        ("cifar10", "resnet18_bn", dsa),
+        ("tiny_imagenet", "convnet", dsa),
+    ):
+        assert recipes.resolve_pretrain(network, dataset)["augment"] == augment
     assert dataclasses.asdict(squeeze).keys() == recipes.resolve_pretrain("", "x").keys()

@@ -16,6 +16,7 @@ from dd.training import (
     augmented,
     cross_entropy,
     embed_all,
+    shuffled,
     train,
     train_epoch,
 )
@@ -60,7 +61,8 @@ def plain_loop(network, images, labels, r, stream, phases):
                 gradients = torch.autograd.grad(loss, parameters)
                 with torch.no_grad():
                     steps = [
-                        g + r.weight_decay * p for g, p in zip(gradients, parameters, strict=True)
+                        g + r.weight_decay * (r.decayed == "all" or p.ndim > 1) * p
+                        for g, p in zip(gradients, parameters, strict=True)
                     ]
                     momentum = (
                         [s.clone() for s in steps]
@@ -81,10 +83,19 @@ def same(network, other, rtol=1e-9):
         )
 
 
-@pytest.mark.parametrize("strategy", ["none", "crop_scale_rotate"])
+@pytest.mark.parametrize(
+    ("strategy", "changes"),
+    [
+        ("none", {}),
+        ("crop_scale_rotate", {}),
+        ("dc:crop_scale_rotate", {}),
+        ("all:resized_flip", {}),
+        ("none", {"decayed": "matrices", "weight_decay": 0.3}),
+    ],
+)
 @pytest.mark.parametrize("together", [True, False])
-def test_training_is_the_plain_loop(strategy, together):
-    r = recipe(augment=strategy)
+def test_training_is_the_plain_loop(strategy, changes, together):
+    r = recipe(augment=strategy, **changes)
     ours, theirs = networks("convnet:width=4", 2, True), networks("convnet:width=4", 2, True)
     images = IMAGES.double()
     train(ours, images, LABELS, r, streams(2), together=together)
@@ -190,6 +201,9 @@ def test_a_feed_and_a_guide_of_ones_own():
     asked, guided = [], []
 
     class Views:
+        def batches(self, generators, size, epoch):
+            return shuffled(generators, 12, size)
+
         def batch(self, indices, generators, epoch):
             asked.append((epoch, indices.clone()))
             return IMAGES[indices] + epoch
@@ -213,18 +227,36 @@ def test_a_feed_and_a_guide_of_ones_own():
         assert torch.equal(indices[0], order)
 
 
+def test_a_feed_says_what_the_batches_are():
+    """In whatever sizes and however often it shows an image."""
+    wanted = [[0, 1, 2], [2, 3], [2]]
+    shown = []
+
+    class Fixed:
+        def batches(self, generators, size, epoch):
+            return (torch.tensor([part] * len(generators)) for part in wanted)
+
+        def batch(self, indices, generators, epoch):
+            shown.append(indices.tolist())
+            return IMAGES[indices]
+
+    train(networks("mlp:width=8", 2), Fixed(), LABELS, recipe(epochs=1), streams(2), together=True)
+    assert shown == [[part, part] for part in wanted]
+
+
+@pytest.mark.parametrize("decayed", ["all", "matrices"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("count", [1, 3])
-def test_an_optimiser_goes_on_from_its_state(optimizer, count):
+def test_an_optimiser_goes_on_from_its_state(optimizer, count, decayed):
     """Two epochs are one epoch, a copy of networks, optimiser and streams, and another one."""
-    r = recipe(optimizer=optimizer, lr=0.01)
+    r = recipe(optimizer=optimizer, lr=0.01, weight_decay=0.5, decayed=decayed)
     feed, orders = augmented(IMAGES, "none"), streams(count)
     whole = ensemble(networks(BATCHED, count))
-    steady = r.new_optimizer(whole.parameters)
+    steady = r.new_optimizer(whole.parameters, whole.stacked)
     train_epoch(whole, steady, feed, LABELS, r, orders)
     half = ensemble(networks(BATCHED, count))
     half.load_state({name: tensor.clone() for name, tensor in whole.state().items()})
-    resumed = r.new_optimizer(half.parameters)
+    resumed = r.new_optimizer(half.parameters, half.stacked)
     load_optimizer_state(resumed, optimizer_state(steady) | {"network.weight": torch.ones(1)})
     again = streams(count)
     for order, other in zip(again, orders, strict=True):

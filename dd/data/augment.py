@@ -1,42 +1,108 @@
-"""Differentiable siamese augmentation (DSA): B. Zhao, H. Bilen, ICML 2021, section 3.3.
+"""Augmentation of batches of images, by strategies that a setting names.
 
-A *strategy* names operations joined by ``_``. For each batch one of them is drawn uniformly, with
-parameters for each image or, shared, for the whole batch. Drawing (:func:`draw`) is apart from
-applying (:func:`apply`), so that one drawn transform can be applied to the real and to the
-synthetic batch. Images are ``[N, C, H, W]`` in normalised units; what moves in from outside is 0.
+- ``crop_flip``: differentiable siamese augmentation (DSA: B. Zhao, H. Bilen, ICML 2021, section
+  3.3). For each batch one of the operations is drawn, with parameters for each image or, shared,
+  for the whole batch.
+- ``dc:crop_rotate``: DC's own (:mod:`dd.data.dc_augment`). One of its operations for each image.
+- ``all:crop_flip``: all of the operations, one after the other: DSA's, and ``resized``, a random
+  resized crop of 8 % to all of the area, as networks for ImageNet are trained with.
+- ``none``.
+
+Drawing (:func:`draw`) is apart from applying (:func:`apply`), so that one drawn transform can be
+applied to the real and to the synthetic batch. Images are ``[N, C, H, W]`` in normalised units;
+what moves in from outside is 0, or under ``dc:`` what is said there.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dd.data import dc_augment, views
+from dd.data.operations import Operation, integers, shifted, uniform
 from dd.errors import DDError, unknown
 
 NATURAL = "color_crop_cutout_flip_scale_rotate"  # DSA's default
 NO_FLIP = "color_crop_cutout_scale_rotate"  # for digits, whose mirror images are no digits
-MNIST_EVALUATION = "crop_scale_rotate"  # the only augmentation of DC's evaluation, on MNIST
+MNIST_EVALUATION = "dc:crop_scale_rotate"  # of DC's evaluation on MNIST
+MEANING = (
+    "operations joined by _: one drawn for a batch (DSA), after dc: one for an image (DC's own), "
+    "after all: each of them; or none"
+)
 
 SCALE = 1.2
 ROTATE = 15.0  # degrees
 BRIGHTNESS, SATURATION, CONTRAST = 1.0, 2.0, 0.5
 CROP, CUTOUT = 0.125, 0.5  # parts of the image's side
+RESIZED = 0.08  # least share of the area
 
 
 @dataclass(frozen=True)
 class Transform:
-    """A drawn augmentation: an operation and its parameters, each ``[count]`` or, shared, ``[1]``.
+    """A drawn operation of DSA and its parameters, each ``[count]`` or, shared, ``[1]``.
 
     Parameters that count pixels are int64, the others float32.
     """
 
     operation: str
     parameters: tuple[Tensor, ...] = ()
+
+    def apply(self, images: Tensor) -> Tensor:
+        """See :func:`apply`."""
+        if self.operation == "none":
+            return images
+        return _OPERATIONS[self.operation].apply(images, *_for(images, self.parameters))
+
+
+@dataclass(frozen=True)
+class Every:
+    """Operations that are applied one after the other."""
+
+    steps: tuple[Transform, ...]
+
+    def apply(self, images: Tensor) -> Tensor:
+        """See :func:`apply`."""
+        for step in self.steps:
+            images = step.apply(images)
+        return images
+
+
+@dataclass(frozen=True)
+class OneEach:
+    """Operations of DC, one for each image.
+
+    Attributes:
+        chosen: int64, ``[count]`` or, shared, ``[1]``: which of the operations.
+        operations: their names.
+        parameters: of each operation, for every image.
+    """
+
+    chosen: Tensor
+    operations: tuple[str, ...]
+    parameters: tuple[tuple[Tensor, ...], ...]
+
+    def apply(self, images: Tensor) -> Tensor:
+        """See :func:`apply`."""
+        fill = images.mean((0, 2, 3))  # of all images, whatever operation each of them has
+        chosen, result = self.chosen.expand(len(images)), images.clone()
+        for number, (name, parameters) in enumerate(
+            zip(self.operations, self.parameters, strict=True)
+        ):
+            which = (chosen == number).nonzero()[:, 0]
+            if len(which):
+                own = [p[which] if len(p) > 1 else p for p in parameters]
+                part = images[which.to(images.device)]
+                made = dc_augment.OPERATIONS[name].apply(part, fill, *_for(images, own))
+                result[which.to(images.device)] = made
+        return result
+
+
+Drawn = Transform | Every | OneEach
 
 
 def check_strategy(strategy: str) -> tuple[str, ...]:
@@ -45,13 +111,24 @@ def check_strategy(strategy: str) -> tuple[str, ...]:
     Raises:
         DDError: if a name is not one of the operations.
     """
+    return _parse(strategy)[1]
+
+
+def _parse(strategy: str) -> tuple[str, tuple[str, ...]]:
+    """The family of a strategy, ``""`` for DSA, and its operations."""
     if strategy == "none":
-        return ()
-    names = tuple(strategy.split("_"))
-    for name in names:
-        if name not in _OPERATIONS:
-            raise DDError(f"augmentation '{strategy}': {unknown('operation', name, _OPERATIONS)}")
-    return names
+        return "", ()
+    family, colon, listed = strategy.rpartition(":")
+    try:
+        if colon and family not in filter(None, _FAMILIES):
+            raise unknown("family", family, filter(None, _FAMILIES))
+        names = tuple(listed.split("_"))
+        for name in names:
+            if name not in _FAMILIES[family]:
+                raise unknown("operation", name, _FAMILIES[family])
+    except DDError as error:
+        raise DDError(f"augmentation '{strategy}': {error}") from None
+    return family, names
 
 
 def draw(
@@ -60,51 +137,50 @@ def draw(
     count: int,
     size: tuple[int, int],
     shared: bool = False,
-) -> Transform:
-    """Draw one operation of ``strategy`` uniformly, and its parameters.
+) -> Drawn:
+    """Draw operations of ``strategy``, uniformly where one is chosen, and their parameters.
 
     Args:
-        strategy: operations joined by ``_``, or ``"none"`` for the identity.
+        strategy: see this module; ``"none"`` for the identity.
         generator: where the draws come from; the parameters lie on its device.
         count: number of images that the parameters are for.
         size: height and width of the images.
-        shared: draw the parameters once for all images (siamese augmentation); the transform then
-            applies to batches of any length.
+        shared: draw once for all images (siamese augmentation); the transform then applies to
+            batches of any length.
 
     Raises:
         DDError: if the strategy names an unknown operation.
     """
-    names = check_strategy(strategy)
+    family, names = _parse(strategy)
+    count = 1 if shared else count
     if not names:
         return Transform("none")
+    if family == "dc":
+        chosen = integers(generator, 0, len(names), count)
+        drawn = tuple(dc_augment.OPERATIONS[n].draw(generator, count, size) for n in names)
+        return OneEach(chosen, names, drawn)
+    if family == "all":
+        steps = (Transform(n, _OPERATIONS[n].draw(generator, count, size)) for n in names)
+        return Every(tuple(steps))
     chosen = torch.randint(len(names), (), generator=generator, device=generator.device)
     operation = names[int(chosen)]
-    parameters = _OPERATIONS[operation].draw(generator, 1 if shared else count, size)
-    return Transform(operation, parameters)
+    return Transform(operation, _OPERATIONS[operation].draw(generator, count, size))
 
 
-def apply(transform: Transform, images: Tensor) -> Tensor:
+def apply(transform: Drawn, images: Tensor) -> Tensor:
     """Apply a drawn transform to ``images`` [N, C, H, W]; differentiable with respect to them.
 
     The result has the images' shape, dtype and device. A transform that was not drawn shared
     must have been drawn for N images.
     """
-    if transform.operation == "none":
-        return images
-    parameters = (
-        p.to(images.device, images.dtype if p.is_floating_point() else p.dtype)
-        for p in transform.parameters
-    )
-    return _OPERATIONS[transform.operation].apply(images, *parameters)
+    return transform.apply(images)
 
 
-def _uniform(generator: torch.Generator, count: int) -> Tensor:
-    return torch.rand(count, generator=generator, device=generator.device)
-
-
-def _integers(generator: torch.Generator, low: int, high: int, count: int) -> Tensor:
-    """``count`` integers uniform in [low, high)."""
-    return torch.randint(low, high, (count,), generator=generator, device=generator.device)
+def _for(images: Tensor, parameters: Iterable[Tensor]) -> list[Tensor]:
+    """``parameters`` on the images' device, those that are no counts in their type."""
+    return [
+        p.to(images.device, images.dtype if p.is_floating_point() else p.dtype) for p in parameters
+    ]
 
 
 def _side(size: int, ratio: float) -> int:
@@ -116,9 +192,9 @@ def _per_image(parameter: Tensor) -> Tensor:
 
 
 def _draw_color(generator: torch.Generator, count: int, size: tuple[int, int]):
-    brightness = (_uniform(generator, count) - 0.5) * BRIGHTNESS
-    saturation = _uniform(generator, count) * SATURATION
-    contrast = _uniform(generator, count) + CONTRAST
+    brightness = (uniform(generator, count) - 0.5) * BRIGHTNESS
+    saturation = uniform(generator, count) * SATURATION
+    contrast = uniform(generator, count) + CONTRAST
     return brightness, saturation, contrast
 
 
@@ -132,25 +208,15 @@ def _color(images: Tensor, brightness: Tensor, saturation: Tensor, contrast: Ten
 
 def _draw_crop(generator: torch.Generator, count: int, size: tuple[int, int]):
     limits = [_side(side, CROP) for side in size]
-    return tuple(_integers(generator, -limit, limit + 1, count) for limit in limits)
+    return tuple(integers(generator, -limit, limit + 1, count) for limit in limits)
 
 
 def _crop(images: Tensor, down: Tensor, right: Tensor) -> Tensor:
-    """Pixel (i, j) comes from (i + down, j + right), or is 0 where that lies outside."""
-    for axis, shift in ((2, down), (3, right)):
-        source = torch.arange(images.shape[axis], device=images.device) + shift.view(-1, 1)
-        inside = (source >= 0) & (source < images.shape[axis])
-        shape = [-1, 1, 1, 1]
-        shape[axis] = images.shape[axis]
-        index = source.clamp(0, images.shape[axis] - 1).view(shape).expand_as(images)
-        images = images.gather(axis, index) * inside.view(shape)
-    return images
+    return shifted(images, down, right, images.new_zeros(()))
 
 
 def _draw_cutout(generator: torch.Generator, count: int, size: tuple[int, int]):
-    return tuple(
-        _integers(generator, 0, side + 1 - _side(side, CUTOUT) % 2, count) for side in size
-    )
+    return tuple(integers(generator, 0, side + 1 - _side(side, CUTOUT) % 2, count) for side in size)
 
 
 def _cutout(images: Tensor, row: Tensor, column: Tensor) -> Tensor:
@@ -168,7 +234,7 @@ def _cutout(images: Tensor, row: Tensor, column: Tensor) -> Tensor:
 
 
 def _draw_flip(generator: torch.Generator, count: int, size: tuple[int, int]):
-    return (_uniform(generator, count),)
+    return (uniform(generator, count),)
 
 
 def _flip(images: Tensor, uniform: Tensor) -> Tensor:
@@ -177,7 +243,7 @@ def _flip(images: Tensor, uniform: Tensor) -> Tensor:
 
 def _draw_scale(generator: torch.Generator, count: int, size: tuple[int, int]):
     span = SCALE - 1 / SCALE
-    return tuple(_uniform(generator, count) * span + 1 / SCALE for _ in range(2))
+    return tuple(uniform(generator, count) * span + 1 / SCALE for _ in range(2))
 
 
 def _scale(images: Tensor, across: Tensor, down: Tensor) -> Tensor:
@@ -186,7 +252,7 @@ def _scale(images: Tensor, across: Tensor, down: Tensor) -> Tensor:
 
 
 def _draw_rotate(generator: torch.Generator, count: int, size: tuple[int, int]):
-    return ((_uniform(generator, count) - 0.5) * 2 * math.radians(ROTATE),)
+    return ((uniform(generator, count) - 0.5) * 2 * math.radians(ROTATE),)
 
 
 def _rotate(images: Tensor, angle: Tensor) -> Tensor:
@@ -202,17 +268,26 @@ def _resample(images: Tensor, entries: tuple[Tensor, ...]) -> Tensor:
     return F.grid_sample(images, grid, "bilinear", "zeros", align_corners=False)
 
 
-@dataclass(frozen=True)
-class _Operation:
-    draw: Callable[[torch.Generator, int, tuple[int, int]], tuple[Tensor, ...]]
-    apply: Callable[..., Tensor]
+def _draw_resized(generator: torch.Generator, count: int, size: tuple[int, int]):
+    return (views.draw_boxes(generator, count, size, RESIZED),)
+
+
+def _resized(images: Tensor, boxes: Tensor) -> Tensor:
+    return views.resized_crops(images, boxes, torch.zeros(1, dtype=torch.bool))
 
 
 _OPERATIONS = {
-    "color": _Operation(_draw_color, _color),
-    "crop": _Operation(_draw_crop, _crop),
-    "cutout": _Operation(_draw_cutout, _cutout),
-    "flip": _Operation(_draw_flip, _flip),
-    "scale": _Operation(_draw_scale, _scale),
-    "rotate": _Operation(_draw_rotate, _rotate),
+    "color": Operation(_draw_color, _color),
+    "crop": Operation(_draw_crop, _crop),
+    "cutout": Operation(_draw_cutout, _cutout),
+    "flip": Operation(_draw_flip, _flip),
+    "scale": Operation(_draw_scale, _scale),
+    "rotate": Operation(_draw_rotate, _rotate),
+    "resized": Operation(_draw_resized, _resized),
+}
+
+_FAMILIES: Mapping[str, Collection[str]] = {
+    "": [name for name in _OPERATIONS if name != "resized"],  # DSA has no such operation
+    "dc": dc_augment.OPERATIONS,
+    "all": _OPERATIONS,
 }

@@ -1,9 +1,11 @@
 """Views of images: random resized crop, flip and CutMix, for a whole epoch from one seed.
 
 SRe2L (arXiv:2306.13092) labels every view that a student will be trained on (fast knowledge
-distillation, arXiv:2112.01528). Here a view follows from seed, epoch and the image's position in
-the set alone, so nothing of it is stored, and it is the same in whatever batch or order it is asked
-for. CutMix (arXiv:1905.04899): a box of a view comes from the view of another image.
+distillation, arXiv:2112.01528). Here a view follows from seed, epoch, settings and the image's
+position in the set alone, so nothing of it is stored, and it is the same in whatever order it is
+asked for. CutMix (arXiv:1905.04899): a box of a view comes from the view of another image. As in
+SRe2L's code an epoch is a sequence of batches, and the images of a batch are mixed with each other,
+all in the same box; students are to see them in these batches.
 """
 
 from __future__ import annotations
@@ -30,7 +32,13 @@ class ViewSettings:
     )
     flip: float = setting("probability of the mirror image", at_least=0, at_most=1)
     cutmix: float = setting(
-        "probability that a box of the view is of another image (CutMix)", at_least=0, at_most=1
+        "probability that in a batch a box of each view is of another image (CutMix)",
+        at_least=0,
+        at_most=1,
+    )
+    batch: int = setting(
+        "images that are mixed with each other, in one box; what students learn from at a step",
+        at_least=1,
     )
 
 
@@ -41,12 +49,14 @@ class Views:
     Attributes:
         boxes: ``[count, 4]`` int64, the crops: top, left, height, width.
         flipped: ``[count]`` bool.
-        partners: ``[count]`` int64, a permutation: whose view the hole shows.
+        order: ``[count]`` int64, a permutation, the batches one after the other.
+        partners: ``[count]`` int64, of the same batch: whose view the hole shows.
         holes: ``[count, 4]`` int64, top, left, bottom, right (exclusive); empty without CutMix.
     """
 
     boxes: Tensor
     flipped: Tensor
+    order: Tensor
     partners: Tensor
     holes: Tensor
 
@@ -76,9 +86,14 @@ def draw(seed: int, epoch: int, count: int, size: tuple[int, int], settings: Vie
     stream = generator(seed, "views", epoch)
     boxes = draw_boxes(stream, count, size, settings.crop)
     flipped = torch.rand(count, generator=stream) < settings.flip
-    partners = torch.randperm(count, generator=stream)
-    mixed = torch.rand(count, generator=stream) < settings.cutmix
-    return Views(boxes, flipped, partners, _draw_holes(stream, size, mixed))
+    order = torch.randperm(count, generator=stream)
+    batches, partners = order.split(settings.batch), torch.empty_like(order)
+    for part in batches:
+        partners[part] = part[torch.randperm(len(part), generator=stream)]
+    mixed = torch.rand(len(batches), generator=stream) < settings.cutmix
+    of_batches = _draw_holes(stream, size, mixed)
+    holes = of_batches[order.argsort() // settings.batch]  # each image's place, hence its batch
+    return Views(boxes, flipped, order, partners, holes)
 
 
 def draw_boxes(stream: torch.Generator, count: int, size: tuple[int, int], crop: float) -> Tensor:
@@ -86,8 +101,11 @@ def draw_boxes(stream: torch.Generator, count: int, size: tuple[int, int], crop:
     them: a share of the area uniform in [``crop``, 1], log-uniform ratio; whole images if
     ``crop`` is 1."""
     low, high = map(math.log, RATIO)
-    area = size[0] * size[1] * (crop + (1 - crop) * torch.rand(TRIES, count, generator=stream))
-    ratio = (low + (high - low) * torch.rand(TRIES, count, generator=stream)).exp()
+    share, place = (
+        torch.rand(TRIES, count, generator=stream, device=stream.device) for _ in range(2)
+    )
+    area = size[0] * size[1] * (crop + (1 - crop) * share)
+    ratio = (low + (high - low) * place).exp()
     heights = (area / ratio).sqrt().round().long().clamp(min=1)
     widths = (area * ratio).sqrt().round().long().clamp(min=1)
     fits = (heights <= size[0]) & (widths <= size[1]) & (crop < 1)
@@ -115,8 +133,8 @@ def _draw_holes(stream: torch.Generator, size: tuple[int, int], mixed: Tensor) -
 
 def _below(limits: Tensor, stream: torch.Generator) -> Tensor:
     """Integers uniform in [0, limit) for each limit."""
-    drawn = torch.rand(len(limits), generator=stream, dtype=torch.float64) * limits
-    return drawn.long()
+    drawn = torch.rand(len(limits), generator=stream, dtype=torch.float64, device=stream.device)
+    return (drawn * limits).long()
 
 
 def resized_crops(images: Tensor, boxes: Tensor, flipped: Tensor) -> Tensor:

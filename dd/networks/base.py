@@ -46,8 +46,8 @@ class SpatialNetwork(Network):
     """A network whose ``body`` makes a feature map, which a ``neck`` flattens for the classifier.
 
     Images that do not suit the network are zero-padded, centred, to the next height and width that
-    are a multiple of ``grain`` (the product of the strides) and at least ``minimum``; 28 × 28
-    becomes 32 × 32, as in the reference implementations.
+    are a multiple of ``grain`` (the product of the strides, as a rule) and at least ``minimum``.
+    28 × 28 becomes 32 × 32 where it does so in DC's code: in all but ResNet18 and the MLP.
 
     Attributes:
         padded: height and width that the body sees.

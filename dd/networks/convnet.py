@@ -18,6 +18,7 @@ class ConvNet(SpatialNetwork):
 
     The variants are those of Model Pool (arXiv:2402.13007, Table 3). Depth 0, the default, goes by
     image size, as the field does: the last map is 4 × 4, so 3 at 32 px, 4 at 64 px, 5 at 128 px.
+    Images are padded to multiples of 8 at any depth, for DC's code takes 28 px to 32 at any depth.
 
     Raises:
         DDError: if ``width`` cannot be split into the groups of group norm, or ``depth`` halves
@@ -44,7 +45,7 @@ class ConvNet(SpatialNetwork):
                 f"convnet: depth={depth}: halves the map {depth} times, which needs images of "
                 f"{grain} × {grain}; these are {size[0]} × {size[1]}"
             )
-        super().__init__(size, grain, minimum=2)  # one position has no instance statistics
+        super().__init__(size, max(grain, 8))
         groups = GROUPS if norm == "group" else 1
         if width % groups:
             raise DDError(f"convnet: width={width}: norm=group needs a multiple of {groups}")

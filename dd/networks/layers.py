@@ -70,7 +70,7 @@ def activation(name: Activation) -> nn.Module:
 
 
 class AveragePool(nn.Module):
-    """2 × 2 average pooling with stride 2, of maps with even height and width.
+    """2 × 2 average pooling with stride 2; a last line or column that has no partner is left out.
 
     On the CPU it is a matrix product: two lines of a map, one after the other, times a matrix that
     averages their columns in pairs. torch's kernel for this memory layout takes about 2.5 times as
@@ -78,10 +78,12 @@ class AveragePool(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[..., H, W]`` to ``[..., H / 2, W / 2]``."""
+        """``[..., H, W]`` to ``[..., H // 2, W // 2]``."""
         if x.device.type != "cpu":
             return F.avg_pool2d(x, 2)
         *outer, height, width = x.shape
+        if height % 2 or width % 2:
+            return self(x[..., : height // 2 * 2, : width // 2 * 2])
         pairs = torch.eye(width // 2, dtype=x.dtype).repeat_interleave(2, 0) / 4
         return x.reshape(*outer, height // 2, 2 * width) @ pairs.repeat(2, 1)
 

@@ -54,7 +54,8 @@ class ResNet18(SpatialNetwork):
     """Stem, eight blocks, global average pooling, a linear layer.
 
     With ``average`` (``resnet18_ap``) strides become average pooling, and the classifier reads the
-    whole last map instead of its mean, as in the code of DC.
+    whole last map instead of its mean, as in the code of DC. As there, images of 28 × 28 are not
+    padded: the last map is 4 × 4 after strides, 3 × 3 after average pooling.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class ResNet18(SpatialNetwork):
         classes: int,
         width_factor: float = 1.0,
     ) -> None:
-        super().__init__(size, grain=8, minimum=16)  # one position has no instance statistics
+        super().__init__(size, grain=1, minimum=16)  # one position has no instance statistics
         widths = [scaled(width, width_factor) for width in WIDTHS]
         layers = [
             conv3x3(channels, widths[0], bias=False),
@@ -80,7 +81,7 @@ class ResNet18(SpatialNetwork):
         self.body = nn.Sequential(*layers)
         self.averages = not average
         self.pool = nn.Identity() if average else nn.AdaptiveAvgPool2d(1)
-        positions = self.padded[0] * self.padded[1] // 64 if average else 1
+        positions = (self.padded[0] // 8) * (self.padded[1] // 8) if average else 1
         self.classifier = nn.Linear(widths[-1] * positions, classes)
 
 

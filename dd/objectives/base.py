@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from dd.data.augment import check_strategy
+from dd.data.augment import MEANING, check_strategy
 from dd.data.dataset import Dataset
 from dd.data.space import WHITENINGS
 from dd.networks.build import canonical
@@ -71,7 +71,7 @@ class ImageSettings(Settings):
     init: str = setting("start from noise or from real images", choices=("noise", "real"))
     lr_img: float = setting("learning rate of the images", above=0)
     momentum_img: float = setting("momentum of the images, 0 to 1", at_least=0, at_most=1)
-    augment: str = setting("DSA operations joined by _, or none", check=check_strategy)
+    augment: str = setting(MEANING, check=check_strategy)
 
 
 class Objective:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from dd.data import augment
-from dd.data.augment import Transform
+from dd.data.augment import Drawn
 from dd.errors import DDError, Divergence
 from dd.objectives.base import OBJECTIVES, ImageSettings, Objective, Outcome
 from dd.parametrize.base import Parametrisation
@@ -63,7 +63,7 @@ class Student:
         images: Tensor,
         labels: Tensor,
         indices: Sequence[Tensor],
-        transforms: Sequence[Transform],
+        transforms: Sequence[Drawn],
     ) -> None:
         self.network, self.transforms = network, transforms
         self.indices = [part.to(images.device) for part in indices]

@@ -15,6 +15,7 @@ from dd.jobs import evaluation_file, evaluations, published_file, seen
 from dd.networks import canonical
 from dd.plan import pretrained_warnings
 from dd.report import fallbacks
+from dd.spec import parse_protocol
 
 FACTS = ("accuracy", "std", "note", "source")
 
@@ -138,8 +139,11 @@ def _published(
     cell: Cell, grid: Grid, published: list[dict[str, str]]
 ) -> tuple[float | None, str | None]:
     """The published value of a cell and its source, where dataset and settings are the same."""
-    dataset = grid.run.datasets[cell.dataset].get("comparable_to")
-    if dataset is None or not grid.run.as_published(cell.spec, cell.dataset, cell.ipc):
+    run = grid.run
+    dataset = run.datasets[cell.dataset].get("comparable_to")
+    protocols = (parse_protocol(name, run.protocols).options for name in cell.protocols)
+    trained = [str(cell.arch), *(str(options.get("teacher", "")) for options in protocols)]
+    if dataset is None or not run.as_published(cell.spec, cell.dataset, cell.ipc, trained):
         return None, None
     only = grid.definition["published"].get("only", {}) if published else {}
     if any(cell.labels[axis] not in values for axis, values in only.items()):
@@ -184,7 +188,8 @@ def facts(grid: Grid, rows: list[dict[str, Any]]) -> str:
             f"Test accuracy in %, mean ± standard deviation over {run.networks} networks on "
             f"{'one synthetic set' if sets == 1 else f'each of {sets} synthetic sets'}."
         )
-        epochs = {run.evaluation(c.spec, c.dataset, c.ipc)["epochs"] for c in cells}
+        settings = (run.evaluation(c.spec, c.dataset, c.ipc, str(c.arch)) for c in cells)
+        epochs = {each["epochs"] for each in settings}
         sentences.append(f"Evaluation: {' or '.join(map(str, sorted(epochs)))} epochs.")
     if any(row["diverged"] for row in rows):
         sentences.append(

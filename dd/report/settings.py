@@ -41,6 +41,11 @@ def settings_rows(run: Run) -> list[Row]:
             rows.append(_row("distillation", name, settings=own))
         evaluation = run.evaluation(job.spec, job.dataset, job.ipc)
         rows.append(_row("evaluation", f"sets of {objective}, IPC {job.ipc}", settings=evaluation))
+    for job in plan.evaluations:
+        made = job.distillation
+        for arch, own in plan.arch_settings(job).items():
+            name = f"{arch} on sets of {run.parse(made.spec).objective}, IPC {made.ipc}"
+            rows.append(_row("evaluation", name, settings=own))
     for protocol in dict.fromkeys(job.protocol.partition("@")[0] for job in plan.evaluations):
         chosen = {key: v for key, v in run.protocols[protocol].items() if key != "protocol"}
         if chosen:

@@ -1,0 +1,155 @@
+"""The augmentation of DC's evaluation (B. Zhao, K. R. Mopuri, H. Bilen, ICLR 2021, public code).
+
+It is another one than DSA's: an operation is drawn for each image, crop and rotation reach further,
+and what comes in from outside is the mean of the batch. Images are ``[n, C, H, W]`` in normalised
+units; ``fill`` ``[C]`` is the mean of each channel over the batch as it was before. The paper does
+not describe it.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from dd.data.operations import Operation, integers, lines, shifted, uniform
+
+CROP = 4  # pixels of padding around the image
+SCALE = 0.2  # sides become 1 - SCALE to 1 + SCALE times as long
+ROTATE = 45  # degrees
+NOISE = 0.001  # standard deviation
+
+Size = tuple[int, int]
+
+
+def _draw_crop(generator: torch.Generator, count: int, size: Size) -> tuple[Tensor, ...]:
+    # one of 2 CROP places, not of 2 CROP + 1: the last one is never drawn
+    return tuple(integers(generator, -CROP, CROP, count) for _ in size)
+
+
+def _crop(images: Tensor, fill: Tensor, down: Tensor, right: Tensor) -> Tensor:
+    return shifted(images, down, right, fill.view(1, -1, 1, 1))
+
+
+def _draw_scale(generator: torch.Generator, count: int, size: Size) -> tuple[Tensor, ...]:
+    """Height and width in pixels after scaling."""
+    return tuple(
+        ((1 - SCALE + 2 * SCALE * uniform(generator, count).double()) * side).long().clamp(min=1)
+        for side in size
+    )
+
+
+def _scale(images: Tensor, fill: Tensor, height: Tensor, width: Tensor) -> Tensor:
+    """Nearest pixels; the middle is kept of larger images, smaller ones are framed by zeros."""
+    frame = torch.maximum(height, width).clamp(min=max(images.shape[2:]))
+    zero = images.new_zeros(())
+    for axis, scaled in ((2, height), (3, width)):
+        side = images.shape[axis]
+        first = (frame - side) // 2 - (frame - scaled) // 2
+        position = torch.arange(side, device=images.device) + first.view(-1, 1)
+        scaled = scaled.view(-1, 1)
+        # beyond the scaled image lies beyond the image itself, also where the division rounds down
+        source = torch.where(position < scaled, position * side // scaled, side)
+        images = lines(images, axis, source, zero)
+    return images
+
+
+def _draw_rotate(generator: torch.Generator, count: int, size: Size) -> tuple[Tensor, ...]:
+    return (integers(generator, -ROTATE, ROTATE, count),)
+
+
+def _rotate(images: Tensor, fill: Tensor, degrees: Tensor) -> Tensor:
+    """Rotation by whole degrees with cubic splines, the fill's mean outside of the image.
+
+    As SciPy's ``ndimage.rotate`` does it: on a plane that holds all of the rotated image, of which
+    the middle is kept. Where plane and image differ by an odd number of pixels, that is half a
+    pixel off.
+    """
+    height, width = images.shape[2:]
+    angle = degrees.double().deg2rad().view(-1, 1, 1)
+    cos, sin = angle.cos(), angle.sin()
+    y = _centred(height, height * cos.abs() + width * sin.abs()).view(-1, height, 1)
+    x = _centred(width, height * sin.abs() + width * cos.abs()).view(-1, 1, width)
+    rows = cos * y + sin * x + (height - 1) / 2
+    columns = cos * x - sin * y + (width - 1) / 2
+    inside = (rows >= 0) & (rows <= height - 1) & (columns >= 0) & (columns <= width - 1)
+    inner = _spline(images, rows, columns)
+    return torch.where(inside.unsqueeze(1), inner, fill.mean())
+
+
+def _centred(side: int, span: Tensor) -> Tensor:
+    """Where the ``side`` middle pixels of a plane of ``span [n, 1, 1]``, rounded, lie from its
+    centre: ``[n, side]``."""
+    whole = (span.view(-1, 1) + 0.5).floor()
+    first = ((whole - side) / 2).trunc()
+    return torch.arange(side, device=span.device) + first - (whole - 1) / 2
+
+
+def _spline(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """The cubic splines through ``images [n, C, H, W]``, mirrored at the outer pixels' centres, at
+    ``rows`` and ``columns``, ``[n, h, w]`` or ``[1, h, w]``."""
+    height, width = images.shape[2:]
+    knots = _knots(height).to(images) @ images @ _knots(width).to(images).T
+    shape = (len(images), *rows.shape[1:])
+    result = images.new_zeros(len(images), images.shape[1], shape[1] * shape[2])
+    for row, of_row in _taps(rows, height):
+        for column, of_column in _taps(columns, width):
+            index = (row * width + column).expand(shape).flatten(1).unsqueeze(1)
+            weight = (of_row * of_column).expand(shape).flatten(1).unsqueeze(1)
+            taken = knots.flatten(2).gather(2, index.expand_as(result))
+            result = result + weight.to(images.dtype) * taken
+    return result.unflatten(2, shape[1:])
+
+
+@cache
+def _knots(side: int) -> Tensor:
+    """Values at ``side`` pixels to weights of cubic B-splines there, float64 ``[side, side]``."""
+    matrix = torch.zeros(side, side, dtype=torch.float64)
+    for pixel in range(side):
+        for step, share in ((-1, 1 / 6), (0, 2 / 3), (1, 1 / 6)):
+            matrix[pixel, int(_mirrored(torch.tensor(pixel + step), side))] += share
+    return torch.linalg.inv(matrix)
+
+
+def _taps(position: Tensor, side: int) -> list[tuple[Tensor, Tensor]]:
+    """The four pixels whose B-splines reach ``position``, each with its spline's value there."""
+    first = position.floor()
+    after = position - first
+    before = 1 - after
+    values = (
+        before**3 / 6,
+        2 / 3 - after**2 + after**3 / 2,
+        2 / 3 - before**2 + before**3 / 2,
+        after**3 / 6,
+    )
+    pixels = (_mirrored(first.long() + step, side) for step in (-1, 0, 1, 2))
+    return list(zip(pixels, values, strict=True))
+
+
+def _mirrored(pixel: Tensor, side: int) -> Tensor:
+    """Pixel numbers beyond the image, as a mirror at its outer pixels' centres shows them."""
+    if side == 1:
+        return torch.zeros_like(pixel)
+    pixel = pixel.abs() % (2 * side - 2)
+    return torch.minimum(pixel, 2 * side - 2 - pixel)
+
+
+def _draw_noise(generator: torch.Generator, count: int, size: Size) -> tuple[Tensor, ...]:
+    """A seed an image: how many channels there are is not known yet."""
+    return (integers(generator, 0, 2**62, count),)
+
+
+def _noise(images: Tensor, fill: Tensor, seeds: Tensor) -> Tensor:
+    streams = [torch.Generator().manual_seed(seed) for seed in seeds.tolist()]
+    drawn = [torch.randn(images.shape[1:], generator=stream) for stream in streams]
+    return images + NOISE * torch.stack(drawn).to(images)
+
+
+OPERATIONS = {
+    "crop": Operation(_draw_crop, _crop),
+    "scale": Operation(_draw_scale, _scale),
+    "rotate": Operation(_draw_rotate, _rotate),
+    "noise": Operation(_draw_noise, _noise),
+}
+"""By name; ``apply`` takes ``fill`` after the images."""

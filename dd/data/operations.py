@@ -1,0 +1,61 @@
+"""What operations on images are made of, whichever family of augmentations they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Operation:
+    """How the parameters of an operation are drawn and what it does with them.
+
+    Attributes:
+        draw: ``(generator, count, size)`` to parameters, each ``[count, ...]``; size is (H, W).
+        apply: ``(images, *parameters)`` to images ``[n, C, H, W]``; parameters are ``[n, ...]``,
+            or ``[1, ...]``, the same for all.
+    """
+
+    draw: Callable[[torch.Generator, int, tuple[int, int]], tuple[Tensor, ...]]
+    apply: Callable[..., Tensor]
+
+
+def uniform(generator: torch.Generator, count: int) -> Tensor:
+    """``count`` numbers uniform in [0, 1)."""
+    return torch.rand(count, generator=generator, device=generator.device)
+
+
+def integers(generator: torch.Generator, low: int, high: int, count: int) -> Tensor:
+    """``count`` integers uniform in [low, high)."""
+    return torch.randint(low, high, (count,), generator=generator, device=generator.device)
+
+
+def shifted(images: Tensor, down: Tensor, right: Tensor, outside: Tensor) -> Tensor:
+    """Pixel (i, j) comes from (i + down, j + right), or is ``outside`` where that is not in the
+    image.
+
+    Args:
+        images: ``[n, C, H, W]``.
+        down, right: int64 ``[n]`` or ``[1]``.
+        outside: what the images' shape can be broadcast with.
+    """
+    for axis, shift in ((2, down), (3, right)):
+        position = torch.arange(images.shape[axis], device=images.device) + shift.view(-1, 1)
+        images = lines(images, axis, position, outside)
+    return images
+
+
+def lines(images: Tensor, axis: int, position: Tensor, outside: Tensor) -> Tensor:
+    """The lines of ``images [n, C, H, W]`` at ``position`` (int64, ``[n, k]`` or ``[1, k]``) along
+    ``axis``, and ``outside`` for those that are not there."""
+    last = images.shape[axis] - 1
+    shape = [-1, 1, 1, 1]
+    shape[axis] = position.shape[1]
+    inside = ((position >= 0) & (position <= last)).view(shape)
+    size = list(images.shape)
+    size[axis] = position.shape[1]
+    index = position.clamp(0, last).view(shape).expand(size)
+    return torch.where(inside, images.gather(axis, index), outside)
