@@ -95,10 +95,11 @@ def fallback(name: str, dataset: str, ipc: int) -> Fallback | None:
 
 
 def evaluation_fallback(objective: str, dataset: str, ipc: int) -> Fallback | None:
-    """The same for how networks are trained on sets of ``objective``: None also where that does
-    not differ by dataset, whatever else of the recipe does."""
+    """The same for how networks are trained on sets of ``objective``, which no recipe has by IPC:
+    None also where it does not differ by dataset, whatever else of the recipe does."""
+    taken = fallback(objective, dataset, ipc)
     differs = _by_dataset({"evaluation": load_recipes()[objective]["evaluation"]})
-    return fallback(objective, dataset, ipc) if differs else None
+    return taken if differs and taken and not taken.of_ipc else None
 
 
 def objectives() -> list[str]:
