@@ -295,12 +295,13 @@ def _suite_experts(dataset: Dataset, count: int) -> dict[str, Piece]:
     networks, orders = _networks(dataset, _together(dataset))
     experts = ensemble(networks)
     sgd = BUFFER.new_optimizer(experts.parameters)
+    feed = augmented(split, BUFFER.augment)
 
     def batches() -> int:
         train_epoch(
             experts,
             sgd,
-            dataclasses.replace(augmented(split, BUFFER.augment), count=count * BATCH),
+            dataclasses.replace(feed, count=min(count * BATCH, len(split))),
             split.labels,
             BUFFER,
             orders,
