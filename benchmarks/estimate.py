@@ -128,18 +128,16 @@ class Estimate:
         made, options, archs = job.distillation, self.plan.protocol(job), self.plan.evaluations[job]
         data = DATA[made.dataset]
         count = data.train if made.spec == "full" else data.classes * made.ipc
-        epochs, trained = options["epochs"], list(archs)
+        trained = [(name, self.plan.protocol(job, name)) for name in archs]
         total = 0.0
-        if options["protocol"] == "kd":  # a teacher for each number; it looks once at images that
-            teacher, seen = (
-                options["teacher"],
-                1 if options["augment"] == "none" else epochs,
-            )  # stay
-            trained.append(teacher)
-            total += len(archs) * seen * count * operations("forward", teacher, data)
-        for name in trained:
-            epochs = self.plan.protocol(job, name)["epochs"]
-            total += epochs * count * operations("train", name, data)
+        if options["protocol"] == "kd":
+            teacher = options["teacher"]
+            # a teacher for each number; it looks once at images that stay
+            looks = [1 if own["augment"] == "none" else own["epochs"] for _, own in trained]
+            total += sum(looks) * count * operations("forward", teacher, data)
+            trained.append((teacher, self.plan.protocol(job, teacher)))
+        for name, own in trained:
+            total += own["epochs"] * count * operations("train", name, data)
             total += data.test * operations("forward", name, data)
         return self.run.networks * total
 
