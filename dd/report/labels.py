@@ -58,6 +58,7 @@ SETTINGS = {
     "lr_student": "Initial student lr α",
     "lr_lr": "lr of α",
     "lr_weights": "lr of W",
+    "lr_softmax": "lr of v",
     "whitening": "Whitening",
     "experts": "Experts",
     "buffer.epochs": "Expert training (epochs)",
