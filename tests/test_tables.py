@@ -306,12 +306,19 @@ SPECS = {
 def fill_weights(tmp_path, kept, **overrides) -> Plan:
     """The smoke run with accuracies 1 to 5 by reading of W, and sets that hold ``kept(job)``."""
     accuracies = dict(zip(SPECS.values(), range(1, 6), strict=True))
-    plan = fill("smoke", tmp_path, lambda j, *_: accuracies.get(j.distillation.spec, 0), **overrides)
+
+    def accuracy(job, arch, network):
+        return accuracies.get(job.distillation.spec, 0)
+
+    plan = fill("smoke", tmp_path, accuracy, **overrides)
+    header = {"classes": list("0123456789"), "width_factor": plan.run.width_factor}
     for job, snapshots in plan.distillations.items():
         if job.spec in SPECS.values():
             images, labels = torch.zeros(10, 1, 8, 8), torch.arange(10)
             vectors = {name: torch.tensor(values) for name, values in kept(job).items()}
-            made = SyntheticSet(images, labels, torch.zeros(1), torch.ones(1), extras=vectors)
+            made = SyntheticSet(
+                images, labels, torch.zeros(1), torch.ones(1), extras=vectors, header=header
+            )
             synthetic.save(synthetic_file(plan.run, job, snapshots[-1]), made)
     return plan
 
@@ -322,14 +329,21 @@ def losses(job):
     found = {"matching.convnet": [start, start * (0.25 if job.seed == 0 else 0.04)]}
     if job.spec not in (SPECS["prune"], SPECS["none"]):
         found["weighted.convnet"] = [start * 0.5, start * (0.125 if job.seed == 0 else 0.02)]
-        found["importance.convnet"] = [1.0, 0.75, 2.0] if job.seed == 0 else [0.25, 1.0, 0.5]
+        # of the ConvNet's tensors: convolution, its bias, norm, its bias, linear layer, its bias
+        values = [3, 1, 1.5, 0.5, 0.75, 2] if job.seed == 0 else [1, 1, 1, 1, 0.25, 1]
+        sizes = [16 * 9, 16, 16, 16, 16 * 4 * 4 * 10, 10]
+        found["importance.convnet"] = [
+            v for v, n in zip(values, sizes, strict=True) for _ in range(n)
+        ]
     return found
 
 
 def test_weights_none_is_mtt(tmp_path):
     plan = fill_weights(tmp_path, losses)
     rows = [row for row in render(plan, "iadd_weights") if row["ipc"] == "1"]
-    assert {row["weights"]: float(row["mean"]) for row in rows} == dict(zip(SPECS, range(1, 6)))
+    assert {row["weights"]: float(row["mean"]) for row in rows} == {
+        "raw": 1, "normalised": 2, "layer": 3, "prune": 4, "none": 5,
+    }  # fmt: skip
     written = (tmp_path / "smoke/tables/iadd_weights.md").read_text(encoding="utf-8")
     assert "| 1 | none (MTT) |" in written
     assert "Bold: best weights by architecture." in written
@@ -340,19 +354,25 @@ def test_what_reweighting_explains(tmp_path):
     plan = fill_weights(tmp_path, losses, seeds=[0, 1])
     rows = render(plan, "iadd_weights")
     names = ("moved", "loss_both", "loss_weights", "loss_images", "share")
-    # |W - 1|: 0 .25 1 and .75 0 .5, median .375; sqrt(.125 x .02) = .05, sqrt(.25 x .04) = .1
+    # |W - 1| of tensors: 2 0 .5 .5 .25 1 and 0 0 0 0 .75 0. The layer's median is of these twelve,
+    # between 0 and .25; the others' is of parameters, of which .25 has 2560, 0 has 218 and what is
+    # larger 2746. sqrt(.125 x .02) = .05, sqrt(.25 x .04) = .1
     share = 100 * math.log(0.5) / math.log(0.05)
-    expected = [0.375, 5.0, 50.0, 10.0, share]
     recipe = plan.run.recipes["iadd"]
-    for weights, rate in (("raw", "lr_weights"), ("normalised", "lr_softmax")):
+    for weights, rate, median in (
+        ("raw", "lr_weights", 0.25),
+        ("normalised", "lr_softmax", 0.25),
+        ("layer", "lr_layer", 0.125),
+    ):
         row = cell(rows, ipc=1, weights=weights)
+        expected = [median, 5.0, 50.0, 10.0, share]
         assert [float(row[name]) for name in names] == pytest.approx(expected, abs=1e-4)
         assert float(row["rate"]) == recipe[rate]
     for weights in ("prune", "none"):  # no W is learned; the loss falls by the images alone
         row = cell(rows, ipc=1, weights=weights)
         assert [row[name] for name in ("rate", *names)] == ["", "", "", "", "10.0", ""]
     written = (tmp_path / "smoke/tables/iadd_weights.md").read_text(encoding="utf-8")
-    assert "| 0.375 | 5 | 50 | 10 | 23.1 |" in written and "| – | – | – | – | 10 | – |" in written
+    assert "| 0.25 | 5 | 50 | 10 | 23.1 |" in written and "| – | – | – | – | 10 | – |" in written
     assert "| Median \\|W − 1\\| | Loss left (%) | By W alone (%) |" in written
 
 
@@ -368,8 +388,14 @@ def test_a_loss_that_did_not_fall_has_no_share(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"matching.convnet": None}, "has no 'matching.<network>', which sets of mtt and iadd have"),
-        ({"weighted.convnet": None}, "has no 'weighted.<network>', which sets of iadd with learned"),
+        (
+            {"matching.convnet": None},
+            "has no 'matching.<network>', which sets of mtt and iadd have",
+        ),
+        (
+            {"weighted.convnet": None},
+            "has no 'weighted.<network>', which sets of iadd with learned",
+        ),
         ({"weighted.convnet": [1.0]}, "'weighted.convnet' must be two losses above 0"),
         ({"matching.convnet": [1.0, 0.0]}, "'matching.convnet' must be two losses above 0"),
     ],

@@ -29,6 +29,7 @@ from dd.trajectory import Trajectories, agreement
 
 SPEC, PARAMETERS = "convnet:depth=2,width=8", 1026
 LEARNED = ("raw", "normalised", "layer")
+FAST = {"lr_weights": 100.0, "lr_softmax": 1.0, "lr_layer": 1.0}
 # Biases before instance norm, of which neither student nor expert has a gradient.
 INERT = ("body.0.bias", "body.4.bias")
 SMALL = {
@@ -120,7 +121,9 @@ def pace_by_hand(mode, settings):
     """What a gradient is multiplied by: raw, nothing but the rate; else the number of v, too."""
     if mode == "raw":
         return settings.lr_weights
-    return settings.lr_softmax * {"normalised": PARAMETERS - 16, "layer": 10 - 2}[mode]
+    if mode == "normalised":
+        return settings.lr_softmax * (PARAMETERS - 16)
+    return settings.lr_layer * (10 - 2)
 
 
 class Plain:
@@ -194,7 +197,10 @@ def test_iterations_are_the_algorithm(mode, batch, digits, shard):
     """Images, rate and weights after three iterations, to 1e-10 in float64."""
     name, changes = "mtt", {}
     if mode != "mtt":
-        name, changes = "iadd", {"weights": mode, "lr_weights": 10.0, "lr_softmax": 0.1}
+        name, changes = (
+            "iadd",
+            {"weights": mode, "lr_weights": 10.0, "lr_softmax": 0.1, "lr_layer": 0.2},
+        )
     ours, theirs = (make(name, digits, shard, batch_syn=batch, **changes) for _ in range(2))
     ours, canvas = in_double(ours)
     zeros = torch.zeros(PARAMETERS)
@@ -226,7 +232,7 @@ def a_segment(objective, seed=0):
 @pytest.mark.parametrize("mode", LEARNED)
 def test_the_step_of_the_weights_is_down_their_loss(mode, digits, shard):
     """By finite differences, from weights that are all different."""
-    objective = make("iadd", digits, shard, weights=mode, lr_weights=3.0, lr_softmax=0.01)
+    objective = make("iadd", digits, shard, weights=mode, lr_weights=3.0)
     objective, _ = in_double(objective, seed=5)
     before = objective.learned[SPEC]
     segment, end = a_segment(objective)
@@ -264,7 +270,7 @@ def test_matching_brings_the_loss_down(digits, shard):
 
 @pytest.mark.parametrize("mode", LEARNED)
 def test_normalised_weights_keep_their_mean(mode, digits, shard):
-    objective = make("iadd", digits, shard, weights=mode, lr_weights=100.0, lr_softmax=1.0)
+    objective = make("iadd", digits, shard, weights=mode, **FAST)
     canvas = Pixels(objective.start(), objective.labels(), 1.0, objective.optimizer)
     for number in range(1, 6):
         values = objective.iteration(number, canvas)
@@ -391,7 +397,7 @@ def test_differences_are_those_of_the_probes(digits, shard):
 def test_losses_are_those_of_the_probes(mode, digits, shard):
     """Of the initial images with the initial rate and of those of now, under no W and under W."""
     name, changes = ("mtt", {}) if mode == "mtt" else ("iadd", {"weights": mode})
-    rates = {} if mode == "mtt" else {"lr_weights": 100.0, "lr_softmax": 1.0}
+    rates = {} if mode == "mtt" else FAST | {"lr_softmax": 0.1, "lr_layer": 0.1}
     objective = make(name, digits, shard, lr_lr=0.01, **changes, **rates)
     objective, canvas = in_double(objective)
     plain = Plain(objective, load_file(shard)["trajectories"].double())
@@ -466,7 +472,7 @@ def test_weights_make_a_difference(digits_file, shard, tmp_path):
     """Each mode goes its own way, and those with learned weights keep them in the set."""
     found = {}
     for mode in WEIGHTS:
-        options = {"weights": mode, "lr_weights": 10.0, "lr_softmax": 0.1, "snapshots": [3]}
+        options = {"weights": mode, "snapshots": [3], **FAST}
         command = distill(digits_file, [shard], tmp_path / mode, "iadd", **options)
         assert main(command) == 0
         path = tmp_path / mode / "it3.safetensors"
@@ -511,16 +517,16 @@ def test_divergence_is_told_and_can_be_retried(
 
 
 @pytest.mark.parametrize(
-    ("mode", "rate", "cure"), [("raw", "lr_weights", 1e-3), ("normalised", "lr_softmax", 1e-3)]
+    ("mode", "rate"), [("raw", "lr_weights"), ("normalised", "lr_softmax"), ("layer", "lr_layer")]
 )
-def test_weights_that_run_away_are_told(mode, rate, cure, digits_file, shard, tmp_path, capsys):
+def test_weights_that_run_away_are_told(mode, rate, digits_file, shard, tmp_path, capsys):
     command = {"weights": mode, "snapshots": [6]}
     given = distill(digits_file, [shard], tmp_path, "iadd", **command, **{rate: 3e38})
     assert main(given) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and f"{tmp_path}: diverged at iteration" in said
-    assert f"the weights ran away (from " in said and f"smaller --{rate.replace('_', '-')}" in said
-    given = distill(digits_file, [shard], tmp_path, "iadd", **command, **{rate: cure})
+    assert "the weights ran away (from " in said and f"smaller --{rate.replace('_', '-')}" in said
+    given = distill(digits_file, [shard], tmp_path, "iadd", **command, **{rate: 1e-3})
     assert main(given) == 0
 
 

@@ -16,7 +16,7 @@ from dd.parametrize.base import Parametrisation
 from dd.settings import setting
 from dd.trajectory import Segment, layout
 
-RATES = {"raw": "lr_weights", "normalised": "lr_softmax", "layer": "lr_softmax"}
+RATES = {"raw": "lr_weights", "normalised": "lr_softmax", "layer": "lr_layer"}
 """The setting that says how fast the weights learn, for each way of learning them."""
 WEIGHTS = (*RATES, "prune", "none")
 
@@ -33,8 +33,9 @@ class Settings(mtt.Settings):
     )
     lr_weights: float = setting("raw: learning rate of W, for its plain gradient", at_least=0)
     lr_softmax: float = setting(
-        "normalised, layer: learning rate of v, for its gradient times the number of v", at_least=0
+        "normalised: learning rate of v, for its gradient times the number of v", at_least=0
     )
+    lr_layer: float = setting("layer: the same, of its few v", at_least=0)
     prune_above: float = setting(
         "prune: relative difference |student - expert| / |expert|", above=0
     )
@@ -48,7 +49,8 @@ class ImportanceAware(mtt.TrajectoryMatching):
     optimised together with the images and the student's rate: ``raw`` is this formula, with W = 1
     at the start and steps W ← W − lr_weights ∂L/∂W. Nothing keeps such a W from shrinking, and L
     with it. In the other readings the weights have mean 1: v = 0 at the start, and a step is the
-    gradient times ``lr_softmax`` and the number of v, so that the pace does not depend on it.
+    gradient times ``lr_softmax`` (or ``lr_layer``) and the number of v, so that the pace does not
+    depend on it.
 
     In all of them parameters that have no gradient (:func:`dd.networks.inert.inert`), which
     student and expert agree on by themselves, keep the weight 1 and are no part of that mean.
@@ -111,7 +113,7 @@ class ImportanceAware(mtt.TrajectoryMatching):
                 return self.settings.lr_softmax * int((~self.inert[network]).sum())
             case "layer":
                 parts = self.inert[network].split(self.sizes[network].tolist())
-                return self.settings.lr_softmax * sum(not bool(part.all()) for part in parts)
+                return self.settings.lr_layer * sum(not bool(part.all()) for part in parts)
         return 0.0  # nothing is learned
 
     def weights(self, network: str, learned: Tensor, end: Tensor, target: Tensor) -> Tensor:

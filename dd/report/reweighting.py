@@ -1,4 +1,4 @@
-"""What IADD's weights W do: accuracies, and which part of the fall of the matching loss is theirs."""
+"""What IADD's weights W do: accuracies, and how much of the matching loss's fall is theirs."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from dd.objectives.iadd import RATES
 from dd.report.extras import sets, vectors
 from dd.report.pivot import Rows, results, rounded
 from dd.report.sheet import Sheet, Text
+from dd.report.weights import by_tensor
 
 COLUMNS = {
     "rate": "lr of W or v",
@@ -63,7 +64,7 @@ def measures(grid: Grid, cell: Cell) -> dict[str, float | None]:
         weights = vectors(path, "importance")
         weighted = vectors(path, "weighted", "iadd with learned weights" if weights else "")
         matching = vectors(path, "matching", "mtt and iadd")
-        moved += [numpy.abs(values - 1) for values in weights.values()]
+        moved += [numpy.abs(values - 1) for values in _learned(grid, cell, path, weights)]
         for network, pair in matching.items():
             plain.append(_logarithms(path, f"matching.{network}", pair))
             if weights:
@@ -87,10 +88,26 @@ def _logarithms(path: str, name: str, pair: numpy.ndarray | None) -> numpy.ndarr
     return numpy.log(pair.astype(numpy.float64))
 
 
+def _learned(
+    grid: Grid, cell: Cell, path: str, weights: Mapping[str, numpy.ndarray]
+) -> list[numpy.ndarray]:
+    """The weights of each network of a set, those that a whole tensor shares once."""
+    if _settings(grid, cell).get("weights") != "layer":
+        return list(weights.values())
+    return [
+        numpy.array([part[0] for part in by_tensor(path, network, values).values()])
+        for network, values in weights.items()
+    ]
+
+
 def _rate(grid: Grid, cell: Cell) -> float:
     """The setting that says how fast the weights of a cell learn."""
-    settings: Mapping[str, Any] = grid.run.distillation(cell.spec, cell.dataset, cell.ipc)
+    settings = _settings(grid, cell)
     return settings[RATES[settings["weights"]]]
+
+
+def _settings(grid: Grid, cell: Cell) -> dict[str, Any]:
+    return grid.run.distillation(cell.spec, cell.dataset, cell.ipc)
 
 
 def _shown(value: float | None) -> str:
