@@ -13,6 +13,7 @@ from dd.errors import DDError, unknown
 from dd.run import Run
 from dd.spec import parse_protocol
 
+PIVOTS = ("results", "reweighting")  # kinds whose columns are axes
 BOUND = ("dataset", "spec", "ipc", "iterations", "arch", "protocol", "select")
 
 
@@ -152,7 +153,7 @@ def load_grid(kind: str, path: str | Path, run: Run) -> Grid:
     grid = Grid(Path(path).stem, str(path), definition, run)
     named = list(definition.get("rows", []))
     named += [axis for axes in definition.get("layout", {}).values() for axis in axes]
-    named += definition.get("columns", []) if definition["kind"] == "results" else []
+    named += definition.get("columns", []) if definition["kind"] in PIVOTS else []
     named += [axis for rule in definition.get("exclude", []) for axis in rule]
     named += [definition["best_of"]] if "best_of" in definition else []
     for axis in named:

@@ -54,6 +54,7 @@ from dd.spec import Part, format_value, parse_protocol
 from dd.work import work
 
 SHOWN = ("images", "difference", "weights", "cost")  # kinds that show synthetic sets themselves
+BESIDE = ("reweighting",)  # kinds that show synthetic sets beside accuracies
 MEASURED = ("curves", "cost")  # kinds that show the metrics of distillations
 CAM_KINDS = ("areas", "variance", "cams")  # kinds that show class activation maps
 ENDINGS = {"table": ("csv", "md", "tex", "html"), "figure": ("png", "pdf")}
@@ -452,13 +453,13 @@ class Plan:
             files += sorted({file for spec in specs for file in pool_files(run, spec)})
         if kind in ("images", "cams"):
             files += [data_file(run, dataset) for dataset in {c.dataset: 0 for c in cells}]
-        if kind in (*SHOWN, *CAM_KINDS):
+        if kind in (*SHOWN, *BESIDE, *CAM_KINDS):
             made = [(s.distillation, s.iterations) for s in self._snapshots(grid)]
             if kind in CAM_KINDS:
                 files += [cams_file(run, job, iterations) for job, iterations in made]
             if kind not in ("areas", "variance"):
                 files += [synthetic_file(run, job, iterations) for job, iterations in made]
-        else:
+        if kind not in (*SHOWN, *CAM_KINDS):
             jobs = [job for cell in cells for job in evaluations(cell, run)]
             files += [evaluation_file(run, job) for job in jobs]
         if kind in MEASURED:

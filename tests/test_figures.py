@@ -300,7 +300,7 @@ def test_weights_are_split_by_tensor_and_joined_by_seed(tmp_path):
     paths = [
         weighted_set(tmp_path / f"{n}.safetensors", {"importance.convnet": one + n}) for n in (0, 1)
     ]
-    found = weights.by_tensor(paths)
+    found = weights.pooled(paths)
     start = sizes[0]
     expected = [*range(start, start + 16), *range(start + 1, start + 17)]
     assert found["conv bias"].tolist() == expected
@@ -343,7 +343,7 @@ def test_weights_that_cannot_be_shown(tmp_path, vectors, header, message):
     tensors = {name: torch.tensor(values) for name, values in vectors.items()}
     path = weighted_set(tmp_path / "set.safetensors", tensors, **header)
     with pytest.raises(DDError) as error:
-        weights.by_tensor([path])
+        weights.pooled([path])
     assert message in str(error.value) and str(error.value).count("\n") == 0
 
 

@@ -6,17 +6,20 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from runs import every_ipc
 
+from dd import synthetic
 from dd.__main__ import main
 from dd.artifacts import save_json, save_rows
 from dd.errors import DDError
-from dd.jobs import evaluation_file
+from dd.jobs import evaluation_file, synthetic_file
 from dd.plan import Plan, load_run
 from dd.report.hyperparameters import hyperparameter_rows
 from dd.report.settings import settings_rows
 from dd.report.sheet import Sheet, Text
+from dd.synthetic import SyntheticSet
 
 TABLES = Path("workflow/config/tables")
 
@@ -298,16 +301,139 @@ def test_the_full_dataset_is_evaluated_once(tmp_path):
     assert [(row["ipc"], row["mean"]) for row in rows] == [("1", "11.0"), ("10", "11.0")]
 
 
+SPECS = {
+    "raw": "iadd", "normalised": "iadd@weights=normalised", "layer": "iadd@weights=layer",
+    "prune": "iadd@weights=prune", "none": "mtt",
+}  # fmt: skip
+
+
+def fill_weights(tmp_path, kept, **overrides) -> Plan:
+    """The smoke run with accuracies 1 to 5 by reading of W, and sets that hold ``kept(job)``."""
+    accuracies = dict(zip(SPECS.values(), range(1, 6), strict=True))
+
+    def accuracy(job, arch, network):
+        return accuracies.get(job.distillation.spec, 0)
+
+    plan = fill("smoke", tmp_path, accuracy, **overrides)
+    header = {"classes": list("0123456789"), "width_factor": plan.run.width_factor}
+    for job, snapshots in plan.distillations.items():
+        if job.spec in SPECS.values():
+            images, labels = torch.zeros(10, 1, 8, 8), torch.arange(10)
+            vectors = {name: torch.tensor(values) for name, values in kept(job).items()}
+            made = SyntheticSet(
+                images, labels, torch.zeros(1), torch.ones(1), extras=vectors, header=header
+            )
+            synthetic.save(synthetic_file(plan.run, job, snapshots[-1]), made)
+    return plan
+
+
+def losses(job):
+    """Losses of two seeds: start, and what is left of it, by hand."""
+    start = 2.0 if job.seed == 0 else 1.0
+    found = {"matching.convnet": [start, start * (0.25 if job.seed == 0 else 0.04)]}
+    if job.spec not in (SPECS["prune"], SPECS["none"]):
+        found["weighted.convnet"] = [start * 0.5, start * (0.125 if job.seed == 0 else 0.02)]
+        # of the ConvNet's tensors: convolution, its bias, norm, its bias, linear layer, its bias
+        values = [3, 1, 1.5, 0.5, 0.75, 2] if job.seed == 0 else [1, 1, 1, 1, 0.25, 1]
+        sizes = [16 * 9, 16, 16, 16, 16 * 4 * 4 * 10, 10]
+        found["importance.convnet"] = [
+            v for v, n in zip(values, sizes, strict=True) for _ in range(n)
+        ]
+    return found
+
+
 def test_weights_none_is_mtt(tmp_path):
-    specs = {"iadd": 1.0, "iadd@weights=raw": 2.0, "iadd@weights=layer": 3.0,
-             "iadd@weights=prune": 4.0, "mtt": 5.0}  # fmt: skip
-    plan = fill("smoke", tmp_path, lambda job, *_: specs.get(job.distillation.spec, 0.0))
+    plan = fill_weights(tmp_path, losses)
     rows = [row for row in render(plan, "iadd_weights") if row["ipc"] == "1"]
     assert {row["weights"]: float(row["mean"]) for row in rows} == {
-        "normalised": 1, "raw": 2, "layer": 3, "prune": 4, "none": 5,
+        "raw": 1, "normalised": 2, "layer": 3, "prune": 4, "none": 5,
     }  # fmt: skip
     written = (tmp_path / "smoke/tables/iadd_weights.md").read_text(encoding="utf-8")
-    assert "| prune | none (MTT) |" in written and "Bold: best weights of each row." in written
+    assert "| 1 | none (MTT) |" in written
+    assert "Bold: best weights by architecture." in written
+
+
+def test_what_reweighting_explains(tmp_path):
+    """By hand: geometric means over two sets; ln of what W alone leaves over ln of what is left."""
+    plan = fill_weights(tmp_path, losses, seeds=[0, 1])
+    rows = render(plan, "iadd_weights")
+    names = ("moved", "loss_both", "loss_weights", "loss_images", "share")
+    # |W - 1| of tensors: 2 0 .5 .5 .25 1 and 0 0 0 0 .75 0. The layer's median is of these twelve,
+    # between 0 and .25; the others' is of parameters, of which .25 has 2560, 0 has 218 and what is
+    # larger 2746. sqrt(.125 x .02) = .05, sqrt(.25 x .04) = .1
+    share = 100 * math.log(0.5) / math.log(0.05)
+    recipe = plan.run.recipes["iadd"]
+    for weights, rate, median in (
+        ("raw", "lr_weights", 0.25),
+        ("normalised", "lr_softmax", 0.25),
+        ("layer", "lr_layer", 0.125),
+    ):
+        row = cell(rows, ipc=1, weights=weights)
+        expected = [median, 5.0, 50.0, 10.0, share]
+        assert [float(row[name]) for name in names] == pytest.approx(expected, abs=1e-4)
+        assert float(row["rate"]) == recipe[rate]
+    for weights in ("prune", "none"):  # no W is learned; the loss falls by the images alone
+        row = cell(rows, ipc=1, weights=weights)
+        assert [row[name] for name in ("rate", *names)] == ["", "", "", "", "10.0", ""]
+    written = (tmp_path / "smoke/tables/iadd_weights.md").read_text(encoding="utf-8")
+    assert "| 0.25 | 5 | 50 | 10 | 23.1 |" in written and "| – | – | – | – | 10 | – |" in written
+    assert "| Median \\|W − 1\\| | Loss left (%) | By W alone (%) |" in written
+
+
+def test_a_loss_that_did_not_fall_has_no_share(tmp_path):
+    def risen(job):
+        return losses(job) | {"weighted.convnet": [1.9, 2.1]}
+
+    plan = fill_weights(tmp_path, risen)
+    row = cell(render(plan, "iadd_weights"), ipc=1, weights="raw")
+    assert (float(row["loss_both"]), row["share"]) == (105.0, "")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"matching.convnet": None},
+            "has no 'matching.<network>', which sets of mtt and iadd have",
+        ),
+        (
+            {"weighted.convnet": None},
+            "has no 'weighted.<network>', which sets of iadd with learned",
+        ),
+        ({"weighted.convnet": [1.0]}, "'weighted.convnet' must be two losses above 0"),
+        ({"matching.convnet": [1.0, 0.0]}, "'matching.convnet' must be two losses above 0"),
+    ],
+)
+def test_sets_without_losses_are_told(tmp_path, changes, message, capsys):
+    def kept(job):
+        found = losses(job) | changes
+        return {name: values for name, values in found.items() if values is not None}
+
+    plan = fill_weights(tmp_path, kept)
+    config, table = f"{plan.run.root}/config.json", str(TABLES / "iadd_weights.yaml")
+    assert main(["table", "--config", config, "--table", table, "--out", f"{tmp_path}/t.csv"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and message in said and "digits/iadd/ipc1/seed0/it60" in said
+
+
+def test_reweighting_shows_one_column(tmp_path, capsys):
+    plan = fill_weights(tmp_path, losses)
+    definition = yaml.safe_load((TABLES / "iadd_weights.yaml").read_text(encoding="utf-8"))
+    definition |= {"rows": ["dataset", "ipc"], "columns": ["weights"]}
+    path = tmp_path / "wide.yaml"
+    path.write_text(yaml.safe_dump(definition), encoding="utf-8")
+    config = f"{plan.run.root}/config.json"
+    words = ["table", "--config", config, "--table", str(path), "--out", f"{tmp_path}/t.csv"]
+    assert main(words) == 2
+    assert "wide.yaml: columns: one column of accuracies fits" in capsys.readouterr().err
+
+
+def test_a_table_of_weights_is_made_from_sets_and_evaluations():
+    plan = Plan(every_ipc("smoke"))
+    files = plan.inputs("table", "iadd_weights")
+    for part in ("distilled", "evaluations"):
+        place = f"{plan.run.root}/{part}/digits/iadd@weights=layer/ipc1/seed0/it60"
+        assert [file for file in files if file.startswith(place)]
 
 
 def test_hyperparameters_are_those_of_the_papers(tmp_path):

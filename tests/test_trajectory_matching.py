@@ -28,7 +28,10 @@ from dd.settings import build
 from dd.trajectory import Trajectories, agreement
 
 SPEC, PARAMETERS = "convnet:depth=2,width=8", 1026
-LEARNED = ("normalised", "raw", "layer")
+LEARNED = ("raw", "normalised", "layer")
+FAST = {"lr_weights": 100.0, "lr_softmax": 1.0, "lr_layer": 1.0}
+# Biases before instance norm, of which neither student nor expert has a gradient.
+INERT = ("body.0.bias", "body.4.bias")
 SMALL = {
     "experts": 2, "student_steps": 4, "expert_epochs": 1, "max_start_epoch": 3, "lr_student": 0.05,
     "lr_img": 1.0, "lr_lr": 1e-4,
@@ -88,20 +91,39 @@ def in_double(objective, seed=None):
     return objective, Pixels(start, objective.labels(), s.lr_img, objective.optimizer)
 
 
+def still_by_hand():
+    """Which parameters have no gradient, ``[P]``."""
+    network = create(SPEC, 1, (8, 8), 10, generator=None)
+    parts = network.named_parameters()
+    return torch.cat([torch.full((p.numel(),), name in INERT) for name, p in parts])
+
+
 def weights_by_hand(mode, learned, sizes, end, target, above):
     """W [P] of each mode; ``layer``: the softmax over parameters that share a tensor's value."""
+    moving = (~still_by_hand()).double()
     match mode:
         case "raw":
-            return learned
+            weights = learned
         case "normalised" | "layer":
             if mode == "layer":
                 parts = zip(learned, sizes, strict=True)
                 learned = torch.cat([value.expand(size) for value, size in parts])
-            powers = learned.exp()
-            return len(learned) * powers / powers.sum()
+            powers = moving * learned.exp()
+            weights = moving.sum() * powers / powers.sum()
         case "prune":
-            return 1.0 - ((end - target).abs() > above * target.abs()).double()
-    return torch.ones_like(end)
+            weights = 1.0 - ((end - target).abs() > above * target.abs()).double()
+        case _:
+            return torch.ones_like(end)
+    return moving * weights + (1 - moving)
+
+
+def pace_by_hand(mode, settings):
+    """What a gradient is multiplied by: raw, nothing but the rate; else the number of v, too."""
+    if mode == "raw":
+        return settings.lr_weights
+    if mode == "normalised":
+        return settings.lr_softmax * (PARAMETERS - 16)
+    return settings.lr_layer * (10 - 2)
 
 
 class Plain:
@@ -160,8 +182,7 @@ class Plain:
         self.rate_momentum = s.momentum_lr * self.rate_momentum + by_rate.item()
         self.rate = self.rate - s.lr_lr * self.rate_momentum
         if self.learned is not None:
-            step = s.lr_weights * len(learned)
-            self.learned = (learned - step * by_learned).detach()
+            self.learned = (learned - pace_by_hand(self.mode, s) * by_learned).detach()
         return loss.item()
 
 
@@ -174,7 +195,12 @@ def assert_exact(found, expected):
 @pytest.mark.parametrize("mode", ["mtt", *WEIGHTS])
 def test_iterations_are_the_algorithm(mode, batch, digits, shard):
     """Images, rate and weights after three iterations, to 1e-10 in float64."""
-    name, changes = ("mtt", {}) if mode == "mtt" else ("iadd", {"weights": mode, "lr_weights": 0.1})
+    name, changes = "mtt", {}
+    if mode != "mtt":
+        name, changes = (
+            "iadd",
+            {"weights": mode, "lr_weights": 10.0, "lr_softmax": 0.1, "lr_layer": 0.2},
+        )
     ours, theirs = (make(name, digits, shard, batch_syn=batch, **changes) for _ in range(2))
     ours, canvas = in_double(ours)
     zeros = torch.zeros(PARAMETERS)
@@ -206,7 +232,7 @@ def a_segment(objective, seed=0):
 @pytest.mark.parametrize("mode", LEARNED)
 def test_the_step_of_the_weights_is_down_their_loss(mode, digits, shard):
     """By finite differences, from weights that are all different."""
-    objective = make("iadd", digits, shard, weights=mode, lr_weights=0.01)
+    objective = make("iadd", digits, shard, weights=mode, lr_weights=3.0)
     objective, _ = in_double(objective, seed=5)
     before = objective.learned[SPEC]
     segment, end = a_segment(objective)
@@ -217,7 +243,7 @@ def test_the_step_of_the_weights_is_down_their_loss(mode, digits, shard):
         losses.append(objective.compare(SPEC, end, segment)[0])
     objective.learned[SPEC] = before
     objective.compare(SPEC, end, segment)
-    moved = (objective.moved[SPEC] - before) / (0.01 * len(before))
+    moved = (objective.moved[SPEC] - before) / pace_by_hand(mode, objective.settings)
     assert (-moved * along).sum() == pytest.approx((losses[0] - losses[1]) / 2e-5, rel=1e-6)
 
 
@@ -244,16 +270,18 @@ def test_matching_brings_the_loss_down(digits, shard):
 
 @pytest.mark.parametrize("mode", LEARNED)
 def test_normalised_weights_keep_their_mean(mode, digits, shard):
-    objective = make("iadd", digits, shard, weights=mode, lr_weights=1.0)
+    objective = make("iadd", digits, shard, weights=mode, **FAST)
     canvas = Pixels(objective.start(), objective.labels(), 1.0, objective.optimizer)
     for number in range(1, 6):
         values = objective.iteration(number, canvas)
     weights = objective.outcome(canvas).extras[f"importance.{SPEC}"]
     assert weights.shape == (PARAMETERS,) and weights.std() > 0.01
+    still = still_by_hand()
+    assert torch.equal(weights[still], torch.ones(16))  # and no part of the mean of the rest
     if mode == "raw":
-        assert (weights.mean() - 1).abs() > 1e-3  # nothing holds it
+        assert (weights[~still].mean() - 1).abs() > 1e-3  # nothing holds it
     else:
-        assert weights.mean().item() == pytest.approx(1.0, abs=1e-5)
+        assert weights[~still].mean().item() == pytest.approx(1.0, abs=1e-5)
         assert weights.min() >= 0
     if mode == "layer":
         sizes = [p.numel() for p in create(SPEC, 1, (8, 8), 10, generator=None).parameters()]
@@ -262,12 +290,47 @@ def test_normalised_weights_keep_their_mean(mode, digits, shard):
     assert values["weight_low"] < 1 < values["weight_high"] or mode == "raw"
 
 
+def test_a_raw_weight_takes_the_plain_step(digits, shard):
+    """W ← W − lr 2 W (θ_J − θ*)² / ‖θ_t − θ*‖², by hand, whatever the number of weights."""
+    objective = make("iadd", digits, shard, weights="raw", lr_weights=7.0)
+    objective, _ = in_double(objective, seed=5)
+    segment, end = a_segment(objective)
+    before, apart = objective.learned[SPEC].clone(), end - segment.target
+    loss, _ = objective.compare(SPEC, end, segment)
+    scale = (segment.start - segment.target).square().sum()
+    moving = (~still_by_hand()).double()
+    weights = moving * before + (1 - moving)
+    both = weights * end - weights * segment.target  # both sides are weighted, the scale is not
+    assert loss == pytest.approx(float(both.square().sum() / scale), rel=1e-12)
+    expected = before - 7.0 * 2 * before * apart.square() / scale * moving
+    torch.testing.assert_close(objective.moved[SPEC], expected, rtol=1e-12, atol=0)
+    assert (objective.moved[SPEC] - before).abs().max() > 1e-3
+
+
+def test_iadd_is_raw_by_default():
+    assert recipes.resolve("iadd", "cifar10", 10)["weights"] == "raw"
+
+
+def test_weights_do_not_gather_where_nothing_is_to_match(digits, shard):
+    """Student and expert agree on what has no gradient; the others keep their share."""
+    objective = make("iadd", digits, shard, weights="normalised", lr_softmax=1.0)
+    objective, canvas = in_double(objective)
+    for number in range(1, 11):
+        objective.iteration(number, canvas)
+    weights = objective.outcome(canvas).extras[f"importance.{SPEC}"]
+    assert (weights[still_by_hand()] == 1).all() and weights.max() > 1.1
+
+
 def test_pruned_parameters_are_those_far_from_the_expert(digits, shard):
     objective = make("iadd", digits, shard, weights="prune", prune_above=0.1)
     target = torch.tensor([1.0, 1.0, -1.0, -1.0, 0.0, 0.0, 2.0])
     end = torch.tensor([1.09, 1.11, -0.91, -1.11, 0.0, 0.001, 2.19])
+    objective.inert[SPEC] = torch.zeros(7, dtype=torch.bool)
     weights = objective.weights(SPEC, torch.zeros(0), end, target)
     assert weights.tolist() == [1, 0, 1, 0, 1, 0, 1]
+    objective.inert[SPEC][3] = True
+    weights = objective.weights(SPEC, torch.zeros(0), end, target)
+    assert weights.tolist() == [1, 0, 1, 1, 1, 0, 1]
 
 
 def test_a_batch_is_new_until_all_images_were_seen(digits, shard):
@@ -317,7 +380,7 @@ def test_differences_are_those_of_the_probes(digits, shard):
     objective, canvas = in_double(objective)
     before = [stream.get_state() for stream in (objective.streams.host, objective.streams.network)]
     found = objective.outcome(canvas).extras
-    assert found.keys() == {f"difference.{SPEC}"}
+    assert found.keys() == {f"difference.{SPEC}", f"matching.{SPEC}"}
     after = [stream.get_state() for stream in (objective.streams.host, objective.streams.network)]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     plain = Plain(objective, load_file(shard)["trajectories"].double())
@@ -328,6 +391,41 @@ def test_differences_are_those_of_the_probes(digits, shard):
         end = plain.student(start, plain.images, plain.rate, stream).detach()
         total = total + (end - target).square() / (start - target).square().mean()
     torch.testing.assert_close(found[f"difference.{SPEC}"], (total / PROBES).sqrt())
+
+
+@pytest.mark.parametrize("mode", ["mtt", *WEIGHTS])
+def test_losses_are_those_of_the_probes(mode, digits, shard):
+    """Of the initial images with the initial rate and of those of now, under no W and under W."""
+    name, changes = ("mtt", {}) if mode == "mtt" else ("iadd", {"weights": mode})
+    rates = {} if mode == "mtt" else FAST | {"lr_softmax": 0.1, "lr_layer": 0.1}
+    objective = make(name, digits, shard, lr_lr=0.01, **changes, **rates)
+    objective, canvas = in_double(objective)
+    plain = Plain(objective, load_file(shard)["trajectories"].double())
+    before = canvas.images().clone(), float(objective.rate)
+    first = objective.outcome(canvas).extras
+    for number in (1, 2, 3):
+        objective.iteration(number, canvas)
+    found = objective.outcome(canvas).extras
+    weights = found.get(f"importance.{SPEC}")
+    assert (weights is not None) == (mode in LEARNED) == (f"weighted.{SPEC}" in found)
+
+    def mean_loss(images, rate, weights):
+        stream, total = generator(3, "distill", "probe", SPEC), 0.0
+        for _ in range(PROBES):
+            start, target = plain.segment(stream)
+            apart = plain.student(start, images, rate, stream).detach() - target
+            total += (weights * apart).square().sum() / (start - target).square().sum()
+        return float(total / PROBES)
+
+    now = canvas.images(), float(objective.rate)
+    assert now[1] != before[1]
+    expected = [mean_loss(*before, 1.0), mean_loss(*now, 1.0)]
+    assert found[f"matching.{SPEC}"].tolist() == pytest.approx(expected, rel=1e-6)
+    assert first[f"matching.{SPEC}"].tolist() == pytest.approx([expected[0]] * 2, rel=1e-6)
+    if mode in LEARNED:
+        expected = [mean_loss(*before, weights), mean_loss(*now, weights)]
+        assert found[f"weighted.{SPEC}"].tolist() == pytest.approx(expected, rel=1e-6)
+        assert found[f"weighted.{SPEC}"][0] < found[f"matching.{SPEC}"][0]
 
 
 # Through the command line.
@@ -374,7 +472,7 @@ def test_weights_make_a_difference(digits_file, shard, tmp_path):
     """Each mode goes its own way, and those with learned weights keep them in the set."""
     found = {}
     for mode in WEIGHTS:
-        options = {"weights": mode, "lr_weights": 0.1, "snapshots": [3]}
+        options = {"weights": mode, "snapshots": [3], **FAST}
         command = distill(digits_file, [shard], tmp_path / mode, "iadd", **options)
         assert main(command) == 0
         path = tmp_path / mode / "it3.safetensors"
@@ -416,6 +514,20 @@ def test_divergence_is_told_and_can_be_retried(
     retried = common | changes | cure
     assert main(distill(digits_file, [shard], out, objective, **retried)) == 0
     assert synthetic.load(out / "it4.safetensors").learned_lr > 0
+
+
+@pytest.mark.parametrize(
+    ("mode", "rate"), [("raw", "lr_weights"), ("normalised", "lr_softmax"), ("layer", "lr_layer")]
+)
+def test_weights_that_run_away_are_told(mode, rate, digits_file, shard, tmp_path, capsys):
+    command = {"weights": mode, "snapshots": [6]}
+    given = distill(digits_file, [shard], tmp_path, "iadd", **command, **{rate: 3e38})
+    assert main(given) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and f"{tmp_path}: diverged at iteration" in said
+    assert "the weights ran away (from " in said and f"smaller --{rate.replace('_', '-')}" in said
+    given = distill(digits_file, [shard], tmp_path, "iadd", **command, **{rate: 1e-3})
+    assert main(given) == 0
 
 
 @pytest.fixture(scope="module")

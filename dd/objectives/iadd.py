@@ -8,13 +8,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dd.errors import Divergence
+from dd.networks.inert import inert
 from dd.objectives import mtt
 from dd.objectives.base import OBJECTIVES, Outcome
 from dd.parametrize.base import Parametrisation
 from dd.settings import setting
 from dd.trajectory import Segment, layout
 
-WEIGHTS = ("normalised", "raw", "layer", "prune", "none")
+RATES = {"raw": "lr_weights", "normalised": "lr_softmax", "layer": "lr_layer"}
+"""The setting that says how fast the weights learn, for each way of learning them."""
+WEIGHTS = (*RATES, "prune", "none")
 
 
 @dataclass(frozen=True)
@@ -22,12 +26,16 @@ class Settings(mtt.Settings):
     """Settings of importance-aware trajectory matching."""
 
     weights: str = setting(
-        "normalised (W = P softmax(v), mean 1), raw (W itself, unconstrained), layer (normalised, "
-        "one for each parameter tensor), prune (0 where the relative difference is above "
-        "prune_above, else 1) or none (MTT)",
+        "raw (W itself, the paper's formula), normalised (W = P softmax(v), mean 1), layer "
+        "(normalised, one for each parameter tensor), prune (0 where the relative difference is "
+        "above prune_above, else 1) or none (MTT)",
         choices=WEIGHTS,
     )
-    lr_weights: float = setting("learning rate of the weights", at_least=0)
+    lr_weights: float = setting("raw: learning rate of W, for its plain gradient", at_least=0)
+    lr_softmax: float = setting(
+        "normalised: learning rate of v, for its gradient times the number of v", at_least=0
+    )
+    lr_layer: float = setting("layer: the same, of its few v", at_least=0)
     prune_above: float = setting(
         "prune: relative difference |student - expert| / |expert|", above=0
     )
@@ -38,10 +46,14 @@ class ImportanceAware(mtt.TrajectoryMatching):
     """IADD (Li et al. 2024, arXiv:2401.15863).
 
     L = ‖W ⊙ θ_J − W ⊙ θ*_{t+M}‖² / ‖θ*_t − θ*_{t+M}‖², with W, one weight for each parameter,
-    optimised together with the images and the student's rate. The paper does not say how W starts,
-    what constrains it or how fast it learns: here it starts at 1, is kept at mean 1 unless ``raw``,
-    and what is learned (v, or a raw W) moves by its gradient times ``lr_weights`` and times the
-    number of weights, so that the pace does not depend on the network's size.
+    optimised together with the images and the student's rate: ``raw`` is this formula, with W = 1
+    at the start and steps W ← W − lr_weights ∂L/∂W. Nothing keeps such a W from shrinking, and L
+    with it. In the other readings the weights have mean 1: v = 0 at the start, and a step is the
+    gradient times ``lr_softmax`` (or ``lr_layer``) and the number of v, so that the pace does not
+    depend on it.
+
+    In all of them parameters that have no gradient (:func:`dd.networks.inert.inert`), which
+    student and expert agree on by themselves, keep the weight 1 and are no part of that mean.
     """
 
     Settings = Settings
@@ -50,17 +62,20 @@ class ImportanceAware(mtt.TrajectoryMatching):
         super().__init__(*arguments, **keywords)
         self.spread = 1.0, 1.0  # least and largest weight of the last iteration
         self.sizes: dict[str, Tensor] = {}  # how many parameters each tensor has
-        self.learned: dict[str, Tensor] = {}  # v, or a raw W; empty where nothing is learned
+        self.inert: dict[str, Tensor] = {}  # which parameters take no part
+        self.learned: dict[str, Tensor] = {}  # a raw W, or v; empty where nothing is learned
         self.moved: dict[str, Tensor] = {}  # what the iteration under way will make of it
+        mode = self.settings.weights
         for spec in self.networks.specs():
-            shapes = [shape for _, shape in layout(self.networks.skeleton(spec))]
-            sizes = torch.tensor([math.prod(shape) for shape in shapes], device=self.device)
-            count = {"layer": len(sizes), "prune": 0, "none": 0}
-            start = torch.zeros(
-                count.get(self.settings.weights, int(sizes.sum())), device=self.device
-            )
-            self.sizes[spec] = sizes
-            self.learned[spec] = start + 1 if self.settings.weights == "raw" else start
+            network = self.networks.skeleton(spec)
+            shapes = [math.prod(shape) for _, shape in layout(network)]
+            self.sizes[spec] = torch.tensor(shapes, device=self.device)
+            if mode != "none":
+                mask = inert(network, self.dataset.channels, self.dataset.size)
+                self.inert[spec] = mask.to(self.device)
+            count = {"layer": len(shapes), "prune": 0, "none": 0}.get(mode, sum(shapes))
+            start = torch.zeros(count, device=self.device)
+            self.learned[spec] = start + 1 if mode == "raw" else start
 
     def iteration(self, number: int, synthetic: Parametrisation) -> dict[str, float | str]:
         values = super().iteration(number, synthetic)
@@ -78,38 +93,59 @@ class ImportanceAware(mtt.TrajectoryMatching):
         scale = (segment.start - segment.target).square().sum()
         loss = (weights * (end - segment.target)).square().sum() / scale
         cotangent, gradient = torch.autograd.grad(loss, [end, learned], materialize_grads=True)
-        step = self.settings.lr_weights * len(learned)
-        self.moved = {network: (learned - step * gradient).detach()}
-        self.spread = float(weights.detach().min()), float(weights.detach().max())
+        moved = (learned - self.pace(network) * gradient).detach()
+        low, high = float(weights.detach().min()), float(weights.detach().max())
+        if end.isfinite().all() and not (loss.isfinite() and moved.isfinite().all()):
+            rate = RATES[self.settings.weights]
+            raise Divergence(
+                f"the weights ran away (from {low:.3g} to {high:.3g}); try a smaller "
+                f"--{rate.replace('_', '-')}"
+            )
+        self.moved, self.spread = {network: moved}, (low, high)
         return float(loss.detach()), cotangent
+
+    def pace(self, network: str) -> float:
+        """What the gradient by a raw W, or by v, is multiplied by to make a step."""
+        match self.settings.weights:
+            case "raw":
+                return self.settings.lr_weights
+            case "normalised":
+                return self.settings.lr_softmax * int((~self.inert[network]).sum())
+            case "layer":
+                parts = self.inert[network].split(self.sizes[network].tolist())
+                return self.settings.lr_layer * sum(not bool(part.all()) for part in parts)
+        return 0.0  # nothing is learned
 
     def weights(self, network: str, learned: Tensor, end: Tensor, target: Tensor) -> Tensor:
         """W ``[P]`` of ``network``.
 
         Args:
-            learned: v ``[P]``, or one value a tensor for ``layer``; a raw W; empty for the others.
+            learned: a raw W ``[P]``; v ``[P]``, or one value a tensor for ``layer``; empty for the
+                others.
             end, target: where student and expert ended, ``[P]``; what ``prune`` goes by.
         """
-        sizes = self.sizes[network]
-        match self.settings.weights:
-            case "normalised":
-                return len(learned) * learned.softmax(0)
-            case "layer":
-                logits = learned + sizes.to(learned).log()
-                return (sizes.sum() * logits.softmax(0) / sizes).repeat_interleave(sizes)
-            case "raw":
-                return learned
-            case "prune":
-                return ((end - target).abs() <= self.settings.prune_above * target.abs()).to(end)
-            case other:
-                raise ValueError(f"no weights in mode {other}")
+        still, mode = self.inert[network], self.settings.weights
+        if mode == "prune":
+            weights = ((end - target).abs() <= self.settings.prune_above * target.abs()).to(end)
+        elif mode == "raw":
+            weights = learned
+        else:
+            if mode == "layer":
+                learned = learned.repeat_interleave(self.sizes[network])
+            share = learned.masked_fill(still, -math.inf).softmax(0)
+            weights = (~still).sum() * share
+        return weights.where(~still, 1.0)
 
     def outcome(self, synthetic: Parametrisation) -> Outcome:
-        """``importance.<network>`` [P] in addition, for the weights that are learned."""
+        """For the weights that are learned, ``importance.<network>`` [P] in addition, and
+        ``weighted.<network>`` [2]: ``matching`` under them."""
         found = super().outcome(synthetic)
         for spec, learned in self.learned.items():
             if len(learned):
-                found.extras[f"importance.{spec}"] = self.weights(spec, learned, learned, learned)
+                weights = self.weights(spec, learned, learned, learned)
+                found.extras[f"importance.{spec}"] = weights
+                now = found.extras[f"difference.{spec}"]
+                found.extras[f"weighted.{spec}"] = self.losses(spec, now, weights)
         return found
 
     def state(self) -> dict[str, Tensor]:

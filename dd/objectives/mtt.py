@@ -126,8 +126,11 @@ class TrajectoryMatching(Objective):
             )
         self.rate = torch.tensor(s.lr_student, dtype=torch.float64)
         self.rate_momentum = torch.zeros((), dtype=torch.float64)
+        self.initial: dict[str, Tensor] = {}  # differences before the first iteration
 
     def iteration(self, number: int, synthetic: Parametrisation) -> dict[str, float | str]:
+        if not self.initial:
+            self.initial = self._differences(synthetic)
         name, network = self.networks.draw(number - 1, self.streams.network)
         segment = self._segment(name, self.streams.host)
         student = self._student(network, synthetic, self.streams.host)
@@ -172,13 +175,34 @@ class TrajectoryMatching(Objective):
         self.rate, self.rate_momentum = rate, momentum
 
     def outcome(self, synthetic: Parametrisation) -> Outcome:
-        return Outcome(float(self.rate), extras=self._differences(synthetic))
+        """The student's rate, and for each network ``difference.<network>`` [P] and
+        ``matching.<network>`` [2], see :meth:`losses`."""
+        extras = {}
+        for name, now in self._differences(synthetic).items():
+            extras[f"difference.{name}"] = now
+            extras[f"matching.{name}"] = self.losses(name, now)
+        return Outcome(float(self.rate), extras=extras)
+
+    def losses(self, network: str, now: Tensor, weights: Tensor | None = None) -> Tensor:
+        """The matching loss ``[2]``, a mean over the probes: with the images and the student's rate
+        that the distillation started from, and with those of which ``now`` are the differences.
+
+        Args:
+            weights: W ``[P]``, the same for both; None: 1.
+        """
+        pair = torch.stack([self.initial.get(network, now), now]).double()
+        weighted = pair if weights is None else weights * pair
+        return weighted.square().mean(1).float()  # the differences have 1 / P in their scale
 
     def state(self) -> dict[str, Tensor]:
-        return {"rate": self.rate, "rate_momentum": self.rate_momentum}
+        rates = {"rate": self.rate, "rate_momentum": self.rate_momentum}
+        return rates | {f"initial.{name}": values for name, values in self.initial.items()}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         self.rate, self.rate_momentum = state["rate"], state["rate_momentum"]
+        self.initial = {
+            name: state[f"initial.{name}"].to(self.device) for name in self.networks.specs()
+        }
 
     def _segment(self, network: str, stream: torch.Generator) -> Segment:
         s = self.settings
@@ -211,9 +235,9 @@ class TrajectoryMatching(Objective):
     def _differences(self, synthetic: Parametrisation) -> dict[str, Tensor]:
         """How far students end from their experts, parameter by parameter.
 
-        For each network ``difference.<network>`` [P]: the root mean square over some segments of
-        (θ_J − θ*) divided by the root mean square of the expert's own movement. Segments and
-        batches are the same for all methods of one seed, and no random stream is advanced.
+        For each network ``[P]``: the root mean square over some segments of (θ_J − θ*) divided by
+        the root mean square of the expert's own movement. Segments and batches are the same for
+        all methods of one seed, and no random stream is advanced.
         """
         found = {}
         for name in self.networks.specs():
@@ -227,5 +251,5 @@ class TrajectoryMatching(Objective):
                 scale = (segment.start - segment.target).square().mean()
                 share = (end - segment.target).square() / scale
                 total = share if total is None else total + share
-            found[f"difference.{name}"] = (total / PROBES).sqrt()
+            found[name] = (total / PROBES).sqrt()
         return found

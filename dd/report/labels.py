@@ -58,6 +58,8 @@ SETTINGS = {
     "lr_student": "Initial student lr α",
     "lr_lr": "lr of α",
     "lr_weights": "lr of W",
+    "lr_softmax": "lr of v (normalised)",
+    "lr_layer": "lr of v (layer)",
     "whitening": "Whitening",
     "experts": "Experts",
     "buffer.epochs": "Expert training (epochs)",

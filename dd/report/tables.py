@@ -16,6 +16,7 @@ from dd.report.hyperparameters import JOB, RECIPE, hyperparameter_rows, setting_
 from dd.report.labels import axis_label, setting_label, value_label
 from dd.report.pivot import Rows, results
 from dd.report.results import facts
+from dd.report.reweighting import reweighting
 from dd.report.settings import settings_rows
 from dd.report.sheet import Sheet, Text
 from dd.report.stages import stages
@@ -70,6 +71,7 @@ KINDS: dict[str, Callable[[Grid], tuple[Rows, Sheet]]] = {
     "cost": cost,
     "areas": areas,
     "stages": stages,
+    "reweighting": reweighting,
 }
 
 

@@ -42,7 +42,7 @@ def draw(grid: Grid) -> Figure:
             upper, lower = panels[2 * i : 2 * i + 2, j]
             snapshots = found.get((at_row, at_column), {})
             if snapshots:
-                _draw_tensors(upper, by_tensor(snapshots[max(snapshots)]), tint[at_column])
+                _draw_tensors(upper, pooled(snapshots[max(snapshots)]), tint[at_column])
                 _draw_course(lower, snapshots, tint[at_column])
             upper.set_title(facet(grid, (layout["row"], at_row), (layout["column"], at_column)))
             lower.set_xlabel("Iterations")
@@ -73,10 +73,10 @@ def _draw_tensors(panel: Axes, tensors: dict[str, numpy.ndarray], color: tuple) 
 def _draw_course(panel: Axes, snapshots: dict[int, list[str]], color: tuple) -> None:
     """Bands of quantiles from the start, where every weight is 1, over the snapshots."""
     x = [0, *sorted(snapshots)]
-    pooled = [numpy.concatenate(list(by_tensor(snapshots[at]).values())) for at in x[1:]]
+    everything = [numpy.concatenate(list(pooled(snapshots[at]).values())) for at in x[1:]]
     start = numpy.ones(len(QUANTILES))
     least, low, middle, high, most = numpy.stack(
-        [start, *(numpy.percentile(values, QUANTILES) for values in pooled)], axis=1
+        [start, *(numpy.percentile(values, QUANTILES) for values in everything)], axis=1
     )
     panel.fill_between(x, least, most, color=color, alpha=0.18, lw=0)
     panel.fill_between(x, low, high, color=color, alpha=0.35, lw=0)
@@ -84,29 +84,38 @@ def _draw_course(panel: Axes, snapshots: dict[int, list[str]], color: tuple) -> 
     panel.axhline(1, color="0.4", lw=0.7, ls=":")
 
 
-def by_tensor(paths: list[str]) -> dict[str, numpy.ndarray]:
+def pooled(paths: list[str]) -> dict[str, numpy.ndarray]:
     """The weights of the sets at ``paths`` (one distillation's, by seed), ``[n]`` for each tensor
     of the network that they were distilled with.
 
     Raises:
         DDError: naming the set that has no learned weights, or not those of one network.
     """
-    pooled: dict[str, list[numpy.ndarray]] = {}
+    found: dict[str, list[numpy.ndarray]] = {}
     for path in paths:
         weights = vectors(path, "importance", "iadd with learned weights")
         if len(weights) > 1:
             raise DDError(f"{path}: has weights of {len(weights)} networks, one can be shown")
-        ((network, values),) = weights.items()
-        parts = tensors(_skeleton(path, network))
-        if sum(count for _, count in parts) != len(values):
-            raise DDError(
-                f"{path}: has {len(values)} weights, {network} has "
-                f"{sum(count for _, count in parts)} parameters"
-            )
-        ends = numpy.cumsum([count for _, count in parts])
-        for (name, _), part in zip(parts, numpy.split(values, ends[:-1]), strict=True):
-            pooled.setdefault(name, []).append(part)
-    return {name: numpy.concatenate(values) for name, values in pooled.items()}
+        for name, part in by_tensor(path, *next(iter(weights.items()))).items():
+            found.setdefault(name, []).append(part)
+    return {name: numpy.concatenate(values) for name, values in found.items()}
+
+
+def by_tensor(path: str, network: str, values: numpy.ndarray) -> dict[str, numpy.ndarray]:
+    """``values [P]`` of the parameters of ``network``, which the set at ``path`` holds, by tensor.
+
+    Raises:
+        DDError: if the network has not as many.
+    """
+    parts = tensors(_skeleton(path, network))
+    if sum(count for _, count in parts) != len(values):
+        raise DDError(
+            f"{path}: has {len(values)} weights, {network} has "
+            f"{sum(count for _, count in parts)} parameters"
+        )
+    ends = numpy.cumsum([count for _, count in parts])
+    names = [name for name, _ in parts]
+    return dict(zip(names, numpy.split(values, ends[:-1]), strict=True))
 
 
 def _skeleton(path: str, network: str) -> nn.Module:
