@@ -22,6 +22,7 @@ from dd.jobs import (
     networks,
     pool_files,
 )
+from dd.kd import needs_teacher
 from dd.networks import load_pool
 from dd.plan import Plan
 
@@ -130,11 +131,9 @@ class Estimate:
         count = data.train if made.spec == "full" else data.classes * made.ipc
         epochs, trained = options["epochs"], list(archs)
         total = 0.0
-        if options["protocol"] == "kd":  # a teacher for each number; it looks once at images that
-            teacher, seen = (
-                options["teacher"],
-                1 if options["augment"] == "none" else epochs,
-            )  # stay
+        if options["protocol"] == "kd" and needs_teacher(options["temperature"], options["alpha"]):
+            # one for each number; it looks once at images that stay
+            teacher, seen = options["teacher"], 1 if options["augment"] == "none" else epochs
             trained.append(teacher)
             total += len(archs) * seen * count * operations("forward", teacher, data)
         for name in trained:
