@@ -14,6 +14,16 @@ def divergence(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
     return (log_p.exp() * (log_p - log_q)).sum(1).mean()
 
 
+def released_divergence(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """KL(softmax(student) || softmax(teacher)) as :func:`divergence`, in the public code's numbers.
+
+    It goes by the student's probabilities, not their logarithms. Once one of them underflows to 0,
+    in float32 where logits lie more than 103 apart, the gradient is NaN, and so is the network:
+    what the published sweep has as 10 % at high temperatures.
+    """
+    return F.kl_div(F.log_softmax(teacher, 1), F.softmax(student, 1), reduction="batchmean")
+
+
 def needs_teacher(temperature: float, alpha: float) -> bool:
     """Whether the teacher's term of :func:`loss` has any weight."""
     return temperature > 0 and alpha > 0
@@ -47,5 +57,5 @@ def loss(
     if variant == "paper":
         soft = temperature**2 * divergence(teacher / temperature, student / temperature)
     else:
-        soft = temperature**3 * divergence(student, teacher)
+        soft = temperature**3 * released_divergence(student, teacher)
     return alpha * soft + hard

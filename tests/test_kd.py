@@ -77,13 +77,21 @@ def test_released_loss_by_hand():
     assert found == pytest.approx(0.5 * 0.287682072 + 0.5 * 8 * 0.130812036, abs=1e-8)
 
 
-def test_released_gradient_stays_finite_where_probabilities_underflow():
+def test_where_probabilities_underflow_released_diverges_as_the_public_code_does():
+    """exp(-200) is 0 in float32: the loss is finite, KL((1, 0) || (1/2, 1/2)) = ln 2, and its
+    gradient is not, though the true one vanishes."""
     student = torch.tensor([[200.0, 0.0]], requires_grad=True)
     paid = kd.loss(student, torch.zeros(1, 2), torch.tensor([0]), 2.0, 0.5, "released")
     paid.backward()
-    # KL((1, 0) || (1/2, 1/2)) = ln 2, at its largest: the gradient vanishes
     assert paid.item() == pytest.approx(0.5 * 8 * math.log(2))
-    assert student.grad.tolist() == [[0.0, 0.0]]
+    assert student.grad.isnan().any()
+    precise = torch.tensor([[200.0, 0.0]], dtype=torch.float64, requires_grad=True)
+    teacher = torch.zeros(1, 2, dtype=torch.float64)
+    kd.loss(precise, teacher, torch.tensor([0]), 2.0, 0.5, "released").backward()
+    assert precise.grad.abs().max() < 1e-30
+    paper = torch.tensor([[200.0, 0.0]], requires_grad=True)
+    kd.loss(paper, torch.zeros(1, 2), torch.tensor([0]), 1.0, 1.0).backward()
+    assert paper.grad.tolist() == [[0.5, -0.5]]  # p_student - p_teacher
 
 
 def test_a_student_like_its_teacher_pays_for_the_labels_only():
