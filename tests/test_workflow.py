@@ -15,9 +15,9 @@ from tests.runs import TINY, jobs, snakemake
 
 def test_smoke_is_what_runs_without_configuration(checkout):
     # Model Pool. Ablation: 2 ipc x 2 snapshots x 6 settings = 24 evaluations; pool settings, at IPC
-    # 1, add 2 pools: 2 x 2 = 4; temperatures, of the pool at IPC 1 and the first snapshot: 2
-    # variants x 3 = 6, of which kd at 3 and kd-released at 0 are in the ablation. Distillations: 2
-    # network sources x 2 ipc and 2 more, with both snapshots.
+    # 1, add 2 pools: 2 x 2 = 4; temperatures, at IPC 1 and the first snapshot: 2 sets x 2
+    # variants x 3 = 12, of which kd at 3 and kd-released at 0 (2 sets) are in the ablation.
+    # Distillations: 2 network sources x 2 ipc and 2 more, with both snapshots.
     # IADD, at IPC 1. Selections: 3, and the full data; with both snapshots: mtt and three kinds of
     # learned weights; at the last alone: dsa, dm and pruning. Both snapshots of mtt and iadd are
     # evaluated (curves), of all others the last; dc is Model Pool's.
@@ -30,7 +30,7 @@ def test_smoke_is_what_runs_without_configuration(checkout):
         "distill_0": 3 + 1, "distill_20_60": (2 * 2 + 2) + 4, "distill_0_20_60": 2,
         "distill_0_60": 2, "distill_60": (3 - 1) + (9 + 2 + 1 - 1 - 2),
         "relabel": 3, "cams": 2 * 3 + 2 * 2, "erase": 1,
-        "evaluate": (24 + 4 + 4) + (3 + 1) + 2 * 2 + 2 + 3 + (9 + 2 + 1),
+        "evaluate": (24 + 4 + 8) + (3 + 1) + 2 * 2 + 2 + 3 + (9 + 2 + 1),
         "table": 9 + 5 + 1, "figure": 8 + 4 + 1, "record": 1, "index": 1, "all": 1,
     }  # fmt: skip
 
