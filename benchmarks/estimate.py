@@ -22,6 +22,7 @@ from dd.jobs import (
     networks,
     pool_files,
 )
+from dd.kd import needs_teacher
 from dd.networks import load_pool
 from dd.plan import Plan
 
@@ -130,7 +131,7 @@ class Estimate:
         count = data.train if made.spec == "full" else data.classes * made.ipc
         trained = [(name, self.plan.protocol(job, name)) for name in archs]
         total = 0.0
-        if options["protocol"] == "kd":
+        if options["protocol"] == "kd" and needs_teacher(options["temperature"], options["alpha"]):
             teacher = options["teacher"]
             # a teacher for each number; it looks once at images that stay
             looks = [1 if own["augment"] == "none" else own["epochs"] for _, own in trained]

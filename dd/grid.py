@@ -59,6 +59,13 @@ class Grid:
         known = self.run.datasets
         return {name: known[name] for name in self.values("dataset") if name in known}
 
+    @property
+    def published(self) -> list[dict[str, Any]]:
+        """Where published values come from: of each the ``file``, its rows that count (``where``)
+        and the cells that they are comparable with (``only``)."""
+        given = self.definition.get("published", [])
+        return [given] if isinstance(given, Mapping) else given
+
     def values(self, axis: str) -> dict[Any, dict[str, Any]]:
         """The values of ``axis`` in this run, each with what it binds."""
         run, given = self.run, self.definition.get("axes", {}).get(axis)
@@ -156,6 +163,7 @@ def load_grid(kind: str, path: str | Path, run: Run) -> Grid:
     named += definition.get("columns", []) if definition["kind"] in PIVOTS else []
     named += [axis for rule in definition.get("exclude", []) for axis in rule]
     named += [definition["best_of"]] if "best_of" in definition else []
+    named += [axis for source in grid.published for axis in source.get("only", {})]
     for axis in named:
         if axis not in grid.axes:
             raise DDError(f"{path}: {unknown('axis', axis, grid.axes)}")

@@ -224,5 +224,5 @@ def evaluation_file(run: Run, job: Evaluation) -> str:
     return f"{run.root}/evaluations/{job}.csv"
 
 
-def published_file(grid: Grid) -> str:
-    return str(Path(grid.run.workflow, "reference", grid.definition["published"]["file"]))
+def published_files(grid: Grid) -> list[str]:
+    return [str(Path(grid.run.workflow, "reference", one["file"])) for one in grid.published]

@@ -8,15 +8,30 @@ import torch.nn.functional as F
 VARIANTS = ("paper", "released")
 
 
-def divergence(teacher: torch.Tensor, student: torch.Tensor) -> torch.Tensor:
-    """KL(p_teacher || p_student), mean over the batch, from logits ``[B, K]``."""
-    p, q = F.log_softmax(teacher, 1), F.log_softmax(student, 1)
-    return (p.exp() * (p - q)).sum(1).mean()
+def divergence(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+    """KL(softmax(p) || softmax(q)) in nats, mean over the batch, from logits ``[B, K]``."""
+    log_p, log_q = F.log_softmax(p, 1), F.log_softmax(q, 1)
+    return (log_p.exp() * (log_p - log_q)).sum(1).mean()
+
+
+def released_divergence(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """KL(softmax(student) || softmax(teacher)) as :func:`divergence`, in the public code's numbers.
+
+    It goes by the student's probabilities, not their logarithms. Once one of them underflows to 0,
+    in float32 where logits lie more than 103 apart, the gradient is NaN, and so is the network:
+    what the published sweep has as 10 % at high temperatures.
+    """
+    return F.kl_div(F.log_softmax(teacher, 1), F.softmax(student, 1), reduction="batchmean")
+
+
+def needs_teacher(temperature: float, alpha: float) -> bool:
+    """Whether the teacher's term of :func:`loss` has any weight."""
+    return temperature > 0 and alpha > 0
 
 
 def loss(
     student: torch.Tensor,
-    teacher: torch.Tensor,
+    teacher: torch.Tensor | None,
     labels: torch.Tensor,
     temperature: float,
     alpha: float,
@@ -26,19 +41,21 @@ def loss(
 
     ``paper``: alpha tau^2 KL(teacher / tau || student / tau) + (1 - alpha) CE, Eq. 1 in the usual
     reading (Hinton et al. 2015, arXiv:1503.02531): the teacher's distribution is the target.
-    ``released``: the logits are not divided by the temperature and the KL is multiplied by it,
-    alpha tau^3 KL(teacher || student) + (1 - alpha) CE, which is what the public code computes.
+    ``released``: alpha tau^3 KL(student || teacher) + (1 - alpha) CE, what the published sweep over
+    temperatures was run with: logits are not divided by the temperature, the KL is multiplied by
+    it, and goes from the student to the teacher. (There tau falls by a factor of 0.9 an epoch.)
     At temperature 0 both leave (1 - alpha) CE, their limit.
 
     Args:
-        student, teacher: logits ``[B, K]``; labels: ``[B]`` int64 or ``[B, K]`` probabilities.
+        student: logits ``[B, K]``; labels: ``[B]`` int64 or ``[B, K]`` probabilities.
+        teacher: logits ``[B, K]``; None will do where it has no weight (:func:`needs_teacher`).
         temperature: tau, at least 0; alpha: 0 to 1.
     """
     hard = (1 - alpha) * F.cross_entropy(student, labels)
-    if temperature == 0:
+    if not needs_teacher(temperature, alpha):
         return hard
     if variant == "paper":
         soft = temperature**2 * divergence(teacher / temperature, student / temperature)
     else:
-        soft = temperature**3 * divergence(teacher, student)
+        soft = temperature**3 * released_divergence(student, teacher)
     return alpha * soft + hard

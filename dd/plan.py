@@ -44,7 +44,7 @@ from dd.jobs import (
     networks,
     pool_files,
     pretrained_file,
-    published_file,
+    published_files,
     shard_file,
     synthetic_file,
 )
@@ -444,9 +444,7 @@ class Plan:
         """The files that a table or figure is rendered from, beside its definition."""
         grid, run = self.grids[kind, name], self.run
         cells = grid.cells()
-        files = []
-        if "published" in grid.definition:
-            files.append(published_file(grid))
+        files = published_files(grid)
         kind = grid.definition["kind"]
         if kind == "settings":
             specs = {job.spec for job in self.distillations}

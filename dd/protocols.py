@@ -137,10 +137,15 @@ class KDSettings:
     teacher: str = setting(
         "architecture of the teacher, trained on the set", default="convnet", check=canonical
     )
-    temperature: float = setting("softens teacher and student, 0: off", at_least=0, default=3.0)
+    temperature: float = setting(
+        "softens teacher and student, 0: no teacher", at_least=0, default=3.0
+    )
     alpha: float = setting("weight of the teacher, 0 to 1", at_least=0, at_most=1, default=0.5)
     variant: str = setting(
-        "paper (Eq. 1) or released (the public code)", choices=kd.VARIANTS, default="paper"
+        "paper (Eq. 1) or released (the loss behind the published sweep, with a temperature decay "
+        "of 0.9)",
+        choices=kd.VARIANTS,
+        default="paper",
     )
     temperature_decay: float = setting(
         "factor on the temperature per epoch, 1: none", above=0, at_most=1, default=1.0
@@ -149,7 +154,8 @@ class KDSettings:
 
 @PROTOCOLS.register("kd")
 class Distilled(Hard):
-    """Networks learn from labels and from a teacher trained on the same set, each its own."""
+    """Networks learn from labels and from a teacher trained on the same set, each its own. Where
+    the teacher would have no weight, none is trained."""
 
     Settings = KDSettings
 
@@ -159,6 +165,8 @@ class Distilled(Hard):
         self.accuracies: dict[int, float] = {}
 
     def train(self, arch: str, numbers: Sequence[int]) -> list[nn.Module]:
+        if not kd.needs_teacher(self.settings.temperature, self.settings.alpha):
+            return self.task.train(arch, numbers, self._loss)
         missing = [n for n in numbers if n not in self.teachers]
         if missing:
             trained = self.task.train(self.settings.teacher, missing)
@@ -170,7 +178,8 @@ class Distilled(Hard):
 
     @classmethod
     def also_trained(cls, settings: KDSettings) -> list[str]:
-        return [canonical(settings.teacher)]
+        needed = kd.needs_teacher(settings.temperature, settings.alpha)
+        return [canonical(settings.teacher)] if needed else []
 
     def _loss(
         self, logits: torch.Tensor, labels: torch.Tensor, guide: torch.Tensor | None, epoch: int
@@ -180,7 +189,7 @@ class Distilled(Hard):
         return kd.loss(logits, guide, labels, temperature, s.alpha, s.variant)
 
     def facts(self, number: int) -> dict[str, Any]:
-        return {"teacher_accuracy": self.accuracies[number]}
+        return {"teacher_accuracy": self.accuracies.get(number, "")}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,12 +1,19 @@
 """Knowledge distillation at evaluation: both variants against sums written out."""
 
+import csv
+import dataclasses
 import math
 
 import pytest
 import torch
 
 from dd import kd
+from dd.__main__ import main
+from dd.protocols import PROTOCOLS, KDSettings, Task
+from dd.recipes import resolve_evaluation
 from dd.rng import generator
+from dd.synthetic import SyntheticSet, save
+from dd.training import Recipe
 
 
 def softmax(values):
@@ -19,10 +26,13 @@ def slow_loss(student, teacher, labels, tau, alpha, variant):
     total = 0.0
     for s, t, y in zip(student.tolist(), teacher.tolist(), labels.tolist(), strict=True):
         hard = -math.log(softmax(s)[y])
-        divide = tau if variant == "paper" else 1.0
-        p, q = softmax([v / divide for v in t]), softmax([v / divide for v in s])
+        if variant == "paper":  # from the teacher to the student, both softened
+            p, q = softmax([v / tau for v in t]), softmax([v / tau for v in s])
+            weight = alpha * tau**2
+        else:  # from the student to the teacher, neither softened
+            p, q = softmax(s), softmax(t)
+            weight = alpha * tau**3
         kl = sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
-        weight = alpha * tau**2 if variant == "paper" else alpha * tau**3
         total += weight * kl + (1 - alpha) * hard
     return total / len(labels)
 
@@ -57,14 +67,31 @@ def test_gradient_by_finite_differences(variant):
     )
 
 
-def test_variants_agree_at_temperature_one_only():
-    student, teacher, labels = logits(0), logits(1), torch.tensor([0, 3, 4, 1])
+def test_released_loss_by_hand():
+    """Two classes, a student at (3/4, 1/4), a teacher at (1/2, 1/2): KL(student || teacher) is
+    3/4 ln(3/2) + 1/4 ln(1/2) = 0.130812; the other direction would be ln(2) - ln(3) / 2 =
+    0.143841. Label 0: CE = ln(4/3) = 0.287682."""
+    student = torch.tensor([[math.log(3), 0.0]], dtype=torch.float64)
+    teacher, labels = torch.zeros(1, 2, dtype=torch.float64), torch.tensor([0])
+    found = kd.loss(student, teacher, labels, 2.0, 0.5, "released").item()
+    assert found == pytest.approx(0.5 * 0.287682072 + 0.5 * 8 * 0.130812036, abs=1e-8)
 
-    def both(tau):
-        return [kd.loss(student, teacher, labels, tau, 0.5, v).item() for v in kd.VARIANTS]
 
-    assert both(1.0)[0] == pytest.approx(both(1.0)[1], 1e-12)
-    assert abs(both(2.0)[0] - both(2.0)[1]) > 1e-2
+def test_where_probabilities_underflow_released_diverges_as_the_public_code_does():
+    """exp(-200) is 0 in float32: the loss is finite, KL((1, 0) || (1/2, 1/2)) = ln 2, and its
+    gradient is not, though the true one vanishes."""
+    student = torch.tensor([[200.0, 0.0]], requires_grad=True)
+    paid = kd.loss(student, torch.zeros(1, 2), torch.tensor([0]), 2.0, 0.5, "released")
+    paid.backward()
+    assert paid.item() == pytest.approx(0.5 * 8 * math.log(2))
+    assert student.grad.isnan().any()
+    precise = torch.tensor([[200.0, 0.0]], dtype=torch.float64, requires_grad=True)
+    teacher = torch.zeros(1, 2, dtype=torch.float64)
+    kd.loss(precise, teacher, torch.tensor([0]), 2.0, 0.5, "released").backward()
+    assert precise.grad.abs().max() < 1e-30
+    paper = torch.tensor([[200.0, 0.0]], requires_grad=True)
+    kd.loss(paper, torch.zeros(1, 2), torch.tensor([0]), 1.0, 1.0).backward()
+    assert paper.grad.tolist() == [[0.5, -0.5]]  # p_student - p_teacher
 
 
 def test_a_student_like_its_teacher_pays_for_the_labels_only():
@@ -80,3 +107,76 @@ def test_soft_labels():
     hard = -(soft * torch.log_softmax(student, 1)).sum(1).mean().item()
     found = kd.loss(student, teacher, soft, 0.0, 0.5).item()
     assert found == pytest.approx(0.5 * hard, 1e-12)
+
+
+@pytest.mark.parametrize("variant", kd.VARIANTS)
+@pytest.mark.parametrize(("temperature", "alpha"), [(0.0, 0.4), (3.0, 0.0)])
+def test_without_weight_no_teacher_is_asked(variant, temperature, alpha):
+    student, labels = logits(0), torch.tensor([0, 3, 4, 1])
+    expected = (1 - alpha) * torch.nn.functional.cross_entropy(student, labels).item()
+    found = kd.loss(student, None, labels, temperature, alpha, variant).item()
+    assert found == pytest.approx(expected, 1e-12)
+
+
+def task(digits, archs: list[str]) -> Task:
+    """Ten digits, three epochs; the architectures that were trained are added to ``archs``."""
+
+    class Noted(Task):
+        def train(self, arch, *rest, **more):
+            archs.append(arch)
+            return super().train(arch, *rest, **more)
+
+    images = digits.train.take(torch.stack([indices[0] for indices in digits.train.by_class]))
+    recipe = Recipe(**resolve_evaluation("dc", "digits", 1, {"epochs": 3}))
+    return Noted(digits, images, torch.arange(10), recipe, 0, 0.125, False, True)
+
+
+def test_the_temperature_decays_by_epoch(digits):
+    """0.5 CE + 0.5 (2 x 0.9^e)^3 KL(student || teacher) in epoch e."""
+    settings = KDSettings(variant="released", temperature=2.0, temperature_decay=0.9)
+    protocol = PROTOCOLS["kd"](settings, task(digits, []))
+    student, teacher, labels = logits(0), logits(1), torch.tensor([0, 3, 4, 1])
+    for epoch in (0, 1, 7):
+        tau = 2.0 * 0.9**epoch
+        expected = slow_loss(student, teacher, labels, tau, 0.5, "released")
+        assert protocol._loss(student, labels, teacher, epoch).item() == pytest.approx(expected)
+
+
+def test_no_teacher_is_trained_for_nothing(digits):
+    for temperature, alpha, trained in ((0.0, 0.5, 1), (3.0, 0.0, 1), (3.0, 0.5, 2)):
+        archs: list[str] = []
+        protocol = PROTOCOLS["kd"](
+            KDSettings(teacher="lenet", temperature=temperature, alpha=alpha), task(digits, archs)
+        )
+        protocol.train("mlp", [0])
+        assert archs == ["lenet", "mlp"][-trained:]
+        assert (protocol.facts(0)["teacher_accuracy"] == "") == (trained == 1)
+
+
+def test_half_the_cross_entropy_is_plain_training_at_half_the_loss(digits):
+    """Without a teacher, SGD on half the loss is SGD at half the rate and twice the decay."""
+    whole = task(digits, [])
+    settings = KDSettings(variant="released", temperature=0.0)
+    (half,) = PROTOCOLS["kd"](settings, whole).train("mlp", [0])
+    recipe = dataclasses.replace(whole.recipe, lr=whole.recipe.lr / 2, weight_decay=2 * 5e-4)
+    (plain,) = dataclasses.replace(whole, recipe=recipe).train("mlp", [0])
+    for one, other in zip(half.parameters(), plain.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+
+
+def test_rows_without_a_teacher_have_no_teacher_accuracy(digits, digits_file, tmp_path):
+    images = digits.train.take(torch.stack([indices[0] for indices in digits.train.by_class]))
+    save(tmp_path / "set.safetensors", SyntheticSet(images, torch.arange(10)))
+    for name, words in (("none", ["--temperature", "0"]), ("some", ["--temperature", "1"])):
+        command = ["evaluate", "--synthetic", str(tmp_path / "set.safetensors"), "--epochs", "2",
+                   "--data", str(digits_file), "--arch", "mlp", "--networks", "2", "--protocol",
+                   "kd", "--variant", "released", "--temperature-decay", "0.9", "--width-factor",
+                   "0.125", "--out", str(tmp_path / f"{name}.csv"), "--device", "cpu"]  # fmt: skip
+        assert main([*command, *words]) == 0
+    rows = {}
+    for name in ("none", "some"):
+        with open(tmp_path / f"{name}.csv", newline="", encoding="utf-8") as file:
+            rows[name] = list(csv.DictReader(file))
+    assert list(rows["none"][0]) == list(rows["some"][0])
+    assert [row["teacher_accuracy"] for row in rows["none"]] == ["", ""]
+    assert all(float(row["teacher_accuracy"]) > 0 for row in rows["some"])

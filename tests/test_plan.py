@@ -249,12 +249,16 @@ def test_recipes_fit_the_objectives_that_are_registered():
         build(OBJECTIVES[name].Settings, resolve(name, "cifar10", 10), name)
 
 
-def test_ablation_has_132_cells(cifar10):
-    # 2 ipc x 3 iterations x (4 settings x 5 networks + 2 settings on the ConvNet)
+def test_ablation_has_204_cells(cifar10):
+    # 2 ipc x 3 iterations x (6 settings x 5 networks + 4 settings on the ConvNet)
     cells = cifar10.grids["table", "modelpool_ablation"].cells()
-    assert len(cells) == 2 * 3 * (4 * 5 + 2) == 132
+    assert len(cells) == 2 * 3 * (6 * 5 + 4) == 204
     by_setting = Counter(cell.labels["setting"] for cell in cells if cell.arch == "convnet")
-    assert by_setting == {"baseline": 6, "pool": 6}
+    assert by_setting == {
+        "baseline": 6, "pool": 6, "baseline (0.5 CE)": 6, "pool (0.5 CE)": 6,
+    }  # fmt: skip
+    halved = {c.protocols for c in cells if "0.5 CE" in c.labels["setting"]}
+    assert halved == {("kd-released@temperature=0",)}
 
 
 def test_pool_settings_has_90_cells(cifar10):
@@ -282,10 +286,17 @@ def test_evaluations_are_shared_and_have_the_union_of_networks(cifar10):
     ablation = cifar10.inputs("table", "modelpool_ablation")
     curve = cifar10.inputs("figure", "modelpool_temperature")
     shared = set(ablation) & set(curve)
-    root = "results/cifar10/evaluations/cifar10/dc"
-    assert shared == {f"{root}/ipc{ipc}/seed0/it3000/kd.csv" for ipc in (1, 10)}
-    # 2 ipc x 2 variants x 13 temperatures
-    assert sum(name.endswith(".csv") for name in curve) == 52
+    root = "results/cifar10/evaluations/cifar10"
+    assert shared == {
+        f"{root}/{spec}/ipc{ipc}/seed0/it1000/{protocol}.csv"
+        for spec in ("dc", "dc+pool")
+        for ipc in (1, 10)
+        for protocol in ("kd", "kd-released@temperature=0")
+    }
+    # 2 sets x 2 ipc x 2 variants x 13 temperatures, and what is published
+    evaluations = [name for name in curve if "/evaluations/" in name]
+    assert len(evaluations) == 104
+    assert set(curve) - set(evaluations) == {"workflow/reference/modelpool_temperature.csv"}
 
 
 @pytest.mark.parametrize("seeds", [[0, 5], [0, "5"]])  # as in a file, and as --config gives them
@@ -316,6 +327,7 @@ def test_commands_carry_the_settings(cifar10):
     pairs = dict(zip(words[::2], words[1::2], strict=True))
     assert pairs["--protocol"] == "kd"
     assert (pairs["--variant"], float(pairs["--temperature"])) == ("released", 0)
+    assert float(pairs["--temperature-decay"]) == 0.9
     assert (pairs["--epochs"], pairs["--networks"], pairs["--seed"]) == ("300", "10", "0")
     assert "--arch-settings" not in words
     assert options({"zca": True, "resize": None, "x": False}) == ["--zca"]

@@ -83,6 +83,15 @@ def test_a_teacher_counts_for_itself_and_looks_once_at_images_that_stay(estimate
     assert estimate.work(job) == pytest.approx(5 * (total + len(nets) * 10 * CONVNET))
 
 
+def test_no_teacher_counts_where_it_has_no_weight(estimate):
+    job = Evaluation(Distillation("cifar10", "dc", 1, 0), 1000, "kd-released@temperature=0")
+    total = sum(
+        300 * 10 * operations("train", net, CIFAR) + 10_000 * operations("forward", net, CIFAR)
+        for net in estimate.plan.evaluations[job]
+    )
+    assert estimate.work(job) == pytest.approx(5 * total)
+
+
 def test_sets_are_as_large_as_their_files(digits_file, tmp_path, monkeypatch):
     monkeypatch.setitem(DATA, "digits", Data(1437, 360, 10, 8, 1))
     document = {

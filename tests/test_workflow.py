@@ -14,9 +14,10 @@ from tests.runs import TINY, jobs, snakemake
 
 
 def test_smoke_is_what_runs_without_configuration(checkout):
-    # Model Pool. Ablation: 2 ipc x 2 snapshots x 4 settings = 16 evaluations; pool settings, at IPC
-    # 1, add 2 pools: 2 x 2 = 4; temperatures: 2 ipc x 2 variants x 3 = 12, of which kd at 3 (2 ipc)
-    # is in the ablation. Distillations: 2 network sources x 2 ipc and 2 more, with both snapshots.
+    # Model Pool. Ablation: 2 ipc x 2 snapshots x 6 settings = 24 evaluations; pool settings, at IPC
+    # 1, add 2 pools: 2 x 2 = 4; temperatures, at IPC 1 and the first snapshot: 2 sets x 2
+    # variants x 3 = 12, of which kd at 3 and kd-released at 0 (2 sets) are in the ablation.
+    # Distillations: 2 network sources x 2 ipc and 2 more, with both snapshots.
     # IADD, at IPC 1. Selections: 3, and the full data; with both snapshots: mtt and three kinds of
     # learned weights; at the last alone: dsa, dm and pruning. Both snapshots of mtt and iadd are
     # evaluated (curves), of all others the last; dc is Model Pool's.
@@ -30,21 +31,22 @@ def test_smoke_is_what_runs_without_configuration(checkout):
         "distill_0": 3 + 1, "distill_20_60": (2 * 2 + 2) + 4, "distill_0_20_60": 2,
         "distill_0_60": 2, "distill_60": (3 - 1) + (9 + 3 + 1 - 1 - 2),
         "relabel": 3, "cams": 2 * 3 + 2 * 2, "erase": 1,
-        "evaluate": (16 + 4 + 10) + (3 + 1) + 2 * 2 + 2 + 3 + (9 + 3 + 1),
+        "evaluate": (24 + 4 + 8) + (3 + 1) + 2 * 2 + 2 + 3 + (9 + 3 + 1),
         "table": 9 + 5 + 1, "figure": 8 + 4 + 1, "record": 1, "index": 1, "all": 1,
     }  # fmt: skip
 
 
 def test_no_job_of_the_paper_is_done_twice(checkout):
     run = ("--config", "run=cifar10")
-    # ablation: 2 x 3 x 4 = 24 evaluations, of 2 specs x 2 ipc with all snapshots in one job
+    # ablation: 2 x 3 x 6 = 36 evaluations, of 2 specs x 2 ipc with all snapshots in one job
     assert jobs(checkout, "modelpool_ablation", *run) == {
-        "configure": 1, "prepare": 1, "distill_1000_2000_3000": 4, "evaluate": 24,
+        "configure": 1, "prepare": 1, "distill_1000_2000_3000": 4, "evaluate": 36,
         "table": 1, "figure": 1, "modelpool_ablation": 1,
     }  # fmt: skip
-    # with the pool settings' two other pools (12), and 2 x 2 x 13 temperatures less the shared 2
+    # with the pool settings' two other pools (12), and 2 sets x 2 ipc x 2 variants x 13
+    # temperatures, less the shared ones: kd at 3 and kd-released at 0
     every = jobs(checkout, *run)
-    assert (every["distill_1000_2000_3000"], every["evaluate"]) == (8, 24 + 12 + 50)
+    assert (every["distill_1000_2000_3000"], every["evaluate"]) == (8, 36 + 12 + 104 - 8)
 
 
 def test_the_papers_own_run_of_metadd(checkout):
@@ -172,7 +174,8 @@ def test_commands_can_be_copied(checkout):
         "python -m dd distill --data results/smoke/data/digits.safetensors --objective dc --ipc 10 "
         "--seed 0 --pool workflow/config/pools/pool.yaml --width-factor 0.125" in said
     )
-    assert "--protocol kd --variant released --temperature 0.5 --alpha 0.5" in said
+    released = "--protocol kd --variant released --temperature 10 --temperature-decay 0.9"
+    assert f"{released} --alpha 0.5" in said
     assert "--networks 4" in said and "--snapshots 20 60 " in said
 
 

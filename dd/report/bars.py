@@ -8,12 +8,23 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 
 from dd.grid import Grid
-from dd.report import escape
+from dd.report import escape, published
 from dd.report.labels import axis_label
 from dd.report.results import collect, facts
-from dd.report.style import ACCURACY, WIDTH, annotate, colors, describe, facet, place
+from dd.report.style import (
+    ACCURACY,
+    WIDTH,
+    annotate,
+    colors,
+    describe,
+    facet,
+    mark_published,
+    place,
+    published_handle,
+)
 
 BAR_WIDTH = 0.8  # of a group, seaborn's default
+BAR_INCHES = 0.085  # of a bar at least, its share of the gaps included
 
 
 def draw(grid: Grid) -> Figure:
@@ -30,7 +41,8 @@ def draw(grid: Grid) -> Figure:
         for part in ("column", "row", "x", "color")
     )
     networks = pandas.DataFrame(rows).explode("accuracies").astype({"accuracies": float})
-    size = (WIDTH + 1.5, 0.8 + 2.0 * len(down))
+    count = len(across) * len(groups) * len(hues)
+    size = (max(WIDTH, BAR_INCHES * count) + 1.5, 0.8 + 2.0 * len(down))
     figure, panels = pyplot.subplots(
         len(down), len(across), figsize=size, sharey="row", squeeze=False, layout="constrained"
     )
@@ -52,11 +64,13 @@ def draw(grid: Grid) -> Figure:
                 ax=panel,
                 legend=False,
             )
-            for row in rows:
-                here = row["at row"] == at_row and row["at column"] == at_column
-                if here and row["published"] is not None:
-                    x = groups.index(row["at x"]) + _offset(hues.index(row["at color"]), len(hues))
-                    panel.plot(x, row["published"], "D", ms=3, mfc="white", mec="black", mew=0.7)
+            there = [r for r in rows if r["at row"] == at_row and r["at column"] == at_column]
+            beside = BAR_WIDTH / len(hues) / 5  # the bar's own error bar stands in its middle
+            x = [
+                groups.index(row["at x"]) + _offset(hues.index(row["at color"]), len(hues)) + beside
+                for row in there
+            ]
+            mark_published(panel, x, there)
             panel.set(xlabel="", ylabel=ACCURACY if j == 0 else "")
             panel.set_title(", ".join(filter(None, (at_row, at_column))))
             panel.tick_params(axis="x", rotation=40)
@@ -64,11 +78,11 @@ def draw(grid: Grid) -> Figure:
                 name.set(ha="right", rotation_mode="anchor")
     handles = [pyplot.Rectangle((0, 0), 1, 1, color=c, label=n) for n, c in colors(hues).items()]
     if any(row["published"] is not None for row in rows):
-        marker = {"marker": "D", "mfc": "white", "mec": "black", "ls": "", "ms": 4}
-        handles.append(pyplot.Line2D([], [], label="published", **marker))
+        handles.append(published_handle())
     title = escape.figure(" and ".join(map(axis_label, layout["color"])))
     figure.legend(handles=handles, title=title, loc="outside right center")
-    annotate(figure, grid, f"{grid.definition['caption']} {facts(grid, rows)}")
+    told = published.in_words(rows, "Diamonds", "; error bars: ")
+    annotate(figure, grid, f"{grid.definition['caption']} {facts(grid, rows)}{told}")
     return figure
 
 

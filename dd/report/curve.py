@@ -9,10 +9,20 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from dd.grid import Grid
-from dd.report import escape
+from dd.report import escape, published
 from dd.report.labels import axis_label
 from dd.report.results import collect, facts
-from dd.report.style import ACCURACY, WIDTH, annotate, colors, describe, facet, place
+from dd.report.style import (
+    ACCURACY,
+    WIDTH,
+    annotate,
+    colors,
+    describe,
+    facet,
+    mark_published,
+    place,
+    published_handle,
+)
 
 LINES = ("-", "--", ":", "-.")
 FAILED = {"marker": "x", "color": "black", "linestyle": "", "markersize": 5}
@@ -56,6 +66,7 @@ def draw(grid: Grid) -> Figure:
                         if row["diverged"]
                     ]
                     panel.plot([at for at, _ in failed], [mean for _, mean in failed], **FAILED)
+                    mark_published(panel, x, here, color)
             names = [describe(layout["x"], tick) for tick in ticks]
             panel.set_xticks(range(len(ticks)), names, rotation=45 if len(ticks) > 8 else 0)
             panel.set_title(facet(grid, (layout["row"], at_row), (layout["column"], at_column)))
@@ -68,6 +79,9 @@ def draw(grid: Grid) -> Figure:
     ]
     if any(row["diverged"] for row in rows):
         handles.append(Line2D([], [], label="networks diverged", **FAILED))
+    if any(row["published"] is not None for row in rows):
+        handles.append(published_handle())
     figure.legend(handles=handles, loc="outside right center")
-    annotate(figure, grid, f"{grid.definition['caption']} {facts(grid, rows)}")
+    told = published.in_words(rows, "Diamonds", "; error bars: ")
+    annotate(figure, grid, f"{grid.definition['caption']} {facts(grid, rows)}{told}")
     return figure

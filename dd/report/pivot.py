@@ -7,6 +7,7 @@ from typing import Any
 
 from dd.errors import DDError, unknown
 from dd.grid import Grid
+from dd.report import published
 from dd.report.labels import axis_label, value_label
 from dd.report.results import collect, facts, mark_seen, warnings
 from dd.report.sheet import Sheet, Text
@@ -20,7 +21,7 @@ def results(grid: Grid) -> tuple[Rows, Sheet]:
     rows = collect(grid)
     if grid.definition.get("mark_seen"):
         mark_seen(grid, rows)
-    hidden = {"accuracies", "diverged"}
+    hidden = {"accuracies", "diverged", "published_diverged"}
     hidden |= {name for name in ("note", "fallback") if not any(row[name] for row in rows)}
     return [rounded(row, hidden) for row in rows], pivot(grid, rows)
 
@@ -79,7 +80,7 @@ def _shown(row: dict[str, Any]) -> str:
         text += "†"
     if row.get("seen") == "yes":
         text += "ˢ"
-    return text if row["published"] is None else f"{text} [{row['published']:.2f}]"
+    return text if row["published"] is None else f"{text} [{published.beside(row)}]"
 
 
 def _best(grid: Grid, rows: Rows) -> set[int]:
@@ -120,9 +121,8 @@ def _apart(grid: Grid) -> list[Any]:
 
 def _marks(grid: Grid, rows: Rows) -> str:
     """What brackets and bold type mean, where the sheet has them."""
-    said, axis = "", grid.definition.get("best_of")
-    if any(row["published"] is not None for row in rows):
-        said = " In brackets: published values."
+    axis = grid.definition.get("best_of")
+    said = published.in_words(rows, "In brackets", " ± ")
     if axis:
         others = [other for other in grid.definition["columns"] if other != axis]
         by = " and ".join(axis_label(other).lower() for other in others)

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import statistics
-from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 from dd.artifacts import load_rows
-from dd.errors import DDError, unknown
+from dd.errors import DDError
 from dd.grid import Cell, Grid
-from dd.jobs import evaluation_file, evaluations, published_file, seen
+from dd.jobs import evaluation_file, evaluations, seen
 from dd.networks import canonical
 from dd.plan import pretrained_warnings
 from dd.report import fallbacks
-from dd.spec import parse_protocol
-
-FACTS = ("accuracy", "std", "note", "source")
+from dd.report.published import Published, percentage
 
 
 def collect(grid: Grid) -> list[dict[str, Any]]:
@@ -25,18 +21,17 @@ def collect(grid: Grid) -> list[dict[str, Any]]:
 
     A row holds the axes (``dataset`` by its label), ``accuracies`` on the test set in percent (one
     a network, over all synthetic sets), their ``mean``, ``std`` (sample standard deviation; None
-    for one network) and number ``n``, ``published`` and ``published_source`` (None where nothing
-    comparable is published), ``diverged`` (how many of the networks did), ``note`` and ``fallback``
-    (whose settings stood in for those that a recipe does not have; else empty).
+    for one network) and number ``n``, what is published of it (:meth:`Published.of`), ``diverged``
+    (how many of the networks did), ``note`` and ``fallback`` (whose settings stood in for those
+    that a recipe does not have; else empty).
 
     Raises:
         DDError: naming the evaluation file that is missing, incomplete or malformed.
     """
-    published = _read_published(grid)
+    published = Published(grid)
     rows = []
     for cell in grid.cells():
         accuracies, diverged, note = _accuracies(cell, grid)
-        value, source = _published(cell, grid, published)
         rows.append(
             {
                 **labels(grid, cell),
@@ -44,8 +39,7 @@ def collect(grid: Grid) -> list[dict[str, Any]]:
                 "mean": statistics.fmean(accuracies),
                 "std": statistics.stdev(accuracies) if len(accuracies) > 1 else None,
                 "n": len(accuracies),
-                "published": value,
-                "published_source": source,
+                **published.of(cell),
                 "diverged": diverged,
                 "note": note,
                 "fallback": fallbacks.of_cell(grid.run, cell),
@@ -91,7 +85,7 @@ def _read(path: str, arch: str, networks: int) -> list[tuple[float, bool]]:
         if not rows or column not in rows[0]:
             raise DDError(f"{path}: has no column '{column}'; evaluate again")
     found = [
-        (_percent(path, row["accuracy"]), row.get("diverged") == "1")
+        (percentage(path, row["accuracy"]), row.get("diverged") == "1")
         for row in rows
         if row["arch"] == arch
     ]
@@ -106,57 +100,6 @@ def _read(path: str, arch: str, networks: int) -> list[tuple[float, bool]]:
 @cache
 def _rows(path: str) -> list[dict[str, str]]:
     return load_rows(path)
-
-
-def _percent(path: str, text: str | None) -> float:
-    try:
-        value = float(text or "")
-    except ValueError:
-        value = math.nan
-    if not 0 <= value <= 100:
-        raise DDError(f"{path}: accuracy '{text}' is no percentage from 0 to 100")
-    return value
-
-
-def _read_published(grid: Grid) -> list[dict[str, str]]:
-    """The rows of the published file that the definition selects."""
-    if "published" not in grid.definition:
-        return []
-    path = published_file(grid)
-    where = grid.definition["published"].get("where", {})
-    rows = load_rows(path)
-    columns = list(rows[0]) if rows else []
-    for column in columns:
-        if column not in (*where, *grid.axes, *FACTS):
-            raise DDError(f"{grid.path}: published column '{column}' of {path} is no axis")
-    for column in where:
-        if column not in columns:
-            raise DDError(f"{grid.path}: published: {unknown('column', column, columns)}")
-    return [row for row in rows if all(row[key] == str(value) for key, value in where.items())]
-
-
-def _published(
-    cell: Cell, grid: Grid, published: list[dict[str, str]]
-) -> tuple[float | None, str | None]:
-    """The published value of a cell and its source, where dataset and settings are the same."""
-    run = grid.run
-    dataset = run.datasets[cell.dataset].get("comparable_to")
-    protocols = (parse_protocol(name, run.protocols).options for name in cell.protocols)
-    trained = [str(cell.arch), *(str(options.get("teacher", "")) for options in protocols)]
-    if dataset is None or not run.as_published(cell.spec, cell.dataset, cell.ipc, trained):
-        return None, None
-    only = grid.definition["published"].get("only", {}) if published else {}
-    if any(cell.labels[axis] not in values for axis, values in only.items()):
-        return None, None
-    place = {**cell.labels, "dataset": dataset}
-    for row in published:
-        if _matches(row, place):
-            return float(row["accuracy"]), row["source"]
-    return None, None
-
-
-def _matches(row: Mapping[str, str], place: Mapping[str, Any]) -> bool:
-    return all(row[axis] == str(value) for axis, value in place.items() if axis in row)
 
 
 def warnings(grid: Grid) -> list[str]:

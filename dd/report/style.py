@@ -9,7 +9,9 @@ from typing import Any
 
 import matplotlib
 import seaborn
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from dd.files import replacing
 from dd.grid import Grid
@@ -18,6 +20,13 @@ from dd.report.labels import axis_label, value_label
 
 WIDTH = 7.2  # inches: the text width of a page
 ACCURACY = "Test accuracy (%)"
+PUBLISHED = {
+    "marker": "D",
+    "markersize": 3,
+    "markerfacecolor": "white",
+    "linestyle": "",
+    "zorder": 3,
+}
 LAYERED = (3.0, 1.6, 0.8)  # line widths: thin lines on wide ones show all where they agree
 
 _STYLE = {
@@ -51,6 +60,24 @@ def colors(names: Sequence[Any]) -> dict[Any, tuple[float, float, float]]:
 def place(row: Mapping[str, Any], axes: Sequence[str]) -> tuple[Any, ...]:
     """Where a row stands on ``axes``."""
     return tuple(row[axis] for axis in axes)
+
+
+def mark_published(
+    panel: Axes, x: Sequence[float], rows: Sequence[Mapping[str, Any]], color: Any = "black"
+) -> None:
+    """Hollow markers at ``x`` for the published values of those ``rows`` that have one, with error
+    bars of their standard deviations."""
+    shown = [(at, row) for at, row in zip(x, rows, strict=True) if row["published"] is not None]
+    if shown:
+        spread = [row["published_std"] or 0 for _, row in shown]
+        values = [row["published"] for _, row in shown]
+        panel.errorbar([at for at, _ in shown], values, spread, elinewidth=0.7, color=color,
+                       **PUBLISHED)  # fmt: skip
+
+
+def published_handle() -> Line2D:
+    """The markers of :func:`mark_published` in a legend."""
+    return Line2D([], [], color="black", label="published", **PUBLISHED)
 
 
 def in_words(axes: Sequence[str], values: Sequence[Any]) -> str:
