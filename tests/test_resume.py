@@ -126,7 +126,7 @@ def images(out, snapshots=SNAPSHOTS):
 
 
 def everything(out, snapshots):
-    """The bytes of all tensors of every snapshot: what an objective keeps beside the images, too."""
+    """The bytes of all tensors of every snapshot, what an objective keeps beside the images too."""
     found = {}
     for n in snapshots:
         tensors, _ = load_tensors(out / f"it{n}.safetensors", "synthetic")
