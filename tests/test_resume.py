@@ -125,6 +125,15 @@ def images(out, snapshots=SNAPSHOTS):
     return found
 
 
+def everything(out, snapshots):
+    """The bytes of all tensors of every snapshot, what an objective keeps beside the images too."""
+    found = {}
+    for n in snapshots:
+        tensors, _ = load_tensors(out / f"it{n}.safetensors", "synthetic")
+        found |= {(n, name): values.numpy().tobytes() for name, values in tensors.items()}
+    return found
+
+
 def metrics(out):
     """The lines of metrics.jsonl without the wall time."""
     lines = (out / "metrics.jsonl").read_text().splitlines()
@@ -135,6 +144,7 @@ def metrics(out):
 def assert_same(out, reference, snapshots=SNAPSHOTS):
     """The two folders hold the same files with the same results, and nothing else."""
     assert images(out, snapshots) == images(reference, snapshots)
+    assert everything(out, snapshots) == everything(reference, snapshots)
     assert metrics(out) == metrics(reference)
     assert [row["iteration"] for row in metrics(out)] == list(range(1, snapshots[-1] + 1))
     names = {f"it{n}.safetensors" for n in snapshots} | {"metrics.jsonl"}
