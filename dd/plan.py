@@ -49,7 +49,7 @@ from dd.jobs import (
     synthetic_file,
 )
 from dd.recipes import uses_pretrained
-from dd.run import Run, given, load_run
+from dd.run import Run, load_run, stated
 from dd.spec import Part, format_value, parse_protocol
 from dd.work import work
 
@@ -519,7 +519,7 @@ def read_run(path: str | Path) -> Run:
         schema = read_yaml(Path(run.workflow, "schemas", "run.schema.yaml"))
     except (KeyError, TypeError):
         raise DDError(f"{path}: is no configuration of `python -m dd configure`") from None
-    check(given(run), schema, path)  # it may come from anywhere, and its names become paths
+    check(stated(run), schema, path)  # it may come from anywhere, and its names become paths
     name = Path(os.path.abspath(path)).parent.name
     return replace(run, name=name, results=str(Path(path).parent.parent))
 

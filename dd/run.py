@@ -191,7 +191,7 @@ class Run:
         return dataclasses.asdict(self)
 
 
-def given(run: Run) -> dict[str, Any]:
+def stated(run: Run) -> dict[str, Any]:
     """What the file of ``run`` has to say: not where it lies, nor that an option is empty."""
     document = run.document()
     for field in dataclasses.fields(Run):

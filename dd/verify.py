@@ -26,10 +26,10 @@ def recorded(root: Path) -> dict[str, str]:
         DDError: if it is no record, or one of its names leads out of ``root``.
     """
     record = root / "run.json"
-    try:
-        files = dict(load_json(record)["files"])
-    except (KeyError, TypeError, ValueError):
-        raise DDError(f"{record}: is no record of `python -m dd record`") from None
+    document = load_json(record)
+    files = document.get("files") if isinstance(document, dict) else None
+    if not isinstance(files, dict):
+        raise DDError(f"{record}: is no record of `python -m dd record`")
     for name in files:
         inside(root, name, record)
     return files

@@ -102,6 +102,14 @@ def test_verify_removes_a_link_and_not_its_target(finished, capsys):
     assert there.read_text() == "precious" and not here.is_symlink()
 
 
+@pytest.mark.parametrize(
+    "content", ["[]", "1", "{}", '{"files": [["a", "b"]]}', '{"files": [[1, 2]]}']
+)
+def test_verify_wants_a_record(finished, capsys, content):
+    (finished / "run.json").write_text(content)
+    assert "run.json: is no record of" in refused(capsys, "verify", str(finished), "--remove")
+
+
 def test_verify_removes_no_folder(finished, capsys):
     forge(finished / "run.json", lambda record: record["files"].update({"tables": "0"}))
     said = refused(capsys, "verify", str(finished), "--remove")
