@@ -83,7 +83,8 @@ class Plain:
         batch_real: int = 256,
     ) -> None:
         self.device = train.labels.device
-        self.images = (train.images.float() / 255 - train.mean) / train.std
+        mean, std = (value.view(-1, 1, 1) for value in (train.space.mean, train.space.std))
+        self.images = (train.images.float() / 255 - mean) / std
         self.labels, self.by_class = train.labels, train.by_class
         self.test = SingleImages(test)
         self.classes, self.strategy = classes, strategy

@@ -29,7 +29,7 @@ from benchmarks.operations import DATA, operations
 from benchmarks.speed import machine
 from dd.artifacts import load_json, provenance, save_json
 from dd.plan import Plan, load_run
-from dd.run import Run
+from dd.run import Run, stated
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks/results"
@@ -78,13 +78,13 @@ def rates(folder: Path) -> dict[str, list[tuple[str, float]]]:
 def enlarged(run: Run, times: int) -> dict[str, Any]:
     """The run as YAML with each dataset ``times`` times, the copies under other names and so with
     the general settings of all recipes."""
-    document = run.document()
+    document = stated(run)
     names = {old: [old, *(f"{old}_{n}" for n in range(1, times))] for old in run.datasets}
     document["datasets"] = {new: run.datasets[old] for old in names for new in names[old]}
-    for axes in document["axes_for"].values():
+    for axes in document.get("axes_for", {}).values():
         if "dataset" in axes:
             axes["dataset"] = [new for old in axes["dataset"] for new in names[old]]
-    return {k: v for k, v in document.items() if k not in ("name", "results", "workflow")}
+    return document
 
 
 def planning(run: str, times: int) -> tuple[float, int]:

@@ -254,12 +254,13 @@ def test_published_values_that_do_not_fit(tmp_path, capsys, published, message):
         ("n", "1.5", "n is '1.5', it must be a whole number"),
     ],
 )
-def test_published_values_that_are_no_numbers(tmp_path, capsys, column, text, message):
+def test_published_values_that_are_no_numbers(tmp_path, capsys, monkeypatch, column, text, message):
     rows = [row | {column: text} for row in reference("modelpool_hard")]
     save_rows(tmp_path / "broken.csv", rows)
     plan = fill("cifar10", tmp_path, lambda *_: 20.0, networks=1)
     broken = str(tmp_path / "broken.csv")
-    table = changed(tmp_path, {"file": broken, "where": {"sets": "released"}})
+    monkeypatch.setattr("dd.report.published.published_files", lambda _: [broken])
+    table = changed(tmp_path, {"file": "modelpool_hard.csv", "where": {"sets": "released"}})
     config, out = f"{plan.run.root}/config.json", str(tmp_path / "out.csv")
     assert main(["table", "--config", config, "--table", table, "--out", out]) == 2
     said = capsys.readouterr().err
