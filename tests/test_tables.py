@@ -517,15 +517,16 @@ def test_what_reweighting_explains(tmp_path):
     plan = fill_weights(tmp_path, losses, seeds=[0, 1])
     rows = render(plan, "iadd_weights")
     names = ("moved", "loss_both", "loss_weights", "loss_images", "share")
-    # |W - 1| of tensors: 2 0 .5 .5 .25 1 and 0 0 0 0 .75 0. The layer's median is of these twelve,
-    # between 0 and .25; the others' is of parameters, of which .25 has 2560, 0 has 218 and what is
-    # larger 2746. sqrt(.125 x .02) = .05, sqrt(.25 x .04) = .1
+    # |W - 1| of tensors that learned: 2 .5 .5 .25 1 and .75; 1 is the weight of those without
+    # a gradient. The layer's median is of these six, between .5 and .75; the others' is of
+    # parameters: .25 has 2560, .5 has 32, .75 has 2560, what is larger 154. sqrt(.125 x .02) = .05,
+    # sqrt(.25 x .04) = .1
     share = 100 * math.log(0.5) / math.log(0.05)
     recipe = plan.run.recipes["iadd"]
     for weights, rate, median in (
-        ("raw", "lr_weights", 0.25),
-        ("normalised", "lr_softmax", 0.25),
-        ("layer", "lr_layer", 0.125),
+        ("raw", "lr_weights", 0.75),
+        ("normalised", "lr_softmax", 0.75),
+        ("layer", "lr_layer", 0.625),
     ):
         row = cell(rows, ipc=1, weights=weights)
         expected = [median, 5.0, 50.0, 10.0, share]
@@ -535,7 +536,7 @@ def test_what_reweighting_explains(tmp_path):
         row = cell(rows, ipc=1, weights=weights)
         assert [row[name] for name in ("rate", *names)] == ["", "", "", "", "10.0", ""]
     written = (tmp_path / "smoke/tables/iadd_weights.md").read_text(encoding="utf-8")
-    assert "| 0.25 | 5 | 50 | 10 | 23.1 |" in written and "| – | – | – | – | 10 | – |" in written
+    assert "| 0.75 | 5 | 50 | 10 | 23.1 |" in written and "| – | – | – | – | 10 | – |" in written
     assert "| Median \\|W − 1\\| | Loss left (%) | By W alone (%) |" in written
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +14,6 @@ from dd.objectives.iadd import RATES
 from dd.report.extras import sets, vectors
 from dd.report.pivot import Rows, results, rounded
 from dd.report.sheet import Sheet, Text
-from dd.report.weights import by_tensor
 
 COLUMNS = {
     "rate": "lr of W or v",
@@ -54,17 +52,19 @@ def measures(grid: Grid, cell: Cell) -> dict[str, float | None]:
     same segments for all. D_0 and W = 1 are the start, D_T and W_T the set. ``loss_both`` is
     L(W_T, D_T) / L(1, D_0), ``loss_weights`` L(W_T, D_0) / L(1, D_0), ``loss_images``
     L(1, D_T) / L(1, D_0), all in percent and geometric means over sets and networks; ``share`` is
-    ln(loss_weights) / ln(loss_both), None where the loss did not fall.
+    ln(loss_weights) / ln(loss_both), None where the loss did not fall. ``moved`` is of weights that
+    were learned; one that a whole tensor shares counts once.
 
     Raises:
         DDError: naming the set that does not hold its losses.
     """
     losses, plain, moved = [], [], []
+    shared = _settings(grid, cell).get("weights") == "layer"
     for path in sets(grid, cell):
         weights = vectors(path, "importance")
         weighted = vectors(path, "weighted", "iadd with learned weights" if weights else "")
         matching = vectors(path, "matching", "mtt and iadd")
-        moved += [numpy.abs(values - 1) for values in _learned(grid, cell, path, weights)]
+        moved += [numpy.abs(_learned(values, shared) - 1) for values in weights.values()]
         for network, pair in matching.items():
             plain.append(_logarithms(path, f"matching.{network}", pair))
             if weights:
@@ -75,7 +75,8 @@ def measures(grid: Grid, cell: Cell) -> dict[str, float | None]:
     if moved:
         alone, both = numpy.mean(losses, axis=0) - start
         found["rate"] = _rate(grid, cell)
-        found["moved"] = float(numpy.median(numpy.concatenate(moved)))
+        distances = numpy.concatenate(moved)
+        found["moved"] = float(numpy.median(distances)) if len(distances) else 0.0
         found["loss_both"], found["loss_weights"] = 100 * math.exp(both), 100 * math.exp(alone)
         found["share"] = 100 * float(alone / both) if both < 0 else None
     return found
@@ -88,16 +89,14 @@ def _logarithms(path: str, name: str, pair: numpy.ndarray | None) -> numpy.ndarr
     return numpy.log(pair.astype(numpy.float64))
 
 
-def _learned(
-    grid: Grid, cell: Cell, path: str, weights: Mapping[str, numpy.ndarray]
-) -> list[numpy.ndarray]:
-    """The weights of each network of a set, those that a whole tensor shares once."""
-    if _settings(grid, cell).get("weights") != "layer":
-        return list(weights.values())
-    return [
-        numpy.array([part[0] for part in by_tensor(path, network, values).values()])
-        for network, values in weights.items()
-    ]
+def _learned(values: numpy.ndarray, shared: bool) -> numpy.ndarray:
+    """Those of the weights ``values [P]`` of a network that were learned, each once.
+
+    Parameters without a gradient keep the weight 1, exactly; one that learned is not at 1 in
+    float32. Weights that are ``shared`` are the same all through a tensor.
+    """
+    learned = values[values != 1]
+    return learned[numpy.diff(learned, prepend=numpy.nan) != 0] if shared else learned
 
 
 def _rate(grid: Grid, cell: Cell) -> float:
