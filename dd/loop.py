@@ -122,7 +122,7 @@ class Distillation:
         return SyntheticSet(
             self.canvas.images().cpu() if outcome.indices is None else None,
             self.canvas.labels.cpu(),
-            *dataset.normalisation(),
+            *dataset.mean_and_std(),
             indices=outcome.indices,
             learned_lr=outcome.learned_lr,
             extras=outcome.extras | self.canvas.extras(),

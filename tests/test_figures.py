@@ -51,7 +51,7 @@ def plan(tmp_path_factory, digits, digits_file):
         for iteration in snapshots:
             labels = torch.arange(10).repeat_interleave(job.ipc)
             images = torch.zeros(len(labels), 1, 8, 8)
-            made = SyntheticSet(images, labels, *digits.normalisation(), header=header)
+            made = SyntheticSet(images, labels, *digits.mean_and_std(), header=header)
             if job.spec.startswith(("mtt", "iadd")):
                 made.extras = extras(job, iteration)
             synthetic.save(synthetic_file(run, job, iteration), made)

@@ -119,7 +119,7 @@ def plan(tmp_path_factory, digits, digits_file):
                 "provenance": ORIGIN
                 | {"peak_memory_mb": {"host": 800.0 + 400 * regularised + 10 * job.seed}},
             }
-            made = SyntheticSet(start, labels, *digits.normalisation(), header=header)
+            made = SyntheticSet(start, labels, *digits.mean_and_std(), header=header)
             synthetic.save(synthetic_file(run, job, iteration), made)
         # differences .1 .3 .2 and .1 .3 .9, or three times as much; 5 s before the first
         steps = [0.1, 0.3, 0.9 if job.seed else 0.2]

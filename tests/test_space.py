@@ -108,7 +108,7 @@ def test_the_whitening_is_of_pixels_whatever_the_normalisation(tmp_path):
         np.testing.assert_allclose(taken.flatten(1).numpy(), expected, atol=1e-4)
         np.testing.assert_allclose(data.train.pixels(slice(None)).numpy(), pixels, atol=1e-6)
         np.testing.assert_allclose(data.train.resident().pixels(slice(9)), pixels[:9], atol=1e-4)
-        assert data.normalisation() == (None, None)
+        assert data.mean_and_std() == (None, None)
 
 
 def test_spaces_are_inverse_and_differentiable():

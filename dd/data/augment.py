@@ -27,9 +27,6 @@ from dd.data import dc_augment, views
 from dd.data.operations import Operation, integers, shifted, uniform
 from dd.errors import DDError, unknown
 
-NATURAL = "color_crop_cutout_flip_scale_rotate"  # DSA's default
-NO_FLIP = "color_crop_cutout_scale_rotate"  # for digits, whose mirror images are no digits
-MNIST_EVALUATION = "dc:crop_scale_rotate"  # of DC's evaluation on MNIST
 MEANING = (
     "operations joined by _: one drawn for a batch (DSA), after dc: one for an image (DC's own), "
     "after all: each of them; or none"

@@ -101,7 +101,7 @@ class Dataset:
         """The whitening that it was read with: one of :data:`dd.data.space.WHITENINGS`."""
         return self.space.whitening
 
-    def normalisation(self) -> tuple[Tensor | None, Tensor | None]:
+    def mean_and_std(self) -> tuple[Tensor | None, Tensor | None]:
         """Mean and std ``[C]`` on the CPU that a set in this space states; None where whitened."""
         if self.whitening != "none":
             return None, None

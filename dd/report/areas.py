@@ -8,7 +8,7 @@ from dd.grid import Grid
 from dd.jobs import cam_rectify, cams_file, distillations
 from dd.report.labels import axis_label, value_label
 from dd.report.maps import HETEROGENEOUS, META, VARIANCE, convention, groups, pooled
-from dd.report.pivot import Rows, arranged, in_words, rounded
+from dd.report.pivot import Rows, arranged, place_labels, rounded
 from dd.report.results import facts, labels, warnings
 from dd.report.sheet import Sheet, Text
 
@@ -39,7 +39,9 @@ def areas(grid: Grid) -> tuple[Rows, Sheet]:
     down, across = [*grid.definition["rows"], "networks"], grid.definition["columns"]
     columns, body = arranged(
         {
-            (in_words(row, down), (heading, *in_words(row, across))): Text(_shown(row, name, form))
+            (place_labels(row, down), (heading, *place_labels(row, across))): Text(
+                _shown(row, name, form)
+            )
             for name, (heading, form) in MEASURES.items()
             for row in rows
         }

@@ -81,7 +81,7 @@ def draw(grid: Grid) -> Figure:
         handles.append(published_handle())
     title = escape.figure(" and ".join(map(axis_label, layout["color"])))
     figure.legend(handles=handles, title=title, loc="outside right center")
-    told = published.in_words(rows, "Diamonds", "; error bars: ")
+    told = published.in_caption(rows, "Diamonds", "; error bars: ")
     annotate(figure, grid, f"{grid.definition['caption']} {facts(grid, rows)}{told}")
     return figure
 

@@ -15,7 +15,7 @@ from dd.grid import Cell, Grid
 from dd.jobs import distillations, metrics_file, synthetic_file
 from dd.report.labels import axis_label
 from dd.report.metrics import read_metric
-from dd.report.pivot import Rows, in_words, rounded
+from dd.report.pivot import Rows, place_labels, rounded
 from dd.report.results import facts, labels, warnings
 from dd.report.sheet import Sheet, Text
 
@@ -50,7 +50,7 @@ def cost(grid: Grid) -> tuple[Rows, Sheet]:
         header=header,
         body=[
             [
-                *map(Text, in_words(row, down)),
+                *map(Text, place_labels(row, down)),
                 *(Text(text) for name in shown for text in _shown(row, name)),
             ]
             for row in rows

@@ -82,6 +82,6 @@ def draw(grid: Grid) -> Figure:
     if any(row["published"] is not None for row in rows):
         handles.append(published_handle())
     figure.legend(handles=handles, loc="outside right center")
-    told = published.in_words(rows, "Diamonds", "; error bars: ")
+    told = published.in_caption(rows, "Diamonds", "; error bars: ")
     annotate(figure, grid, f"{grid.definition['caption']} {facts(grid, rows)}{told}")
     return figure

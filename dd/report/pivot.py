@@ -32,7 +32,7 @@ def pivot(grid: Grid, rows: Rows) -> Sheet:
     best = _best(grid, rows)
     columns, body = arranged(
         {
-            (in_words(row, down), in_words(row, across)): Text(_shown(row), id(row) in best)
+            (place_labels(row, down), place_labels(row, across)): Text(_shown(row), id(row) in best)
             for row in rows
         }
     )
@@ -48,7 +48,7 @@ def pivot(grid: Grid, rows: Rows) -> Sheet:
     )
 
 
-def in_words(row: Mapping[str, Any], axes: Sequence[str]) -> Place:
+def place_labels(row: Mapping[str, Any], axes: Sequence[str]) -> Place:
     """Where a row stands on ``axes``, in words."""
     return tuple(value_label(axis, row[axis]) for axis in axes)
 
@@ -122,7 +122,7 @@ def _apart(grid: Grid) -> list[Any]:
 def _marks(grid: Grid, rows: Rows) -> str:
     """What brackets and bold type mean, where the sheet has them."""
     axis = grid.definition.get("best_of")
-    said = published.in_words(rows, "In brackets", " ± ")
+    said = published.in_caption(rows, "In brackets", " ± ")
     if axis:
         others = [other for other in grid.definition["columns"] if other != axis]
         by = " and ".join(axis_label(other).lower() for other in others)

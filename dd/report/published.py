@@ -201,7 +201,7 @@ def beside(row: Mapping[str, Any]) -> str:
     return f"{row['published']:.2f}" + ("" if std is None else f" ± {std:.2f}")
 
 
-def in_words(rows: Iterable[Mapping[str, Any]], mark: str, spread: str) -> str:
+def in_caption(rows: Iterable[Mapping[str, Any]], mark: str, spread: str) -> str:
     """What a caption has to say of the published values of ``rows``; "" where there are none.
 
     Args:
