@@ -1,7 +1,7 @@
 """The choices that dd makes by measurement: together or apart, and how large a chunk.
 
-- matching: all classes in one vectorised pass, or a pass a class (``dd/objectives/gradients.py``);
-- training: networks stacked, or in turn (``dd/training.py``);
+- matching: all classes in one vectorised pass, or a pass a class (``dd/distill/gradients.py``);
+- training: networks stacked, or in turn (``dd/training/train.py``);
 - chunk: images of a real batch that go through the network at once (``CHUNK``).
 
 Alternatives take turns in one process, under the allocator settings of the suite.
@@ -20,12 +20,14 @@ from typing import Any
 import torch
 
 from benchmarks.speed import machine
-from dd.artifacts import provenance, save_json
-from dd.networks import create
-from dd.objectives.gradients import match_apart, match_together, mean_gradient
+from dd.artifacts.provenance import provenance
+from dd.artifacts.text import save_json
+from dd.distill.gradients import match_apart, match_together, mean_gradient
+from dd.networks.build import create
 from dd.rng import generator
-from dd.runtime import add_machine_options, setup
-from dd.training import Recipe, train
+from dd.runtime.process import add_machine_options, setup
+from dd.training.recipe import Recipe
+from dd.training.train import train
 
 CLASSES = 10
 SIZES = (8, 12, 16, 24, 32)

@@ -7,7 +7,9 @@ from functools import cached_property
 from typing import Any
 
 from benchmarks.operations import DATA, autoencoder, operations, parameters
-from dd.jobs import (
+from dd.evaluate.kd import needs_teacher
+from dd.networks.pool import load_pool
+from dd.plan.jobs import (
     GENERATOR,
     Distillation,
     Erasing,
@@ -16,17 +18,11 @@ from dd.jobs import (
     Relabelling,
     Shard,
     Snapshot,
-    auxiliaries,
-    auxiliary,
-    auxiliary_networks,
-    networks,
-    pool_files,
 )
-from dd.kd import needs_teacher
-from dd.networks import load_pool
-from dd.plan import Plan
+from dd.plan.needs import auxiliaries, auxiliary, auxiliary_networks, networks, pool_files
+from dd.plan.plan import Plan
 
-MAPPED = 10  # images a class whose activation maps are kept (dd/cams.py)
+MAPPED = 10  # images a class whose activation maps are kept (dd/analyse/cams.py)
 
 
 class Estimate:
@@ -66,16 +62,16 @@ class Estimate:
     def _drawn(self, way: str, job: Distillation) -> float:
         """Operations for an image with the networks that a distillation draws, on average."""
         data, settings = DATA[job.dataset], self.plan.settings(job)
-        if files := pool_files(self.run, job.spec):
+        if files := pool_files(self.run, job.method):
             networks = load_pool(files[0]).networks()
             return sum(share * operations(way, name, data) for name, share in networks)
         return operations(way, settings["network"], data)
 
     def _distillation(self, job: Distillation) -> float:
         data, settings = DATA[job.dataset], self.plan.settings(job)
-        spec, count, updates = self.run.parse(job.spec), data.classes * job.ipc, 1
+        method, count, updates = self.run.parse(job.method), data.classes * job.ipc, 1
         real = data.classes * settings.get("batch_real", 0)
-        match spec.objective:
+        match method.objective:
             case "dc" | "dsa":
                 updates = settings["outer"]
                 step = updates * real * self._drawn("train", job)
@@ -102,11 +98,11 @@ class Estimate:
     def _regulariser(self, job: Distillation, count: int) -> float:
         """Of an update under MetaDD: maps without a graph, if they count, then each network's way
         back to the images."""
-        spec, data = self.run.parse(job.spec), DATA[job.dataset]
-        if not spec.regulariser:
+        method, data = self.run.parse(job.method), DATA[job.dataset]
+        if not method.regulariser:
             return 0.0
-        own = self.run.part(spec.regulariser, spec.objective, job.dataset, job.ipc)
-        names = auxiliary_networks(self.run, job.spec, job.dataset, job.ipc)
+        own = self.run.part(method.regulariser, method.objective, job.dataset, job.ipc)
+        names = auxiliary_networks(self.run, job.method, job.dataset, job.ipc)
         ways = ("forward", "images") if own["lambda_kl"] else ("images",)
         each = sum(operations(way, name, data) for way in ways for name in names)
         drawn = min(own["draw"] or len(names), len(names)) / len(names)
@@ -114,7 +110,7 @@ class Estimate:
 
     def _generator(self, job: Distillation, count: int) -> float:
         """Of an update under GLaD: decoding, and the gradient by the codes."""
-        if not self.run.parse(job.spec).parametrisation:
+        if not self.run.parse(job.method).parametrisation:
             return 0.0
         own = self.run.generator(job.dataset)
         return count * autoencoder(own["width"], own["code"], DATA[job.dataset])[1]
@@ -128,7 +124,7 @@ class Estimate:
     def _evaluation(self, job: Evaluation) -> float:
         made, options, archs = job.distillation, self.plan.protocol(job), self.plan.evaluations[job]
         data = DATA[made.dataset]
-        count = data.train if made.spec == "full" else data.classes * made.ipc
+        count = data.train if made.method == "full" else data.classes * made.ipc
         trained = [(name, self.plan.protocol(job, name)) for name in archs]
         total = 0.0
         if options["protocol"] == "kd" and needs_teacher(options["temperature"], options["alpha"]):
@@ -165,11 +161,11 @@ class Estimate:
         if isinstance(job, Pretraining) and job.network != GENERATOR:
             return 4 * parameters(job.network, DATA[job.dataset])
         if isinstance(job, Distillation):
-            data, spec = DATA[job.dataset], self.run.parse(job.spec)
+            data, method = DATA[job.dataset], self.run.parse(job.method)
             values = data.classes * job.ipc * data.values
             if "experts" in self.plan.settings(job):  # differences, and weights where it learns any
-                kept = 2 if spec.objective == "iadd" else 1
-                names = networks(self.run, job.spec, job.dataset, job.ipc)
+                kept = 2 if method.objective == "iadd" else 1
+                names = networks(self.run, job.method, job.dataset, job.ipc)
                 values += kept * sum(parameters(name, data) for name in names)
             return 4 * values * len(self.plan.distillations[job])
         if isinstance(job, Relabelling):
@@ -213,13 +209,13 @@ class Estimate:
     @cached_property
     def objectives(self) -> dict[str, dict[str, float]]:
         """Distillations, their operations and those of their sets' evaluations, by objective."""
-        return self._shared(lambda job: self.run.parse(job.spec).objective)
+        return self._shared(lambda job: self.run.parse(job.method).objective)
 
     @cached_property
     def sizes(self) -> dict[str, dict[str, float]]:
         """The same by dataset and IPC."""
         return self._shared(
-            lambda job: f"{job.dataset}, {'full' if job.spec == 'full' else f'IPC {job.ipc}'}"
+            lambda job: f"{job.dataset}, {'full' if job.method == 'full' else f'IPC {job.ipc}'}"
         )
 
     def _shared(self, key: Callable[[Distillation], str]) -> dict[str, dict[str, float]]:

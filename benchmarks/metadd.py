@@ -1,8 +1,9 @@
 """Peak memory and seconds of MetaDD's gradient as functions of the number of auxiliary networks.
 
-The suite (``dd/regularizers/metadd.py``: one network's graph at a time) beside one graph over all
-networks, as plain automatic differentiation makes it; all images in one piece on both sides. The
-networks are untrained and the images are noise: neither time nor memory depends on their values.
+The suite (``dd/distill/regularisers/metadd.py``: one network's graph at a time) beside one graph
+over all networks, as plain automatic differentiation makes it; all images in one piece on both
+sides. The networks are untrained and the images are noise: neither time nor memory depends on
+their values.
 Each measurement is a process of its own, the two sides take turns, both under the allocator
 settings of the suite. Writes one JSON file, which ``python -m benchmarks.report`` puts into the
 README.
@@ -26,13 +27,14 @@ import torch.nn.functional as F
 
 from benchmarks.speed import machine
 from benchmarks.unrolling import peak
-from dd import cam
-from dd.artifacts import provenance, save_json
-from dd.networks import create
+from dd.artifacts.provenance import provenance
+from dd.artifacts.text import save_json
+from dd.distill.regularisers.metadd import invariance
+from dd.networks import activation_maps as cam
 from dd.networks.base import Network
-from dd.regularizers.metadd import invariance
+from dd.networks.build import create
 from dd.rng import generator
-from dd.runtime import add_machine_options, peak_memory_mb, setup
+from dd.runtime.process import add_machine_options, peak_memory_mb, setup
 
 SPEC, CLASSES, SIZE = "resnet18_bn", 10, (32, 32)
 COUNTS = (1, 2, 4, 8)
@@ -50,8 +52,8 @@ def whole_graph(
     grid: tuple[int, int],
     piece: int,
 ) -> tuple[torch.Tensor, dict[str, float]]:
-    """As :func:`dd.regularizers.metadd.invariance` with ``kl`` above 0, in one graph of everything,
-    whatever ``piece`` is."""
+    """As :func:`dd.distill.regularisers.metadd.invariance` with ``kl`` above 0, in one graph of
+    everything, whatever ``piece`` is."""
     leaf = images.detach().requires_grad_()
     entropy, maps = leaf.new_zeros(()), []
     for network in networks:

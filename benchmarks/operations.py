@@ -9,8 +9,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from dd.generators.autoencoder import create as create_generator
-from dd.networks import create
+from dd.networks.build import create
+from dd.pretrain.generators.autoencoder import create as create_generator
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.metadd import LABELS as METADD_LABELS
 from benchmarks.unrolling import LABELS, peak
-from dd.artifacts import load_json, save_text
+from dd.artifacts.text import load_json, save_text
 
 HERE = Path(__file__).parent
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"

@@ -27,9 +27,10 @@ import yaml
 from benchmarks.estimate import Estimate
 from benchmarks.operations import DATA, operations
 from benchmarks.speed import machine
-from dd.artifacts import load_json, provenance, save_json
-from dd.plan import Plan, load_run
-from dd.run import Run, stated
+from dd.artifacts.provenance import provenance
+from dd.artifacts.text import load_json, save_json
+from dd.config.run import Run, load_run, stated
+from dd.plan.plan import Plan
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks/results"

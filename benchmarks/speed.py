@@ -23,9 +23,11 @@ from typing import Any
 import torch
 
 from benchmarks.work import ROWS, Row
-from dd.artifacts import provenance, save_json, save_tensors
+from dd.artifacts.provenance import provenance
+from dd.artifacts.tensors import save_tensors
+from dd.artifacts.text import save_json
 from dd.errors import DDError, unknown
-from dd.runtime import add_machine_options, setup
+from dd.runtime.process import add_machine_options, setup
 
 # label: (side, allocator)
 CPU_SIDES = {

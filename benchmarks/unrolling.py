@@ -1,9 +1,10 @@
 """Peak memory and seconds of an MTT iteration as functions of the student's steps.
 
-The adjoint of ``dd/unroll.py`` beside one graph of all steps (``benchmarks/whole.py``), in the same
-objective with the same network: IPC 1, CIFAR-10's settings. Each measurement is a process of its
-own, the two sides take turns, both under the allocator settings of the suite. Writes one JSON file
-and a figure beside it; ``python -m benchmarks.report`` puts both into the README.
+The adjoint of ``dd/distill/unroll.py`` beside one graph of all steps (``benchmarks/whole.py``), in
+the same objective with the same network: IPC 1, CIFAR-10's settings. Each measurement is a
+process of its own, the two sides take turns, both under the allocator settings of the suite.
+Writes one JSON file and a figure beside it; ``python -m benchmarks.report`` puts both into
+the README.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from matplotlib import pyplot
 
 from benchmarks.speed import machine, measure, synthetic_data
 from benchmarks.work import STEPS, UNROLLED
-from dd.artifacts import provenance, save_json
-from dd.files import replacing
-from dd.report.style import colors, use_style
-from dd.runtime import add_machine_options, setup
+from dd.artifacts.atomic import replacing
+from dd.artifacts.provenance import provenance
+from dd.artifacts.text import save_json
+from dd.report.figures.style import colors, use_style
+from dd.runtime.process import add_machine_options, setup
 
 SIDES = {"whole": ("whole", "tuned"), "suite": ("suite", "tuned")}
 LABELS = {"whole": "one graph of all steps", "suite": "adjoint"}

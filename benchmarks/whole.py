@@ -1,6 +1,6 @@
 """Trajectory matching by back-propagation through one graph of all student steps.
 
-The suite's own objective in all but this: what :mod:`dd.unroll` is measured against.
+The suite's own objective in all but this: what :mod:`dd.distill.unroll` is measured against.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from dd.objectives.mtt import Student, TrajectoryMatching
-from dd.parametrize.pixels import Pixels
+from dd.distill.objectives.mtt import Student, TrajectoryMatching
+from dd.distill.parametrisations.pixels import Pixels
 
 
 class WholeGraph:
@@ -39,7 +39,7 @@ class WholeGraph:
     def gradients(
         self, path: Sequence[Tensor], rate: float, cotangent: Tensor
     ) -> tuple[Tensor, float]:
-        """As :meth:`dd.objectives.mtt.Student.gradients`."""
+        """As :meth:`dd.distill.objectives.mtt.Student.gradients`."""
         by_images, by_rate = torch.autograd.grad(self.end, [self.images, self.rate], cotangent)
         return by_images, float(by_rate)
 

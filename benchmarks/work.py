@@ -20,17 +20,21 @@ import torch
 
 from benchmarks.plain import BATCH, Plain
 from benchmarks.whole import WholeMatching
-from dd import buffer, recipes
+from dd.config import recipes
+from dd.config.settings import build
 from dd.data.dataset import Dataset
-from dd.ensemble import ensemble
-from dd.networks import SingleSource, create
-from dd.objectives import OBJECTIVES
-from dd.objectives.base import Objective, Streams
-from dd.parametrize.pixels import Pixels
+from dd.distill.objectives import OBJECTIVES
+from dd.distill.objectives.base import Objective, Streams
+from dd.distill.parametrisations.pixels import Pixels
+from dd.networks.build import create
+from dd.networks.source import SingleSource
+from dd.pretrain import buffer
+from dd.pretrain.agreement import agreement
+from dd.pretrain.trajectories import ShardWriter, Trajectories, layout
 from dd.rng import generator
-from dd.settings import build
-from dd.training import Recipe, accuracy, augmented, train, train_epoch
-from dd.trajectory import ShardWriter, Trajectories, agreement, layout
+from dd.training.ensemble import ensemble
+from dd.training.recipe import Recipe
+from dd.training.train import accuracy, augmented, train, train_epoch
 
 EVALUATION = build(
     Recipe, recipes.resolve_evaluation("dc", "cifar10", ipc=10), "the evaluation of dc"

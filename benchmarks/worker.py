@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.work import ROWS, SIDES, UNROLLED
 from dd.data.dataset import load_dataset
-from dd.runtime import peak_memory_mb, tune_allocator
+from dd.runtime.process import peak_memory_mb, tune_allocator
 
 
 def main() -> None:

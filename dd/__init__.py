@@ -1,3 +1,3 @@
 """Dataset distillation, reproduced: MetaDD, Model Pool and IADD on one set of seams."""
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"

@@ -15,25 +15,25 @@ from typing import NoReturn
 
 from dd import __version__
 from dd.errors import DDError, printable, unknown
-from dd.preemption import STATUS, Terminated, heeding_sigterm
+from dd.runtime.preemption import STATUS, Terminated, heeding_sigterm
 
 STAGES = {
     "prepare": ("dd.data.prepare", "raw images to one safetensors file"),
-    "buffer": ("dd.buffer", "trajectories of experts trained on a dataset"),
-    "pretrain": ("dd.pretrain", "a network trained on a dataset, to be used frozen"),
-    "generator": ("dd.generator", "a generator whose latents stand for pixels"),
-    "distill": ("dd.distill", "a synthetic set from a dataset"),
-    "relabel": ("dd.relabel", "soft labels of a synthetic set, view by view"),
-    "evaluate": ("dd.evaluate", "test accuracy of networks trained on a synthetic set"),
-    "cams": ("dd.cams", "class activation maps of a synthetic set"),
-    "erase": ("dd.erase", "accuracy with regions of the test images erased"),
-    "configure": ("dd.plan", "a run's resolved and checked configuration"),
-    "table": ("dd.report.tables", "a table (CSV, Markdown, LaTeX, HTML) of a run"),
-    "figure": ("dd.report.figures", "a figure (PNG, PDF) of a run"),
-    "record": ("dd.record", "what a finished run rests on: code, machines, checksums"),
-    "index": ("dd.index", "a page that shows a finished run: README.md"),
-    "verify": ("dd.verify", "a finished run checked again"),
-    "inspect": ("dd.inspect", "what an artifact is: kind, shapes, provenance"),
+    "buffer": ("dd.pretrain.buffer", "trajectories of experts trained on a dataset"),
+    "pretrain": ("dd.pretrain.pretrain", "a network trained on a dataset, to be used frozen"),
+    "generator": ("dd.pretrain.generator", "a generator whose latents stand for pixels"),
+    "distill": ("dd.distill.distill", "a synthetic set from a dataset"),
+    "relabel": ("dd.evaluate.relabel", "soft labels of a synthetic set, view by view"),
+    "evaluate": ("dd.evaluate.evaluate", "test accuracy of networks trained on a synthetic set"),
+    "cams": ("dd.analyse.cams", "class activation maps of a synthetic set"),
+    "erase": ("dd.analyse.erase", "accuracy with regions of the test images erased"),
+    "configure": ("dd.plan.configure", "a run's resolved and checked configuration"),
+    "table": ("dd.report.table", "a table (CSV, Markdown, LaTeX, HTML) of a run"),
+    "figure": ("dd.report.figure", "a figure (PNG, PDF) of a run"),
+    "record": ("dd.report.record", "what a finished run rests on: code, machines, checksums"),
+    "index": ("dd.report.index", "a page that shows a finished run: README.md"),
+    "verify": ("dd.report.verify", "a finished run checked again"),
+    "inspect": ("dd.artifacts.inspect", "what an artifact is: kind, shapes, provenance"),
 }
 
 

@@ -13,9 +13,9 @@ from matplotlib.cbook import is_math_text
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from dd.grid import Grid
-from dd.report.style import save
-from dd.run import Run, load_run
+from dd.config.run import Run, load_run
+from dd.plan.exhibits import Exhibit
+from dd.report.figures.style import save
 
 ROOT = Path(__file__).parent.parent
 
@@ -46,7 +46,7 @@ def every_ipc(name: str, overrides: dict[str, Any] | None = None) -> Run:
 FORMULA = r"$\frac{$"  # no formula that matplotlib could draw
 
 
-def with_formulas(grid: Grid) -> Grid:
+def with_formulas(exhibit: Exhibit) -> Exhibit:
     """The same table or figure where title, caption, datasets, axes and their values have names
     with :data:`FORMULA` in them, wherever a person may choose them."""
 
@@ -59,7 +59,7 @@ def with_formulas(grid: Grid) -> Grid:
             for axis, values in axes.items()
         }
 
-    definition, run = dict(grid.definition), grid.run
+    definition, run = dict(exhibit.definition), exhibit.run
     axes = definition.get("axes", {})
     chosen = [axis for axis, values in axes.items() if isinstance(values, dict)]
     definition |= {"title": f"title {FORMULA}", "caption": f"caption {FORMULA}"}
@@ -82,7 +82,7 @@ def with_formulas(grid: Grid) -> Grid:
     run = replace(run, datasets=datasets, axes=own, axes_for={
         name: renamed(axes) for name, axes in run.axes_for.items()
     }, stands_in_for=FORMULA)  # fmt: skip
-    return replace(grid, definition=definition, run=run)
+    return replace(exhibit, definition=definition, run=run)
 
 
 def assert_no_formulas(figure: Figure, shown: Collection[str], out: Path) -> None:

@@ -25,7 +25,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from dd.__main__ import main
-from dd.artifacts import load_rows, load_tensors, save_tensors
+from dd.artifacts.tensors import load_tensors, save_tensors
+from dd.artifacts.text import load_rows
 
 POOL = "title: P\nmain: mlp\nprobability: {p}\nothers: {others}\n"
 POOLS = {
@@ -473,7 +474,7 @@ def test_full_disk_met_by_the_library(files, tmp_path, capsys, monkeypatch):
     def full(*arguments, **options):
         raise SafetensorError("I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr("dd.artifacts.save_file", full)
+    monkeypatch.setattr("dd.artifacts.tensors.save_file", full)
     out = tmp_path / "x.safetensors"
     assert main(["prepare", "--source", "digits", "--out", str(out)]) == 1
     err = capsys.readouterr().err

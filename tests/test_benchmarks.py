@@ -17,13 +17,14 @@ from benchmarks.plain import Plain
 from benchmarks.whole import WholeMatching
 from benchmarks.work import ROWS, SIDES, Row
 from dd.data.dataset import load_dataset
-from dd.ensemble import ensemble
+from dd.distill.gradients import match_apart, match_together
+from dd.distill.objectives.dm import mean_distance
 from dd.errors import DDError
-from dd.networks import create
-from dd.objectives.dm import mean_distance
-from dd.objectives.gradients import match_apart, match_together
+from dd.networks.build import create
 from dd.rng import generator
-from dd.training import Recipe, accuracy, augmented, train, train_epoch
+from dd.training.ensemble import ensemble
+from dd.training.recipe import Recipe
+from dd.training.train import accuracy, augmented, train, train_epoch
 
 ROOT = Path(__file__).parent.parent
 

@@ -11,9 +11,11 @@ from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
-from dd import cam
 from dd.errors import DDError
-from dd.networks import NETWORKS, SpatialNetwork, create
+from dd.networks import activation_maps as cam
+from dd.networks.architectures import NETWORKS
+from dd.networks.base import SpatialNetwork
+from dd.networks.build import create
 from dd.rng import generator
 
 LABELS = torch.tensor([3, 0, 7, 7])

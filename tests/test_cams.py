@@ -6,20 +6,23 @@ import math
 import pytest
 import torch
 
-from dd import cam, cams, erase, synthetic
 from dd.__main__ import main
-from dd.artifacts import load_tensors, save_tensors
+from dd.analyse import cams, erase
+from dd.artifacts.tensors import load_tensors, save_tensors
+from dd.data import synthetic
 from dd.data.dataset import load_dataset
-from dd.networks import Network, create
-from dd.pretrained import save
+from dd.data.synthetic import SyntheticSet
+from dd.networks import activation_maps as cam
+from dd.networks.base import Network
+from dd.networks.build import create
+from dd.pretrain.frozen import save
 from dd.rng import generator
-from dd.synthetic import SyntheticSet
 
 WIDTH = 0.125
 
 
 def by_loop(maps: torch.Tensor, threshold: float, chance: torch.Tensor) -> dict[str, list]:
-    """What :func:`dd.erase.masks` says, one image and position after the other."""
+    """What :func:`dd.analyse.erase.masks` says, one image and position after the other."""
     chosen = {kind: [] for kind in erase.ERASED}
     for n in range(maps.shape[1]):
         seen = [one[n].flatten().tolist() for one in maps]

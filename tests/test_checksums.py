@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from dd.artifacts import load_tensors, read_header, save_tensors
+from dd.artifacts.row_files import RowReader, RowWriter
+from dd.artifacts.tensors import load_tensors, read_header, save_tensors
 from dd.errors import DDError
-from dd.rows import RowReader, RowWriter
 from tests.runs import flip
 
 TENSORS = {

@@ -13,10 +13,12 @@ import sys
 
 import pytest
 
-from dd import __version__, progress
+from dd import __version__
 from dd.__main__ import STAGES, Parser, main
-from dd.artifacts import load_rows, read_header
-from dd.progress import Progress
+from dd.artifacts.tensors import read_header
+from dd.artifacts.text import load_rows
+from dd.runtime import progress
+from dd.runtime.progress import Progress
 
 
 def parser_of(stage):

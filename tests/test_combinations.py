@@ -9,15 +9,15 @@ import json
 import pytest
 import torch
 
-from dd import synthetic
 from dd.__main__ import main
-from dd.jobs import Distillation, Pretraining
-from dd.objectives import OBJECTIVES
-from dd.parametrize import PARAMETRISATIONS
-from dd.plan import Plan, options
-from dd.recipes import uses_pretrained
-from dd.regularizers import REGULARISERS
-from dd.run import load_run
+from dd.config.recipes import uses_pretrained
+from dd.config.run import load_run
+from dd.data import synthetic
+from dd.distill.objectives import OBJECTIVES
+from dd.distill.parametrisations import PARAMETRISATIONS
+from dd.distill.regularisers import REGULARISERS
+from dd.plan.jobs import Distillation, Pretraining
+from dd.plan.plan import Plan, options
 
 SMALL = "convnet:depth=1,norm=batch,width=8"
 OTHER = "vit:depth=1,heads=1,width=8"

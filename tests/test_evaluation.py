@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from dd import synthetic
 from dd.__main__ import main
-from dd.artifacts import load_rows
+from dd.artifacts.text import load_rows
+from dd.data import synthetic
 from dd.rng import generator
 
 BATCHED = "convnet:norm=batch"

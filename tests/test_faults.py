@@ -17,12 +17,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dd import checkpoint
 from dd.__main__ import STAGES, main
-from dd.artifacts import load_rows, read_header
+from dd.artifacts import checkpoint
+from dd.artifacts.atomic import sweep
+from dd.artifacts.row_files import RowWriter
+from dd.artifacts.tensors import read_header
+from dd.artifacts.text import load_rows
 from dd.errors import DDError
-from dd.files import sweep
-from dd.rows import RowWriter
 from tests.runs import flip
 
 KILLS = 10

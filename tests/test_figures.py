@@ -14,21 +14,22 @@ from matplotlib.container import ErrorbarContainer
 from PIL import Image
 from runs import FORMULA, assert_no_formulas, every_ipc, with_formulas
 
-from dd import synthetic
 from dd.__main__ import main
-from dd.artifacts import save_json, save_rows, save_text
+from dd.artifacts.text import save_json, save_rows, save_text
+from dd.config.run import load_run
+from dd.data import synthetic
 from dd.data.dataset import load_dataset
+from dd.data.synthetic import SyntheticSet
 from dd.errors import DDError
-from dd.grid import Grid, load_grid
-from dd.jobs import Distillation, evaluation_file, metrics_file, synthetic_file
-from dd.networks import create
-from dd.plan import Plan, load_run
-from dd.report import bars, curve, curves, difference, images, weights
-from dd.report.bars import _offset
-from dd.report.figures import KINDS, check_layout
-from dd.report.images import joined, tiles
-from dd.report.metrics import read_metric
-from dd.synthetic import SyntheticSet
+from dd.networks.build import create
+from dd.plan.exhibits import Exhibit, load_exhibit
+from dd.plan.jobs import Distillation, evaluation_file, metrics_file, synthetic_file
+from dd.plan.plan import Plan
+from dd.report.figure import KINDS, check_layout
+from dd.report.figures import accuracy_curve, bars, difference, images, training_curves, weights
+from dd.report.figures.bars import _offset
+from dd.report.figures.images import joined, tiles
+from dd.report.read.metrics import read_metric
 
 FIGURES = Path("workflow/config/figures")
 
@@ -52,7 +53,7 @@ def plan(tmp_path_factory, digits, digits_file):
             labels = torch.arange(10).repeat_interleave(job.ipc)
             images = torch.zeros(len(labels), 1, 8, 8)
             made = SyntheticSet(images, labels, *digits.mean_and_std(), header=header)
-            if job.spec.startswith(("mtt", "iadd")):
+            if job.method.startswith(("mtt", "iadd")):
                 made.extras = extras(job, iteration)
             synthetic.save(synthetic_file(run, job, iteration), made)
         lines = [json.dumps({"iteration": n, "loss": 5 / n}) for n in range(1, snapshots[-1] + 1)]
@@ -66,16 +67,16 @@ def convnet(width_factor: float) -> torch.nn.Module:
 
 def extras(job: Distillation, iteration: int) -> dict[str, torch.Tensor]:
     """Differences, and weights where the method learns them, drawn at random."""
-    draw = torch.Generator().manual_seed(iteration + job.ipc + len(job.spec))
+    draw = torch.Generator().manual_seed(iteration + job.ipc + len(job.method))
     count = sum(p.numel() for p in convnet(0.125).parameters())
     found = {"difference.convnet": torch.rand(count, generator=draw)}
-    if job.spec.startswith("iadd"):
+    if job.method.startswith("iadd"):
         found["importance.convnet"] = 0.5 + torch.rand(count, generator=draw)
     return found
 
 
-def grid_of(plan: Plan, name: str) -> Grid:
-    return load_grid("figure", FIGURES / f"{name}.yaml", plan.run)
+def exhibit_of(plan: Plan, name: str) -> Exhibit:
+    return load_exhibit("figure", FIGURES / f"{name}.yaml", plan.run)
 
 
 def draw(plan: Plan, name: str, out: Path) -> None:
@@ -138,18 +139,18 @@ def test_dollars_are_drawn_as_they_are(plan, tmp_path, monkeypatch, name, shown)
         return replace(data, classes=[f"{FORMULA} class {name}" for name in data.classes])
 
     monkeypatch.setattr(images, "load_dataset", load)
-    grid = with_formulas(grid_of(plan, name))
-    draw, _ = KINDS[grid.definition["kind"]]
+    exhibit = with_formulas(exhibit_of(plan, name))
+    draw, _ = KINDS[exhibit.definition["kind"]]
     always = [f"title {FORMULA}", f"caption {FORMULA}", f"_digits (scikit-learn, 8x8) {FORMULA}"]
-    assert_no_formulas(draw(grid), [*always, *shown], tmp_path / "figure.png")
+    assert_no_formulas(draw(exhibit), [*always, *shown], tmp_path / "figure.png")
 
 
 def test_labels_with_an_underscore_are_in_the_legend(plan):
     """matplotlib makes none of what starts with one."""
-    grid = with_formulas(grid_of(plan, "iadd_parameter_difference"))
-    others = [axis for axis in grid.axes if axis not in ("dataset", "ipc")]
-    grid.definition["layout"] = {"color": ["dataset"], "column": ["ipc"], "row": others}
-    for panel in difference.draw(grid).axes[:2]:
+    exhibit = with_formulas(exhibit_of(plan, "iadd_parameter_difference"))
+    others = [axis for axis in exhibit.axes if axis not in ("dataset", "ipc")]
+    exhibit.definition["layout"] = {"color": ["dataset"], "column": ["ipc"], "row": others}
+    for panel in difference.draw(exhibit).axes[:2]:
         (label, *_) = [text.get_text().strip() for text in panel.get_legend().get_texts()]
         assert label.startswith("_digits")
 
@@ -201,13 +202,13 @@ def test_a_missing_class_is_named(tmp_path, digits):
 
 
 def test_layout_must_place_every_axis(plan):
-    grid = load_grid("figure", FIGURES / "modelpool_ablation.yaml", plan.run)
-    layout = {part: axes for part, axes in grid.definition["layout"].items() if part != "row"}
-    grid.definition["layout"] = layout
+    exhibit = load_exhibit("figure", FIGURES / "modelpool_ablation.yaml", plan.run)
+    layout = {part: axes for part, axes in exhibit.definition["layout"].items() if part != "row"}
+    exhibit.definition["layout"] = layout
     with pytest.raises(DDError, match="layout has no 'row'"):
-        check_layout(grid, ("x", "row"))
+        check_layout(exhibit, ("x", "row"))
     with pytest.raises(DDError, match="axis 'ipc' has several values but no part in layout"):
-        check_layout(grid, ("x",))
+        check_layout(exhibit, ("x",))
 
 
 def test_markers_stand_on_their_bars():
@@ -250,7 +251,7 @@ def published(name: str, **place) -> dict[tuple[str, ...], tuple[float, float]]:
 
 
 def test_the_authors_sweep_stands_beside_the_curve_of_the_pool(comparable):
-    figure = curve.draw(grid_of(comparable, "modelpool_temperature"))
+    figure = accuracy_curve.draw(exhibit_of(comparable, "modelpool_temperature"))
     titles = [panel.get_title() for panel in figure.axes]
     assert titles == ["baseline, IPC 1", "baseline, IPC 10", "pool, IPC 1", "pool, IPC 10"]
     shown = [marked(panel) for panel in figure.axes]
@@ -275,7 +276,7 @@ def test_the_authors_sweep_stands_beside_the_curve_of_the_pool(comparable):
 
 
 def test_published_values_stand_on_bars(comparable):
-    figure = bars.draw(grid_of(comparable, "modelpool_ablation"))
+    figure = bars.draw(exhibit_of(comparable, "modelpool_ablation"))
     panel = figure.axes[1]  # IPC 1, 2000 iterations: of the baseline under hard labels alone
     assert panel.get_title() == "IPC 1, 2000 iterations"
     place = {"ipc": "1", "iterations": "2000", "setting": "baseline", "sets": "released"}
@@ -303,7 +304,7 @@ def test_joined_tiles_stand_in_their_places():
 @pytest.mark.parametrize(
     ("classes", "count", "stacked", "inches"),
     [
-        (10, 10, False, 6.0 / 30),  # 10 rows for all three grids, 30 columns in 6 inches
+        (10, 10, False, 6.0 / 30),  # 10 rows for all three exhibits, 30 columns in 6 inches
         (3, 10, True, 4.5 / 9),  # 9 rows in 4.5 inches
         (3, 5, False, 6.0 / 15),  # under each other 0.5: not much larger
     ],
@@ -314,8 +315,8 @@ def test_grids_are_arranged_to_be_large(classes, count, stacked, inches):
 
 
 def test_images_per_class_are_shown(plan):
-    """IPC 1: a row for each of three methods; IPC 10: a grid of 10 x 10 tiles for each."""
-    figure = images.draw(grid_of(plan, "iadd_images"))
+    """IPC 1: a row for each of three methods; IPC 10: a exhibit of 10 x 10 tiles for each."""
+    figure = images.draw(exhibit_of(plan, "iadd_images"))
     sizes = [panel.get_images()[0].get_array().shape[:2] for panel in figure.axes]
     assert sizes == [(3 * 10, 10 * 10), *[(10 * 10, 10 * 10)] * 3]
     assert [panel.get_xticklabels()[0].get_text() for panel in figure.axes] == [
@@ -333,7 +334,7 @@ def test_ranks_by_hand():
 
 
 def test_differences_are_drawn_sorted_and_weighted(plan):
-    figure = difference.draw(grid_of(plan, "iadd_parameter_difference"))
+    figure = difference.draw(exhibit_of(plan, "iadd_parameter_difference"))
     panel = figure.axes[0]  # IPC 1, above
     mtt, iadd = (extras(Distillation("digits", spec, 1, 0), 60) for spec in ("mtt", "iadd"))
     plain = [made["difference.convnet"] for made in (mtt, iadd)]
@@ -386,7 +387,7 @@ def test_weights_are_split_by_tensor_and_joined_by_seed(tmp_path):
 
 
 def test_quantiles_of_weights_are_drawn(plan):
-    figure = weights.draw(grid_of(plan, "iadd_weights"))
+    figure = weights.draw(exhibit_of(plan, "iadd_weights"))
     upper, lower = figure.axes[0], figure.axes[3]  # IPC 1, normalised; three columns
     course = [
         extras(Distillation("digits", "iadd", 1, 0), n)["importance.convnet"] for n in (20, 60)
@@ -428,13 +429,13 @@ def test_weights_that_cannot_be_shown(tmp_path, vectors, header, message):
 def test_running_median_by_hand():
     one, two = numpy.array([1.0, 9.0, 2.0, 8.0, 3.0]), numpy.array([5.0, 5.0, 5.0, 5.0, 5.0])
     # windows [1 9], [1 9 2], [9 2 8], [2 8 3], [8 3]
-    assert curves.running_median([one], 3).tolist() == [5, 2, 8, 3, 5.5]
-    assert curves.running_median([one, two], 3).tolist() == [5, 5, 5, 5, 5]
-    assert [curves.width(n) for n in (60, 600, 5000)] == [5, 13, 101]
+    assert training_curves.running_median([one], 3).tolist() == [5, 2, 8, 3, 5.5]
+    assert training_curves.running_median([one, two], 3).tolist() == [5, 5, 5, 5, 5]
+    assert [training_curves.width(n) for n in (60, 600, 5000)] == [5, 13, 101]
 
 
 def test_losses_and_accuracies_are_drawn(plan):
-    figure = curves.draw(grid_of(plan, "iadd_curves"))
+    figure = training_curves.draw(exhibit_of(plan, "iadd_curves"))
     above, below = figure.axes[0], figure.axes[2]  # IPC 1; two columns
     raw, smooth = above.lines[:2]
     losses = numpy.array([5 / n for n in range(1, 61)])

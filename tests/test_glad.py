@@ -9,19 +9,19 @@ import torch
 from safetensors.torch import load_file, save_file
 from test_objectives import make
 
-from dd import recipes
 from dd.__main__ import main
-from dd.artifacts import read_header
-from dd.checkpoint import save_checkpoint
+from dd.artifacts.checkpoint import save_checkpoint
+from dd.artifacts.tensors import read_header
+from dd.config import recipes
+from dd.config.settings import build
 from dd.data.dataset import load_dataset
+from dd.distill.parametrisations import PARAMETRISATIONS
+from dd.distill.parametrisations.glad import GladSettings, Latents
 from dd.errors import DDError
-from dd.generator import Settings, Training
-from dd.generators import Generator, load_generator
-from dd.generators.autoencoder import AutoencoderGenerator, create
-from dd.parametrize import PARAMETRISATIONS
-from dd.parametrize.latents import GladSettings, Latents
+from dd.pretrain.generator import Settings, Training
+from dd.pretrain.generators import Generator, load_generator
+from dd.pretrain.generators.autoencoder import AutoencoderGenerator, create
 from dd.rng import generator
-from dd.settings import build
 
 DOC = Path(__file__).parents[1] / "docs" / "generators.md"
 SIZE = (6, 5)  # no multiples of 4: padded inside
@@ -182,7 +182,7 @@ def test_a_killed_training_goes_on_to_the_same_bytes(digits, tmp_path, monkeypat
             if len(kept) == 2:
                 raise KeyboardInterrupt
 
-        patched.setattr("dd.generator.save_checkpoint", killed)
+        patched.setattr("dd.pretrain.generator.save_checkpoint", killed)
         with pytest.raises(KeyboardInterrupt):
             training("killed").run()
     assert training("killed").run() == found

@@ -13,15 +13,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dd import kd, soft
 from dd.data import augment, zca
-from dd.networks import create
-from dd.objectives.dm import mean_distance
-from dd.objectives.gradients import distance, match_apart, match_together
-from dd.objectives.mtt import Student, TrajectoryMatching
-from dd.objectives.sre2l import watched
-from dd.training import Recipe, train
-from dd.trajectory import Segment
+from dd.distill.gradients import distance, match_apart, match_together
+from dd.distill.objectives.dm import mean_distance
+from dd.distill.objectives.mtt import Student, TrajectoryMatching
+from dd.distill.objectives.sre2l import watched
+from dd.evaluate import kd, soft_labels
+from dd.networks.build import create
+from dd.pretrain.trajectories import Segment
+from dd.training.recipe import Recipe
+from dd.training.train import train
 
 # Both logits and losses of the two implementations differ by rounding alone, below 1e-12 of them.
 CLOSE = {"rel": 1e-9, "abs": 1e-10}
@@ -273,7 +274,7 @@ def test_recovery():
 
 def test_loss_of_soft_labels():
     student, teacher = 3 * normal(12, 5, 7), (3 * normal(13, 5, 7)).log_softmax(1)
-    found = soft.loss(student, teacher, 20.0, "one").item()
+    found = soft_labels.loss(student, teacher, 20.0, "one").item()
     assert found == pytest.approx(0.010304369884832177, **CLOSE)
 
 

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from dd import gpus
+from dd.runtime import gpus
 
 TAKE = """
 import os, sys, time

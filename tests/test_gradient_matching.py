@@ -6,8 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dd.networks import create, freeze_batch_statistics
-from dd.objectives.gradients import distance, match_apart, match_together, mean_gradient
+from dd.distill.gradients import distance, match_apart, match_together, mean_gradient
+from dd.networks.batchnorm import freeze_batch_statistics
+from dd.networks.build import create
 from dd.rng import generator
 
 

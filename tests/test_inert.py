@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dd.networks import NETWORKS, create
+from dd.networks.architectures import NETWORKS
+from dd.networks.build import create
 from dd.networks.inert import inert
 from dd.rng import generator
 

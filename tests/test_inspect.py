@@ -9,7 +9,9 @@ import torch
 from safetensors.torch import save_file
 
 from dd.__main__ import main
-from dd.artifacts import provenance, save_json, save_rows, save_tensors
+from dd.artifacts.provenance import provenance
+from dd.artifacts.tensors import save_tensors
+from dd.artifacts.text import save_json, save_rows
 
 
 def inspect(capsys, path):

@@ -7,13 +7,13 @@ import math
 import pytest
 import torch
 
-from dd import kd
 from dd.__main__ import main
-from dd.protocols import PROTOCOLS, KDSettings, Task
-from dd.recipes import resolve_evaluation
+from dd.config.recipes import resolve_evaluation
+from dd.data.synthetic import SyntheticSet, save
+from dd.evaluate import kd
+from dd.evaluate.protocols import PROTOCOLS, KDSettings, Task
 from dd.rng import generator
-from dd.synthetic import SyntheticSet, save
-from dd.training import Recipe
+from dd.training.recipe import Recipe
 
 
 def softmax(values):

@@ -12,13 +12,15 @@ import torch.nn.functional as F
 from test_unroll import most_saved
 
 from benchmarks import metadd as benchmark
-from dd import cam, recipes
+from dd.config import recipes
+from dd.config.settings import build
+from dd.distill.regularisers import REGULARISERS
+from dd.distill.regularisers.metadd import Settings, invariance
 from dd.errors import DDError
-from dd.networks import create
-from dd.regularizers import REGULARISERS
-from dd.regularizers.metadd import Settings, common_grid, invariance
+from dd.networks import activation_maps as cam
+from dd.networks.activation_maps import common_grid
+from dd.networks.build import create
 from dd.rng import generator
-from dd.settings import build
 
 CLASSES, IPC, SIZE = 3, 2, (16, 16)  # alexnet's map has 4 x 4 positions
 SPECS = ["resnet18_bn", "alexnet", "vit"]  # one of each kind of activation map

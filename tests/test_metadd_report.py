@@ -12,15 +12,17 @@ import yaml
 from PIL import Image
 from runs import FORMULA, assert_no_formulas, with_formulas
 
-from dd import synthetic
 from dd.__main__ import main
-from dd.artifacts import save_json, save_rows, save_tensors, save_text
-from dd.checks import check_plan
-from dd.config import check, read_yaml
+from dd.artifacts.tensors import save_tensors
+from dd.artifacts.text import save_json, save_rows, save_text
+from dd.config.documents import check, read_yaml
+from dd.config.run import load_run
+from dd.data import synthetic
+from dd.data.synthetic import SyntheticSet
 from dd.errors import DDError
-from dd.grid import Grid, load_grid
-from dd.jobs import (
-    cam_rectify,
+from dd.networks.build import canonical
+from dd.plan.exhibits import Exhibit, load_exhibit
+from dd.plan.jobs import (
     cams_file,
     erasing_file,
     evaluation_file,
@@ -28,12 +30,14 @@ from dd.jobs import (
     pretrained_file,
     synthetic_file,
 )
-from dd.networks import canonical
-from dd.plan import Plan, load_run
-from dd.report import areas, cams, cost, erasing, maps, variance
-from dd.report.figures import KINDS
-from dd.report.pivot import _best
-from dd.synthetic import SyntheticSet
+from dd.plan.needs import cam_rectify
+from dd.plan.plan import Plan
+from dd.plan.validate import check_plan
+from dd.report.figure import KINDS
+from dd.report.figures import cams, erasing, variance
+from dd.report.read import maps
+from dd.report.tables import areas, cost
+from dd.report.tables.pivot import _best
 
 CONFIG = Path("workflow/config")
 NETWORKS = ["resnet18_bn", "alexnet", "vit", "vgg11", "lenet"]  # three auxiliary, two unseen
@@ -102,7 +106,7 @@ def plan(tmp_path_factory, digits, digits_file):
             header["accuracy"] = 95.0
         save_tensors(pretrained_file(run, job), "network", {"x": torch.zeros(1)}, header)
     for job, archs in plan.evaluations.items():
-        more = 10 * ("metadd" in job.distillation.spec) + 2 * job.distillation.seed
+        more = 10 * ("metadd" in job.distillation.method) + 2 * job.distillation.seed
         rows = [
             {"arch": arch, "network": n, "accuracy": 20 + len(arch) + more + n}
             for arch in archs
@@ -110,7 +114,7 @@ def plan(tmp_path_factory, digits, digits_file):
         ]
         save_rows(evaluation_file(run, job), rows)
     for job, snapshots in plan.distillations.items():
-        regularised = "metadd" in job.spec
+        regularised = "metadd" in job.method
         for iteration in snapshots:
             labels = torch.arange(10)
             start = digits.train.take(torch.stack([found[0] for found in digits.train.by_class]))
@@ -129,7 +133,7 @@ def plan(tmp_path_factory, digits, digits_file):
     for snapshot in plan.snapshots_with_cams:
         job = snapshot.distillation
         values = first_maps(job.seed)
-        if "metadd" in job.spec and snapshot.iterations == 60:
+        if "metadd" in job.method and snapshot.iterations == 60:
             values = [values[0]] * 5  # all look at the same
         save_maps(cams_file(run, job, snapshot.iterations), values, snapshot.iterations)
     save_rows(erasing_file(run, "digits"), erasing_rows())
@@ -161,8 +165,8 @@ def render(plan: Plan, name: str) -> tuple[list[dict[str, str]], str]:
         return list(csv.DictReader(file)), out.with_suffix(".md").read_text(encoding="utf-8")
 
 
-def figure_grid(plan: Plan, name: str):
-    return load_grid("figure", CONFIG / "figures" / f"{name}.yaml", plan.run)
+def figure_exhibit(plan: Plan, name: str):
+    return load_exhibit("figure", CONFIG / "figures" / f"{name}.yaml", plan.run)
 
 
 def test_measures_by_hand():
@@ -234,9 +238,9 @@ def test_costs_by_hand(plan):
 def test_definitions_are_whole(plan, kind, name, count):
     """All their methods, networks and protocols are known; the run narrows IPC and iterations."""
     run = replace(plan.run, axes_for={})
-    grid = load_grid(kind, CONFIG / f"{kind}s" / f"{name}.yaml", run)
-    assert len(grid.cells()) == count
-    for cell in grid.cells():
+    exhibit = load_exhibit(kind, CONFIG / f"{kind}s" / f"{name}.yaml", run)
+    assert len(exhibit.cells()) == count
+    for cell in exhibit.cells():
         assert cell.arch is None or canonical(cell.arch)
 
 
@@ -262,10 +266,10 @@ def test_the_best_is_that_of_an_objective(plan):
     definition = read_yaml(CONFIG / "tables" / "metadd_cross_arch.yaml")
     methods = definition["axes"]["method"]
     axes = {"ipc": 1, "arch": "vit", "method": {m: methods[m] for m in ("dm", "dm+metadd", "dc")}}
-    grid = Grid("best", "best.yaml", definition | {"axes": axes}, plan.run)
+    exhibit = Exhibit("best", "best.yaml", definition | {"axes": axes}, plan.run)
     rows = [{"method": m, "ipc": 1, "arch": "vit", "dataset": "d", "mean": v}
             for m, v in (("dm", 30.0), ("dm+metadd", 31.0), ("dc", 50.0))]  # fmt: skip
-    assert _best(grid, rows) == {id(rows[1])}  # dc has nobody to compete with
+    assert _best(exhibit, rows) == {id(rows[1])}  # dc has nobody to compete with
 
 
 def test_parts_and_networks_are_specs_of_their_own(plan):
@@ -273,7 +277,7 @@ def test_parts_and_networks_are_specs_of_their_own(plan):
     assert [row["loss"] for row in ablation] == ["DM: none", "DM: ce", "DM: kl", "DM: both"]
     auxiliary, _ = render(plan, "metadd_auxiliary")
     assert len(auxiliary) == 8
-    specs = {job.spec for job in plan.distillations}
+    specs = {job.method for job in plan.distillations}
     assert {"dm+metadd@lambda_kl=0", "dm+metadd@lambda_ce=0", "dm", "dm+metadd"} < specs
     assert "dm+metadd@auxiliary=resnet18_bn,lambda_kl=0" in specs
     marked = {row["auxiliary"]: row["seen"] for row in auxiliary}
@@ -292,12 +296,12 @@ def test_maps_of_a_run_follow_one_convention(plan):
     assert chosen == "none"
     for kind, name in (("table", "metadd_meta_area"), ("figure", "metadd_variance"),
                        ("figure", "metadd_cams"), ("figure", "metadd_erasing")):  # fmt: skip
-        grid = other.grids[kind, name]
+        exhibit = other.exhibits[kind, name]
         draw = {"metadd_meta_area": areas.areas, "metadd_variance": variance.draw,
                 "metadd_cams": cams.draw, "metadd_erasing": erasing.draw}[name]  # fmt: skip
         with pytest.raises(DDError, match="rectify is 'relu', the run's is 'none'"):
-            draw(grid)
-        assert maps.convention(grid) == "Maps keep their negative values (no ReLU)."
+            draw(exhibit)
+        assert maps.convention(exhibit) == "Maps keep their negative values (no ReLU)."
     only = {"metadd_meta_area": {"method": ["dm"]}}  # no method here has a regulariser
     bad = {"tables": ["metadd_meta_area"], "figures": [], "axes_for": only, "axes": {"ipc": [1]}}
     with pytest.raises(DDError, match="activation maps: unknown rectify of metadd 'rely'"):
@@ -341,15 +345,15 @@ def test_dollars_are_drawn_as_they_are(plan, tmp_path, monkeypatch, name, shown)
     save_rows(tmp_path / "erasing.csv", rows)
     monkeypatch.setattr(erasing, "erasing_file", lambda *_: str(tmp_path / "erasing.csv"))
     for module in (cams, erasing, variance):  # which of the run's networks are poor
-        monkeypatch.setattr(module, "warnings", lambda grid: [f"Note: {FORMULA}."])
-    grid = with_formulas(figure_grid(plan, name))
-    draw, _ = KINDS[grid.definition["kind"]]
+        monkeypatch.setattr(module, "warnings", lambda exhibit: [f"Note: {FORMULA}."])
+    exhibit = with_formulas(figure_exhibit(plan, name))
+    draw, _ = KINDS[exhibit.definition["kind"]]
     always = [f"title {FORMULA}", f"caption {FORMULA}", f"_digits (8x8) {FORMULA}"]
-    assert_no_formulas(draw(grid), [*always, *shown], tmp_path / "figure.png")
+    assert_no_formulas(draw(exhibit), [*always, *shown], tmp_path / "figure.png")
 
 
 def test_maps_and_regions_are_drawn(plan):
-    figure = cams.draw(figure_grid(plan, "metadd_cams"))
+    figure = cams.draw(figure_exhibit(plan, "metadd_cams"))
     rows = figure.subfigs[0].axes[:-1]  # the last one is the colour bar
     assert len(rows) == 2 * 3 * 6  # two methods, three classes; image, three maps, two regions
     titles = [panel.get_title() for panel in rows[:6]]
@@ -364,7 +368,7 @@ def test_maps_and_regions_are_drawn(plan):
 
 
 def test_erasing_is_drawn(plan):
-    figure = erasing.draw(figure_grid(plan, "metadd_erasing"))
+    figure = erasing.draw(figure_exhibit(plan, "metadd_erasing"))
     (panel,) = figure.axes
     heights = [bar.get_height() for bar in panel.patches]
     # networks that say what the regions are stand first: n = 1, 2, 3, then 0 and 4
@@ -374,7 +378,7 @@ def test_erasing_is_drawn(plan):
 
 
 def test_variances_are_drawn(plan):
-    figure = variance.draw(figure_grid(plan, "metadd_variance"))
+    figure = variance.draw(figure_exhibit(plan, "metadd_variance"))
     lines = figure.axes[0].lines
     assert [line.get_linestyle() for line in lines] == ["-", "--"] * 2
     assert list(lines[0].get_xdata()) == [0, 20, 60]
@@ -421,9 +425,9 @@ def test_bad_maps(tmp_path):
 def test_one_network_has_nothing_to_compare(plan, tmp_path):
     (tmp_path / "one.yaml").write_text(yaml.safe_dump(RUN | {"cam_networks": ["vit", "vgg11"]}))
     run = load_run(str(tmp_path / "one.yaml"))
-    grid = load_grid("table", CONFIG / "tables" / "metadd_meta_area.yaml", run)
+    exhibit = load_exhibit("table", CONFIG / "tables" / "metadd_meta_area.yaml", run)
     with pytest.raises(DDError, match="cam_networks are vit, vgg11: maps are compared over"):
-        maps.groups(grid, "digits")
+        maps.groups(exhibit, "digits")
 
 
 @pytest.mark.parametrize(

@@ -12,26 +12,18 @@ from torch import nn
 from torchvision import models
 from torchvision.models.vision_transformer import VisionTransformer
 
-from dd.ensemble import ensemble
+from dd.distill.gradients import match_apart, match_together
 from dd.errors import DDError
-from dd.networks import (
-    NETWORKS,
-    PoolDefinition,
-    PoolSource,
-    SingleSource,
-    SpatialNetwork,
-    canonical,
-    count_parameters,
-    create,
-    freeze_batch_statistics,
-    has_batch_norm,
-    initialise,
-    parse,
-    vision,
-)
+from dd.networks.architectures import NETWORKS, from_torchvision
+from dd.networks.base import SpatialNetwork, count_parameters
+from dd.networks.batchnorm import freeze_batch_statistics, has_batch_norm
+from dd.networks.build import canonical, create, parse
+from dd.networks.init import initialise
 from dd.networks.layers import LayerNorm
-from dd.objectives.gradients import match_apart, match_together
+from dd.networks.pool import PoolDefinition
+from dd.networks.source import PoolSource, SingleSource
 from dd.rng import generator
+from dd.training.ensemble import ensemble
 
 # Counted in the public implementations of DC and its heirs.
 COUNTS = [
@@ -110,7 +102,7 @@ def _one_thread():
 def small(spec: str, channels: int = 3, size: tuple[int, int] = (32, 32), seed: int = 0):
     """A narrow network; of torchvision's, which are of fixed width, the hidden layers at least."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vision, "HIDDEN", 32)
+        patch.setattr(from_torchvision, "HIDDEN", 32)
         return create(spec, channels, size, 10, generator=generator(seed), width_factor=1 / 16)
 
 

@@ -6,17 +6,20 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dd import recipes
+from dd.config import recipes
+from dd.config.settings import build
 from dd.data import augment
-from dd.networks import SingleSource, canonical, create, freeze_batch_statistics
-from dd.objectives import OBJECTIVES
-from dd.objectives.base import Streams
-from dd.objectives.dm import mean_distance
-from dd.objectives.selections import herding, kcenter
-from dd.parametrize.pixels import Pixels
+from dd.distill.objectives import OBJECTIVES
+from dd.distill.objectives.base import Streams
+from dd.distill.objectives.dm import mean_distance
+from dd.distill.objectives.selections import herding, kcenter
+from dd.distill.parametrisations.pixels import Pixels
+from dd.networks.batchnorm import freeze_batch_statistics
+from dd.networks.build import canonical, create
+from dd.networks.source import SingleSource
+from dd.pretrain.agreement import agreement
+from dd.pretrain.trajectories import Trajectories
 from dd.rng import generator
-from dd.settings import build
-from dd.trajectory import Trajectories, agreement
 
 SPEC = "convnet:width=8,depth=2"
 NORMED = f"{SPEC},norm=batch"
@@ -132,7 +135,7 @@ def plain_dc(dataset, source, streams, images, ipc, s):
 @pytest.mark.parametrize("name", ["dc", "dsa"])
 @pytest.mark.parametrize("together", [True, False])
 def test_an_iteration_is_algorithm_one(name, together, digits, monkeypatch):
-    monkeypatch.setattr("dd.objectives.dc.TOGETHER_PIXELS", 10**6 if together else 0)
+    monkeypatch.setattr("dd.distill.objectives.dc.TOGETHER_PIXELS", 10**6 if together else 0)
     settings = {"outer": 3, "inner": 2, "batch_real": 6, "batch_train": 8, "lr_img": 0.01}
     ours, theirs = (make(name, digits, 2, init="real", **settings) for _ in range(2))
     synthetic = canvas(ours, lr=0.01)
@@ -157,7 +160,7 @@ def test_batch_norm_statistics_are_fixed_from_sixteen_real_images_a_class(digits
         seen.append(tuple(images.shape))
         freeze_batch_statistics(network, images)
 
-    monkeypatch.setattr("dd.objectives.dc.freeze_batch_statistics", spy)
+    monkeypatch.setattr("dd.distill.objectives.dc.freeze_batch_statistics", spy)
     objective = make("dc", digits, 1, NORMED, batch_real=8, outer=2)
     objective.iteration(1, canvas(objective))
     assert seen == [(160, 1, 8, 8)] * 2

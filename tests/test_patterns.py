@@ -5,8 +5,9 @@ import re
 
 import pytest
 
-from dd.patterns import exactly
-from dd.plan import Plan, load_run
+from dd.config.run import load_run
+from dd.plan.plan import Plan
+from dd.plan.wildcards import exactly
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Runs, specs and protocols; the cells and jobs of the tables against counts made by hand."""
+"""Runs, methods and protocols; the cells and jobs of the tables against counts made by hand."""
 
 import json
 from collections import Counter
@@ -8,11 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dd.errors import DDError
-from dd.grid import Cell, Grid
-from dd.jobs import Distillation, Evaluation, Pretraining
-from dd.plan import Plan, load_run, options, read_run
-from dd.recipes import (
+from dd.config.methods import Method, parse, parse_protocol
+from dd.config.recipes import (
     merged,
     objectives,
     resolve,
@@ -22,7 +19,11 @@ from dd.recipes import (
     resolve_pretrain,
     resolve_relabel,
 )
-from dd.spec import Spec, parse, parse_protocol
+from dd.config.run import load_run, read_run
+from dd.errors import DDError
+from dd.plan.exhibits import Cell, Exhibit
+from dd.plan.jobs import Distillation, Evaluation, Pretraining
+from dd.plan.plan import Plan, options
 
 PROTOCOLS = {
     "hard": {"protocol": "hard"},
@@ -43,33 +44,33 @@ def cifar10():
     return Plan(load_run("cifar10"))
 
 
-def with_axes(grid: Grid, **axes) -> list[Cell]:
-    """The cells of ``grid`` with other axes."""
-    return replace(grid, definition=grid.definition | {"axes": axes, "exclude": []}).cells()
+def with_axes(exhibit: Exhibit, **axes) -> list[Cell]:
+    """The cells of ``exhibit`` with other axes."""
+    return replace(exhibit, definition=exhibit.definition | {"axes": axes, "exclude": []}).cells()
 
 
 @pytest.mark.parametrize(
-    ("text", "spec"),
+    ("text", "method"),
     [
-        ("dc", Spec("dc")),
-        ("dm+pool", Spec("dm", pool="pool")),
-        ("dc+pool-x", Spec("dc", pool="pool-x")),
+        ("dc", Method("dc")),
+        ("dm+pool", Method("dm", pool="pool")),
+        ("dc+pool-x", Method("dc", pool="pool-x")),
     ],
 )
-def test_specs(text, spec):
-    assert parse(text, ["pool", "pool-x"]) == spec
-    assert str(spec) == text
+def test_methods(text, method):
+    assert parse(text, ["pool", "pool-x"]) == method
+    assert str(method) == text
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("dcc", "unknown objective 'dcc': did you mean 'dc'?"),
-        ("dc+poool", "unknown modifier of spec 'dc+poool' 'poool': did you mean 'pool'?"),
+        ("dc+poool", "unknown modifier of method 'dc+poool' 'poool': did you mean 'pool'?"),
         ("dc+pool+pool-x", "names more than one network source"),
     ],
 )
-def test_wrong_specs(text, message):
+def test_wrong_methods(text, message):
     with pytest.raises(DDError) as error:
         parse(text, ["pool", "pool-x"])
     assert message in str(error.value)
@@ -85,11 +86,11 @@ def test_wrong_specs(text, message):
         ("mtt@lr_lr=1e-7", "mtt@lr_lr=1e-07", {"lr_lr": 1e-7}),
     ],
 )  # fmt: skip
-def test_settings_in_a_spec(text, canonical, settings):
-    spec = parse(text, ["pool"])
-    assert (str(spec), dict(spec.settings)) == (canonical, settings)
-    assert all(type(spec.settings[name]) is type(value) for name, value in settings.items())
-    assert parse(canonical, ["pool"]) == spec
+def test_settings_in_a_method(text, canonical, settings):
+    method = parse(text, ["pool"])
+    assert (str(method), dict(method.settings)) == (canonical, settings)
+    assert all(type(method.settings[name]) is type(value) for name, value in settings.items())
+    assert parse(canonical, ["pool"]) == method
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,7 @@ def test_settings_in_a_spec(text, canonical, settings):
         ("mtt@student_steps=many", "student_steps is 'many', it must be a number"),
     ],
 )
-def test_wrong_settings_in_a_spec(text, message):
+def test_wrong_settings_in_a_method(text, message):
     with pytest.raises(DDError) as error:
         parse(text)
     assert message in str(error.value)
@@ -225,7 +226,7 @@ def test_experts_and_students_see_the_same_augmentation(name):
     for job in matched:
         used = {
             plan.settings(job)["augment"],
-            plan.run.evaluation(job.spec, job.dataset, job.ipc)["augment"],
+            plan.run.evaluation(job.method, job.dataset, job.ipc)["augment"],
             plan.run.buffer(job.dataset)["augment"],
         }
         assert len(used) == 1
@@ -241,8 +242,8 @@ def test_labels_are_mixed_in_the_students_batches():
 
 
 def test_recipes_fit_the_objectives_that_are_registered():
-    from dd.checks import build
-    from dd.objectives import OBJECTIVES
+    from dd.config.settings import build
+    from dd.distill.objectives import OBJECTIVES
 
     assert sorted(OBJECTIVES) == objectives()
     for name in OBJECTIVES:
@@ -251,7 +252,7 @@ def test_recipes_fit_the_objectives_that_are_registered():
 
 def test_ablation_has_204_cells(cifar10):
     # 2 ipc x 3 iterations x (6 settings x 5 networks + 4 settings on the ConvNet)
-    cells = cifar10.grids["table", "modelpool_ablation"].cells()
+    cells = cifar10.exhibits["table", "modelpool_ablation"].cells()
     assert len(cells) == 2 * 3 * (6 * 5 + 4) == 204
     by_setting = Counter(cell.labels["setting"] for cell in cells if cell.arch == "convnet")
     assert by_setting == {
@@ -262,7 +263,7 @@ def test_ablation_has_204_cells(cifar10):
 
 
 def test_pool_settings_has_90_cells(cifar10):
-    cells = cifar10.grids["table", "modelpool_pool_settings"].cells()
+    cells = cifar10.exhibits["table", "modelpool_pool_settings"].cells()
     assert len(cells) == 2 * 3 * 3 * 5 == 90
     assert {cell.protocols for cell in cells} == {("hard",)}
 
@@ -270,8 +271,8 @@ def test_pool_settings_has_90_cells(cifar10):
 def test_distillations_are_shared(cifar10):
     # T4: dc and dc+pool; T5 adds two pools and shares dc+pool; the released table adds one
     expected = {
-        Distillation("cifar10", spec, ipc, 0): (1000, 2000, 3000)
-        for spec in ("dc", "dc+pool", "dc+pool-random", "dc+pool-various", "dc+pool-released")
+        Distillation("cifar10", method, ipc, 0): (1000, 2000, 3000)
+        for method in ("dc", "dc+pool", "dc+pool-random", "dc+pool-various", "dc+pool-released")
         for ipc in (1, 10)
     }
     assert cifar10.distillations == expected
@@ -288,8 +289,8 @@ def test_evaluations_are_shared_and_have_the_union_of_networks(cifar10):
     shared = set(ablation) & set(curve)
     root = "results/cifar10/evaluations/cifar10"
     assert shared == {
-        f"{root}/{spec}/ipc{ipc}/seed0/it1000/{protocol}.csv"
-        for spec in ("dc", "dc+pool")
+        f"{root}/{method}/ipc{ipc}/seed0/it1000/{protocol}.csv"
+        for method in ("dc", "dc+pool")
         for ipc in (1, 10)
         for protocol in ("kd", "kd-released@temperature=0")
     }
@@ -309,9 +310,9 @@ def test_seeds_multiply_the_sets(seeds):
 
 def test_a_selection_is_evaluated_where_it_is_done(cifar10):
     """random has no iterations: whatever a table asks for, its set is that of iteration 0."""
-    grid = cifar10.grids["table", "modelpool_ablation"]
-    setting = {"a": {"spec": "random"}, "b": {"spec": "dc"}}
-    cells = with_axes(grid, ipc=1, iterations=[1000, 2000, 3000], setting=setting, arch="mlp")
+    exhibit = cifar10.exhibits["table", "modelpool_ablation"]
+    setting = {"a": {"method": "random"}, "b": {"method": "dc"}}
+    cells = with_axes(exhibit, ipc=1, iterations=[1000, 2000, 3000], setting=setting, arch="mlp")
     assert [cell.iterations for cell in cells] == [0, 1000, 0, 2000, 0, 3000]
     assert [cell.labels["iterations"] for cell in cells] == [1000, 1000, 2000, 2000, 3000, 3000]
 
@@ -480,12 +481,14 @@ def test_experts_are_trained_once_for_all_that_match_them():
         ("tiny_imagenet", "none"),
     }  # fmt: skip
     assert len(plan.shards) == 5 * 10  # 100 experts in shards of 10
-    job = next(j for j in plan.distillations if (j.spec, j.dataset, j.ipc) == ("mtt", "cifar10", 1))
+    job = next(
+        j for j in plan.distillations if (j.method, j.dataset, j.ipc) == ("mtt", "cifar10", 1)
+    )
     assert [shard.number for shard in plan.shards_of(job)] == list(range(10))
     pairs = plan.buffer_options(plan.shards_of(job)[3])
     assert (pairs["first"], pairs["experts"], pairs["whitening"]) == (30, 10, "zca")
     assert plan.preparation("cifar10")["zca"] and not plan.preparation("tiny_imagenet")["zca"]
-    full = [j for j in plan.distillations if j.spec == "full"]
+    full = [j for j in plan.distillations if j.method == "full"]
     assert [(j.dataset, j.ipc) for j in full] == [(name, 0) for name in plan.run.datasets]
 
 
@@ -504,7 +507,7 @@ def test_what_is_asked_for_one_table_wins_over_what_is_asked_everywhere(tmp_path
     plan = Plan(load_run(str(write_run(tmp_path, axes_for=narrower))))
 
     def values(kind, name, *axes):
-        cells = plan.grids[kind, name].cells()
+        cells = plan.exhibits[kind, name].cells()
         return [sorted({cell.labels[axis] for cell in cells}) for axis in axes]
 
     assert values("table", "modelpool_ablation", "ipc") == [[1, 10]]  # of another paper
@@ -522,8 +525,8 @@ def test_weights_of_the_user_take_the_place_of_training(tmp_path):
     ours, theirs = Plan(load_run("smoke")), Plan(load_run(str(write_run(tmp_path, **given))))
     generator = Pretraining("digits", "none", "generator")
     assert set(ours.pretrainings) - set(theirs.pretrainings) == {generator}
-    latents, pixels = (Distillation("digits", spec, 1, 0) for spec in ("dm+glad", "dm"))
-    trained = "results/smoke/pools/digits/none/generator.safetensors"
+    latents, pixels = (Distillation("digits", method, 1, 0) for method in ("dm+glad", "dm"))
+    trained = "results/smoke/pretrained/digits/none/generator.safetensors"
     for plan, jobs, file, adapter in (
         (ours, [generator], trained, None),
         (theirs, [], "mine/gan.safetensors", "mine:load"),
@@ -648,10 +651,10 @@ def test_configure_stops_before_any_job(tmp_path, capsys, changes, message):
 
 
 def test_only_released_protocols_may_be_selected_on_test_data(cifar10):
-    grid = cifar10.grids["table", "modelpool_ablation_released"]
-    notes = {cell.selected for cell in grid.cells() if "kd" in cell.labels["setting"]}
+    exhibit = cifar10.exhibits["table", "modelpool_ablation_released"]
+    notes = {cell.selected for cell in exhibit.cells() if "kd" in cell.labels["setting"]}
     assert notes == {"temperature"}
     select = {"axis": "temperature", "values": [1]}
-    setting = {"a": {"spec": "dc", "protocol": "kd", "select": select}}
+    setting = {"a": {"method": "dc", "protocol": "kd", "select": select}}
     with pytest.raises(DDError, match="only a 'released' protocol"):
-        with_axes(grid, ipc=1, setting=setting, arch="mlp")
+        with_axes(exhibit, ipc=1, setting=setting, arch="mlp")

@@ -12,15 +12,11 @@ import pytest
 import torch
 
 from dd.errors import DDError
-from dd.networks import (
-    NETWORKS,
-    PoolSource,
-    SingleSource,
-    canonical,
-    create,
-    freeze_batch_statistics,
-    load_pool,
-)
+from dd.networks.architectures import NETWORKS
+from dd.networks.batchnorm import freeze_batch_statistics
+from dd.networks.build import canonical, create
+from dd.networks.pool import load_pool
+from dd.networks.source import PoolSource, SingleSource
 from dd.rng import generator
 
 POOLS = Path(__file__).parents[1] / "workflow" / "config" / "pools"

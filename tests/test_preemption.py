@@ -11,8 +11,8 @@ import time
 import pytest
 
 from dd.__main__ import main
-from dd.artifacts import load_tensors
-from dd.preemption import Pace, Terminated, heeding_sigterm
+from dd.artifacts.tensors import load_tensors
+from dd.runtime.preemption import Pace, Terminated, heeding_sigterm
 
 NEVER = ["--checkpoint-every", "1000000", "--threads", "1", "--device", "cpu"]
 

@@ -7,15 +7,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from dd import pretrained, recipes
 from dd.__main__ import main
-from dd.artifacts import load_tensors, read_header, save_tensors
+from dd.artifacts.tensors import load_tensors, read_header, save_tensors
+from dd.config import recipes
+from dd.config.settings import build
 from dd.errors import DDError
-from dd.networks import NETWORKS, create
-from dd.pretrain import Settings
-from dd.pretrained import load, load_all, take_weights, warning
+from dd.networks.architectures import NETWORKS
+from dd.networks.build import create
+from dd.pretrain import frozen
+from dd.pretrain.frozen import load, load_all, take_weights, warning
+from dd.pretrain.pretrain import Settings
 from dd.rng import generator
-from dd.settings import build
 
 SPEC = "convnet:depth=1,norm=batch,width=8"
 SMALL = ["--network", SPEC, "--epochs", "3"]
@@ -95,7 +97,7 @@ def test_a_checkpoint_of_other_settings_is_set_aside(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(pretrained, "save", killed)
+        patch.setattr(frozen, "save", killed)
         assert main(pretrain(digits_file, out, *SMALL, "--seed", "5", every=0)) == 130
     assert (tmp_path / ".network.safetensors.state").exists()
     assert main(pretrain(digits_file, out, *SMALL)) == 0
@@ -226,7 +228,7 @@ def test_only_what_the_stage_wrote_is_loaded(made, digits, digits_file, tmp_path
 def test_networks_by_spec(made, digits, tmp_path):
     path = tmp_path / "mlp.safetensors"
     mlp = create("mlp", 1, (8, 8), 10, generator=generator(0))
-    pretrained.save(path, mlp, read_header(made) | {"network": "mlp"})
+    frozen.save(path, mlp, read_header(made) | {"network": "mlp"})
     found = load_all([path, made], digits, 1.0, "cpu")
     assert list(found) == ["mlp", SPEC] and found["mlp"].spec == "mlp"
     assert found["mlp"].header["digest"] != found[SPEC].header["digest"]

@@ -5,14 +5,15 @@ import dataclasses
 import pytest
 import yaml
 
-from dd import recipes
 from dd.__main__ import main
-from dd.artifacts import load_tensors, read_header, save_tensors
+from dd.artifacts.tensors import load_tensors, read_header, save_tensors
+from dd.config import recipes
+from dd.config.recipes import Fallback, evaluation_fallback, fallback, resolve, resolve_part
+from dd.config.run import load_run
 from dd.errors import DDError
-from dd.plan import Plan, load_run
-from dd.recipes import Fallback, evaluation_fallback, fallback, resolve, resolve_part
+from dd.plan.plan import Plan
 from dd.report import fallbacks
-from dd.report.results import facts
+from dd.report.captions import facts
 
 SUBSETS = ("imagenette", "imagewoof", "imagefruit", "imageyellow", "imagemeow", "imagesquawk")
 LITTLE = ["--threads", "1", "--device", "cpu"]
@@ -110,7 +111,7 @@ def test_every_fallback_is_flagged(name):
 
 
 def test_the_table_above_has_every_recipe_and_every_dataset_of_a_run():
-    from dd.run import stems
+    from dd.config.run import stems
 
     names = {*recipes.objectives(), *recipes.parametrisations(), *recipes.regularisers()}
     assert FLAGS.keys() == names | {"relabel"}
@@ -224,7 +225,7 @@ SRE2L_ON_DIGITS = f"SRe2L and relabelling on {DIGITS} take {CHOSEN}"
 
 
 def test_captions_of_a_run_on_digits():
-    grids = Plan(load_run("smoke")).grids
+    exhibits = Plan(load_run("smoke")).exhibits
     wanted = {
         ("table", "iadd_sota"): [DM_ON_DIGITS, MTT_ON_DIGITS],
         ("table", "iadd_hyperparameters"): [MTT_ON_DIGITS],
@@ -236,19 +237,19 @@ def test_captions_of_a_run_on_digits():
         ("figure", "metadd_cams"): [DM_ON_DIGITS],
     }
     for key, sentences in wanted.items():
-        said = facts(grids[key], [])
+        said = facts(exhibits[key], [])
         assert f"{OPENING}{'; '.join(sentences)}." in said and said.count(OPENING) == 1, key
     # SRe2L learns from soft labels in the one, the other shows no accuracies
-    assert SRE2L_ON_DIGITS in facts(grids["table", "metadd_cross_arch"], [])
-    assert f"SRe2L on {DIGITS} takes {CHOSEN}" in facts(grids["table", "metadd_cost"], [])
+    assert SRE2L_ON_DIGITS in facts(exhibits["table", "metadd_cross_arch"], [])
+    assert f"SRe2L on {DIGITS} takes {CHOSEN}" in facts(exhibits["table", "metadd_cost"], [])
     for key in (("table", "modelpool_ablation"), ("figure", "modelpool_temperature")):
-        assert OPENING not in facts(grids[key], [])  # DC's settings are the same for all
+        assert OPENING not in facts(exhibits[key], [])  # DC's settings are the same for all
 
 
 def test_captions_of_datasets_with_recipes_and_without():
-    for grid in Plan(load_run("iadd")).grids.values():
-        assert OPENING not in facts(grid, [])
-    said = facts(Plan(load_run("paper")).grids["table", "metadd_meta_area"], [])
+    for exhibit in Plan(load_run("iadd")).exhibits.values():
+        assert OPENING not in facts(exhibit, [])
+    said = facts(Plan(load_run("paper")).exhibits["table", "metadd_meta_area"], [])
     nets = "ImageNette (128x128) and ImageWoof (128x128)"
     assert f"MTT on {nets} at IPC 10 and 50 takes those for IPC 1" in said
     assert f"SRe2L on {nets} takes {AS_IMAGENET}" in said

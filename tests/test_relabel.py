@@ -9,17 +9,20 @@ import torch
 import torch.nn.functional as F
 from torchvision.transforms.functional import resized_crop
 
-from dd import pretrained, soft, synthetic
 from dd.__main__ import main
-from dd.artifacts import load_rows, load_tensors, read_header, save_tensors
+from dd.artifacts.row_files import RowWriter
+from dd.artifacts.tensors import load_tensors, read_header, save_tensors
+from dd.artifacts.text import load_rows
+from dd.data import synthetic
 from dd.data.views import ViewSettings, draw, draw_boxes, resized_crops
 from dd.errors import DDError
-from dd.networks import create
-from dd.protocols import Soft, SoftSettings, Task
+from dd.evaluate import soft_labels
+from dd.evaluate.protocols import Soft, SoftSettings, Task
+from dd.evaluate.soft_labels import LabelledViews, SoftLabels
+from dd.networks.build import create
+from dd.pretrain import frozen
 from dd.rng import generator
-from dd.rows import RowWriter
-from dd.soft import LabelledViews, SoftLabels
-from dd.training import Recipe
+from dd.training.recipe import Recipe
 
 MIXED = ViewSettings(crop=0.2, flip=0.5, cutmix=0.7, batch=8)
 LITTLE = ["--device", "cpu", "--threads", "1"]
@@ -33,7 +36,7 @@ def teacher(path, digits, spec):
         "width_factor": 1.0, "network": spec, "origin": "trained", "seed": 0, "settings": {},
         "accuracy": 12.5, "least_accuracy": 0.0,
     }  # fmt: skip
-    pretrained.save(path, network, facts)
+    frozen.save(path, network, facts)
     return path
 
 
@@ -168,20 +171,20 @@ def test_a_batch_has_one_box_and_is_mixed_within_itself():
 @pytest.mark.parametrize("keep", [0, 3, 9])
 def test_what_is_kept_of_the_labels(keep):
     full = (4 * torch.randn(6, 10, generator=generator(0))).log_softmax(1)
-    found = soft.expand(soft.compact(full, keep), 10)
+    found = soft_labels.expand(soft_labels.compact(full, keep), 10)
     for row, kept in zip(full.exp().tolist(), found.exp().tolist(), strict=True):
         largest = sorted(row, reverse=True)[: keep or 10]
         rest = sum(sorted(row)[: 10 - keep]) / (10 - keep) if keep else 0
         expected = [p if p in largest else rest for p in row]
         assert kept == pytest.approx(expected, rel=0.02)  # float16 of the logarithm
-    stored = soft.compact(full, keep)
+    stored = soft_labels.compact(full, keep)
     bytes_a_view = sum(t.numel() * t.element_size() for t in stored.values()) / 6
     assert bytes_a_view == (4 * keep + 2 if keep else 20)
 
 
 def test_labels_are_the_teachers_answers(files, labels, digits):
     """Each epoch's batch is the view that was labelled, in any order; epochs go round."""
-    network = pretrained.load(files["lenet"], digits, 1.0, "cpu").network
+    network = frozen.load(files["lenet"], digits, 1.0, "cpu").network
     images = loaded(files["set"])
     views = LabelledViews(SoftLabels(labels), images, 10)
     indices = torch.randperm(30, generator=generator(0)).view(2, 15)
@@ -208,7 +211,7 @@ def test_several_teachers_and_few_classes(files, digits, tmp_path):
     every = torch.arange(30)[None]
     batch = views.batch(every, [], 1)
     answers = [
-        pretrained.load(files[name], digits, 1.0, "cpu").network(batch[0]).softmax(1)
+        frozen.load(files[name], digits, 1.0, "cpu").network(batch[0]).softmax(1)
         for name in ("mlp", "lenet")
     ]
     mean = (answers[0] + answers[1]) / 2
@@ -233,7 +236,7 @@ def test_killed_and_started_again(call, files, labels, tmp_path, monkeypatch, ca
         return pwrite(*arguments)
 
     # labels in four parts and their checksum: a view may be left half written
-    monkeypatch.setattr("dd.relabel.TEST_PIECE", {"cpu": 8})
+    monkeypatch.setattr("dd.evaluate.relabel.TEST_PIECE", {"cpu": 8})
     whole = tmp_path / "whole.safetensors"
     assert main(relabel(files, whole)) == 0
     with monkeypatch.context() as patch:
@@ -266,7 +269,7 @@ def test_a_checkpoint_of_other_labels_is_set_aside(files, tmp_path, monkeypatch,
 # the protocol
 
 
-@pytest.mark.parametrize("factor", soft.FACTORS)
+@pytest.mark.parametrize("factor", soft_labels.FACTORS)
 def test_loss_against_sums(factor):
     student = torch.randn(4, 5, generator=generator(0), dtype=torch.float64).requires_grad_(True)
     labels = (3 * torch.randn(4, 5, generator=generator(1), dtype=torch.float64)).log_softmax(1)
@@ -275,9 +278,9 @@ def test_loss_against_sums(factor):
         p, q = ([math.exp(v / 20) for v in row] for row in (t, s))
         p, q = [v / sum(p) for v in p], [v / sum(q) for v in q]
         total += sum(a * math.log(a / b) for a, b in zip(p, q, strict=True)) / 4
-    found = soft.loss(student, labels, 20.0, factor)
+    found = soft_labels.loss(student, labels, 20.0, factor)
     assert found.item() == pytest.approx(total * (400 if factor == "squared" else 1), rel=1e-9)
-    assert torch.autograd.gradcheck(lambda x: soft.loss(x, labels, 20.0, factor), student)
+    assert torch.autograd.gradcheck(lambda x: soft_labels.loss(x, labels, 20.0, factor), student)
 
 
 def test_training_against_a_plain_loop(files, labels, digits):

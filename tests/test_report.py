@@ -15,8 +15,9 @@ import pytest
 import yaml
 
 from dd.__main__ import main
-from dd.index import config_words
-from dd.plan import Plan, load_run, read_run
+from dd.config.run import load_run, read_run
+from dd.plan.plan import Plan
+from dd.report.index import config_words
 from dd.report.labels import paper_label
 from tests.runs import TINY, copy_workflow, jobs, snakemake
 
@@ -57,10 +58,10 @@ def test_readme_shows_every_table_and_figure(folder, plan):
             assert f'<a id="{link[1:]}"></a>' in text
         else:
             assert (root / link).is_file(), link
-    assert len(plan.grids) == 3
-    for (kind, name), grid in plan.grids.items():
-        assert grid.definition["title"] in text
-        assert grid.definition["caption"].split("(")[0] in text
+    assert len(plan.exhibits) == 3
+    for (kind, name), exhibit in plan.exhibits.items():
+        assert exhibit.definition["title"] in text
+        assert exhibit.definition["caption"].split("(")[0] in text
         if kind == "table":
             assert (root / f"tables/{name}.md").read_text(encoding="utf-8") in text
             assert {f"tables/{name}.{ending}" for ending in ("csv", "tex", "html")} <= set(links)
@@ -115,10 +116,10 @@ def test_the_command_that_makes_a_run_again(tmp_path):
 def test_titles_tell_tables_and_figures_of_a_paper_apart():
     """Snakemake's report lists them by title."""
     for name in ("smoke", "paper"):
-        grids = Plan(load_run(name)).grids
+        exhibits = Plan(load_run(name)).exhibits
         titles = [
-            (kind, grid.definition["paper"], grid.definition["title"])
-            for (kind, _), grid in grids.items()
+            (kind, exhibit.definition["paper"], exhibit.definition["title"])
+            for (kind, _), exhibit in exhibits.items()
         ]
         assert len(set(titles)) == len(titles)
 
@@ -301,8 +302,8 @@ def test_the_report_opens_offline_and_shows_everything(folder, plan, browser):
     browser.wait_for("document.querySelector('#runtimes canvas')?.width > 100")
 
     entries = "[...document.querySelectorAll('nav tbody tr')].map(tr => tr.firstChild.innerText)"
-    for (kind, name), grid in plan.grids.items():
-        paper, title = paper_label(grid.definition["paper"]), grid.definition["title"]
+    for (kind, name), exhibit in plan.exhibits.items():
+        paper, title = paper_label(exhibit.definition["paper"]), exhibit.definition["title"]
         browser.run("document.querySelector('nav nav a').click()")  # home
         browser.click(paper)
         if browser.run("!document.querySelector('nav tbody')"):  # the paper has both
@@ -320,7 +321,7 @@ def test_the_report_opens_offline_and_shows_everything(folder, plan, browser):
             assert browser.run(f"{picture}.getBoundingClientRect().top") >= 0
         browser.run(f"{row}.querySelectorAll('a')[1].click()")
         described = browser.run("document.querySelector('nav .prose').innerText")
-        assert grid.definition["caption"].split(" (")[0].strip() in described
+        assert exhibit.definition["caption"].split(" (")[0].strip() in described
     browser.run("document.querySelector('nav nav a').click()")
     browser.click("The run")
     assert sorted(browser.run(entries)) == ["Record (JSON)", "Settings", "What it is"]

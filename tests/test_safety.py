@@ -13,8 +13,9 @@ import pytest
 import yaml
 
 from dd.__main__ import main
+from dd.config.run import load_run
 from dd.errors import DDError
-from dd.plan import load_run, options
+from dd.plan.plan import options
 from tests.runs import ROOT, TINY, copy_workflow, snakemake
 
 JOINED = {"options", "archs", "labels", "read", "snapshots", "overrides"}  # made by shlex.join
@@ -165,6 +166,27 @@ def test_a_configuration_that_leads_out_under_another_workflow(finished, capsys)
     assert "config.json" in said and "'data/../../../out.safetensors'" in said and "folder" in said
 
 
+def test_results_of_an_older_layout_are_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    older = tmp_path / "smoke" / "pools"
+    older.mkdir(parents=True)
+    words = ["--run", "smoke", "--set", f"results={tmp_path}", "--out", str(tmp_path / "c.json")]
+    assert main(["configure", *words]) == 2
+    said = capsys.readouterr().err
+    assert f"{older}: is of a version before 0.3" in said and f"mv {older} " in said
+    older.rename(tmp_path / "smoke" / "pretrained")
+    assert main(["configure", *words]) == 0
+    older.mkdir()  # beside a config.json, whose results are read
+    config = tmp_path / "smoke" / "config.json"
+    (tmp_path / "c.json").rename(config)
+    for stage in ("record", "index"):
+        out = config.with_name("page.md")
+        assert main([stage, "--config", str(config), "--out", str(out)]) == 2
+        assert "is of a version before 0.3" in capsys.readouterr().err
+    assert main(["verify", str(config.parent)]) == 2
+    assert "is of a version before 0.3" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("name", "words", "message"),
     [
@@ -246,11 +268,11 @@ def test_lines_and_names_of_tables_and_figures(finished, capsys, kind, change, m
 
 
 @pytest.mark.parametrize("value", ["../../x", "a b", "x;y", "$(x)", "x\ny"])
-def test_settings_in_specs_are_plain(value):
+def test_settings_in_methods_are_plain(value):
     run = load_run("smoke")
-    for spec in (f"dc@init={value}", f"dm+metadd@auxiliary={value}"):
+    for method in (f"dc@init={value}", f"dm+metadd@auxiliary={value}"):
         with pytest.raises(DDError, match="it becomes part of a path"):
-            run.parse(spec)
+            run.parse(method)
 
 
 def test_a_value_is_no_option():

@@ -10,9 +10,9 @@ from benchmarks.estimate import Estimate
 from benchmarks.operations import DATA, Data, operations
 from benchmarks.scaling import enlarged, rates
 from dd.__main__ import main
-from dd.jobs import Distillation, Evaluation, Shard
-from dd.plan import Plan, load_run
-from dd.run import Run
+from dd.config.run import Run, load_run
+from dd.plan.jobs import Distillation, Evaluation, Shard
+from dd.plan.plan import Plan
 
 CIFAR = DATA["cifar10"]
 # the ConvNet on 32 x 32: 3 x 3 convolutions at 32, 16 and 8 pixels, then 2048 values to 10 classes

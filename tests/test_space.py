@@ -9,17 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from dd import synthetic
 from dd.__main__ import main
-from dd.artifacts import load_rows, load_tensors, read_header, save_tensors
-from dd.data import normalisation, zca
+from dd.artifacts.tensors import load_tensors, read_header, save_tensors
+from dd.artifacts.text import load_rows
+from dd.config import normalisation
+from dd.data import synthetic, zca
 from dd.data.dataset import fingerprint, load_dataset
 from dd.data.prepare import prepare
 from dd.data.sources import SOURCES, RawDataset
 from dd.data.space import Space
+from dd.data.synthetic import SyntheticSet
 from dd.errors import DDError
 from dd.rng import generator
-from dd.synthetic import SyntheticSet
 
 WIDTH = 0.125
 

@@ -7,17 +7,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dd import recipes
+from dd.config import recipes
+from dd.config.settings import build
 from dd.data.views import draw_boxes, resized_crops
+from dd.distill.objectives import OBJECTIVES
+from dd.distill.objectives.base import Streams
+from dd.distill.objectives.sre2l import Recovery, statistics_distance, watched
+from dd.distill.parametrisations.base import Parametrisation
+from dd.distill.parametrisations.pixels import Pixels
 from dd.errors import DDError
-from dd.networks import SingleSource, create
-from dd.objectives import OBJECTIVES
-from dd.objectives.base import Streams
-from dd.objectives.sre2l import Recovery, statistics_distance, watched
-from dd.parametrize.base import Parametrisation
-from dd.parametrize.pixels import Pixels
+from dd.networks.build import create
+from dd.networks.source import SingleSource
 from dd.rng import generator
-from dd.settings import build
 
 SPEC = "convnet:depth=2,norm=batch,width=8"
 

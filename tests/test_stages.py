@@ -10,13 +10,16 @@ from PIL import Image
 from runs import FORMULA, assert_no_formulas, with_formulas
 
 from dd.__main__ import main
-from dd.artifacts import save_json, save_rows, save_tensors, save_text
+from dd.artifacts.tensors import save_tensors
+from dd.artifacts.text import save_json, save_rows, save_text
+from dd.config.run import load_run
 from dd.errors import DDError
-from dd.grid import load_grid
-from dd.plan import Plan, load_run
+from dd.plan.exhibits import load_exhibit
+from dd.plan.measurements import measured_jobs
+from dd.plan.plan import Plan
+from dd.report.figures.stages import draw
 from dd.report.labels import value_label
-from dd.report.stages import Measured, draw, read
-from dd.work import work
+from dd.report.read.stage_costs import Measured, read
 
 HEADER = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
 RUN = {
@@ -44,7 +47,7 @@ def plan(tmp_path):
     (tmp_path / "two.yaml").write_text(yaml.safe_dump(RUN))
     plan = Plan(load_run(str(tmp_path / "two.yaml"), {"results": str(tmp_path)}))
     save_json(f"{plan.run.root}/config.json", plan.document())
-    for job in work(plan):
+    for job in measured_jobs(plan):
         device, measured = "cpu", benchmark(4, 600, 3.5)
         if job.stage == "distill":
             seed = int(Path(job.made).parent.name.removeprefix("seed"))
@@ -90,7 +93,7 @@ def test_sums(plan, tmp_path):
 
 
 def test_no_gpu_no_column(plan, tmp_path):
-    for job in work(plan):
+    for job in measured_jobs(plan):
         if not job.made.endswith(".csv"):
             save_tensors(job.made, "made", {"x": torch.zeros(1)}, {})
     assert render(plan, "table", tmp_path / "cost.csv") == 0
@@ -106,8 +109,8 @@ def test_it_is_drawn(plan, tmp_path):
 def test_it_is_made_after_the_jobs_but_their_measurements_are_not_made_again(plan):
     for kind in ("table", "figure"):
         files = plan.inputs(kind, "cost")
-        assert {job.made for job in work(plan)} <= set(files)
-        assert not {job.benchmark for job in work(plan)} & {*files, *plan.files()}
+        assert {job.made for job in measured_jobs(plan)} <= set(files)
+        assert not {job.benchmark for job in measured_jobs(plan)} & {*files, *plan.files()}
 
 
 def test_settings_of_a_method_are_told():
@@ -132,7 +135,7 @@ def test_no_benchmark(text, tmp_path):
 
 
 def test_a_lost_measurement_is_told(plan, tmp_path):
-    lost = [job for job in work(plan) if job.stage == "distill" and job.method == "dc"]
+    lost = [job for job in measured_jobs(plan) if job.stage == "distill" and job.method == "dc"]
     for job in lost[1:]:
         Path(job.benchmark).unlink()  # those of seeds 1 and 2
     assert render(plan, "table", tmp_path / "cost.csv") == 0
@@ -149,6 +152,6 @@ def test_a_lost_measurement_is_told(plan, tmp_path):
 
 def test_dollars_are_drawn_as_they_are(plan, tmp_path):
     definition = "workflow/config/figures/cost.yaml"
-    grid = with_formulas(load_grid("figure", definition, plan.run))
+    exhibit = with_formulas(load_exhibit("figure", definition, plan.run))
     shown = [f"title {FORMULA}", f"caption {FORMULA}", f"_digits (8x8) {FORMULA}"]
-    assert_no_formulas(draw(grid), shown, tmp_path / "figure.png")
+    assert_no_formulas(draw(exhibit), shown, tmp_path / "figure.png")

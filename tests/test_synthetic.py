@@ -6,13 +6,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from dd import synthetic
 from dd.__main__ import main
-from dd.artifacts import load_rows, load_tensors
+from dd.artifacts.tensors import load_tensors
+from dd.artifacts.text import load_rows
+from dd.data import synthetic
 from dd.data.dataset import load_dataset
+from dd.data.synthetic import SyntheticSet
 from dd.errors import DDError
 from dd.rng import generator
-from dd.synthetic import SyntheticSet
 
 
 def example(digits, count=10):

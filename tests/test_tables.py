@@ -11,16 +11,17 @@ import torch
 import yaml
 from runs import every_ipc
 
-from dd import synthetic
 from dd.__main__ import main
-from dd.artifacts import save_json, save_rows
+from dd.artifacts.text import save_json, save_rows
+from dd.config.run import load_run
+from dd.data import synthetic
+from dd.data.synthetic import SyntheticSet
 from dd.errors import DDError
-from dd.jobs import evaluation_file, synthetic_file
-from dd.plan import Plan, load_run
-from dd.report.hyperparameters import hyperparameter_rows
-from dd.report.settings import settings_rows
+from dd.plan.jobs import evaluation_file, synthetic_file
+from dd.plan.plan import Plan
 from dd.report.sheet import Sheet, Text
-from dd.synthetic import SyntheticSet
+from dd.report.tables.hyperparameters import hyperparameter_rows
+from dd.report.tables.settings import settings_rows
 
 TABLES = Path("workflow/config/tables")
 
@@ -76,7 +77,7 @@ def test_mean_and_std_by_hand(tmp_path):
 def test_cells_come_from_their_own_files(tmp_path):
     def accuracy(job, arch, n):
         made = job.distillation
-        value = {"dc": 10, "dc+pool": 20}.get(made.spec, 30) + (made.ipc == 10) * 5
+        value = {"dc": 10, "dc+pool": 20}.get(made.method, 30) + (made.ipc == 10) * 5
         return value + (job.protocol == "kd") * 2 + (job.iterations == 60) + (arch == "mlp") / 2
 
     rows = render(fill("smoke", tmp_path, accuracy, networks=1), "modelpool_ablation")
@@ -259,7 +260,7 @@ def test_published_values_that_are_no_numbers(tmp_path, capsys, monkeypatch, col
     save_rows(tmp_path / "broken.csv", rows)
     plan = fill("cifar10", tmp_path, lambda *_: 20.0, networks=1)
     broken = str(tmp_path / "broken.csv")
-    monkeypatch.setattr("dd.report.published.published_files", lambda _: [broken])
+    monkeypatch.setattr("dd.report.read.published.published_files", lambda _: [broken])
     table = changed(tmp_path, {"file": "modelpool_hard.csv", "where": {"sets": "released"}})
     config, out = f"{plan.run.root}/config.json", str(tmp_path / "out.csv")
     assert main(["table", "--config", config, "--table", table, "--out", out]) == 2
@@ -293,7 +294,7 @@ def test_selection_on_test_data_is_said(tmp_path):
 
 def test_renderings_say_what_is_shown(tmp_path):
     def accuracy(job, arch, n):
-        return 20 + n + (job.distillation.spec == "dc+pool") * 9
+        return 20 + n + (job.distillation.method == "dc+pool") * 9
 
     plan = fill("smoke", tmp_path, accuracy, networks=2)
     render(plan, "modelpool_ablation")
@@ -428,7 +429,7 @@ def test_diverged_networks_are_told(tmp_path):
 
 def test_baselines_stand_beside_comparable_numbers(tmp_path):
     def accuracy(job, arch, n):
-        return {"full": 90.0, "mtt": 50.0}.get(job.distillation.spec, 40.0) + n
+        return {"full": 90.0, "mtt": 50.0}.get(job.distillation.method, 40.0) + n
 
     rows = render(fill("iadd", tmp_path, accuracy, networks=2), "iadd_sota")
     assert len(rows) == 3 * 3 * 9
@@ -453,8 +454,8 @@ def test_baselines_stand_beside_comparable_numbers(tmp_path):
 
 
 def test_the_full_dataset_is_evaluated_once(tmp_path):
-    plan = fill("smoke", tmp_path, lambda job, *_: 10.0 + (job.distillation.spec == "full"))
-    found = {str(job) for job in plan.evaluations if job.distillation.spec == "full"}
+    plan = fill("smoke", tmp_path, lambda job, *_: 10.0 + (job.distillation.method == "full"))
+    found = {str(job) for job in plan.evaluations if job.distillation.method == "full"}
     assert found == {"digits/full/ipc0/seed0/it0/hard"}
     rows = [row for row in render(plan, "iadd_sota") if row["method"] == "full"]
     assert [(row["ipc"], row["mean"]) for row in rows] == [("1", "11.0"), ("10", "11.0")]
@@ -471,12 +472,12 @@ def fill_weights(tmp_path, kept, **overrides) -> Plan:
     accuracies = dict(zip(SPECS.values(), range(1, 6), strict=True))
 
     def accuracy(job, arch, network):
-        return accuracies.get(job.distillation.spec, 0)
+        return accuracies.get(job.distillation.method, 0)
 
     plan = fill("smoke", tmp_path, accuracy, **overrides)
     header = {"classes": list("0123456789"), "width_factor": plan.run.width_factor}
     for job, snapshots in plan.distillations.items():
-        if job.spec in SPECS.values():
+        if job.method in SPECS.values():
             images, labels = torch.zeros(10, 1, 8, 8), torch.arange(10)
             vectors = {name: torch.tensor(values) for name, values in kept(job).items()}
             made = SyntheticSet(
@@ -490,7 +491,7 @@ def losses(job):
     """Losses of two seeds: start, and what is left of it, by hand."""
     start = 2.0 if job.seed == 0 else 1.0
     found = {"matching.convnet": [start, start * (0.25 if job.seed == 0 else 0.04)]}
-    if job.spec not in (SPECS["prune"], SPECS["none"]):
+    if job.method not in (SPECS["prune"], SPECS["none"]):
         found["weighted.convnet"] = [start * 0.5, start * (0.125 if job.seed == 0 else 0.02)]
         # of the ConvNet's tensors: convolution, its bias, norm, its bias, linear layer, its bias
         values = [3, 1, 1.5, 0.5, 0.75, 2] if job.seed == 0 else [1, 1, 1, 1, 0.25, 1]

@@ -5,13 +5,13 @@ import torch
 import torch.nn.functional as F
 
 from dd.data import augment
-from dd.ensemble import Single, Stack, ensemble
 from dd.errors import DDError
-from dd.networks import create
-from dd.optimizers import load_optimizer_state, optimizer_state
+from dd.networks.build import create
 from dd.rng import generator
-from dd.training import (
-    Recipe,
+from dd.training.ensemble import Single, Stack, ensemble
+from dd.training.recipe import Recipe
+from dd.training.state import load_optimizer_state, optimizer_state
+from dd.training.train import (
     accuracy,
     augmented,
     cross_entropy,

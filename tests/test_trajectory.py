@@ -13,14 +13,15 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from dd.__main__ import main
-from dd.artifacts import load_tensors, read_header, save_tensors
+from dd.artifacts.tensors import load_tensors, read_header, save_tensors
 from dd.data import augment
 from dd.data.dataset import load_dataset
 from dd.errors import DDError
-from dd.networks import create
+from dd.networks.build import create
+from dd.pretrain.agreement import agreement
+from dd.pretrain.trajectories import ShardWriter, Trajectories, layout
 from dd.rng import generator
-from dd.training import accuracy
-from dd.trajectory import ShardWriter, Trajectories, agreement, layout
+from dd.training.train import accuracy
 
 SPEC = "convnet:depth=1,width=8"
 EPOCHS = 3
@@ -169,7 +170,7 @@ def test_a_full_disk_is_told_before_the_first_epoch(digits_file, tmp_path, monke
     out = tmp_path / "deep" / "shard.safetensors"
     with monkeypatch.context() as patch:
         patch.setattr(os, "posix_fallocate", full)
-        patch.setattr("dd.buffer.train_epoch", None)
+        patch.setattr("dd.pretrain.buffer.train_epoch", None)
         assert main(buffer(digits_file, out)) == 1
     assert capsys.readouterr().err == f"error: {out}: the disk is full; free space and run again\n"
     assert list(out.parent.iterdir()) == []

@@ -12,20 +12,22 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch.func import functional_call
 
-from dd import recipes, synthetic
 from dd.__main__ import main
-from dd.artifacts import load_tensors, read_header, save_tensors
-from dd.data import augment
+from dd.artifacts.tensors import load_tensors, read_header, save_tensors
+from dd.config import recipes
+from dd.config.settings import build
+from dd.data import augment, synthetic
+from dd.distill.objectives import OBJECTIVES
+from dd.distill.objectives.base import Streams
+from dd.distill.objectives.iadd import WEIGHTS
+from dd.distill.objectives.mtt import LEAST_RATE, PROBES, RUNAWAY
+from dd.distill.parametrisations.pixels import Pixels
 from dd.errors import Divergence
-from dd.networks import SingleSource, create
-from dd.objectives import OBJECTIVES
-from dd.objectives.base import Streams
-from dd.objectives.iadd import WEIGHTS
-from dd.objectives.mtt import LEAST_RATE, PROBES, RUNAWAY
-from dd.parametrize.pixels import Pixels
+from dd.networks.build import create
+from dd.networks.source import SingleSource
+from dd.pretrain.agreement import agreement
+from dd.pretrain.trajectories import Trajectories
 from dd.rng import generator
-from dd.settings import build
-from dd.trajectory import Trajectories, agreement
 
 SPEC, PARAMETERS = "convnet:depth=2,width=8", 1026
 LEARNED = ("raw", "normalised", "layer")

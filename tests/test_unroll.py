@@ -14,9 +14,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functional_call
 
 from dd.data import augment
-from dd.networks import create
+from dd.distill.unroll import Gradients, pull_back, unroll
+from dd.networks.build import create
 from dd.rng import generator
-from dd.unroll import Gradients, pull_back, unroll
 
 CLASSES, SIZE, RATE = 3, (8, 8), 0.05
 FLAT = "convnet:depth=2,width=8"

@@ -8,8 +8,9 @@ import sys
 
 import pytest
 
-from dd.plan import Plan, load_run
-from dd.spec import format_value
+from dd.config.methods import format_value
+from dd.config.run import load_run
+from dd.plan.plan import Plan
 from tests.runs import TINY, jobs, snakemake
 
 

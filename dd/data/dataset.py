@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dd.artifacts import load_tensors
+from dd.artifacts.tensors import load_tensors
 from dd.data.space import MARK, WHITENINGS, Space, check_space
 from dd.errors import DDError, unknown
 

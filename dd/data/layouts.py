@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from dd.artifacts import load_rows
+from dd.artifacts.text import load_rows
 from dd.data.split import stratified_groups
 from dd.errors import DDError
 

@@ -13,15 +13,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dd.artifacts import command_line, provenance, save_tensors
+from dd.artifacts.atomic import check_target
+from dd.artifacts.provenance import command_line, provenance
+from dd.artifacts.tensors import save_tensors
+from dd.config.normalisation import CONSTANTS, DATA, constants, of_source
 from dd.data import zca
 from dd.data.dataset import fingerprint
-from dd.data.normalisation import CONSTANTS, DATA, constants, of_source
 from dd.data.sources import SOURCES, TAKEN_BY, RawDataset, SourceOptions
 from dd.data.space import PIXELS
 from dd.errors import DDError
-from dd.files import check_target
-from dd.runtime import setup
+from dd.runtime.process import setup
 
 _CHUNK = 4096  # images in float at a time
 
@@ -155,7 +156,7 @@ def prepare(
         raw: both splits.
         zca_eps: ε of the ZCA whitening to fit to the pixels of the training split, in [0, 1]; None
             for none.
-        normalise_as: whose mean and std: a name in :data:`dd.data.normalisation.CONSTANTS`, or
+        normalise_as: whose mean and std: a name in :data:`dd.config.normalisation.CONSTANTS`, or
             ``data``, those of the training split.
 
     Returns:

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dd.config.settings import setting
 from dd.rng import generator
-from dd.settings import setting
 
 RATIO = (3 / 4, 4 / 3)  # width to height of a crop
 TRIES = 10  # crops that do not fit into the image are drawn again as often, then it is taken whole

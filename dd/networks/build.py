@@ -9,7 +9,8 @@ from typing import Literal, get_args, get_origin
 import torch
 
 from dd.errors import DDError, unknown
-from dd.networks.base import NETWORKS, Network
+from dd.networks.architectures import NETWORKS
+from dd.networks.base import Network
 from dd.networks.init import initialise
 
 Option = int | str
@@ -53,6 +54,19 @@ def canonical(spec: str) -> str:
     known = _options(NETWORKS[name])
     told = [f"{key}={given[key]}" for key in sorted(given) if given[key] != known[key].default]
     return f"{name}:{','.join(told)}" if told else name
+
+
+def auxiliaries(joined: str) -> list[str]:
+    """The canonical networks of specs joined by dots, ``convnet.resnet18_bn``.
+
+    Raises:
+        DDError: for a network that is unknown or named twice.
+    """
+    specs = [canonical(spec) for spec in joined.split(".")]
+    for spec in specs:
+        if specs.count(spec) > 1:
+            raise DDError(f"networks '{joined}': {spec} is named twice, once is enough")
+    return specs
 
 
 def create(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dd.config import read_yaml
+from dd.config.documents import read_yaml
 from dd.errors import DDError, unknown
 from dd.networks.build import canonical
 

@@ -85,8 +85,8 @@ class SingleSource(_Source):
     """The same architecture at every iteration.
 
     Args:
-        spec: the network, see :func:`dd.networks.parse`.
-        channels, size, classes, width_factor, device: see :func:`dd.networks.create`.
+        spec: the network, see :func:`dd.networks.build.parse`.
+        channels, size, classes, width_factor, device: see :func:`dd.networks.build.create`.
         trained: frozen networks by spec, which are drawn as they are; None: fresh ones.
     """
 
@@ -116,7 +116,7 @@ class PoolSource(_Source):
 
     Args:
         definition: the pool, see :func:`dd.networks.pool.load_pool`.
-        channels, size, classes, width_factor, device: see :func:`dd.networks.create`.
+        channels, size, classes, width_factor, device: see :func:`dd.networks.build.create`.
         trained: frozen networks by spec, which are drawn as they are; None: fresh ones.
     """
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from dd.grid import Cell, Grid
-from dd.plan import SOFT, Plan
-from dd.recipes import Fallback, fallback, joined
+from dd.config.methods import parse_protocol
+from dd.config.recipes import Fallback, fallback, joined
+from dd.config.run import Run
+from dd.plan.exhibits import Cell, Exhibit
+from dd.plan.plan import SOFT, Plan
 from dd.report.labels import METHODS
-from dd.run import Run
-from dd.spec import parse_protocol
 
 RELABEL = "relabel"
 NAMES = METHODS | {RELABEL: "relabelling"}
@@ -19,15 +19,15 @@ OPENING = "Fallback, where a recipe has no settings for a dataset or IPC and the
 Use = tuple[str, str, int]  # a block of the recipes, a dataset, an IPC
 
 
-def of_grid(grid: Grid) -> list[str]:
+def of_exhibit(exhibit: Exhibit) -> list[str]:
     """What has to be said of the recipes behind a table or figure: one sentence, or none."""
-    kind = grid.definition["kind"]
+    kind = exhibit.definition["kind"]
     if kind == "settings":
-        return of_run(grid.run)
+        return of_run(exhibit.run)
     if kind == "hyperparameters":
-        shown = grid.definition["objectives"]
-        return sentence(grid.run, (use for use in _planned(grid.run) if use[0] in shown))
-    return sentence(grid.run, _shown(grid))
+        shown = exhibit.definition["objectives"]
+        return sentence(exhibit.run, (use for use in _planned(exhibit.run) if use[0] in shown))
+    return sentence(exhibit.run, _shown(exhibit))
 
 
 def of_run(run: Run) -> list[str]:
@@ -71,27 +71,27 @@ def _planned(run: Run) -> Iterator[Use]:
     """The recipes that the jobs of ``run`` follow."""
     plan = Plan(replace(run, optional=[]))
     for job in plan.distillations:
-        yield from _followed(run, job.spec, job.dataset, job.ipc)
+        yield from _followed(run, job.method, job.dataset, job.ipc)
     for labels in plan.relabellings:
         made = labels.snapshot.distillation
         yield RELABEL, made.dataset, made.ipc
 
 
-def _shown(grid: Grid) -> Iterator[Use]:
-    """The recipes behind the cells of ``grid``."""
-    for cell in grid.cells():
-        yield from _behind(grid.run, cell)
+def _shown(exhibit: Exhibit) -> Iterator[Use]:
+    """The recipes behind the cells of ``exhibit``."""
+    for cell in exhibit.cells():
+        yield from _behind(exhibit.run, cell)
 
 
 def _behind(run: Run, cell: Cell) -> Iterator[Use]:
-    yield from _followed(run, cell.spec, cell.dataset, cell.ipc)
+    yield from _followed(run, cell.method, cell.dataset, cell.ipc)
     options = [parse_protocol(name, run.protocols).options for name in cell.protocols]
     if cell.arch is not None and any(one["protocol"] == SOFT for one in options):
         yield RELABEL, cell.dataset, cell.ipc
 
 
-def _followed(run: Run, spec: str, dataset: str, ipc: int) -> Iterator[Use]:
+def _followed(run: Run, method: str, dataset: str, ipc: int) -> Iterator[Use]:
     """The recipes that a distillation follows: its objective's, then its parts'."""
-    method = run.parse(spec)
-    for name in (method.objective, *(part.name for part in method.parts)):
+    parsed = run.parse(method)
+    for name in (parsed.objective, *(part.name for part in parsed.parts)):
         yield name, dataset, ipc

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dd.spec import format_value
+from dd.config.methods import format_value
 
 AXES = {
     "dataset": "Dataset",

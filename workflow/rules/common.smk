@@ -5,18 +5,19 @@ import shutil
 import sys
 from pathlib import Path
 
+from dd.config.run import load_run
 from dd.errors import DDError, printable
-from dd.jobs import (
+from dd.plan.jobs import (
     GENERATOR,
     data_file,
     labels_file,
-    pool_files,
     pretrained_file,
     shard_file,
     synthetic_file,
 )
-from dd.patterns import exactly
-from dd.plan import Plan, load_run, options
+from dd.plan.needs import pool_files
+from dd.plan.wildcards import exactly
+from dd.plan.plan import Plan, options
 
 # `python` of every job is the one that runs Snakemake, also where its environment is not active.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))
@@ -32,7 +33,7 @@ try:
         )
     )
     if workflow.is_main_process:  # not again in each job that a cluster starts
-        from dd.checks import check_plan
+        from dd.plan.validate import check_plan
 
         check_plan(PLAN)
     DISTILLATIONS = {str(job): job for job in PLAN.distillations}
@@ -113,7 +114,7 @@ def recorded():
 def report_made():
     """Say where the tables and figures are."""
     for kind in ("table", "figure"):
-        names = [name for of, name in PLAN.grids if of == kind]
+        names = [name for of, name in PLAN.exhibits if of == kind]
         made = [path for path in rendered(kind, names) if Path(path).exists()]
         if made:
             print(f"{kind}s of run {RUN.name}:", *made, sep="\n  ")

@@ -8,7 +8,7 @@ for snapshots in sorted(set(PLAN.distillations.values())):
         input:
             data=lambda w: data_file(RUN, DISTILLATIONS[w.distillation].dataset),
             # not in the command, but in its options: an edited pool distils anew
-            pool=lambda w: pool_files(RUN, DISTILLATIONS[w.distillation].spec),
+            pool=lambda w: pool_files(RUN, DISTILLATIONS[w.distillation].method),
             buffers=lambda w: shard_files(DISTILLATIONS[w.distillation]),
             pretrained=lambda w: pretrained_files(PLAN.pretrained_of(DISTILLATIONS[w.distillation])),
             generator=lambda w: PLAN.generator_files(DISTILLATIONS[w.distillation]),

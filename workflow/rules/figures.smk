@@ -2,7 +2,7 @@
 rule figure:
     input:
         config=CONFIG,
-        definition=lambda w: PLAN.grids["figure", w.figure].path,
+        definition=lambda w: PLAN.exhibits["figure", w.figure].path,
         files=lambda w: PLAN.inputs("figure", w.figure),
     output:
         png=report(
@@ -16,7 +16,7 @@ rule figure:
     log:
         f"{RUN.root}/logs/figures/{{figure}}.log",
     wildcard_constraints:
-        figure=exactly(name for kind, name in PLAN.grids if kind == "figure"),
+        figure=exactly(name for kind, name in PLAN.exhibits if kind == "figure"),
     conda:
         "../../environment.yml"
     resources:

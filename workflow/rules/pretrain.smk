@@ -4,7 +4,7 @@ rule pretrain:
         data=lambda w: data_file(RUN, PRETRAININGS[w.network].dataset),
         weights=lambda w: given_weights(PRETRAININGS[w.network]),
     output:
-        f"{RUN.root}/pools/{{network}}.safetensors",
+        f"{RUN.root}/pretrained/{{network}}.safetensors",
     log:
         f"{RUN.root}/logs/pretrain/{{network}}.log",
     benchmark:
@@ -32,7 +32,7 @@ rule generator:
     input:
         data=lambda w: data_file(RUN, PRETRAININGS[w.generator].dataset),
     output:
-        f"{RUN.root}/pools/{{generator}}.safetensors",
+        f"{RUN.root}/pretrained/{{generator}}.safetensors",
     log:
         f"{RUN.root}/logs/generator/{{generator}}.log",
     benchmark:

@@ -7,25 +7,25 @@ ABOUT = "The run"  # the report's category beside the papers
 
 def paper(kind, name):
     """The report's category of a table or figure."""
-    return escape.report_label(paper_label(PLAN.grids[kind, name].definition["paper"]))
+    return escape.report_label(paper_label(PLAN.exhibits[kind, name].definition["paper"]))
 
 
 def title(kind, name):
     """A table or figure in the report's lists, by title: no two of a paper share one."""
-    return {kind.capitalize(): escape.report_label(PLAN.grids[kind, name].definition["title"])}
+    return {kind.capitalize(): escape.report_label(PLAN.exhibits[kind, name].definition["title"])}
 
 
 def described(kind, name):
     """What a table or figure shows and on what data, for the report."""
-    from dd.index import caption  # imports torch, which a report alone needs
+    from dd.report.captions import caption  # imports torch, which a report alone needs
 
-    return escape.rst(caption(PLAN.grids[kind, name]))
+    return escape.rst(caption(PLAN.exhibits[kind, name]))
 
 
 def run_described():
     """What the run is, for the first page of the report."""
-    from dd.artifacts import load_json
-    from dd.index import about
+    from dd.artifacts.text import load_json
+    from dd.report.index import about
 
     made = Path(RUN.root, "run.json")
     sheet = about(PLAN.main, load_json(made) if made.exists() else None)

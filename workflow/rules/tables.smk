@@ -2,7 +2,7 @@
 rule table:
     input:
         config=CONFIG,
-        definition=lambda w: PLAN.grids["table", w.table].path,
+        definition=lambda w: PLAN.exhibits["table", w.table].path,
         files=lambda w: PLAN.inputs("table", w.table),
     output:
         csv=f"{RUN.root}/tables/{{table}}.csv",
@@ -18,7 +18,7 @@ rule table:
     log:
         f"{RUN.root}/logs/tables/{{table}}.log",
     wildcard_constraints:
-        table=exactly(name for kind, name in PLAN.grids if kind == "table"),
+        table=exactly(name for kind, name in PLAN.exhibits if kind == "table"),
     conda:
         "../../environment.yml"
     resources:

@@ -28,7 +28,7 @@ rule index:
     input:
         config=CONFIG,
         record=f"{RUN.root}/run.json",
-        definitions=[grid.path for grid in PLAN.main.grids.values()],
+        definitions=[exhibit.path for exhibit in PLAN.main.exhibits.values()],
     output:
         page=f"{RUN.root}/README.md",
         run=report(

@@ -1,0 +1,96 @@
+"""Class activation maps of a synthetic set: where each of some frozen networks looks (MetaDD).
+
+The maps are of each image's own class, brought to one grid and normalised to 0..1, which is all
+that tables and figures need: they choose which networks to compare.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from dd.analyse.regions import add_network_options, add_region_options, check_regions
+from dd.artifacts.atomic import check_target
+from dd.artifacts.provenance import command_line, provenance
+from dd.artifacts.tensors import save_tensors
+from dd.data import synthetic
+from dd.data.dataset import load_dataset
+from dd.errors import DDError
+from dd.networks import activation_maps as cam
+from dd.networks.activation_maps import common_grid
+from dd.pretrain.frozen import load_all
+from dd.runtime.process import add_machine_options, peak_memory_mb, setup
+
+KIND = "cams"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``python -m dd cams``."""
+    need = parser.add_argument_group("what to look at")
+    need.add_argument(
+        "--synthetic", required=True, type=Path, metavar="FILE", help="set (docs/formats.md)"
+    )
+    need.add_argument("--data", required=True, type=Path, metavar="FILE", help="prepared dataset")
+    add_network_options(need)
+    need.add_argument("--out", required=True, type=Path, metavar="FILE", help="file to write")
+    parser.add_argument(
+        "--images-per-class", type=int, default=10, help="the first of each class, 0: all"
+    )
+    add_region_options(parser)
+    add_machine_options(parser)
+
+
+def chosen(labels: torch.Tensor, count: int) -> torch.Tensor:
+    """Positions ``[n]`` of the first ``count`` (0: all) of each class in ``labels [M]``, in the
+    order of the set."""
+    of_class = torch.nn.functional.one_hot(labels)
+    rank = (of_class.cumsum(0) * of_class).sum(1)  # 1 for the first of its class
+    return (rank <= (count or len(labels))).nonzero()[:, 0]
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Write the maps of a set."""
+    check_regions(arguments)
+    if arguments.images_per_class < 0:
+        raise DDError(
+            f"--images-per-class is {arguments.images_per_class}, it must be at least 1, or 0: all"
+        )
+    check_target(arguments.out)
+    device = setup(arguments.device, arguments.threads)
+    made = synthetic.load(arguments.synthetic)
+    dataset = load_dataset(arguments.data, device, made.whitening or "none")
+    networks = load_all(arguments.pretrained, dataset, arguments.width_factor, device)
+    positions = chosen(made.hard_labels, arguments.images_per_class)
+    images = made.images_for(dataset)
+    maps = cam.cams(
+        [one.network for one in networks.values()],
+        images[positions.to(images.device)].to(device),
+        made.hard_labels[positions].to(device),
+        grid := common_grid(arguments.grid, dataset.size),
+        arguments.rectify,
+    )
+    save_tensors(
+        arguments.out,
+        KIND,
+        {"maps": maps.half(), "images": positions},
+        {
+            "networks": [
+                {"network": spec, "accuracy": one.accuracy, "least_accuracy": one.least_accuracy}
+                for spec, one in networks.items()
+            ],
+            "grid": grid,
+            "rectify": arguments.rectify,
+            "threshold": arguments.threshold,
+            "iteration": made.header.get("iteration"),
+            "set": {k: v for k, v in made.header.items() if k not in ("kind", "format")},
+            "provenance": provenance(
+                command=command_line(),
+                device=str(device),
+                threads=torch.get_num_threads(),
+                peak_memory_mb=peak_memory_mb(device),
+            ),
+        },
+    )
+    print(f"cams: {arguments.out}: {len(positions)} images under {', '.join(networks)}")

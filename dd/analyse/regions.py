@@ -1,0 +1,54 @@
+"""The options of stages that ask several networks where they look."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from dd.errors import DDError
+from dd.networks import activation_maps as cam
+
+THRESHOLD = 0.5  # of a normalised map: half of its range
+
+
+def add_network_options(parser: argparse._ActionsContainer) -> None:
+    """``--pretrained`` and ``--width-factor``, for stages that ask several networks."""
+    parser.add_argument(
+        "--pretrained",
+        required=True,
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="networks of `python -m dd pretrain`",
+    )
+    parser.add_argument("--width-factor", type=float, default=1.0, help="scale of their widths")
+
+
+def add_region_options(parser: argparse._ActionsContainer) -> None:
+    """``--grid``, ``--rectify`` and ``--threshold``, which say what a region is."""
+    parser.add_argument(
+        "--grid",
+        type=int,
+        default=0,
+        help="positions a side of the maps; 0: a quarter of the image's, 4 to 16",
+    )
+    parser.add_argument(
+        "--rectify",
+        choices=cam.RECTIFY,
+        default=cam.RELU,
+        help="negative values of a map: relu (0 in their place) or none (they stay)",
+    )
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        default=THRESHOLD,
+        help="a network looks where its normalised map is at least this",
+    )
+
+
+def check_regions(arguments: argparse.Namespace) -> None:
+    """Raise a :class:`DDError` for a grid or threshold that makes no regions."""
+    if arguments.grid < 0:
+        raise DDError(f"--grid is {arguments.grid}, it must be at least 1, or 0 for the default")
+    if not 0 < arguments.threshold <= 1:
+        raise DDError(f"--threshold is {arguments.threshold}, it must be above 0 and at most 1")

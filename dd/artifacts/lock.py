@@ -1,0 +1,73 @@
+"""One process at a time makes a file or folder."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from dd.errors import DDError
+
+PATIENCE = 120.0  # seconds; Slurm's KillWait is 30 by default
+
+
+@contextmanager
+def alone(out: Path, patience: float = PATIENCE) -> Iterator[None]:
+    """Be the only process that makes ``out`` while the context lasts.
+
+    For stages that fill one file or folder bit by bit, where two of them would mix what they keep.
+    The lock is a file in the folder ``out`` or, where it is a file (``.safetensors``), beside it;
+    the kernel gives it back when its process ends, however it ends.
+
+    Args:
+        patience: seconds to wait for another process that is at it: a job that a scheduler ends may
+            still be saving when the next attempt starts.
+
+    Raises:
+        DDError: if it is still at it then.
+    """
+    out = out.absolute()
+    path = out.with_name(f".{out.name}.lock") if out.suffix == ".safetensors" else out / ".lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    until, waiting = time.monotonic() + patience, False
+    while (file := _lock(path)) is None:
+        if time.monotonic() >= until:
+            raise DDError(f"{out}: another process is making it; wait for it or end it")
+        if not waiting:
+            print(f"{out}: another process is making it, waiting for its end", flush=True)
+            waiting = True
+        time.sleep(1)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(file)
+
+
+def _lock(path: Path) -> int | None:
+    """The locked file, or nothing while another process has it."""
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(file)
+            return None
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
+                os.close(file)
+                raise
+            return file  # no locks here: go on
+        if _is(path, file):
+            return file
+        os.close(file)  # whoever held it has removed it since it was opened
+
+
+def _is(path: Path, file: int) -> bool:
+    with suppress(FileNotFoundError):
+        return os.path.samestat(path.stat(), os.fstat(file))
+    return False

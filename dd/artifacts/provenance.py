@@ -1,0 +1,60 @@
+"""Where an artifact comes from: code, libraries, machine, time, command."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dd import __version__
+
+
+@cache
+def code_version() -> str:
+    """The package version, with the commit (and ``-dirty``) when run from a git checkout."""
+    here = Path(__file__).parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        described = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return __version__
+    return f"{__version__}+g{described.stdout.strip()}"
+
+
+def provenance(**facts: Any) -> dict[str, Any]:
+    """Where an artifact comes from: code, libraries, machine, time, and what the stage adds."""
+    told = {
+        "code": code_version(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "machine": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu_model(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        **facts,
+    }
+    if str(facts.get("device", "")).startswith("cuda"):
+        told["gpu"] = torch.cuda.get_device_name(facts["device"])
+    return told
+
+
+@cache
+def _cpu_model() -> str:
+    """The processor's name, where Linux tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def command_line() -> str:
+    """The command that this process was started with, for provenance."""
+    return shlex.join(["python", "-m", "dd", *sys.argv[1:]])

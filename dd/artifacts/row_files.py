@@ -1,0 +1,171 @@
+"""Big tensors written row by row into a safetensors file, by jobs that may be killed, and read so.
+
+Beside each tensor the file has the checksums of its rows: a reader compares what it reads, and
+never reads more.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+
+from dd.artifacts.atomic import sweep
+from dd.artifacts.tensors import FORMAT, HEADER
+from dd.artifacts.text import digest
+from dd.errors import DDError
+
+_CODES = {
+    torch.float32: "F32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.int16: "I16",
+    torch.int32: "I32",
+    torch.int64: "I64",
+}
+SUMS = "crc32."  # before the name of a tensor: the checksums of its rows
+ROOM = 1 << 14  # bytes that the header may grow by until the file is finished
+
+
+class RowWriter:
+    """Writes tensors row by row; what is there is kept when a killed job comes back.
+
+    The rows go to a hidden file beside ``path``, at its full size from the start, so a disk that is
+    too small says so before the first row.
+
+    Args:
+        path: the file to make.
+        kind: what it is (``trajectories``, ``labels``).
+        axes: how many of the first axes of a tensor count its rows.
+        tensors: dtype and shape of each.
+        facts: the header while rows are missing.
+        room: bytes that the header may grow by.
+
+    Attributes:
+        found: whether a killed job has left a file of this layout, which its size tells.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        kind: str,
+        axes: int,
+        tensors: Mapping[str, tuple[torch.dtype, tuple[int, ...]]],
+        facts: Mapping[str, Any],
+        room: int = ROOM,
+    ) -> None:
+        self.path, self.kind = path, kind
+        sums = {SUMS + name: (torch.int64, shape[:axes]) for name, (_, shape) in tensors.items()}
+        self.tensors = sums | dict(tensors)  # ahead, so that no number starts at half its size
+        self.partial = partial_path(path)
+        self.offsets, size = {}, 0
+        for name, (dtype, shape) in self.tensors.items():
+            self.offsets[name] = size
+            size += math.prod(shape) * dtype.itemsize
+        self.start = -(-(len(self._header(facts)) + room) // 64) * 64
+        size += self.start
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.file = os.open(self.partial, os.O_RDWR | os.O_CREAT, 0o666)
+        self.found = os.fstat(self.file).st_size == size
+        try:
+            os.ftruncate(self.file, size)
+            os.posix_fallocate(self.file, 0, size)
+        except OSError as error:
+            self.discard()
+            raise OSError(error.errno, error.strerror, str(path)) from None
+
+    def _header(self, facts: Mapping[str, Any]) -> bytes:
+        entries = {}
+        for name, (dtype, shape) in self.tensors.items():
+            first = self.offsets[name]
+            last = first + math.prod(shape) * dtype.itemsize
+            entries[name] = {
+                "dtype": _CODES[dtype],
+                "shape": list(shape),
+                "data_offsets": [first, last],
+            }
+        document = json.dumps({"kind": self.kind, "format": FORMAT, **facts})
+        metadata = {"dd": document, "sha256": json.dumps({HEADER: digest(document.encode())})}
+        return json.dumps({"__metadata__": metadata, **entries}).encode()
+
+    def put(self, name: str, position: tuple[int, ...], values: torch.Tensor) -> None:
+        """Store the row of tensor ``name`` at ``position`` and its checksum."""
+        data = _bytes(values.detach().to("cpu", self.tensors[name][0]).contiguous())
+        self._write(name, position, data)
+        self._write(SUMS + name, position, zlib.crc32(data).to_bytes(8, "little"))
+
+    def _write(self, name: str, position: tuple[int, ...], data: Any) -> None:
+        dtype, shape = self.tensors[name]
+        first = sum(index * math.prod(shape[axis + 1 :]) for axis, index in enumerate(position))
+        os.pwrite(self.file, data, self.start + self.offsets[name] + first * dtype.itemsize)
+
+    def sync(self) -> None:
+        """Return when the rows so far are on the disk."""
+        os.fsync(self.file)
+
+    def finish(self, facts: Mapping[str, Any]) -> None:
+        """Write the header and give the file its name."""
+        header = self._header(facts)
+        room = self.start - 8  # the first eight bytes are the header's length
+        if len(header) > room:
+            raise ValueError(f"{self.path}: the header needs {len(header)} bytes, {room} are free")
+        os.pwrite(self.file, room.to_bytes(8, "little") + header.ljust(room), 0)
+        self.sync()
+        os.close(self.file)
+        os.replace(self.partial, self.path)
+        sweep(self.path)
+
+    def discard(self) -> None:
+        """Drop the rows."""
+        os.close(self.file)
+        self.partial.unlink(missing_ok=True)
+
+
+class RowReader:
+    """Reads the rows of a file that :class:`RowWriter` made, through a memory map.
+
+    Args:
+        path: the file.
+        axes: what the first axes of its tensors count, for messages.
+    """
+
+    def __init__(self, path: Path, axes: Sequence[str]) -> None:
+        self.path, self.axes = path, axes
+        self._file = safetensors.safe_open(str(path), framework="pt")
+        self._names = set(self._file.keys())
+
+    def read(self, name: str, position: tuple[int, ...]) -> torch.Tensor:
+        """The row of tensor ``name`` at ``position``; of a file without checksums as it is.
+
+        Raises:
+            DDError: if it is not what was written.
+        """
+        row, sums = self._row(name, position), SUMS + name
+        if sums in self._names and self._row(sums, position).item() != zlib.crc32(_bytes(row)):
+            where = ", ".join(f"{axis} {at}" for axis, at in zip(self.axes, position, strict=True))
+            raise DDError(
+                f"{self.path}: '{name}' of {where} is not what was written (its checksum "
+                "differs); delete the file and make it again"
+            )
+        return row
+
+    def _row(self, name: str, position: tuple[int, ...]) -> torch.Tensor:
+        here = self._file.get_slice(name)[tuple(slice(at, at + 1) for at in position)]
+        return here[(0,) * len(position)]
+
+
+def _bytes(tensor: torch.Tensor) -> memoryview:
+    """Of a contiguous tensor on the CPU."""
+    return tensor.reshape(-1).view(torch.uint8).numpy().data
+
+
+def partial_path(path: Path) -> Path:
+    """Where the rows of ``path`` are until it is finished."""
+    return path.with_name(f".{path.name}.partial")

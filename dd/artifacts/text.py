@@ -1,0 +1,66 @@
+"""Text artifacts: JSON and CSV, written in one step; digests of bytes and files."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dd.artifacts.atomic import replacing
+from dd.errors import DDError
+
+_DIGITS = 16  # hexadecimal, of SHA-256
+
+
+def digest(data: Any) -> str:
+    """16 hexadecimal digits of SHA-256 over bytes."""
+    return hashlib.sha256(data).hexdigest()[:_DIGITS]
+
+
+def file_digest(path: str | Path) -> str:
+    """16 hexadecimal digits of SHA-256 over a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:_DIGITS]
+
+
+def save_text(path: str | Path, text: str) -> None:
+    """Write a text file in one step."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def save_json(path: str | Path, document: Any) -> None:
+    """Write JSON, indented, keys in the order given."""
+    save_text(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def load_json(path: str | Path) -> Any:
+    """Read JSON; a missing or broken file is a :class:`DDError`."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DDError(f"{path}: no such file") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DDError(f"{path}: is not JSON ({error})") from None
+
+
+def save_rows(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows (one mapping each, all with the first one's keys) as CSV."""
+    with replacing(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def load_rows(path: str | Path) -> list[dict[str, str]]:
+    """Read CSV as one mapping a row; a missing file is a :class:`DDError`."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    except FileNotFoundError:
+        raise DDError(f"{path}: no such file") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DDError(f"{path}: is not CSV ({error})") from None

@@ -1,0 +1,210 @@
+"""Names of methods and of evaluation protocols, as they stand in tables and in paths.
+
+A method is ``<objective>[@<setting>=<value>,...][+<modifier>[@<setting>=<value>,...]...]`` (``dc``,
+``dc+pool-various``, ``iadd@weights=raw``, ``dm+glad+metadd@lambda_ce=0``); a protocol is
+``<name>[@<option>=<value>,...]`` (``hard``, ``kd@temperature=0.5``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from dd.config.recipes import objectives, parametrisations, regularisers, resolve, resolve_part
+from dd.errors import DDError, unknown
+
+
+@dataclass(frozen=True)
+class Part:
+    """A parametrisation or a regulariser, and its settings where they differ from the run's."""
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return _named(self.name, self.settings)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method: the objective, and the choices that differ from the default.
+
+    Attributes:
+        objective: ``dc``, ``dm``, ...
+        settings: of the objective, where they differ from the run's.
+        pool: the pool that networks are drawn from, or None: the objective's network alone.
+        parametrisation: what is optimised, or None: pixels.
+        regulariser: what else must hold, or None: nothing.
+    """
+
+    objective: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    pool: str | None = None
+    parametrisation: Part | None = None
+    regulariser: Part | None = None
+
+    def __str__(self) -> str:
+        parts = (self.pool, self.parametrisation, self.regulariser)
+        return "+".join([_named(self.objective, self.settings), *(str(p) for p in parts if p)])
+
+    @property
+    def parts(self) -> list[Part]:
+        """Parametrisation and regulariser, those that there are."""
+        return [part for part in (self.parametrisation, self.regulariser) if part]
+
+
+def parse(text: str, pools: Collection[str] = ()) -> Method:
+    """The method called ``text``.
+
+    Args:
+        text: ``<objective>[@<setting>=<value>,...][+<modifier>...]``; a modifier is a pool, a
+            parametrisation or a regulariser, the latter two with settings of their own.
+        pools: the names of the pools there are.
+
+    Raises:
+        DDError: for an unknown objective, setting or modifier, or two modifiers of a kind.
+    """
+    method, *modifiers = text.split("+")
+    objective, _, tail = method.partition("@")
+    if objective not in objectives():
+        raise unknown("objective", objective, objectives())
+    # names and types of settings are those of any dataset and IPC
+    settings = _settings(tail, resolve(objective, "", 1), objective, text)
+    kinds = {
+        "pool": list(pools),
+        "parametrisation": parametrisations(),
+        "regulariser": regularisers(),
+    }
+    chosen: dict[str, Any] = {}
+    for modifier in modifiers:
+        name = modifier.partition("@")[0]
+        kind = next((kind for kind, names in kinds.items() if name in names), None)
+        if kind is None or (kind == "pool" and name != modifier):
+            known = [name for names in kinds.values() for name in names]
+            raise unknown(f"modifier of method '{text}'", name, known)
+        if kind in chosen:
+            what = "network source" if kind == "pool" else kind
+            raise DDError(f"method '{text}': it names more than one {what}, at most one fits")
+        chosen[kind] = modifier if kind == "pool" else parse_part(modifier, objective)
+    return Method(objective, settings, **chosen)
+
+
+def parse_part(text: str, objective: str) -> Part:
+    """The parametrisation or regulariser called ``text``, ``NAME[@KEY=VALUE,...]``.
+
+    Raises:
+        DDError: for an unknown name or setting.
+    """
+    name, _, tail = text.partition("@")
+    return Part(name, _settings(tail, resolve_part(name, objective, "", 1), name, text))
+
+
+def parse_arch_settings(text: str, known: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """A network and settings of its own, ``ARCH@SETTING=VALUE,...``, with the types of the
+    ``known`` settings.
+
+    Raises:
+        DDError: for an unknown setting, one of another type, or none.
+    """
+    arch, _, tail = text.partition("@")
+    if not tail:
+        raise DDError(f"'{text}' must be ARCH@SETTING=VALUE,...")
+    return arch, _settings(tail, known, "evaluation", text)
+
+
+def _settings(tail: str, known: Mapping[str, Any], owner: str, text: str) -> dict[str, Any]:
+    """The settings of ``owner`` that stand after ``@``, with the types of the ``known`` ones."""
+    given = _assignments(tail, f"method '{text}'", known)
+    for name, value in given.items():
+        if name not in known:
+            raise unknown(f"setting of {owner}", name, known)
+        given[name] = _like(known[name], value, f"method '{text}': {name}")
+    return given
+
+
+def _named(name: str, settings: Mapping[str, Any]) -> str:
+    chosen = ",".join(f"{k}={format_value(v)}" for k, v in sorted(settings.items()))
+    return f"{name}@{chosen}" if chosen else name
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """An evaluation protocol: its canonical name and the options of ``python -m dd evaluate``."""
+
+    name: str
+    options: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def parse_protocol(
+    text: str, protocols: Mapping[str, Mapping[str, Any]], **overrides: Any
+) -> Protocol:
+    """The protocol called ``text``, with further ``overrides`` of its options.
+
+    The canonical name lists, in alphabetical order, only the options that differ from the
+    definition: ``kd@temperature=3`` is ``kd`` where 3 is what ``kd`` has anyway.
+
+    Args:
+        text: ``<name>[@<option>=<value>,...]``.
+        protocols: the definitions by name (``workflow/config/protocols.yaml``).
+
+    Raises:
+        DDError: for an unknown protocol or option, or a value of another type.
+    """
+    name, _, tail = text.partition("@")
+    if name not in protocols:
+        raise unknown("protocol", name, protocols)
+    defaults = protocols[name]
+    given = _assignments(tail, f"protocol '{text}'", defaults)
+    options = dict(defaults)
+    for option, value in (given | overrides).items():
+        if option not in defaults:
+            raise unknown(f"option of protocol '{name}'", option, defaults)
+        options[option] = _like(defaults[option], value, f"protocol '{text}': {option}")
+    changed = [
+        f"{option}={format_value(options[option])}"
+        for option in sorted(options)
+        if options[option] != defaults[option]
+    ]
+    return Protocol("@".join(filter(None, (name, ",".join(changed)))), options)
+
+
+def format_value(value: Any) -> str:
+    """A value as it stands in paths and tables: 3.0 is ``3``."""
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
+
+
+def _assignments(text: str, where: str, known: Collection[str]) -> dict[str, Any]:
+    """``NAME=VALUE,...`` as a mapping; a value may be networks with options of their own,
+    ``auxiliary=convnet:depth=1,width=64.vit``."""
+    given: dict[str, Any] = {}
+    name = ""
+    for part in filter(None, text.split(",")):
+        word, equals, value = part.partition("=")
+        if not equals:
+            raise DDError(f"{where}: '{part}' must be NAME=VALUE")
+        if word not in known and ":" in given.get(name, ""):
+            given[name] += f",{part}"
+        else:
+            name = word
+            given[name] = value
+    return given
+
+
+def _like(default: Any, value: Any, what: str) -> Any:
+    """``value`` as the type of ``default``, where whole numbers may stand for any (3 for 3.0)."""
+    if not isinstance(default, (int, float)):
+        if odd := re.search(r"[^A-Za-z0-9_.:,=+-]", str(value)):
+            raise DDError(
+                f"{what} is {str(value)!r}: it becomes part of a path, {odd[0]!r} may not be in it"
+            )
+        return str(value)
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise DDError(f"{what} is {value!r}, it must be a number") from None
+    return int(number) if isinstance(default, int) and number.is_integer() else number

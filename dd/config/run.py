@@ -1,0 +1,430 @@
+"""A run: which data, how many networks and seeds, which settings, which tables and figures."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from dd.artifacts.text import load_json
+from dd.config.documents import check, load_config, read_yaml
+from dd.config.methods import Method, Part, parse
+from dd.config.normalisation import CONSTANTS, constants, of_published, of_source
+from dd.config.recipes import (
+    check_sections,
+    fallback,
+    merged,
+    objectives,
+    parametrisations,
+    regularisers,
+    resolve,
+    resolve_buffer,
+    resolve_evaluation,
+    resolve_generator,
+    resolve_part,
+    resolve_pretrain,
+    resolve_relabel,
+)
+from dd.errors import DDError, unknown
+
+OVERRIDES = ("data_root", "copy", "datasets", "networks", "seeds", "device", "results")
+FOLDERS = ("image-folder", "class-folders")  # sources that say nothing of what they hold
+
+
+@dataclass(frozen=True)
+class Run:
+    """A checked run configuration (``workflow/config/runs/<name>.yaml`` and overrides).
+
+    Attributes:
+        name: the file's stem; results lie under ``<results>/<name>/``.
+        title: what the run is, in words.
+        datasets: by name, what ``python -m dd prepare`` is asked for, the ``label`` for captions,
+            ``comparable_to``: the published dataset it may be compared with, if any, and ``copy``:
+            which copy of that the images are, if they are not the original files.
+        seeds: one synthetic set each.
+        networks: evaluation networks per synthetic set and architecture.
+        axes: values that replace those of the same axes in tables and figures.
+        axes_for: the same, for one table, figure or paper by name; wins over ``axes``.
+        recipes: settings that win over ``dd/config/recipes.yaml``, by objective, parametrisation or
+            regulariser, and for ``buffer``, ``pretrain``, ``generator``, ``relabel`` and
+            ``evaluation``.
+        tables, figures, optional: what is made; the optional ones only when asked for by name.
+        resources: threads, mem_mb and runtime (minutes) of a job, by stage.
+        pretrained: by dataset and network, files of weights that take the place of pretraining.
+        generators: by dataset, ``weights`` (a file) and ``adapter`` (``MODULE:FUNCTION``) of a
+            generator that takes the place of the suite's own.
+        cam_networks: whose class activation maps are measured; none: the auxiliary networks.
+        stands_in_for: what the datasets replace, for captions ("" if nothing).
+        width_factor: scale of every network's width; 1 is the papers'.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        results: the folder of all runs.
+        workflow: the folder of the workflow's configuration.
+    """
+
+    name: str
+    title: str
+    datasets: dict[str, dict[str, Any]]
+    seeds: list[int]
+    networks: int
+    axes: dict[str, list[Any]]
+    tables: list[str]
+    figures: list[str]
+    resources: dict[str, dict[str, int]]
+    axes_for: dict[str, dict[str, list[Any]]] = dataclasses.field(default_factory=dict)
+    recipes: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    optional: list[str] = dataclasses.field(default_factory=list)
+    pretrained: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
+    generators: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
+    cam_networks: list[str] = dataclasses.field(default_factory=list)
+    stands_in_for: str = ""
+    width_factor: float = 1.0
+    device: str = "auto"
+    results: str = "results"
+    workflow: str = "workflow"
+
+    @property
+    def root(self) -> str:
+        """The folder of everything that the run makes."""
+        return f"{self.results}/{self.name}"
+
+    def path(self, *parts: str) -> str:
+        """``parts`` under ``workflow/config``."""
+        return str(Path(self.workflow, "config", *parts))
+
+    @cached_property
+    def pools(self) -> list[str]:
+        """The names of the pools there are."""
+        return stems(self.path("pools"))
+
+    @cached_property
+    def protocols(self) -> dict[str, dict[str, Any]]:
+        """The evaluation protocols by name."""
+        return load_config(self.path("protocols.yaml"), self.schema("protocols"))
+
+    def schema(self, kind: str) -> str:
+        """The file of the JSON schema of ``kind``."""
+        return str(Path(self.workflow, "schemas", f"{kind}.schema.yaml"))
+
+    def parse(self, method: str) -> Method:
+        """The method called ``method``."""
+        return parse(method, self.pools)
+
+    def distillation(self, method: str, dataset: str, ipc: int) -> dict[str, Any]:
+        """The settings under which ``method`` distils ``dataset`` in this run."""
+        parsed = self.parse(method)
+        own = merged(self._own(parsed.objective), dataset, ipc) | parsed.settings
+        return resolve(parsed.objective, dataset, ipc, own)
+
+    def evaluation(self, method: str, dataset: str, ipc: int, network: str = "") -> dict[str, Any]:
+        """How this run trains ``network`` (or one that no section is about) on a set of
+        ``method``."""
+        objective = self.parse(method).objective
+        own = merged(self._own("evaluation"), dataset, ipc, objective, network)
+        return resolve_evaluation(objective, dataset, ipc, own, network)
+
+    def buffer(self, dataset: str) -> dict[str, Any]:
+        """How this run trains the experts of trajectory matching on ``dataset``."""
+        return resolve_buffer(dataset, merged(self._own("buffer"), dataset, 1))
+
+    def part(self, part: Part, objective: str, dataset: str, ipc: int) -> dict[str, Any]:
+        """The settings of a parametrisation or regulariser when ``objective`` distils."""
+        own = merged(self._own(part.name), dataset, ipc, objective) | part.settings
+        return resolve_part(part.name, objective, dataset, ipc, own)
+
+    def pretrain(self, network: str, dataset: str) -> dict[str, Any]:
+        """How this run trains ``network`` on ``dataset`` to be used frozen."""
+        own = merged(self._own("pretrain"), dataset, network=network)
+        return resolve_pretrain(network, dataset, own)
+
+    def generator(self, dataset: str) -> dict[str, Any]:
+        """How this run trains a generator on ``dataset``."""
+        return resolve_generator(dataset, merged(self._own("generator"), dataset))
+
+    def relabel(self, dataset: str) -> dict[str, Any]:
+        """Which views of synthetic images of ``dataset`` this run gives soft labels."""
+        return resolve_relabel(dataset, merged(self._own("relabel"), dataset))
+
+    def as_published(
+        self, method: str, dataset: str, ipc: int, trained: Iterable[str] = ("",)
+    ) -> bool:
+        """Whether ``method`` runs here under the very settings of its recipe, buffers included, and
+        so does the evaluation of the networks ``trained``; and the recipe has some for this dataset
+        and IPC."""
+        parsed = self.parse(method)
+        objective = parsed.objective
+        return (
+            self.width_factor == 1
+            and self._images_as_published(dataset)
+            and fallback(objective, dataset, ipc) is None
+            and self.distillation(method, dataset, ipc) == resolve(objective, dataset, ipc)
+            and all(
+                self.evaluation(method, dataset, ipc, network)
+                == resolve_evaluation(objective, dataset, ipc, network=network)
+                for network in trained
+            )
+            and self.buffer(dataset) == resolve_buffer(dataset)
+            and not parsed.parts  # nothing is published of them that one could compare with
+        )
+
+    def _images_as_published(self, dataset: str) -> bool:
+        """Whether ``dataset`` has the published images: size, channels, units, ε of ZCA."""
+        options = self.datasets[dataset]
+        units = constants(of_published(options.get("comparable_to", "")))
+        if units is None or constants(self.normalisation(dataset)) != units:
+            return False
+        channels = options.get("channels", len(units.mean))
+        return channels == len(units.mean) and not {"zca_eps", "resize"} & options.keys()
+
+    def normalisation(self, dataset: str) -> str:
+        """Whose mean and std ``dataset`` is normalised with (``--normalise-as``)."""
+        options = self.datasets[dataset]
+        return options.get("normalise_as", of_source(options["source"]))
+
+    def _own(self, block: str) -> dict[str, Any]:
+        return self.recipes.get(block, {})
+
+    def document(self) -> dict[str, Any]:
+        """The run as JSON (``config.json``)."""
+        return dataclasses.asdict(self)
+
+
+def stated(run: Run) -> dict[str, Any]:
+    """What the file of ``run`` has to say: not where it lies, nor that an option is empty."""
+    document = run.document()
+    for field in dataclasses.fields(Run):
+        optional = field.default_factory is not dataclasses.MISSING or field.default == ""
+        if optional and document[field.name] in ("", [], {}):
+            del document[field.name]
+    return {key: v for key, v in document.items() if key not in ("name", "results", "workflow")}
+
+
+def stems(folder: str | Path) -> list[str]:
+    """The names of the YAML files in ``folder``."""
+    return sorted(path.stem for path in Path(folder).glob("*.yaml"))
+
+
+def load_run(
+    name: str, overrides: Mapping[str, Any] | None = None, workflow: str | Path = "workflow"
+) -> Run:
+    """The run ``name`` (of ``workflow/config/runs``, or the path of a YAML file).
+
+    Args:
+        name: a run's name or its file.
+        overrides: ``data_root`` (existing raw data of the run's dataset, or a folder with one
+            for each), ``copy`` (which copy of the original images that is: ``JPEG``),
+            ``datasets`` (which of the run's), ``networks``, ``seeds``, ``device``, ``results``:
+            they win over the file.
+        workflow: the folder of the workflow.
+
+    Raises:
+        DDError: for anything unknown, missing or of another type, naming file and key.
+    """
+    overrides = dict(overrides or {})
+    for key in overrides:
+        if key not in OVERRIDES:
+            raise unknown("configuration key", str(key), ["run", *OVERRIDES])
+    name = str(name)
+    runs = Path(workflow, "config", "runs")
+    if not name.endswith((".yaml", ".yml")) and name not in stems(runs):
+        raise unknown("run", name, stems(runs))
+    path = Path(name) if name.endswith((".yaml", ".yml")) else runs / f"{name}.yaml"
+    schema = read_yaml(Path(workflow, "schemas", "run.schema.yaml"))
+    document = read_yaml(path)
+    check(document, schema, path)
+    data_root, copy = overrides.pop("data_root", None), overrides.pop("copy", None)
+    results = overrides.pop("results", "results")
+    results = "" if results is None else str(results)
+    chosen = overrides.pop("datasets", None)
+    if chosen is not None:
+        document["datasets"] = _chosen(document["datasets"], chosen)
+    document |= {key: _typed(value) for key, value in overrides.items()}
+    check(document, schema, "--config")
+    if data_root is not None:
+        document["datasets"] = _rooted(document["datasets"], str(data_root), copy)
+        check(document, schema, "--config")
+    if copy is not None and not any("copy" in o for o in document["datasets"].values()):
+        raise DDError("copy: says what a folder data_root holds, and none is read in this run")
+    for options in document["datasets"].values():
+        if "copy" in options:
+            options["label"] += f" ({options['copy']} copy)"
+    run = Run(name=path.stem, workflow=str(workflow), results=results, **document)
+    _check_folders(run)
+    try:
+        _check_names(run)
+    except DDError as error:
+        raise DDError(f"{path}: {error}") from None
+    return run
+
+
+def _check_folders(run: Run) -> None:
+    """Raise a :class:`DDError` if the run's results would lie elsewhere than in a folder of its
+    name, or where Snakemake, its report or a command would take the path for something else."""
+    if run.name.startswith((".", "-")):
+        raise DDError(f"run {run.name}: its file's name must not start with '{run.name[0]}'")
+    for what, text in (("results", run.results), ("run", run.name)):
+        odd = [sign for sign in text if sign in "{}<>" or not sign.isprintable()]
+        if odd or not text or text.startswith("-"):
+            fault = f"has {odd[0]!r}" if odd else "starts with '-'" if text else "is empty"
+            raise DDError(f"{what}: the path {text!r} {fault}; choose one of plain characters")
+    check_layout(run.root)
+
+
+def check_layout(root: str | Path) -> None:
+    """Raise a :class:`DDError` if the results in ``root`` lie as versions before 0.3 laid them."""
+    old, new = Path(root, "pools"), Path(root, "pretrained")
+    if old.is_dir():
+        raise DDError(
+            f"{old}: is of a version before 0.3; frozen networks and generators now lie in {new}. "
+            f"Rename the folder (mv {shlex.quote(str(old))} {shlex.quote(str(new))}), or choose "
+            "other results"
+        )
+
+
+def _typed(value: Any) -> Any:
+    """A value of --config, which leaves the numbers in a list as text."""
+    if isinstance(value, list):
+        return [_typed(entry) for entry in value]
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
+def _chosen(datasets: dict[str, dict[str, Any]], names: Any) -> dict[str, dict[str, Any]]:
+    """Those of ``datasets`` called ``names`` (a name or a list of names)."""
+    names = names if isinstance(names, list) else [names]
+    for name in names:
+        if name not in datasets:
+            raise unknown("dataset of the run", str(name), datasets)
+    return {name: datasets[name] for name in names}
+
+
+def _rooted(
+    datasets: dict[str, dict[str, Any]], root: str, copy: str | None
+) -> dict[str, dict[str, Any]]:
+    """The datasets read from ``root``, or, if there are several, each from its folder in it."""
+    if not Path(root).is_dir():
+        raise DDError(f"data_root: {root} is no folder")
+    if len(datasets) == 1:
+        return {name: _read_from(name, options, root, copy) for name, options in datasets.items()}
+    folders = {name: str(Path(root, name)) for name in datasets}
+    for folder in folders.values():
+        if not Path(folder).is_dir():
+            raise DDError(
+                f"data_root: {folder} is no folder; a run of several datasets needs one for each "
+                f"({', '.join(datasets)})"
+            )
+    return {name: _read_from(name, datasets[name], folders[name], copy) for name in datasets}
+
+
+def _read_from(name: str, options: dict[str, Any], root: str, copy: str | None) -> dict[str, Any]:
+    """What ``python -m dd prepare`` is asked for if the images lie in ``root``.
+
+    A folder in place of a source keeps the source's normalisation. It keeps the published values
+    beside it only as a ``copy`` that has a name: nobody vouches for what else a folder holds.
+    """
+    if options["source"] == "digits":
+        raise DDError(f"data_root: '{name}' comes with scikit-learn; choose another run to use it")
+    options = options | {"root": root}
+    split = all(Path(root, part).is_dir() for part in ("train", "test"))
+    original = Path(root, "val").is_dir()  # Tiny ImageNet's own test split has no labels
+    folder = split and not original
+    if folder and copy is not None:
+        options["copy"] = copy
+    if not folder or options["source"] == "image-folder":
+        return options
+    if options["source"] == "tiny-imagenet":
+        options["channels"] = 3  # some of its files are grey
+    if (units := of_source(options["source"])) in CONSTANTS:
+        options = {"normalise_as": units} | options
+    options["source"] = "image-folder"
+    dropped = {"test_share", "split_seed", "groups"}  # it is split already
+    if "copy" not in options:
+        options["label"] += " (image folder)"
+        dropped |= {"comparable_to"}
+    return {key: value for key, value in options.items() if key not in dropped}
+
+
+def _check_names(run: Run) -> None:
+    """Tables, figures and recipe overrides of ``run`` must exist."""
+    known = {kind: stems(run.path(kind)) for kind in ("tables", "figures")}
+    for kind, wanted in (("tables", run.tables), ("figures", run.figures)):
+        for name in wanted:
+            if name not in known[kind]:
+                raise unknown(kind[:-1], name, known[kind])
+    for name in run.optional:
+        if name not in known["tables"] + known["figures"]:
+            raise unknown("table or figure", name, known["tables"] + known["figures"])
+    for dataset, options in run.datasets.items():
+        _check_images(dataset, options)
+    for key in ("pretrained", "generators"):
+        for dataset in getattr(run, key):
+            if dataset not in run.datasets:
+                raise unknown(f"dataset of {key}", dataset, run.datasets)
+    for block, overrides in run.recipes.items():
+        check_sections(block, overrides)
+        for dataset, ipc in itertools.product(run.datasets, run.axes["ipc"]):
+            own = merged(overrides, dataset, ipc)
+            if block == "buffer":
+                resolve_buffer(dataset, own)
+            elif block == "pretrain":
+                resolve_pretrain("", dataset, own)
+            elif block == "generator":
+                resolve_generator(dataset, own)
+            elif block == "relabel":
+                resolve_relabel(dataset, own)
+            elif block in (*parametrisations(), *regularisers()):
+                resolve_part(block, "", dataset, ipc, own)
+            elif block == "evaluation":
+                for objective in objectives():
+                    resolve_evaluation(objective, dataset, ipc, own)
+            else:
+                resolve(block, dataset, ipc, own)
+
+
+def _check_images(dataset: str, options: Mapping[str, Any]) -> None:
+    """What ``options`` say of the images of ``dataset`` must go together."""
+    units = options.get("normalise_as")
+    if units is not None and (known := constants(units)):
+        channels = options.get("channels", len(known.mean))
+        if channels != len(known.mean):
+            raise DDError(
+                f"dataset {dataset}: normalise_as {units} is for {len(known.mean)} channels, "
+                f"channels is {channels}"
+            )
+    compared = "comparable_to" in options
+    if compared and options["source"] in FOLDERS and "copy" not in options:
+        raise DDError(
+            f"dataset {dataset}: comparable_to needs copy where the source is a folder: which copy "
+            "of the published images it holds, such as JPEG"
+        )
+    if "copy" in options and options["source"] not in FOLDERS:
+        raise DDError(
+            f"dataset {dataset}: copy is for a folder of images; the source {options['source']} "
+            "reads the original files"
+        )
+    if "copy" in options and not compared:
+        raise DDError(
+            f"dataset {dataset}: copy needs comparable_to: which published dataset it is a copy of"
+        )
+
+
+def read_run(path: str | Path) -> Run:
+    """The run that a ``config.json`` describes; its results are taken to lie beside the file.
+
+    Raises:
+        DDError: if the file is missing or no such configuration.
+    """
+    content = load_json(path)
+    try:
+        run = Run(**content["run"])
+        schema = read_yaml(Path(run.workflow, "schemas", "run.schema.yaml"))
+    except (KeyError, TypeError):
+        raise DDError(f"{path}: is no configuration of `python -m dd configure`") from None
+    check(stated(run), schema, path)  # it may come from anywhere, and its names become paths
+    check_layout(Path(path).parent)
+    name = Path(os.path.abspath(path)).parent.name
+    return replace(run, name=name, results=str(Path(path).parent.parent))

@@ -1,0 +1,270 @@
+"""The synthetic set: what distillation makes and evaluation takes (``docs/formats.md``)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dd.artifacts.tensors import describe_tensors, load_tensors, read_header, save_tensors
+from dd.data.dataset import Dataset
+from dd.data.space import MARK, WHITENINGS, Space, check_space
+from dd.errors import DDError, unknown
+
+_TENSORS = ("images", "indices", "labels", "mean", "std", "learned_lr")
+
+
+@dataclass
+class SyntheticSet:
+    """Images to train on, with labels and the normalisation they live in.
+
+    The images are stored, or named by their indices in the training split of the dataset (a
+    training split as a set takes 8 bytes an image).
+
+    Attributes:
+        images: ``[M, C, H, W]`` float32, in normalised units, or ZCA-whitened pixels if ``header``
+            says so (:mod:`dd.data.space`); or None: those of ``indices``.
+        labels: ``[M]`` int64, or ``[M, K]`` float32 class probabilities when soft.
+        mean, std: ``[C]`` float32 normalisation of ``images``, or None: that of the dataset, or
+            none where they are whitened.
+        learned_lr: the student's learning rate where the method learned one.
+        header: provenance and facts (dataset, spec, ipc, iteration, whitening).
+        indices: ``[M]`` int64 into the training split, in place of ``images``; else None.
+        extras: further tensors that the method keeps, with a dot in their names
+            (``importance.convnet``). Written by :func:`save`; read by :func:`load_extras` alone.
+
+    Raises:
+        ValueError: for both or neither of ``images`` and ``indices``, or extras without a dot.
+    """
+
+    images: torch.Tensor | None
+    labels: torch.Tensor
+    mean: torch.Tensor | None = None
+    std: torch.Tensor | None = None
+    learned_lr: float | None = None
+    header: dict[str, Any] = field(default_factory=dict)
+    indices: torch.Tensor | None = None
+    extras: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if (self.images is None) == (self.indices is None):
+            raise ValueError("a synthetic set has either images or indices")
+        if undotted := [name for name in self.extras if "." not in name]:
+            raise ValueError(f"extras of a synthetic set need a dot in their names: {undotted}")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def whitening(self) -> str | None:
+        """The space of the images, one of ``WHITENINGS``; None where the set says nothing."""
+        return self.header.get("whitening")
+
+    @property
+    def hard_labels(self) -> torch.Tensor:
+        """``[M]`` int64: the labels, or the most probable class of soft ones."""
+        return hard_labels(self.labels)
+
+    def images_for(self, dataset: Dataset) -> torch.Tensor:
+        """The images ``[M, C, H, W]`` in the space of ``dataset``.
+
+        A set that states another normalisation than the dataset's is converted: its pixels stay.
+
+        Raises:
+            DDError: if shape, classes, whitening or indices do not fit the dataset.
+        """
+        self._check_labels(dataset)
+        said = self.whitening or dataset.whitening
+        if said != dataset.whitening:
+            raise DDError(
+                f"synthetic set: its images have the whitening {said}, dataset {dataset.name} was "
+                f"read with {dataset.whitening}; read it with {said}"
+            )
+        if self.indices is not None:
+            return self._real_images(dataset)
+        expected = (dataset.channels, *dataset.size)
+        if tuple(self.images.shape[1:]) != expected:
+            raise DDError(
+                f"synthetic set: images are {_size(self.images.shape[1:])}, "
+                f"dataset {dataset.name} has {_size(expected)}"
+            )
+        if dataset.whitening != "none":
+            self._check_whitened(dataset)
+            return self.images
+        if self.mean is None or self.std is None:
+            return self.images
+        space = dataset.space
+        if torch.equal(self.mean, space.mean.cpu()) and torch.equal(self.std, space.std.cpu()):
+            return self.images
+        return space.from_pixels(Space(self.mean, self.std).to_pixels(self.images))
+
+    def _check_whitened(self, dataset: Dataset) -> None:
+        """A whitened set has no normalisation; where it says of which dataset it is, it must be
+        whitened as ``dataset`` is."""
+        if self.mean is not None:
+            raise DDError(
+                "synthetic set: it has 'mean' and 'std', and its images are to be whitened; the "
+                "whitening zca is of pixels in [0, 1], without a normalisation before or after"
+            )
+        mark = f"{MARK}{dataset.fingerprint.rpartition(MARK)[2]}"
+        said = str(self.header.get("fingerprint", mark))
+        if not said.endswith(mark):
+            raise DDError(
+                f"synthetic set: it was whitened for a dataset with fingerprint {said}, dataset "
+                f"{dataset.name} has {dataset.fingerprint}, another whitening; use the dataset "
+                "file that it was distilled from"
+            )
+
+    def _check_labels(self, dataset: Dataset) -> None:
+        classes = len(dataset.classes)
+        if self.labels.ndim == 2 and self.labels.shape[1] != classes:
+            raise DDError(
+                f"synthetic set: soft labels have {self.labels.shape[1]} classes, "
+                f"dataset {dataset.name} has {classes}"
+            )
+        if (
+            self.labels.ndim == 1
+            and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < classes
+        ):
+            raise DDError(
+                f"synthetic set: labels span {int(self.labels.min())} to "
+                f"{int(self.labels.max())}, dataset {dataset.name} has classes 0 to {classes - 1}"
+            )
+
+    def _real_images(self, dataset: Dataset) -> torch.Tensor:
+        """The training images that the indices name."""
+        made_from = self.header.get("fingerprint", dataset.fingerprint)
+        if made_from != dataset.fingerprint:
+            raise DDError(
+                f"synthetic set: its indices are into a dataset with fingerprint {made_from}, "
+                f"dataset {dataset.name} has {dataset.fingerprint}; use the dataset file that it "
+                "was made from"
+            )
+        low, high = int(self.indices.min()), int(self.indices.max())
+        if not 0 <= low <= high < len(dataset.train):
+            raise DDError(
+                f"synthetic set: indices span {low} to {high}, dataset {dataset.name} has training "
+                f"images 0 to {len(dataset.train) - 1}"
+            )
+        return dataset.train.take(self.indices.to(dataset.train.images.device))
+
+
+def hard_labels(labels: torch.Tensor) -> torch.Tensor:
+    """``[M]`` int64 from hard ``[M]`` or soft ``[M, K]`` labels."""
+    return labels.argmax(1) if labels.ndim == 2 else labels
+
+
+def _size(shape: Any) -> str:
+    return "x".join(str(int(n)) for n in shape)
+
+
+def save(path: str | Path, synthetic: SyntheticSet) -> None:
+    """Write the set as an artifact of kind ``synthetic``."""
+    tensors = {"labels": synthetic.labels, **synthetic.extras}
+    if synthetic.images is None:
+        tensors |= {"indices": synthetic.indices}
+    else:
+        tensors |= {"images": synthetic.images}
+    if synthetic.mean is not None and synthetic.std is not None:
+        tensors |= {"mean": synthetic.mean, "std": synthetic.std}
+    if synthetic.learned_lr is not None:
+        tensors["learned_lr"] = torch.tensor(synthetic.learned_lr)
+    save_tensors(path, "synthetic", tensors, synthetic.header)
+
+
+def load(path: str | Path) -> SyntheticSet:
+    """Read a synthetic set, ours or anybody's in the documented format; without its extras.
+
+    Raises:
+        DDError: if the file is missing, broken, or its tensors are not as documented.
+    """
+    tensors, header = load_tensors(path, "synthetic", required=("labels",), only=_TENSORS)
+    _check_whitening(path, header)
+    images, indices, labels = (tensors.get(name) for name in ("images", "indices", "labels"))
+    if images is None and indices is None:
+        raise DDError(f"{path}: is no synthetic file: tensor 'images' is missing (or 'indices')")
+    if images is not None and indices is not None:
+        raise DDError(f"{path}: holds 'images' and 'indices'; a set has one of them")
+    if images is None:
+        _check_indices(path, indices)
+    elif images.ndim != 4 or images.dtype != torch.float32 or images.numel() == 0:
+        raise DDError(
+            f"{path}: 'images' is {images.dtype} {list(images.shape)}, "
+            "it must be float32 [M, C, H, W]"
+        )
+    count = len(indices if images is None else images)
+    hard = labels.ndim == 1 and labels.dtype == torch.int64
+    soft = labels.ndim == 2 and labels.dtype == torch.float32
+    if not (hard or soft) or len(labels) != count:
+        raise DDError(
+            f"{path}: 'labels' is {labels.dtype} {list(labels.shape)}, it must be int64 "
+            f"[{count}], or float32 [{count}, classes] when soft"
+        )
+    for name, tensor in (("images", images), ("labels", labels)):
+        if tensor is not None and not torch.isfinite(tensor).all():
+            raise DDError(f"{path}: '{name}' holds NaN or infinite values")
+    if soft and not (labels.min() >= 0 and (labels.sum(1) - 1).abs().max() < 1e-2):
+        raise DDError(f"{path}: 'labels' must be probabilities: each row from 0 to 1, of sum 1")
+    mean, std = tensors.get("mean"), tensors.get("std")
+    if images is not None:
+        _check_normalisation(path, mean, std, images.shape[1])
+    rate = tensors.get("learned_lr")
+    if rate is not None and not (rate.numel() == 1 and 0 < rate.item() < math.inf):
+        raise DDError(f"{path}: 'learned_lr' must be one number above 0")
+    return SyntheticSet(
+        images, labels, mean, std, None if rate is None else rate.item(), header, indices
+    )
+
+
+def load_extras(path: str | Path, prefix: str) -> dict[str, torch.Tensor]:
+    """The tensors ``<prefix>.<name>`` of the set at ``path``, by ``<name>``; empty without any.
+
+    Raises:
+        DDError: if the file is missing, broken or no synthetic set.
+    """
+    names = [name for name in describe_tensors(path) if name.startswith(f"{prefix}.")]
+    tensors, _ = load_tensors(path, "synthetic", only=names)
+    return {name.removeprefix(f"{prefix}."): tensor for name, tensor in tensors.items()}
+
+
+def whitening(path: str | Path) -> str | None:
+    """The space of the set at ``path`` (see :attr:`SyntheticSet.whitening`), from its header alone.
+
+    Raises:
+        DDError: if the file is missing or broken, or the whitening unknown.
+    """
+    header = read_header(path)
+    _check_whitening(path, header)
+    return header.get("whitening")
+
+
+def _check_whitening(path: str | Path, header: dict[str, Any]) -> None:
+    said = header.get("whitening")
+    if said is not None and said not in WHITENINGS:
+        raise DDError(f"{path}: header: {unknown('whitening', str(said), WHITENINGS)}")
+    check_space(path, header)
+
+
+def _check_indices(path: str | Path, indices: torch.Tensor) -> None:
+    if indices.ndim != 1 or indices.dtype != torch.int64 or indices.numel() == 0:
+        raise DDError(
+            f"{path}: 'indices' is {indices.dtype} {list(indices.shape)}, it must be int64 [M]"
+        )
+
+
+def _check_normalisation(
+    path: str | Path, mean: torch.Tensor | None, std: torch.Tensor | None, channels: int
+) -> None:
+    if (mean is None) != (std is None):
+        raise DDError(f"{path}: 'mean' and 'std' come together, one is missing")
+    if mean is None:
+        return
+    if not mean.dtype == std.dtype == torch.float32:
+        raise DDError(f"{path}: 'mean' and 'std' must be float32")
+    if mean.shape != (channels,) or std.shape != mean.shape:
+        raise DDError(f"{path}: 'mean' and 'std' must be [{channels}], one a channel")
+    if not (mean.isfinite().all() and 0 < std.min() <= std.max() < math.inf):
+        raise DDError(f"{path}: 'mean' and 'std' must be finite, 'std' above 0")

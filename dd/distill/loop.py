@@ -1,0 +1,184 @@
+"""The one loop of every distillation: iterations, snapshots, checkpoints, resume, metrics."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dd.artifacts.atomic import replacing
+from dd.artifacts.checkpoint import load_checkpoint, restore_streams, save_checkpoint, under
+from dd.artifacts.provenance import command_line, provenance
+from dd.artifacts.text import save_text
+from dd.data import synthetic
+from dd.data.dataset import Dataset
+from dd.data.synthetic import SyntheticSet
+from dd.distill.objectives.base import Objective
+from dd.distill.parametrisations import Parametrisation
+from dd.errors import DDError, Divergence
+from dd.runtime.preemption import Pace
+from dd.runtime.process import peak_memory_mb
+from dd.runtime.progress import Progress
+
+
+class DistillationLoop:
+    """A distillation under way: images, streams, iteration, and the files it leaves.
+
+    Args:
+        objective: bound to dataset, networks and streams.
+        make_canvas: makes the images that it moves.
+        out: the folder for snapshots and metrics.
+        snapshots: iterations to save at, ascending; the last one ends the loop.
+        facts: what identifies this distillation; a checkpoint of another one is set aside.
+        checkpoint_every: seconds between checkpoints.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        make_canvas: Callable[[], Parametrisation],
+        out: Path,
+        snapshots: list[int],
+        facts: dict[str, Any],
+        checkpoint_every: float = 60.0,
+    ) -> None:
+        self.objective, self.make_canvas = objective, make_canvas
+        self.out, self.snapshots = out, snapshots
+        self.facts, self.every = facts, checkpoint_every
+        # Beside the declared outputs, which Snakemake deletes when a job fails.
+        self.folder = out / ".checkpoint"
+        self.iteration, self.seconds = 0, 0.0
+        self.metrics: list[str] = []
+
+    def run(self) -> None:
+        """Distil from the last checkpoint, if any, to the last snapshot."""
+        started = time.monotonic()
+        self.canvas = self.make_canvas()
+        self._resume()
+        if self.iteration == 0:
+            self._snapshot()
+        before, pace = self.seconds, Pace(self.every)
+        last = self.snapshots[-1]
+        with Progress("distill", last, "it", initial=self.iteration) as progress:
+            while self.iteration < last:
+                try:
+                    values = self.objective.iteration(self.iteration + 1, self.canvas)
+                    if not math.isfinite(values["loss"]):
+                        raise Divergence(f"the loss is {values['loss']}; try a smaller --lr-img")
+                except Divergence as error:
+                    raise self._given_up(error) from None
+                self.iteration += 1
+                self.seconds = before + time.monotonic() - started
+                values |= self.canvas.metrics()
+                line = {"iteration": self.iteration, **values, "seconds": round(self.seconds, 6)}
+                self.metrics.append(json.dumps(line))
+                progress.update(loss=values["loss"])
+                if self.iteration in self.snapshots:
+                    self._snapshot()
+                if pace.due() or self.iteration == last:
+                    self._checkpoint()
+                    pace.saved()
+        self._deliver()
+
+    def _given_up(self, error: Divergence) -> DDError:
+        """Keep the last good images; the error with what the user needs to know."""
+        settings = dataclasses.asdict(self.objective.settings)
+        number = self.iteration + 1
+        if not self.canvas.images().isfinite().all():
+            path = self._state
+            kept = f"; the last checkpoint is {path}" if path.exists() else ""
+        else:
+            synthetic.save(path := self.out / f"last-it{self.iteration}.safetensors", self._set())
+            kept = f"; the images before are in {path}"
+        told = ", ".join(f"{name}={value}" for name, value in settings.items())
+        return DDError(f"{self.out}: diverged at iteration {number}: {error} ({told}){kept}")
+
+    def _snapshot(self) -> None:
+        """Keep the images of a snapshot's iteration in the checkpoint folder until delivery."""
+        if self.iteration not in self.snapshots:
+            return
+        if not self.canvas.images().isfinite().all():
+            raise self._given_up(Divergence("images are infinite; try a smaller --lr-img"))
+        synthetic.save(self._kept(self.iteration), self._set())
+
+    def _set(self) -> SyntheticSet:
+        """The synthetic set as it is now."""
+        objective = self.objective
+        dataset: Dataset = objective.dataset
+        outcome = objective.outcome(self.canvas)
+        origin = provenance(
+            command=command_line(),
+            wall_seconds=round(self.seconds, 1),
+            device=str(objective.device),
+            threads=torch.get_num_threads(),
+            peak_memory_mb=peak_memory_mb(objective.device),
+        )
+        return SyntheticSet(
+            self.canvas.images().cpu() if outcome.indices is None else None,
+            self.canvas.labels.cpu(),
+            *dataset.mean_and_std(),
+            indices=outcome.indices,
+            learned_lr=outcome.learned_lr,
+            extras=outcome.extras | self.canvas.extras(),
+            header={
+                **self.facts,
+                "iteration": self.iteration,
+                "classes": dataset.classes,
+                "whitening": dataset.whitening,
+                "provenance": origin,
+            },
+        )
+
+    def _kept(self, iteration: int) -> Path:
+        return self.folder / f"it{iteration}.safetensors"
+
+    def _checkpoint(self) -> None:
+        tensors = {f"canvas.{name}": value for name, value in self.canvas.state().items()}
+        tensors |= {f"objective.{name}": v for name, v in self.objective.state().items()}
+        save_text(self.folder / "metrics.jsonl", "".join(f"{line}\n" for line in self.metrics))
+        at = {"iteration": self.iteration, "seconds": self.seconds}
+        save_checkpoint(self._state, self.facts, at, tensors, self._streams())
+
+    def _resume(self) -> None:
+        tensors, at = load_checkpoint("distill", self._state, self.facts)
+        if not at:
+            return
+        done = [n for n in self.snapshots if n <= at["iteration"]]
+        lines = _lines(self.folder / "metrics.jsonl")
+        if not all(self._kept(n).exists() for n in done) or len(lines) < at["iteration"]:
+            print(f"distill: starting anew, {self.folder} has lost a snapshot or metrics")
+            return
+        self.canvas.load_state(under("canvas.", tensors))
+        self.objective.load_state(under("objective.", tensors))
+        restore_streams(tensors, self._streams())
+        self.iteration, self.seconds = at["iteration"], at["seconds"]
+        self.metrics = lines[: self.iteration]
+        print(f"distill: going on from iteration {self.iteration}")
+
+    @property
+    def _state(self) -> Path:
+        return self.folder / "state.safetensors"
+
+    def _streams(self) -> dict[str, torch.Generator]:
+        """Those that move on from iteration to iteration."""
+        streams = self.objective.streams
+        return {name: getattr(streams, name) for name in ("host", "network", "regulariser")}
+
+    def _deliver(self) -> None:
+        """Copy the snapshots to their declared names, then drop the checkpoint folder."""
+        for iteration in self.snapshots:
+            with replacing(self.out / f"it{iteration}.safetensors") as partial:
+                shutil.copyfile(self._kept(iteration), partial)
+        save_text(self.out / "metrics.jsonl", "".join(f"{line}\n" for line in self.metrics))
+        shutil.rmtree(self.folder)
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []

@@ -1,0 +1,171 @@
+"""What an objective is: where the images start, and how one iteration moves them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+
+from dd.config.settings import setting
+from dd.data.augment import MEANING, check_strategy
+from dd.data.dataset import Dataset
+from dd.data.space import WHITENINGS
+from dd.distill.parametrisations.base import Parametrisation
+from dd.networks.build import canonical
+from dd.networks.source import NetworkSource
+from dd.pretrain.trajectories import Trajectories
+from dd.registry import Registry
+
+
+@dataclass(frozen=True)
+class Streams:
+    """The random streams of a distillation; their states are what a checkpoint keeps.
+
+    Attributes:
+        seed: what all of them derive from.
+        host: on the CPU: which real images, which augmentation.
+        network: on the compute device: architecture draws and initial weights.
+        start: on the CPU: the initial images.
+        regulariser: on the CPU: what a regulariser draws.
+    """
+
+    seed: int
+    host: torch.Generator
+    network: torch.Generator
+    start: torch.Generator
+    regulariser: torch.Generator
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a synthetic set holds beside images and labels.
+
+    Attributes:
+        learned_lr: the student's learning rate, where the method learns one.
+        indices: of the training images ``[M]`` that stand in place of the synthetic ones.
+        extras: further tensors; their names have a dot (``importance.convnet``).
+    """
+
+    learned_lr: float | None = None
+    indices: torch.Tensor | None = None
+    extras: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of every objective."""
+
+    iterations: int = setting("iterations of the outer loop, 0 for a selection", at_least=0)
+    whitening: str = setting("space of the images: none, or zca", choices=WHITENINGS)
+
+
+@dataclass(frozen=True)
+class ImageSettings(Settings):
+    """Settings of every objective that optimises images."""
+
+    network: str = setting("architecture it uses, unless a pool is drawn from", check=canonical)
+
+    iterations: int = setting("iterations of the outer loop", at_least=1)
+    init: str = setting("start from noise or from real images", choices=("noise", "real"))
+    lr_img: float = setting("learning rate of the images", above=0)
+    momentum_img: float = setting("momentum of the images, 0 to 1", at_least=0, at_most=1)
+    augment: str = setting(MEANING, check=check_strategy)
+
+
+class Objective:
+    """An objective bound to a dataset, a network source and its settings.
+
+    Args:
+        settings: an instance of the class's ``Settings``.
+        dataset: the real data.
+        ipc: images per class (0 where ``takes_all``).
+        networks: where networks come from.
+        streams: the random streams to draw from.
+        trajectories: of experts, for objectives that need them.
+    """
+
+    Settings: ClassVar[type]
+    optimises: ClassVar[bool] = True  # or else it selects
+    needs_trajectories: ClassVar[bool] = False
+    needs_pretrained: ClassVar[bool] = False  # the source then gives frozen, trained networks
+    takes_all: ClassVar[bool] = False  # whatever the IPC: it must be given as 0
+
+    def __init__(
+        self,
+        settings,
+        dataset: Dataset,
+        ipc: int,
+        networks: NetworkSource,
+        streams: Streams,
+        trajectories: Trajectories | None = None,
+    ) -> None:
+        self.settings = settings
+        self.dataset = dataset
+        self.ipc = ipc
+        self.classes = len(dataset.classes)
+        self.networks = networks
+        self.streams = streams
+        self.trajectories = trajectories
+
+    @property
+    def device(self) -> torch.device:
+        return self.dataset.train.labels.device
+
+    def start(self) -> torch.Tensor:
+        """The images to start from, ``[classes * ipc, C, H, W]``, class after class."""
+        if self.settings.init == "noise":
+            shape = (self.classes * self.ipc, self.dataset.channels, *self.dataset.size)
+            return torch.randn(shape, generator=self.streams.start).to(self.device)
+        chosen = [
+            self.dataset.train.sample(label, self.ipc, self.streams.start)
+            for label in range(self.classes)
+        ]
+        return self.dataset.train.take(torch.cat(chosen))
+
+    def labels(self) -> torch.Tensor:
+        """The labels of the synthetic set, ``[M]``, on the device."""
+        return torch.arange(self.classes, device=self.device).repeat_interleave(self.ipc)
+
+    def iteration(self, number: int, synthetic: Parametrisation) -> dict[str, float | str]:
+        """Move the images once; ``number`` counts from 1. Returns metrics, ``loss`` among them.
+
+        Raises:
+            Divergence: before it moves them, where that would ruin them.
+        """
+        raise TypeError(f"{type(self).__name__} selects, it has no iterations")
+
+    def optimizer(self, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
+        """The optimiser of the images, or of what decodes to them: SGD with momentum.
+
+        Args:
+            groups: parameter groups, each with ``params`` and ``lr``.
+        """
+        return torch.optim.SGD(groups, momentum=getattr(self.settings, "momentum_img", 0.0))
+
+    def outcome(self, synthetic: Parametrisation) -> Outcome:
+        """What a snapshot holds beside the images; changes nothing, draws from no stream."""
+        return Outcome()
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Tensors beyond images and streams that a checkpoint needs."""
+        return {}
+
+    def load_state(self, state: dict[str, torch.Tensor]) -> None:
+        """Take over what :meth:`state` returned."""
+
+    def real_batch(self, count: int) -> torch.Tensor:
+        """Indices ``[classes, n]`` of real images, n = ``count`` or the smallest class's size,
+        drawn without replacement within each class."""
+        smallest = min(len(indices) for indices in self.dataset.train.by_class)
+        count = min(count, smallest)
+        return torch.stack(
+            [
+                self.dataset.train.sample(label, count, self.streams.host)
+                for label in range(self.classes)
+            ]
+        )
+
+
+OBJECTIVES: Registry[type[Objective]] = Registry("objective")

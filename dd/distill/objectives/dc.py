@@ -1,0 +1,112 @@
+"""DC and DSA: match the gradients of a network on real and on synthetic images."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from dd.config.settings import setting
+from dd.data import augment
+from dd.distill.gradients import match_apart, match_together
+from dd.distill.objectives.base import OBJECTIVES, ImageSettings, Objective
+from dd.distill.parametrisations.base import Parametrisation
+from dd.networks.batchnorm import freeze_batch_statistics, has_batch_norm
+from dd.training.recipe import Recipe
+from dd.training.train import train
+
+# One vectorised pass over all classes, or a pass a class? On the CPU together pays up to this many
+# pixels an image and for narrow networks only (benchmarks/README.md). On a GPU, not measured yet,
+# together is bounded by what a real batch of all classes takes: CIFAR-10's at 256 a class fits.
+TOGETHER_PIXELS = 8 * 8
+TOGETHER_VALUES = 10 * 256 * 3 * 32 * 32
+BATCH_NORM_IMAGES = 16
+
+
+@dataclass(frozen=True)
+class Settings(ImageSettings):
+    """Settings of gradient matching (papers' names in brackets)."""
+
+    batch_real: int = setting("real images per class and matching step", at_least=1)
+    outer: int = setting("matching steps per network [outer loop T]", at_least=1)
+    inner: int = setting("epochs on the synthetic set between them [inner loop]", at_least=0)
+    lr_net: float = setting("learning rate of the matched network", above=0)
+    batch_train: int = setting("batch size of the inner loop, images", at_least=1)
+
+
+@OBJECTIVES.register("dc")
+class GradientMatching(Objective):
+    """DC (Zhao, Mopuri, Bilen 2021, arXiv:2006.05929, Algorithm 1).
+
+    Each iteration draws a network; ``outer`` times it moves the images so that their gradients
+    come closer to those of real images, class by class, and in between trains the network on the
+    synthetic set for ``inner`` epochs. With ``augment``, real and synthetic images of a class go
+    through the same random operation: DSA (Zhao, Bilen 2021, arXiv:2102.08259).
+    """
+
+    Settings = Settings
+
+    def iteration(self, number: int, synthetic: Parametrisation) -> dict[str, float | str]:
+        s = self.settings
+        name, network = self.networks.draw(number - 1, self.streams.network)
+        total = 0.0
+        for step in range(s.outer):
+            total += self._match(network, synthetic)
+            if step < s.outer - 1 and s.inner:
+                self._train(network, synthetic)
+        return {"loss": total / (s.outer * self.classes), "network": name}
+
+    def _match(self, network: nn.Module, synthetic: Parametrisation) -> float:
+        """One matching step over all classes; returns the summed distance."""
+        s = self.settings
+        network.train()
+        if has_batch_norm(network):
+            frozen = self.real_batch(BATCH_NORM_IMAGES).flatten()
+            freeze_batch_statistics(network, self.dataset.train.take(frozen))
+        images = synthetic.images().unflatten(0, (self.classes, self.ipc))
+        real = self.real_batch(s.batch_real)
+        transforms = [
+            augment.draw(s.augment, self.streams.host, 1, self.dataset.size, shared=True)
+            for _ in range(self.classes)
+        ]
+        leaf = images.clone().requires_grad_(True)
+        augmented = [augment.apply(t, x) for t, x in zip(transforms, leaf, strict=True)]
+        batches = (
+            augment.apply(t, self.dataset.train.take(indices))
+            for t, indices in zip(transforms, real, strict=True)
+        )
+        if self._together(real.numel()):
+            loss, gradients = match_together(
+                network, torch.stack(list(batches)), torch.stack(augmented)
+            )
+        else:
+            loss, gradients = match_apart(network, batches, augmented)
+        (gradient,) = torch.autograd.grad(augmented, leaf, list(gradients))
+        synthetic.update(gradient.flatten(0, 1))
+        return float(loss)
+
+    def _together(self, real_images: int) -> bool:
+        pixels = math.prod(self.dataset.size)
+        if self.device.type == "cpu":
+            return pixels <= TOGETHER_PIXELS
+        return real_images * self.dataset.channels * pixels <= TOGETHER_VALUES
+
+    def _train(self, network: nn.Module, synthetic: Parametrisation) -> None:
+        s = self.settings
+        recipe = Recipe(
+            epochs=s.inner,
+            lr=s.lr_net,
+            momentum=0.0,
+            weight_decay=0.0,
+            batch=s.batch_train,
+            augment=s.augment,
+            schedule="constant",
+        )
+        train([network], synthetic.images(), synthetic.labels, recipe, [self.streams.host])
+
+
+@OBJECTIVES.register("dsa")
+class SiameseGradientMatching(GradientMatching):
+    """DSA: DC whose recipe starts from real images and augments (arXiv:2102.08259, eq. 3)."""

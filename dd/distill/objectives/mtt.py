@@ -1,0 +1,255 @@
+"""MTT: train a student on the synthetic set to where an expert came on real data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from dd.config.settings import setting
+from dd.data import augment
+from dd.data.augment import Drawn
+from dd.distill.objectives.base import OBJECTIVES, ImageSettings, Objective, Outcome
+from dd.distill.parametrisations.base import Parametrisation
+from dd.distill.unroll import pull_back, unroll
+from dd.errors import DDError, Divergence
+from dd.pretrain.trajectories import Segment, layout
+from dd.rng import generator
+
+LEAST_RATE = 1e-6  # what keeps a student's rate above 0
+RUNAWAY = 100.0  # times the initial rate
+PROBES = 4  # segments whose end is kept with a snapshot
+
+
+@dataclass(frozen=True)
+class Settings(ImageSettings):
+    """Settings of trajectory matching (the paper's names in brackets)."""
+
+    experts: int = setting("experts to draw from, the first of the buffer", at_least=1)
+    student_steps: int = setting("steps of the student [N, syn_steps]", at_least=1)
+    expert_epochs: int = setting("epochs of the expert it should cover [M]", at_least=1)
+    max_start_epoch: int = setting(
+        "segments start after 0 to max_start_epoch - 1 epochs [T+]", at_least=1
+    )
+    batch_syn: int = setting("synthetic images a student step, 0: all", at_least=0)
+    lr_student: float = setting("initial learning rate of the student [alpha]", above=0)
+    lr_lr: float = setting("learning rate of that rate, 0: it is not learned", at_least=0)
+    momentum_lr: float = setting("momentum of that rate, 0 to 1", at_least=0, at_most=1)
+
+    @property
+    def last_epoch(self) -> int:
+        """How many epochs of the experts are needed."""
+        return self.max_start_epoch - 1 + self.expert_epochs
+
+
+class Student:
+    """A network that is trained on the synthetic set, as a function of a flat parameter vector.
+
+    Args:
+        network: in training mode; its own parameters are not used.
+        images: the synthetic images ``[M, C, H, W]``; labels: ``[M]`` or ``[M, K]``.
+        indices: which images each step sees, ``[b]`` a step.
+        transforms: how they are augmented, one a step.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        indices: Sequence[Tensor],
+        transforms: Sequence[Drawn],
+    ) -> None:
+        self.network, self.transforms = network, transforms
+        self.indices = [part.to(images.device) for part in indices]
+        self.labels = [labels[part] for part in self.indices]
+        self.inputs = [images[part] for part in self.indices]
+        self.like = images
+        self.names = [name for name, _ in network.named_parameters()]
+        self.shapes = [p.shape for p in network.parameters()]
+
+    def loss(self, parameters: Sequence[Tensor], images: Tensor, step: int) -> Tensor:
+        """Mean cross-entropy of step ``step`` on its images ``[b, C, H, W]``."""
+        named = dict(zip(self.names, parameters, strict=True))
+        augmented = augment.apply(self.transforms[step], images)
+        logits = functional_call(self.network, named, (augmented,))
+        return F.cross_entropy(logits, self.labels[step])
+
+    def walk(self, start: Tensor, rate: float) -> list[Tensor]:
+        """The path θ_0 = ``start``, ..., θ_J of SGD with learning rate ``rate``."""
+        return unroll(self.loss, self.shapes, start, rate, self.inputs)
+
+    def gradients(
+        self, path: Sequence[Tensor], rate: float, cotangent: Tensor
+    ) -> tuple[Tensor, float]:
+        """Derivatives of a loss of the path's end by the images ``[M, C, H, W]`` and the rate.
+
+        Args:
+            path, rate: of :meth:`walk`.
+            cotangent: the loss's derivative by θ_J, ``[P]``.
+        """
+        found = pull_back(self.loss, self.shapes, path, rate, self.inputs, cotangent)
+        total = torch.zeros_like(self.like)
+        for indices, gradient in zip(self.indices, found.inputs, strict=True):
+            total.index_add_(0, indices, gradient)
+        return total, float(found.rate)
+
+
+@OBJECTIVES.register("mtt")
+class TrajectoryMatching(Objective):
+    """MTT (Cazenave et al. 2022, arXiv:2203.11932, Algorithm 1).
+
+    Each iteration draws an expert and an epoch t, starts a student at the expert's θ*_t, trains it
+    for ``student_steps`` steps on the synthetic set, and moves the images and the student's rate
+    so that it ends closer to θ*_{t+M}. The gradient is exact and needs the memory of one step
+    (:mod:`dd.distill.unroll`).
+    """
+
+    Settings = Settings
+    needs_trajectories = True
+
+    def __init__(self, *arguments, **keywords) -> None:
+        super().__init__(*arguments, **keywords)
+        s = self.settings
+        for spec in self.networks.specs():
+            parameters = layout(self.networks.skeleton(spec))
+            self.trajectories.check(spec, parameters, s.experts, s.last_epoch)
+        if s.batch_syn > self.classes * self.ipc:
+            raise DDError(
+                f"batch_syn is {s.batch_syn}, the synthetic set has {self.classes * self.ipc} "
+                "images; 0 takes all"
+            )
+        self.rate = torch.tensor(s.lr_student, dtype=torch.float64)
+        self.rate_momentum = torch.zeros((), dtype=torch.float64)
+        self.initial: dict[str, Tensor] = {}  # differences before the first iteration
+
+    def iteration(self, number: int, synthetic: Parametrisation) -> dict[str, float | str]:
+        if not self.initial:
+            self.initial = self._differences(synthetic)
+        name, network = self.networks.draw(number - 1, self.streams.network)
+        segment = self._segment(name, self.streams.host)
+        student = self._student(network, synthetic, self.streams.host)
+        rate = float(self.rate)
+        path = student.walk(segment.start, rate)
+        loss, cotangent = self.compare(name, path[-1], segment)
+        if not math.isfinite(loss):
+            raise Divergence(f"the loss is {loss}; try a smaller --lr-img or --lr-student")
+        gradient, by_rate = student.gradients(path, rate, cotangent)
+        if not gradient.isfinite().all():
+            raise Divergence("the images' gradient is infinite; try a smaller --lr-student")
+        self.step_rate(by_rate)  # first, because it may refuse: then the images stay as they are
+        synthetic.update(gradient)
+        return {
+            "loss": loss,
+            "network": name,
+            "expert": segment.expert,
+            "start_epoch": segment.epoch,
+            "lr_student": rate,
+        }
+
+    def compare(self, network: str, end: Tensor, segment: Segment) -> tuple[float, Tensor]:
+        """The matching loss (arXiv:2203.11932, Eq. 2) and its derivative by ``end``, ``[P]``."""
+        scale = (segment.start - segment.target).square().sum()
+        apart = end - segment.target
+        return float(apart.square().sum() / scale), 2 * apart / scale
+
+    def step_rate(self, gradient: float) -> None:
+        """SGD with momentum on the student's rate, which stays above 0.
+
+        Raises:
+            Divergence: if the rate would run away; it stays as it is.
+        """
+        s = self.settings
+        momentum = s.momentum_lr * self.rate_momentum + gradient
+        rate = (self.rate - s.lr_lr * momentum).clamp(min=LEAST_RATE)
+        if not float(rate) <= RUNAWAY * s.lr_student:
+            raise Divergence(
+                f"the student's learning rate ran away from {s.lr_student} to {float(rate):.3g}; "
+                "try a smaller --lr-lr"
+            )
+        self.rate, self.rate_momentum = rate, momentum
+
+    def outcome(self, synthetic: Parametrisation) -> Outcome:
+        """The student's rate, and for each network ``difference.<network>`` [P] and
+        ``matching.<network>`` [2], see :meth:`losses`."""
+        extras = {}
+        for name, now in self._differences(synthetic).items():
+            extras[f"difference.{name}"] = now
+            extras[f"matching.{name}"] = self.losses(name, now)
+        return Outcome(float(self.rate), extras=extras)
+
+    def losses(self, network: str, now: Tensor, weights: Tensor | None = None) -> Tensor:
+        """The matching loss ``[2]``, a mean over the probes: with the images and the student's rate
+        that the distillation started from, and with those of which ``now`` are the differences.
+
+        Args:
+            weights: W ``[P]``, the same for both; None: 1.
+        """
+        pair = torch.stack([self.initial.get(network, now), now]).double()
+        weighted = pair if weights is None else weights * pair
+        return weighted.square().mean(1).float()  # the differences have 1 / P in their scale
+
+    def state(self) -> dict[str, Tensor]:
+        rates = {"rate": self.rate, "rate_momentum": self.rate_momentum}
+        return rates | {f"initial.{name}": values for name, values in self.initial.items()}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        self.rate, self.rate_momentum = state["rate"], state["rate_momentum"]
+        self.initial = {
+            name: state[f"initial.{name}"].to(self.device) for name in self.networks.specs()
+        }
+
+    def _segment(self, network: str, stream: torch.Generator) -> Segment:
+        s = self.settings
+        return self.trajectories.draw(
+            network, s.experts, s.max_start_epoch, s.expert_epochs, stream
+        )
+
+    def _student(
+        self, network: nn.Module, synthetic: Parametrisation, stream: torch.Generator
+    ) -> Student:
+        """A student whose batches and augmentations are drawn from ``stream``."""
+        indices = self._batches(stream)
+        transforms = [
+            augment.draw(self.settings.augment, stream, len(part), self.dataset.size)
+            for part in indices
+        ]
+        return Student(network, synthetic.images(), synthetic.labels, indices, transforms)
+
+    def _batches(self, stream: torch.Generator) -> list[Tensor]:
+        """Indices ``[b]`` of each student step; an epoch's batches are used up before the next."""
+        size, left = self.classes * self.ipc, []
+        batches = []
+        for _ in range(self.settings.student_steps):
+            if not left:
+                order = torch.randperm(size, generator=stream)
+                left = list(order.split(self.settings.batch_syn or size))
+            batches.append(left.pop(0))
+        return batches
+
+    def _differences(self, synthetic: Parametrisation) -> dict[str, Tensor]:
+        """How far students end from their experts, parameter by parameter.
+
+        For each network ``[P]``: the root mean square over some segments of (θ_J − θ*) divided by
+        the root mean square of the expert's own movement. Segments and batches are the same for
+        all methods of one seed, and no random stream is advanced.
+        """
+        found = {}
+        for name in self.networks.specs():
+            network = self.networks.skeleton(name)
+            stream = generator(self.streams.seed, "distill", "probe", name)
+            total = None
+            for _ in range(PROBES):
+                segment = self._segment(name, stream)
+                student = self._student(network, synthetic, stream)
+                end = student.walk(segment.start, float(self.rate))[-1]
+                scale = (segment.start - segment.target).square().mean()
+                share = (end - segment.target).square() / scale
+                total = share if total is None else total + share
+            found[name] = (total / PROBES).sqrt()
+        return found

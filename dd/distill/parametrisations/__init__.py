@@ -1,0 +1,12 @@
+"""Parametrisations by name: one file each, entered in ``PARAMETRISATIONS`` by decorator."""
+
+import importlib
+import pkgutil
+
+from dd.distill.parametrisations.base import PARAMETRISATIONS, Parametrisation
+from dd.distill.parametrisations.pixels import Pixels
+
+for _file in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_file.name}")
+
+__all__ = ["PARAMETRISATIONS", "Parametrisation", "Pixels"]

@@ -1,0 +1,318 @@
+"""Evaluate a synthetic set: train fresh networks on it, report their test accuracy.
+
+One CSV row a network. Nothing is selected on test data: what counts is the last epoch. A killed
+evaluation goes on from the networks it had finished.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dd.artifacts.atomic import check_target
+from dd.artifacts.text import file_digest, load_json, save_json, save_rows
+from dd.config import recipes
+from dd.config.methods import parse_arch_settings
+from dd.config.settings import add_options, build
+from dd.data.dataset import Dataset
+from dd.data.synthetic import SyntheticSet, hard_labels
+from dd.errors import DDError, unknown
+from dd.evaluate.protocols import PROTOCOLS, Hard, Task
+from dd.evaluate.set_options import add_set_options, read_set
+from dd.evaluate.soft_labels import SoftLabels
+from dd.networks.base import count_parameters
+from dd.networks.build import canonical
+from dd.runtime.process import add_machine_options, add_together_option, setup, stacked
+from dd.runtime.progress import Progress
+from dd.training.recipe import Recipe
+from dd.training.train import accuracy
+
+
+def evaluate(
+    protocol: Hard,
+    archs: Sequence[str],
+    count: int,
+    group: int,
+    finished: list[dict[str, Any]],
+    save: Callable[[list[dict[str, Any]]], None],
+) -> list[dict[str, Any]]:
+    """Rows of ``count`` networks of each of ``archs``; ``finished`` ones are not trained again.
+
+    Args:
+        protocol: bound to its settings and task.
+        group: how many networks are trained in one go.
+        save: called with all rows so far after each group.
+    """
+    task = protocol.task
+    rows = list(finished)
+    done = {(row["arch"], row["network"]) for row in rows}
+    with Progress("evaluate", len(archs) * count, "networks", initial=len(rows)) as progress:
+        for arch in archs:
+            left = [n for n in range(count) if (arch, n) not in done]
+            for numbers in (left[i : i + group] for i in range(0, len(left), group)):
+                started = time.monotonic()
+                networks = protocol.train(arch, numbers)
+                seconds = (time.monotonic() - started) / len(numbers)
+                for number, network in zip(numbers, networks, strict=True):
+                    found = round(accuracy(network, task.dataset.test), 4)
+                    rows.append(
+                        {
+                            "dataset": task.dataset.label,
+                            "arch": arch,
+                            "network": number,
+                            "seed": task.seed + number,
+                            "accuracy": found,
+                            "train_accuracy": round(_fit(network, task), 4),
+                            "parameters": count_parameters(network),
+                            "diverged": int(not _finite(network)),
+                            "seconds": round(seconds, 3),
+                            **protocol.facts(number),
+                        }
+                    )
+                    progress.update(accuracy=found)
+                save(rows)
+    order = {arch: position for position, arch in enumerate(archs)}
+    return sorted(rows, key=lambda row: (order[row["arch"]], row["network"]))
+
+
+def _finite(network: nn.Module) -> bool:
+    return all(bool(p.isfinite().all()) for p in network.parameters())
+
+
+@torch.no_grad()
+def _fit(network: nn.Module, task: Task) -> float:
+    """Percent of the synthetic set that the network classifies as its labels say."""
+    labels = hard_labels(task.labels)
+    predicted = torch.cat([network(part).argmax(1) for part in task.images.split(256)])
+    return 100.0 * float((predicted == labels).double().mean())
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``python -m dd evaluate``."""
+    what = parser.add_argument_group("what to evaluate")
+    add_set_options(what)
+    what.add_argument("--arch", required=True, nargs="+", help="networks, NAME or NAME:key=value")
+    what.add_argument("--out", required=True, type=Path, metavar="FILE", help="CSV to write")
+    what.add_argument("--networks", type=int, default=5, help="networks per architecture")
+    what.add_argument("--seed", type=int, default=0, help="of network 0; network n has seed + n")
+    what.add_argument("--width-factor", type=float, default=1.0, help="scales network widths")
+    add_together_option(what, "networks")
+    what.add_argument(
+        "--diverged",
+        choices=("stop", "record"),
+        default="stop",
+        help="where a loss becomes NaN: stop with an error, or record the network with the "
+        "accuracy it has (that of a constant answer) and diverged = 1",
+    )
+    add_machine_options(parser)
+    training = parser.add_argument_group(
+        "training (default: the recipe of the set's objective, else dc's, dd/config/recipes.yaml; "
+        "the learning rate that the set brings, if it has one)"
+    )
+    add_options(training, {f.name: (f, f.metadata["help"]) for f in dataclasses.fields(Recipe)})
+    training.add_argument(
+        "--arch-settings",
+        nargs="+",
+        default=[],
+        metavar="ARCH@KEY=VALUE,...",
+        help="settings for one network, which win over the others (default: the recipe's for it)",
+    )
+    protocol = parser.add_argument_group("protocol")
+    protocol.add_argument("--protocol", default="hard", help=f"one of {', '.join(PROTOCOLS)}")
+    protocol.add_argument(
+        "--labels",
+        type=Path,
+        metavar="FILE",
+        help="of `python -m dd relabel` (default: none) [soft]",
+    )
+    add_options(protocol, _protocol_settings())
+
+
+def _protocol_settings() -> dict[str, tuple[dataclasses.Field, str]]:
+    """Every setting that any protocol declares, with what it means to whom."""
+    found: dict[str, tuple[dataclasses.Field, str]] = {}
+    for name in PROTOCOLS:
+        for field in dataclasses.fields(PROTOCOLS[name].Settings):
+            default = f", default {field.default}" if field.default != "" else ""
+            meaning = f"{field.metadata['help']} [{name}{default}]"
+            before = f"{found[field.name][1]}; " if field.name in found else ""
+            found[field.name] = (field, before + meaning)
+    return found
+
+
+def _recipes(
+    made: SyntheticSet, dataset: Dataset, options: dict[str, Any], archs: Sequence[str]
+) -> tuple[Recipe, dict[str, Recipe]]:
+    """How networks are trained, and by network those of ``archs`` (canonical) that are trained
+    otherwise."""
+    method = _method(made, dataset)
+    common, own = _recipe(made, method, options), {}
+    known, given = dataclasses.asdict(common), {}
+    for text in options["arch_settings"]:
+        try:
+            arch, settings = parse_arch_settings(text, known)
+            arch = canonical(arch)
+            if arch not in archs:
+                raise unknown("network", arch, archs)
+        except DDError as error:
+            raise DDError(f"--arch-settings: {error}") from None
+        given[arch] = given.get(arch, {}) | settings
+    for arch in archs:
+        recipe = _recipe(made, method, options | given.get(arch, {}), arch)
+        if recipe != common:
+            own[arch] = recipe
+    return common, own
+
+
+def _method(made: SyntheticSet, dataset: Dataset) -> tuple[str, str, int]:
+    """The objective, dataset and IPC whose recipe says how networks are trained on the set.
+
+    What the set does not say, and what is taken instead, is printed."""
+    objective = made.header.get("objective")
+    if objective not in recipes.objectives():  # a set from elsewhere may say nothing
+        objective = "dc"
+        print("evaluate: the set names no known method; what no option says is as for dc")
+    ipc = max(1, len(made) // len(dataset.classes))
+    if taken := recipes.evaluation_fallback(objective, dataset.name, ipc):
+        print(f"evaluate: {taken.said(objective, dataset.name)}")
+    return objective, dataset.name, ipc
+
+
+def _recipe(
+    made: SyntheticSet, method: tuple[str, str, int], options: dict[str, Any], arch: str = ""
+) -> Recipe:
+    """How ``arch`` is trained: what was given, else what the recipe of ``method`` asks for."""
+    given = {f.name: options[f.name] for f in dataclasses.fields(Recipe) if f.name in options}
+    if made.learned_lr is not None:
+        given = {"lr": made.learned_lr} | given
+    return build(Recipe, recipes.resolve_evaluation(*method, given, arch), "evaluation")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """The stage: check everything, then train and test."""
+    options = vars(arguments)
+    if arguments.networks < 1:
+        raise DDError(f"--networks is {arguments.networks}, it must be at least 1")
+    protocol_class = PROTOCOLS[arguments.protocol]
+    chosen = {f.name: f for f in dataclasses.fields(protocol_class.Settings)}
+    given = {name: options[name] for name in _protocol_settings() if name in options}
+    for name in given:
+        if name not in chosen:
+            raise DDError(
+                f"--{name.replace('_', '-')} is no option of --protocol {arguments.protocol}"
+            )
+    settings = build(protocol_class.Settings, given, f"protocol {arguments.protocol}")
+    archs = list(dict.fromkeys(canonical(arch) for arch in arguments.arch))
+    check_target(arguments.out)
+    device = setup(arguments.device, arguments.threads)
+    made, dataset = read_set(arguments, device)
+    dataset = dataclasses.replace(dataset, test=dataset.test.resident())  # tests many networks
+    trained = list(dict.fromkeys([*archs, *protocol_class.also_trained(settings)]))
+    recipe, own = _recipes(made, dataset, options, trained)
+    labels = _labels(arguments, protocol_class, settings, dataset, len(made))
+    if labels:
+        for one in (recipe, *own.values()):
+            labels.check_batch(one.batch)
+        settings = dataclasses.replace(settings, teacher=labels.teacher, views=labels.views)
+        # the views are the augmentation
+        recipe = dataclasses.replace(recipe, augment="none")
+        own = {arch: dataclasses.replace(one, augment="none") for arch, one in own.items()}
+    task = Task(
+        dataset=dataset,
+        images=made.images_for(dataset).to(device),
+        labels=made.labels.to(device),
+        recipe=recipe,
+        seed=arguments.seed,
+        width_factor=arguments.width_factor,
+        together=stacked(arguments.together, device),
+        strict=arguments.diverged == "stop",
+        soft=labels,
+        own=own,
+    )
+    conditions = {"protocol": arguments.protocol, **dataclasses.asdict(settings)}
+    conditions |= dataclasses.asdict(recipe) | {"width_factor": arguments.width_factor}
+    digest = file_digest(arguments.synthetic)
+    identity = {
+        "conditions": conditions,
+        "own": {arch: dataclasses.asdict(one) for arch, one in own.items()},
+        "seed": arguments.seed,
+        "dataset": dataset.fingerprint,
+        "synthetic": digest,
+        "device": device.type,
+        "labels": labels.header if labels else None,
+    }
+    partial = arguments.out.with_name(f".{arguments.out.name}.partial.json")
+    rows = evaluate(
+        protocol_class(settings, task),
+        archs,
+        arguments.networks,
+        arguments.networks if task.together else 1,
+        _finished(partial, identity, archs, arguments.networks),
+        lambda rows: save_json(partial, {"identity": identity, "rows": rows}),
+    )
+    where = {"synthetic": digest, "device": device.type}
+    each = {arch: conditions | dataclasses.asdict(task.recipe_of(arch)) for arch in archs}
+    save_rows(arguments.out, [row | each[row["arch"]] | where for row in rows])
+    partial.unlink(missing_ok=True)
+    for arch in archs:
+        found = torch.tensor([row["accuracy"] for row in rows if row["arch"] == arch])
+        spread = f" ± {found.std():.2f}" if len(found) > 1 else ""
+        print(f"evaluate: {arch} {found.mean():.2f}{spread} % on {dataset.label} (n={len(found)})")
+
+
+def _labels(
+    arguments: argparse.Namespace,
+    protocol: type[Hard],
+    settings: Any,
+    dataset: Dataset,
+    count: int,
+) -> SoftLabels | None:
+    """The soft labels of the set's ``count`` images, if the protocol learns from them."""
+    if not protocol.needs_labels:
+        if arguments.labels:
+            raise DDError(
+                f"--labels: --protocol {arguments.protocol} needs no soft labels; leave it out"
+            )
+        return None
+    if not arguments.labels:
+        raise DDError(
+            f"--labels: --protocol {arguments.protocol} needs those of `python -m dd relabel`"
+        )
+    labels = SoftLabels(arguments.labels)
+    labels.check(dataset, arguments.synthetic, count)
+    teacher = ".".join(canonical(spec) for spec in settings.teacher.split(".") if spec)
+    for name, asked in (("teacher", teacher), ("views", settings.views)):
+        found = getattr(labels, name)
+        if asked and asked != found:
+            raise DDError(
+                f"--{name} is {asked}, but {arguments.labels} says {found}; leave --{name} out or "
+                "make the labels again (python -m dd relabel)"
+            )
+    return labels
+
+
+def _finished(
+    partial: Path, identity: dict[str, Any], archs: Sequence[str], count: int
+) -> list[dict[str, Any]]:
+    """Rows of an evaluation that was killed, if it was of the same thing."""
+    if not partial.exists():
+        return []
+    try:
+        document = load_json(partial)
+    except DDError as error:
+        print(f"evaluate: starting anew, what was done cannot be read ({error})")
+        return []
+    if not isinstance(document, dict) or document.get("identity") != json.loads(
+        json.dumps(identity)
+    ):
+        print(f"evaluate: starting anew, {partial} belongs to other settings")
+        return []
+    return [row for row in document["rows"] if row["arch"] in archs and row["network"] < count]

@@ -1,0 +1,235 @@
+"""Evaluation protocols: what a network that is trained on a synthetic set learns from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from dd.config.settings import setting
+from dd.data.dataset import Dataset
+from dd.evaluate import kd, soft_labels
+from dd.evaluate.soft_labels import LabelledViews, SoftLabels
+from dd.networks.build import canonical, create
+from dd.registry import Registry
+from dd.rng import generator
+from dd.training.recipe import Recipe
+from dd.training.train import Criterion, TrainingDiverged, accuracy, cross_entropy, train
+
+PROTOCOLS: Registry[type[Hard]] = Registry("protocol")
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What every evaluation of one synthetic set shares.
+
+    Attributes:
+        dataset: its test split is what accuracy is measured on.
+        images, labels: the synthetic set on the device, in the dataset's normalised units.
+        recipe: how networks are trained.
+        own: by network, canonical, the recipe of those that are trained otherwise.
+        seed: of network 0; network n has seed + n.
+        width_factor: scales the widths of all networks.
+        together: train networks stacked, or else in turn.
+        strict: whether a network whose loss becomes NaN is an error, or else a row like others.
+        soft: labels of the set's views, for protocols that learn from them.
+    """
+
+    dataset: Dataset
+    images: torch.Tensor
+    labels: torch.Tensor
+    recipe: Recipe
+    seed: int
+    width_factor: float
+    together: bool
+    strict: bool
+    soft: SoftLabels | None = None
+    own: Mapping[str, Recipe] = dataclasses.field(default_factory=dict)
+
+    def recipe_of(self, arch: str) -> Recipe:
+        """How networks of ``arch`` are trained."""
+        return self.own.get(canonical(arch), self.recipe)
+
+    def networks(self, arch: str, numbers: Sequence[int]) -> list[nn.Module]:
+        """Fresh networks ``numbers`` of ``arch``: the same number, the same initial weights."""
+        shape = (self.dataset.channels, self.dataset.size, len(self.dataset.classes))
+        return [
+            create(
+                arch,
+                *shape,
+                generator=generator(self.seed + n, "evaluate", "weights"),
+                width_factor=self.width_factor,
+                device=self.images.device,
+            )
+            for n in numbers
+        ]
+
+    def train(
+        self,
+        arch: str,
+        numbers: Sequence[int],
+        criterion: Criterion = cross_entropy,
+        teachers: Sequence[nn.Module] | None = None,
+        views: LabelledViews | None = None,
+    ) -> list[nn.Module]:
+        """Networks ``numbers`` of ``arch`` trained on the synthetic set, or on ``views`` of it.
+
+        Raises:
+            TrainingDiverged: if a loss becomes NaN or infinite and the task is strict.
+        """
+        networks = self.networks(arch, numbers)
+        order = [generator(self.seed + n, "evaluate", "order") for n in numbers]
+        try:
+            train(
+                networks,
+                self.images if views is None else views,
+                self.labels,
+                self.recipe_of(arch),
+                order,
+                criterion=criterion,
+                teachers=teachers,
+                guide=views,
+                together=self.together,
+                strict=self.strict,
+            )
+        except TrainingDiverged as error:
+            raise TrainingDiverged(
+                f"{arch}: {error}, or let it count as a row, marked as diverged: --diverged record"
+            ) from None
+        return networks
+
+
+@dataclasses.dataclass(frozen=True)
+class HardSettings:
+    """The protocol ``hard`` has no settings of its own."""
+
+
+@PROTOCOLS.register("hard")
+class Hard:
+    """Networks learn the set's own labels (probabilities, where the set has soft ones)."""
+
+    Settings: ClassVar[type] = HardSettings
+    needs_labels: ClassVar[bool] = False  # those of `python -m dd relabel`
+
+    def __init__(self, settings: Any, task: Task) -> None:
+        self.settings, self.task = settings, task
+
+    def train(self, arch: str, numbers: Sequence[int]) -> list[nn.Module]:
+        """Networks ``numbers`` of ``arch``, trained."""
+        return self.task.train(arch, numbers)
+
+    @classmethod
+    def also_trained(cls, settings: Any) -> list[str]:
+        """The networks, canonical, that are trained beside those to be tested."""
+        return []
+
+    def facts(self, number: int) -> dict[str, Any]:
+        """Columns that the protocol adds to the row of network ``number``."""
+        return {}
+
+
+@dataclasses.dataclass(frozen=True)
+class KDSettings:
+    """Knowledge distillation at evaluation (Model Pool)."""
+
+    teacher: str = setting(
+        "architecture of the teacher, trained on the set", default="convnet", check=canonical
+    )
+    temperature: float = setting(
+        "softens teacher and student, 0: no teacher", at_least=0, default=3.0
+    )
+    alpha: float = setting("weight of the teacher, 0 to 1", at_least=0, at_most=1, default=0.5)
+    variant: str = setting(
+        "paper (Eq. 1) or released (the loss behind the published sweep, with a temperature decay "
+        "of 0.9)",
+        choices=kd.VARIANTS,
+        default="paper",
+    )
+    temperature_decay: float = setting(
+        "factor on the temperature per epoch, 1: none", above=0, at_most=1, default=1.0
+    )
+
+
+@PROTOCOLS.register("kd")
+class Distilled(Hard):
+    """Networks learn from labels and from a teacher trained on the same set, each its own. Where
+    the teacher would have no weight, none is trained."""
+
+    Settings = KDSettings
+
+    def __init__(self, settings: KDSettings, task: Task) -> None:
+        super().__init__(settings, task)
+        self.teachers: dict[int, nn.Module] = {}
+        self.accuracies: dict[int, float] = {}
+
+    def train(self, arch: str, numbers: Sequence[int]) -> list[nn.Module]:
+        if not kd.needs_teacher(self.settings.temperature, self.settings.alpha):
+            return self.task.train(arch, numbers, self._loss)
+        missing = [n for n in numbers if n not in self.teachers]
+        if missing:
+            trained = self.task.train(self.settings.teacher, missing)
+            self.teachers |= zip(missing, trained, strict=True)
+            for n in missing:
+                found = accuracy(self.teachers[n], self.task.dataset.test)
+                self.accuracies[n] = round(found, 4)
+        return self.task.train(arch, numbers, self._loss, [self.teachers[n] for n in numbers])
+
+    @classmethod
+    def also_trained(cls, settings: KDSettings) -> list[str]:
+        needed = kd.needs_teacher(settings.temperature, settings.alpha)
+        return [canonical(settings.teacher)] if needed else []
+
+    def _loss(
+        self, logits: torch.Tensor, labels: torch.Tensor, guide: torch.Tensor | None, epoch: int
+    ) -> torch.Tensor:
+        s = self.settings
+        temperature = s.temperature * s.temperature_decay**epoch
+        return kd.loss(logits, guide, labels, temperature, s.alpha, s.variant)
+
+    def facts(self, number: int) -> dict[str, Any]:
+        return {"teacher_accuracy": self.accuracies.get(number, "")}
+
+
+@dataclasses.dataclass(frozen=True)
+class SoftSettings:
+    """Learning from the soft labels of every view (SRe2L)."""
+
+    teacher: str = setting(
+        "networks that gave the labels, joined by dots; nothing: those of the file",
+        default="",
+        check=lambda text: [canonical(spec) for spec in text.split(".") if text],
+    )
+    temperature: float = setting("softens labels and student", above=0, default=20.0)
+    views: int = setting("views in the file of labels, 0: whatever it has", at_least=0, default=0)
+    kl_factor: str = setting(
+        "on the KL divergence: squared (temperature squared) or one",
+        choices=soft_labels.FACTORS,
+        default="squared",
+    )
+
+
+@PROTOCOLS.register("soft")
+class Soft(Hard):
+    """Networks learn from a frozen network's answer to every view (SRe2L, arXiv:2306.13092,
+    section 3.4): KL divergence alone, no labels of the set. Views stand for augmentation."""
+
+    Settings = SoftSettings
+    needs_labels = True
+
+    def __init__(self, settings: SoftSettings, task: Task) -> None:
+        super().__init__(settings, task)
+        self.views = LabelledViews(task.soft, task.images, len(task.dataset.classes))
+
+    def train(self, arch: str, numbers: Sequence[int]) -> list[nn.Module]:
+        return self.task.train(arch, numbers, self._loss, views=self.views)
+
+    def _loss(
+        self, logits: torch.Tensor, labels: torch.Tensor, guide: torch.Tensor | None, epoch: int
+    ) -> torch.Tensor:
+        return soft_labels.loss(logits, guide, self.settings.temperature, self.settings.kl_factor)
+
+    def facts(self, number: int) -> dict[str, Any]:
+        return self.task.soft.facts()

@@ -1,0 +1,219 @@
+"""Label every view of a synthetic set with a frozen network: what SRe2L's students learn from.
+
+A view is a random resized crop, perhaps mirrored, perhaps with a box of another image's view
+(CutMix). Views follow from --seed, so the file holds their labels alone: 2 bytes a class and view,
+or 4 a class kept and 2 more (--keep). Several teachers: the mean of their probabilities. Kill it
+and start it again with the same options: it goes on from its last checkpoint.
+Settings that are not given come from the recipe `relabel` of the dataset (dd/config/recipes.yaml).
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dd.artifacts.atomic import check_target
+from dd.artifacts.lock import alone
+from dd.artifacts.provenance import command_line, provenance
+from dd.artifacts.row_files import RowWriter
+from dd.artifacts.text import load_json, save_json
+from dd.config import recipes
+from dd.config.settings import add_options, build, setting
+from dd.data.dataset import Dataset
+from dd.data.views import ViewSettings, draw
+from dd.errors import DDError
+from dd.evaluate.set_options import add_set_options, read_set
+from dd.evaluate.soft_labels import KIND, agreement, class_type, compact
+from dd.networks.base import Network
+from dd.pretrain import frozen
+from dd.pretrain.frozen import Pretrained
+from dd.runtime.preemption import Pace
+from dd.runtime.process import add_checkpoint_option, add_machine_options, peak_memory_mb, setup
+from dd.runtime.progress import Progress
+from dd.training.train import TEST_PIECE
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(ViewSettings):
+    """Which views are labelled, and what is kept of their labels."""
+
+    views: int = setting("views of every image; students see one an epoch, in turn", at_least=1)
+    keep: int = setting(
+        "most probable classes to keep, the others share the rest evenly; 0: all", at_least=0
+    )
+
+
+@torch.no_grad()
+def soft_labels(teachers: Sequence[Network], images: Tensor) -> Tensor:
+    """Log of the teachers' mean probabilities ``[n, K]`` for ``images [n, C, H, W]``."""
+    each = torch.stack([teacher(images).log_softmax(1) for teacher in teachers])
+    return each.logsumexp(0) - math.log(len(teachers))
+
+
+@dataclasses.dataclass
+class LabelWriter:
+    """A file of labels in the making.
+
+    Attributes:
+        images: ``[M, C, H, W]`` normalised, on the device.
+        dataset: whose classes are told apart.
+        synthetic: the file that the images are from.
+        teachers: by spec.
+        settings: see :class:`Settings`.
+        seed: of the views.
+        out: the file.
+        every: seconds between checkpoints.
+    """
+
+    images: Tensor
+    dataset: Dataset
+    synthetic: Path
+    teachers: dict[str, Pretrained]
+    settings: Settings
+    seed: int
+    out: Path
+    every: float
+
+    @property
+    def keep(self) -> int:
+        """How many classes are kept; 0, all, also where more are asked for than there are."""
+        return self.settings.keep if self.settings.keep < len(self.dataset.classes) else 0
+
+    def run(self) -> None:
+        """Label all views from the last checkpoint, if any."""
+        started, pace = time.monotonic(), Pace(self.every)
+        count, classes, views = len(self.images), len(self.dataset.classes), self.settings.views
+        size, device = tuple(self.images.shape[2:]), self.images.device
+        shape = (views, count, self.keep + 1 if self.keep else classes)
+        tensors = {"log_probabilities": (torch.float16, shape)}
+        if self.keep:  # ahead, so that no number starts at half its size
+            tensors = {"classes": (class_type(classes), (*shape[:2], self.keep)), **tensors}
+        facts = self.facts()
+        writer = RowWriter(self.out, KIND, 1, tensors, facts)
+        done, before = self._state(facts, writer.found)
+        networks = [teacher.network for teacher in self.teachers.values()]
+        parts = torch.arange(count).split(TEST_PIECE.get(device.type, 256))
+        with Progress("relabel", views, "views", initial=done) as progress:
+            for view in range(done, views):
+                drawn = draw(self.seed, view, count, size, self.settings)
+                each = (soft_labels(networks, drawn.apply(self.images, part)) for part in parts)
+                stored = [compact(found, self.keep) for found in each]
+                for name in tensors:
+                    writer.put(name, (view,), torch.cat([part[name] for part in stored]))
+                progress.update()
+                if pace.due() and view + 1 < views:
+                    writer.sync()
+                    seconds = before + time.monotonic() - started
+                    at = {"done": view + 1, "seconds": seconds}
+                    save_json(self._kept, {"facts": facts, "at": at})
+                    pace.saved()
+        made = provenance(
+            command=command_line(),
+            wall_seconds=round(before + time.monotonic() - started, 1),
+            device=str(device),
+            threads=torch.get_num_threads(),
+            peak_memory_mb=peak_memory_mb(device),
+        )
+        writer.finish(facts | {"provenance": made})
+        self._kept.unlink(missing_ok=True)
+
+    def facts(self) -> dict[str, Any]:
+        """What identifies the labels."""
+        views = {f.name: getattr(self.settings, f.name) for f in dataclasses.fields(ViewSettings)}
+        return {
+            **agreement(self.dataset, self.synthetic),
+            "dataset": self.dataset.name,
+            "dataset_label": self.dataset.label,
+            "seed": self.seed,
+            "views": self.settings.views,
+            "keep": self.keep,
+            "settings": views,
+            "teachers": [
+                {"network": spec, **one.describe()} for spec, one in self.teachers.items()
+            ],
+            "device": self.images.device.type,
+        }
+
+    @property
+    def _kept(self) -> Path:
+        return self.out.with_name(f".{self.out.name}.state")
+
+    def _state(self, facts: dict[str, Any], rows: bool) -> tuple[int, float]:
+        """Views that a killed job of the same facts had labelled, and its seconds; or zeros,
+        as also without its ``rows``."""
+        if not self._kept.exists():
+            return 0, 0.0
+        try:
+            document = load_json(self._kept)
+            told, at = document["facts"], document["at"]
+        except (DDError, KeyError, TypeError) as error:
+            print(f"relabel: starting anew, the checkpoint cannot be read ({error})")
+            return 0, 0.0
+        if told != json.loads(json.dumps(facts)) or not rows:
+            print(f"relabel: starting anew, {self._kept} belongs to other settings or has no rows")
+            return 0, 0.0
+        print(f"relabel: going on after {at['done']} views")
+        return at["done"], at["seconds"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``python -m dd relabel``."""
+    need = parser.add_argument_group("what to label")
+    add_set_options(need)
+    need.add_argument(
+        "--teacher",
+        required=True,
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="networks of `python -m dd pretrain`",
+    )
+    need.add_argument("--out", required=True, type=Path, metavar="FILE", help="labels to write")
+    need.add_argument("--width-factor", type=float, default=1.0, help="of the teachers")
+    need.add_argument("--seed", type=int, default=0, help="of the views")
+    add_checkpoint_option(parser)
+    add_machine_options(parser)
+    group = parser.add_argument_group("settings (default: the recipe's, dd/config/recipes.yaml)")
+    add_options(group, {f.name: (f, f.metadata["help"]) for f in dataclasses.fields(Settings)})
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """The stage: check everything, then label."""
+    options = vars(arguments)
+    if arguments.out.suffix != ".safetensors":
+        raise DDError(f"--out: {arguments.out} must end in .safetensors")
+    check_target(arguments.out)
+    device = setup(arguments.device, arguments.threads)
+    made, dataset = read_set(arguments, device)
+    given = {f.name: options[f.name] for f in dataclasses.fields(Settings) if f.name in options}
+    settings = build(Settings, recipes.resolve_relabel(dataset.name, given), "relabel")
+    taken = recipes.fallback("relabel", dataset.name, ipc=1)  # the same for all
+    if taken:
+        print(f"relabel: {taken.said('relabelling', dataset.name)}")
+    found = frozen.load_all(arguments.teacher, dataset, arguments.width_factor, device)
+    writer = LabelWriter(
+        images=made.images_for(dataset).to(device),
+        dataset=dataset,
+        synthetic=arguments.synthetic,
+        teachers=found,
+        settings=settings,
+        seed=arguments.seed,
+        out=arguments.out,
+        every=arguments.checkpoint_every,
+    )
+    with alone(writer.out):
+        writer.run()
+    names = ", ".join(f"{one.spec} ({one.accuracy:.2f} %)" for one in found.values())
+    print(
+        f"relabel: {settings.views} views of {len(made)} images by {names}, "
+        f"{arguments.out.stat().st_size / 2**20:.1f} MiB; {arguments.out}"
+    )

@@ -1,0 +1,230 @@
+"""Soft labels of a synthetic set, view by view: what ``python -m dd relabel`` writes and how
+students learn from it (SRe2L, arXiv:2306.13092, sections 3.3 and 3.4)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dd import __version__
+from dd.artifacts.row_files import RowReader
+from dd.artifacts.tensors import describe_tensors, read_header
+from dd.artifacts.text import file_digest
+from dd.data.dataset import Dataset
+from dd.data.space import check_space
+from dd.data.views import Views, ViewSettings, draw
+from dd.errors import DDError
+from dd.evaluate import kd
+from dd.training.train import shuffled
+
+KIND = "labels"
+FACTORS = ("squared", "one")
+_TOLD = {"kind", "seed", "views", "keep", "settings", "teachers"}  # by every file's header
+# What labels and the set that is evaluated must agree on, and how messages call it.
+_AGREE = {
+    "version": "code version",
+    "fingerprint": "contents of the dataset",
+    "synthetic": "contents of the synthetic set",
+}
+
+
+def loss(student: Tensor, teacher: Tensor, temperature: float, factor: str) -> Tensor:
+    """KL(softmax(teacher / T) || softmax(student / T)), mean over the batch, times a factor.
+
+    ``squared``: T², as SRe2L's code for Tiny ImageNet has it; ``one``: as its code for ImageNet
+    has it. With AdamW the two train almost alike, with SGD they are learning rates T² apart.
+
+    Args:
+        student: logits ``[B, K]``; teacher: log-probabilities ``[B, K]``.
+        temperature: T, above 0.
+        factor: one of :data:`FACTORS`.
+    """
+    divergence = kd.divergence(teacher / temperature, student / temperature)
+    return temperature**2 * divergence if factor == "squared" else divergence
+
+
+def compact(log_probabilities: Tensor, keep: int) -> dict[str, Tensor]:
+    """What is stored of ``log_probabilities [n, K]``: 2·K bytes a view, or with ``keep`` k above 0
+    4·k + 2 (6·k + 2 above 32,768 classes).
+
+    Returns:
+        ``log_probabilities`` ``[n, K]`` float16. With ``keep``: ``classes`` ``[n, k]``, the most
+        probable ones, and ``log_probabilities`` ``[n, k + 1]``, theirs and, last, that of each
+        class left out, which share evenly what remains.
+    """
+    if not keep:
+        return {"log_probabilities": _half(log_probabilities)}
+    classes = log_probabilities.shape[1]
+    values, kept = log_probabilities.topk(keep, dim=1)
+    left = log_probabilities.scatter(1, kept, -torch.inf).logsumexp(1, keepdim=True)
+    values = torch.cat([values, left - math.log(classes - keep)], 1)
+    return {"classes": kept.to(class_type(classes)), "log_probabilities": _half(values)}
+
+
+def _half(values: Tensor) -> Tensor:
+    """``values`` in float16, where e^-65504 stands for what is less, 0 at any temperature."""
+    return values.clamp(min=torch.finfo(torch.float16).min).half()
+
+
+def expand(stored: dict[str, Tensor], classes: int) -> Tensor:
+    """Log-probabilities ``[n, K]`` float32 from what :func:`compact` returned."""
+    values = stored["log_probabilities"].float()
+    if "classes" not in stored:
+        return values
+    shares = values[:, -1:].expand(-1, classes)
+    return shares.scatter(1, stored["classes"].long(), values[:, :-1])
+
+
+def class_type(classes: int) -> torch.dtype:
+    """The integer type that class numbers are stored in."""
+    return torch.int16 if classes <= torch.iinfo(torch.int16).max + 1 else torch.int32
+
+
+class SoftLabels:
+    """The labels in a file of ``python -m dd relabel``, read view by view through a memory map.
+
+    Args:
+        path: the file.
+
+    Raises:
+        DDError: for a file that is missing, broken or holds no such labels.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.header = path, read_header(path)
+        kind, shapes = self.header.get("kind"), describe_tensors(path)
+        if kind not in (None, KIND):
+            raise DDError(
+                f"{path}: is a {kind} file, one of labels is needed (python -m dd relabel)"
+            )
+        if not self.header.keys() >= _TOLD or "log_probabilities" not in shapes:
+            raise DDError(f"{path}: is no file of soft labels (python -m dd relabel)")
+        self.names = [name for name in ("classes", "log_probabilities") if name in shapes]
+        self.shape = shapes["log_probabilities"][0]
+        self.views: int = self.header["views"]
+        self.seed: int = self.header["seed"]
+        self.settings = _view_settings(path, self.header["settings"])
+        self._rows = RowReader(path, ("view",))
+
+    @property
+    def teacher(self) -> str:
+        """The networks that gave the labels, joined by dots."""
+        return ".".join(teacher["network"] for teacher in self.header["teachers"])
+
+    @property
+    def accuracy(self) -> float:
+        """Their test accuracy in percent (the mean of several)."""
+        found = [teacher["accuracy"] for teacher in self.header["teachers"]]
+        return sum(found) / len(found)
+
+    def facts(self) -> dict[str, Any]:
+        """How the labels were made, as columns of an evaluation beside teacher and views."""
+        s = self.settings
+        made = {"keep": self.header["keep"], "crop": s.crop, "flip": s.flip, "cutmix": s.cutmix}
+        return {"teacher_accuracy": round(self.accuracy, 4), **made}
+
+    def check(self, dataset: Dataset, synthetic: Path, count: int) -> None:
+        """Raise a :class:`DDError` unless the labels are those of the ``count`` images in the file
+        ``synthetic``, read for ``dataset``."""
+        check_space(self.path, self.header)
+        for key, value in agreement(dataset, synthetic).items():
+            if self.header.get(key) != value:
+                raise DDError(
+                    f"{self.path}: {_AGREE[key]} of the labels is {self.header.get(key)}, of "
+                    f"{synthetic} {value}; make the labels again (python -m dd relabel)"
+                )
+        width = self.header["keep"] + 1 if self.header["keep"] else len(dataset.classes)
+        if self.shape != [self.views, count, width]:
+            raise DDError(
+                f"{self.path}: 'log_probabilities' is {self.shape}, it must be "
+                f"[{self.views}, {count}, {width}]; make the labels again (python -m dd relabel)"
+            )
+
+    def check_batch(self, size: int) -> None:
+        """Raise a :class:`DDError` unless students that learn from ``size`` images at a step see
+        the batches that were mixed."""
+        count, mixed = self.shape[1], self.settings.batch
+        if self.settings.cutmix and min(size, count) != min(mixed, count):
+            raise DDError(
+                f"--batch is {size}, but {self.path} mixes the images of batches of {mixed} "
+                f"(CutMix); evaluate with --batch {mixed}, or make the labels again "
+                f"(python -m dd relabel --batch {size})"
+            )
+
+    def read(self, view: int) -> dict[str, Tensor]:
+        """What is stored of all images in ``view``, see :func:`compact`; a :class:`DDError` if it
+        is not what was written."""
+        return {name: self._rows.read(name, (view,)) for name in self.names}
+
+
+def _view_settings(path: Path, found: Any) -> ViewSettings:
+    """The settings of views in a header; a :class:`DDError` for those of other code, which drew
+    other views."""
+    known = [field.name for field in fields(ViewSettings)]
+    if not isinstance(found, dict) or sorted(found) != sorted(known):
+        raise DDError(
+            f"{path}: these labels are of views that are no longer drawn so (settings must be "
+            f"{', '.join(known)}); make the labels again (python -m dd relabel)"
+        )
+    return ViewSettings(**found)
+
+
+def agreement(dataset: Dataset, synthetic: Path) -> dict[str, str]:
+    """What labels depend on beside their settings and teachers."""
+    found = (__version__, dataset.fingerprint, file_digest(synthetic))
+    return dict(zip(_AGREE, found, strict=True))
+
+
+class LabelledViews:
+    """The views of a synthetic set with their labels, :class:`dd.training.train.Feed` and
+    :class:`dd.training.train.Guide` at once: epoch e shows view e mod E.
+
+    Args:
+        labels: of the set.
+        images: ``[M, C, H, W]`` on the device, normalised units.
+        classes: K.
+    """
+
+    def __init__(self, labels: SoftLabels, images: Tensor, classes: int) -> None:
+        self.labels, self.images, self.classes = labels, images, classes
+        self._view = -1
+        self._drawn: Views
+        self._stored: dict[str, Tensor]
+
+    def batches(
+        self, generators: Sequence[torch.Generator], size: int, epoch: int
+    ) -> Iterator[Tensor]:
+        """See :class:`dd.training.train.Feed`. Mixed images come in the batches in which they were
+        mixed, the same for all networks; others in an order of each network's own."""
+        if not self.labels.settings.cutmix:
+            return shuffled(generators, len(self.images), size)
+        self._turn_to(epoch)
+        return (part.expand(len(generators), -1) for part in self._drawn.order.split(size))
+
+    def batch(self, indices: Tensor, generators: Sequence[torch.Generator], epoch: int) -> Tensor:
+        """See :class:`dd.training.train.Feed`; nothing is drawn from the generators."""
+        self._turn_to(epoch)
+        return self._drawn.apply(self.images, indices.flatten()).unflatten(0, indices.shape)
+
+    def at(self, indices: Tensor, batch: Tensor, epoch: int) -> Tensor:
+        """See :class:`dd.training.train.Guide`: log-probabilities, which are logits too."""
+        self._turn_to(epoch)
+        chosen = indices.flatten().to(self.images.device)
+        stored = {name: values[chosen] for name, values in self._stored.items()}
+        return expand(stored, self.classes).unflatten(0, indices.shape)
+
+    def _turn_to(self, epoch: int) -> None:
+        view = epoch % self.labels.views
+        if view == self._view:
+            return
+        size = tuple(self.images.shape[2:])
+        self._view = view
+        self._drawn = draw(self.labels.seed, view, len(self.images), size, self.labels.settings)
+        stored = self.labels.read(view)
+        self._stored = {name: values.to(self.images.device) for name, values in stored.items()}

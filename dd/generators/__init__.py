@@ -1,6 +1,0 @@
-"""Generators whose latents stand for pixels (GLaD): their interface, ours, and others' weights."""
-
-from dd.generators.base import RATES, Generator
-from dd.generators.load import load_generator
-
-__all__ = ["RATES", "Generator", "load_generator"]

@@ -1,0 +1,211 @@
+"""Class activation maps: what of an image a network looks at, and how networks differ in it.
+
+MetaDD (arXiv:2410.05103) reads them from frozen networks of several architectures. For M networks
+and N images the maps of a class are brought to one grid, first resized, then normalised; where all
+networks look is the meta region.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dd.errors import DDError, unknown
+from dd.networks.architectures import NETWORKS
+from dd.networks.base import Network, SpatialNetwork, TokenNetwork
+
+RELU, NONE = "relu", "none"
+RECTIFY = (RELU, NONE)  # what becomes of the negative values of a map: 0, or they stay
+
+
+def activation_maps(
+    network: Network, images: Tensor, labels: Tensor, rectify: str = RELU
+) -> tuple[Tensor, Tensor]:
+    """Logits ``[N, classes]`` and raw class activation maps ``[N, h, w]``, by one forward pass.
+
+    With A the last feature map ``[K, h, w]`` and y the class, ReLU of
+
+    - for a network whose embedding is the mean of A over its positions: CAM (Zhou et al., 2016,
+      arXiv:1512.04150, eq. 2), Σ_k w_yk A_k, w the weight of the linear layer. Grad-CAM is the
+      same there, divided by the number of positions, which normalising takes away;
+    - for another convolutional one: Grad-CAM (Selvaraju et al., 2017, arXiv:1610.02391, eqs. 1,
+      2), Σ_k α_k A_k, α_k the mean over the positions of d logit_y / d A_k;
+    - for a transformer: the patch tokens in place of A in CAM, on the grid of patches. Where a
+      class token is the embedding, this reads the patch tokens with the weights meant for it.
+
+    ReLU leaves what speaks for the class (Grad-CAM, eq. 2). A map that is negative everywhere
+    becomes 0 everywhere: its network looks nowhere, and the map has no gradient. With ``rectify``
+    ``none`` negative values stay, and after :func:`normalised` such a map has its 0 and 1 too.
+
+    The maps are differentiable with respect to ``images`` where gradients are enabled (Grad-CAM
+    too, through α). No bias is added.
+
+    Args:
+        network: in evaluation mode, or one image's map depends on the others.
+        images: ``[N, C, H, W]``, normalised as the network was trained.
+        labels: ``[N]`` int64, the class y of each image.
+        rectify: one of :data:`RECTIFY`, the same for every kind of network.
+
+    Raises:
+        DDError: for a network without a feature map, or an unknown ``rectify``.
+    """
+    if rectify not in RECTIFY:
+        raise unknown("rectification", rectify, RECTIFY)
+    logits, maps = _signed(network, images, labels)
+    return logits, maps.relu() if rectify == RELU else maps
+
+
+def has_map(network: Network) -> bool:
+    """Whether :func:`activation_maps` knows a map of this network."""
+    return isinstance(network, SpatialNetwork | TokenNetwork)
+
+
+def _signed(network: Network, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits and maps before any ReLU."""
+    if isinstance(network, TokenNetwork):
+        embedding, tokens = network.encode(images)
+        maps = (tokens * network.classifier.weight[labels, None]).sum(-1)
+        return network.classifier(embedding), maps.unflatten(1, network.grid)
+    if not isinstance(network, SpatialNetwork):
+        raise DDError(
+            f"{type(network).__name__} has no feature map, so it has no class activation map; "
+            f"these networks have: {', '.join(_mapped())}"
+        )
+    if network.averages:
+        features = network.features(images)
+        maps = torch.einsum("nk,nkhw->nhw", network.classifier.weight[labels], features)
+        return network.head(features), maps
+    return _grad_cam(network, images, labels)
+
+
+def _grad_cam(network: SpatialNetwork, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    differentiable = torch.is_grad_enabled()
+    features = network.features(images)
+    with torch.enable_grad():  # of the head alone where the caller has disabled it
+        inner = features if features.requires_grad else features.detach().requires_grad_()
+        logits = network.head(inner)
+        chosen = logits.gather(1, labels[:, None]).sum()
+        (slopes,) = torch.autograd.grad(chosen, inner, create_graph=differentiable)
+        maps = (slopes.mean((2, 3), keepdim=True) * inner).sum(1)
+    if differentiable and features.requires_grad:
+        return logits, maps
+    return logits.detach(), maps.detach()
+
+
+def _mapped() -> list[str]:
+    """Registered networks that have activation maps."""
+    classes = {name: getattr(NETWORKS[name], "func", NETWORKS[name]) for name in NETWORKS}
+    return sorted(n for n, c in classes.items() if issubclass(c, SpatialNetwork | TokenNetwork))
+
+
+def resized(maps: Tensor, grid: tuple[int, int]) -> Tensor:
+    """``[N, h, w]`` to ``[N, *grid]``, bilinearly (corners not aligned)."""
+    return F.interpolate(maps[:, None], grid, mode="bilinear", align_corners=False)[:, 0]
+
+
+def normalised(maps: Tensor) -> Tensor:
+    """``[..., h, w]`` to the same shape, each map brought to 0..1 by its minimum and maximum.
+
+    A map that is constant but for rounding becomes 0, with no gradient.
+    """
+    low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
+    span = high - low
+    flat = span <= 32 * torch.finfo(maps.dtype).eps * torch.maximum(high.abs(), low.abs())
+    return torch.where(flat, 0, (maps - low) / torch.where(flat, 1, span))
+
+
+def confident(maps: Tensor, least: float) -> Tensor:
+    """``[..., h, w]``, normalised, to the same shape: 0 where a map is below ``least``, where it
+    has no gradient either. With ``least`` 0 nothing is removed."""
+    return torch.where(maps < least, 0, maps)
+
+
+def distributions(maps: Tensor, temperature: float) -> Tensor:
+    """``[..., h, w]`` to the same shape: the softmax of ``maps / temperature`` over positions."""
+    return (maps / temperature).flatten(-2).softmax(-1).view_as(maps)
+
+
+def divergence(p: Tensor) -> Tensor:
+    """How far M distributions are apart: the mean over m of KL(p_m ‖ p̄), p̄ their mean.
+
+    Args:
+        p: ``[M, N, h, w]``, each map sums to 1.
+
+    Returns:
+        ``[N]``, in nats, 0 (all the same) to log M; 0 · log 0 counts as 0.
+    """
+    least = torch.finfo(p.dtype).tiny  # log 0 has no gradient
+    logarithms = p.clamp(min=least).log() - p.mean(0).clamp(min=least).log()
+    return (p * logarithms).sum((-2, -1)).mean(0)
+
+
+def variance(maps: Tensor) -> Tensor:
+    """``[M, N, h, w]`` to ``[N]``: variance over M (divided by M), mean over the positions."""
+    return maps.var(0, correction=0).mean((-2, -1))
+
+
+def regions(maps: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    """Where all networks look, and where each looks beside that.
+
+    Args:
+        maps: ``[M, N, h, w]``, normalised.
+        threshold: a network looks where its map is at least this.
+
+    Returns:
+        The meta region ``[N, h, w]`` and the heterogeneous region of each network
+        ``[M, N, h, w]``, bool; no position is in both.
+    """
+    looked = maps >= threshold
+    meta = looked.all(0)
+    return meta, looked & ~meta
+
+
+def cams(
+    networks: Sequence[Network],
+    images: Tensor,
+    labels: Tensor,
+    grid: tuple[int, int],
+    rectify: str = RELU,
+    piece: int = 256,
+) -> Tensor:
+    """Normalised maps ``[M, N, *grid]`` of M networks, without gradients.
+
+    Args:
+        networks, images, labels, rectify: see :func:`activation_maps`.
+        grid: height and width that all maps are resized to.
+        piece: images at a time.
+    """
+    return outputs(networks, images, labels, grid, rectify, piece)[1]
+
+
+@torch.no_grad()
+def outputs(
+    networks: Sequence[Network],
+    images: Tensor,
+    labels: Tensor,
+    grid: tuple[int, int],
+    rectify: str,
+    piece: int,
+) -> tuple[Tensor, Tensor]:
+    """Logits ``[M, N, classes]`` and the maps of :func:`cams`, by one forward pass a network."""
+    logits, maps = [], []
+    for network in networks:
+        parts = zip(images.split(piece), labels.split(piece), strict=True)
+        found = [activation_maps(network, x, y, rectify) for x, y in parts]
+        logits.append(torch.cat([one for one, _ in found]))
+        maps.append(torch.cat([normalised(resized(raw, grid)) for _, raw in found]))
+    return torch.stack(logits), torch.stack(maps)
+
+
+GRIDS = 4, 16  # fewest and most positions a side of a grid that follows the images' size
+PIXELS = 4  # to one of its positions
+
+
+def common_grid(side: int, size: tuple[int, int]) -> tuple[int, int]:
+    """Positions of the grid that maps of images of ``size`` are compared on; see ``grid`` in
+    :class:`Settings` for ``side``."""
+    fewest, most = GRIDS
+    return (side, side) if side else tuple(min(max(edge // PIXELS, fewest), most) for edge in size)

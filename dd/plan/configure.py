@@ -1,0 +1,49 @@
+"""The stage ``configure``: a run, resolved and checked, as one JSON file (``config.json``)."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import yaml
+
+from dd.config.run import load_run
+from dd.errors import DDError
+from dd.plan.plan import Plan
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--run", required=True, help="a run's name or its YAML file")
+    parser.add_argument(
+        "--set", nargs="*", default=[], metavar="KEY=VALUE", help="overrides, as snakemake --config"
+    )
+    parser.add_argument("--workflow", default="workflow", help="folder of the workflow")
+    parser.add_argument("--out", required=True, help="the JSON file to write")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Check the run down to names and values that only the stages know, and write it."""
+    from dd.artifacts.text import save_json
+    from dd.plan.validate import check_plan
+
+    plan = Plan(load_run(arguments.run, parse_overrides(arguments.set), arguments.workflow))
+    check_plan(plan)
+    save_json(arguments.out, plan.document())
+    print(
+        f"{arguments.out}: run {plan.run.name}, {len(plan.distillations)} distillations, "
+        f"{len(plan.evaluations)} evaluations"
+    )
+
+
+def parse_overrides(words: list[str]) -> dict[str, Any]:
+    """``KEY=VALUE`` words as a mapping, values read as YAML."""
+    overrides = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise DDError(f"--set: '{word}' must be KEY=VALUE")
+        try:
+            overrides[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise DDError(f"--set: '{word}': the value is not YAML") from None
+    return overrides

@@ -1,0 +1,174 @@
+"""From the YAML of a table or figure to its cells: one combination of axis values each."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dd.config.documents import load_config
+from dd.config.methods import parse_protocol
+from dd.config.run import Run
+from dd.errors import DDError, unknown
+
+PIVOTS = ("results", "reweighting")  # kinds whose columns are axes
+BOUND = ("dataset", "method", "ipc", "iterations", "arch", "protocol", "select")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one number (or image) of a table or figure is made from.
+
+    Attributes:
+        labels: the cell's place: axis names and values.
+        dataset, method, ipc, iterations: which synthetic sets.
+        protocols: canonical evaluation protocols; several only where the best is selected.
+        arch: the network evaluated, or None where only images are shown.
+        selected: the option whose best value is selected on test data, or "" (nothing is).
+    """
+
+    labels: Mapping[str, Any]
+    dataset: str
+    method: str
+    ipc: int
+    iterations: int
+    protocols: tuple[str, ...]
+    arch: str | None
+    selected: str = ""
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """A table or figure: its definition and the run it belongs to."""
+
+    name: str
+    path: str
+    definition: Mapping[str, Any]
+    run: Run
+
+    @property
+    def axes(self) -> list[str]:
+        """The names of the axes, the dataset first, then as listed."""
+        return ["dataset", *(a for a in self.definition.get("axes", {}) if a != "dataset")]
+
+    @property
+    def datasets(self) -> dict[str, dict[str, Any]]:
+        """The datasets of the run that are in this table or figure, with their options."""
+        known = self.run.datasets
+        return {name: known[name] for name in self.values("dataset") if name in known}
+
+    @property
+    def published(self) -> list[dict[str, Any]]:
+        """Where published values come from: of each the ``file``, its rows that count (``where``)
+        and the cells that they are comparable with (``only``)."""
+        given = self.definition.get("published", [])
+        return [given] if isinstance(given, Mapping) else given
+
+    def values(self, axis: str) -> dict[Any, dict[str, Any]]:
+        """The values of ``axis`` in this run, each with what it binds."""
+        run, given = self.run, self.definition.get("axes", {}).get(axis)
+        asked = self._asked(axis)
+        if axis == "dataset" and given is None:
+            given = list(run.datasets)
+        if isinstance(given, Mapping):
+            chosen = list(given) if asked is None else asked
+            for value in chosen:
+                if value not in given:
+                    raise unknown(f"value of axis '{axis}'", str(value), map(str, given))
+            return {value: dict(given[value]) for value in chosen}
+        if isinstance(given, list):
+            return {value: {axis: value} for value in (given if asked is None else asked)}
+        if given in ("first", "last"):
+            if asked is None:
+                raise DDError(f"axis '{axis}' is '{given}', but run {run.name} lists no {axis}")
+            given = (min if given == "first" else max)(asked)
+        return {given: {axis: given}}
+
+    def _asked(self, axis: str) -> list[Any] | None:
+        """The values that the run wants on ``axis``, here, in this paper or everywhere."""
+        run = self.run
+        for narrower in (self.name, self.definition["paper"]):
+            if axis in run.axes_for.get(narrower, {}):
+                return run.axes_for[narrower][axis]
+        return run.axes.get(axis)
+
+    def cells(self) -> list[Cell]:
+        """All cells that are not excluded, the last axis varying fastest.
+
+        Raises:
+            DDError: naming the file, for a binding that is unknown or missing.
+        """
+        if "axes" not in self.definition:
+            return []
+        try:
+            axes = {axis: self.values(axis) for axis in self.axes}
+            cells = []
+            for combination in itertools.product(*(values.items() for values in axes.values())):
+                labels = dict(zip(axes, (value for value, _ in combination), strict=True))
+                bound = {key: value for _, binds in combination for key, value in binds.items()}
+                if not self._excluded(labels):
+                    cells.append(self._cell(labels, bound))
+        except DDError as error:
+            raise DDError(f"{self.path}: {error}") from None
+        return cells
+
+    def _excluded(self, labels: Mapping[str, Any]) -> bool:
+        return any(
+            all(labels.get(axis) in values for axis, values in rule.items())
+            for rule in self.definition.get("exclude", [])
+        )
+
+    def _cell(self, labels: Mapping[str, Any], bound: dict[str, Any]) -> Cell:
+        run = self.run
+        for key in ("method", "ipc"):
+            if key not in bound:
+                raise DDError(f"no axis binds '{key}'")
+        dataset, method, ipc = bound["dataset"], str(run.parse(bound["method"])), bound["ipc"]
+        if dataset not in run.datasets:
+            raise unknown("dataset", str(dataset), run.datasets)
+        recipe = run.distillation(method, dataset, ipc)["iterations"]
+        # A selection is done after 0 iterations, whatever the others of the table are asked for.
+        iterations = bound.get("iterations", recipe) if recipe else 0
+        selected = bound["select"]["axis"] if "select" in bound else ""
+        protocols, arch = self._protocols(bound), bound.get("arch")
+        return Cell(labels, dataset, method, ipc, iterations, protocols, arch, selected)
+
+    def _protocols(self, bound: Mapping[str, Any]) -> tuple[str, ...]:
+        name, known = bound.get("protocol", "hard"), self.run.protocols
+        options = {key: value for key, value in bound.items() if key not in BOUND}
+        if "select" not in bound:
+            return (str(parse_protocol(name, known, **options)),)
+        if "released" not in name:
+            raise DDError(
+                f"protocol '{name}': only a 'released' protocol may be selected on test data"
+            )
+        axis, values = bound["select"]["axis"], bound["select"]["values"]
+        asked = self._asked(axis)
+        values = values if asked is None else asked
+        return tuple(str(parse_protocol(name, known, **options, **{axis: v})) for v in values)
+
+
+def load_exhibit(kind: str, path: str | Path, run: Run) -> Exhibit:
+    """The table or figure (``kind``) defined in the YAML file ``path``.
+
+    Raises:
+        DDError: if the definition does not fit its schema or names an axis that is not there.
+    """
+    definition = load_config(path, run.schema(kind))
+    exhibit = Exhibit(Path(path).stem, str(path), definition, run)
+    named = list(definition.get("rows", []))
+    named += [axis for axes in definition.get("layout", {}).values() for axis in axes]
+    named += definition.get("columns", []) if definition["kind"] in PIVOTS else []
+    named += [axis for rule in definition.get("exclude", []) for axis in rule]
+    named += [definition["best_of"]] if "best_of" in definition else []
+    named += [axis for source in exhibit.published for axis in source.get("only", {})]
+    for axis in named:
+        if axis not in exhibit.axes:
+            raise DDError(f"{path}: {unknown('axis', axis, exhibit.axes)}")
+    return exhibit
+
+
+def published_files(exhibit: Exhibit) -> list[str]:
+    return [str(Path(exhibit.run.workflow, "reference", one["file"])) for one in exhibit.published]

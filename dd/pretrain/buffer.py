@@ -1,0 +1,258 @@
+"""Train experts on real data and keep their parameters after every epoch: trajectories to match.
+
+Writes one shard: the trajectories of --experts networks, the first with number --first. Expert n of
+a seed is the same in whatever shard it is, so shards can be made in any order and place. Kill it
+and start it again with the same options: it goes on from its last checkpoint.
+Settings that are not given come from the recipe `buffer` of the dataset (dd/config/recipes.yaml).
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dd.artifacts.atomic import check_target
+from dd.artifacts.checkpoint import load_checkpoint, restore_streams, save_checkpoint
+from dd.artifacts.lock import alone
+from dd.artifacts.provenance import command_line, provenance
+from dd.config import recipes
+from dd.config.settings import add_options, build, setting
+from dd.data.dataset import Dataset, load_dataset
+from dd.data.space import WHITENINGS
+from dd.errors import DDError, unknown
+from dd.networks.base import count_parameters
+from dd.networks.build import canonical, create
+from dd.pretrain.agreement import agreement
+from dd.pretrain.trajectories import PRECISIONS, ShardWriter, layout
+from dd.rng import generator
+from dd.runtime.preemption import Pace
+from dd.runtime.process import (
+    add_checkpoint_option,
+    add_machine_options,
+    add_together_option,
+    peak_memory_mb,
+    setup,
+    stacked,
+)
+from dd.runtime.progress import Progress
+from dd.training.ensemble import Ensemble, ensemble
+from dd.training.recipe import Recipe
+from dd.training.state import resume_training, set_rate, training_state
+from dd.training.train import accuracy, augmented, check_losses, train_epoch
+
+_NETWORK = "network."  # in a checkpoint: before the names of parameters and buffers
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(Recipe):
+    """How experts are trained and kept (MTT, arXiv:2203.11932, section 3.2)."""
+
+    experts: int = setting("networks in the shard", at_least=1)
+    precision: str = setting(
+        "of the stored parameters: float32, or bfloat16 at half the disk",
+        choices=tuple(PRECISIONS),
+    )
+
+
+@dataclasses.dataclass
+class Buffer:
+    """A shard in the making.
+
+    Attributes:
+        dataset: what the experts learn.
+        network: their architecture, canonical.
+        numbers: of the experts.
+        settings: how they are trained.
+        seed, width_factor: see ``python -m dd buffer --help``.
+        out: the shard.
+        together: train the experts stacked, or else in turn.
+        every: seconds between checkpoints.
+    """
+
+    dataset: Dataset
+    network: str
+    numbers: list[int]
+    settings: Settings
+    seed: int
+    width_factor: float
+    out: Path
+    together: bool
+    every: float
+
+    def run(self) -> list[float]:
+        """Train all experts from the last checkpoint, if any; returns their test accuracies, %."""
+        started = time.monotonic()
+        split, epochs = self.dataset.train.resident(), len(self.settings.rates())
+        feed = augmented(split, self.settings.augment)
+        shape = (self.dataset.channels, self.dataset.size, len(self.dataset.classes))
+        networks = [
+            create(
+                self.network,
+                *shape,
+                generator=generator(self.seed, "buffer", number, "weights"),
+                width_factor=self.width_factor,
+                device=split.labels.device,
+            ).train()
+            for number in self.numbers
+        ]
+        facts = self.facts() | {"layout": layout(networks[0])}
+        count = count_parameters(networks[0])
+        writer = ShardWriter(
+            self.out, (len(networks), epochs + 1, count), self.settings.precision, facts
+        )
+        state = self._state(facts, writer.found)
+        every = range(len(networks))
+        groups = [list(every)] if self.together else [[n] for n in every]
+        accuracies: list[float] = state.get("accuracies", [])
+        done, before = state.get("done", 0), state.get("seconds", 0.0)
+        pace = Pace(self.every)
+        with Progress("buffer", len(networks) * epochs, "expert-epochs", initial=done) as progress:
+            for group in groups[len(accuracies) // len(groups[0]) :]:
+                experts = ensemble([networks[n] for n in group])
+                orders = {
+                    str(n): generator(self.seed, "buffer", self.numbers[n], "order") for n in group
+                }
+                optimizer = self.settings.new_optimizer(experts.parameters, experts.stacked)
+                first = state.pop("epoch", 0)
+                if first:
+                    tensors = state.pop("tensors")
+                    experts.load_state(resume_training(tensors, optimizer))
+                    restore_streams(tensors, orders)
+                else:
+                    self._write(writer, group, 0, experts)
+                for epoch, (lr, fresh) in enumerate(self.settings.rates()):
+                    if epoch < first:
+                        continue
+                    if fresh and epoch:
+                        optimizer = self.settings.new_optimizer(experts.parameters, experts.stacked)
+                    set_rate(optimizer, lr)
+                    losses = train_epoch(
+                        experts,
+                        optimizer,
+                        feed,
+                        split.labels,
+                        self.settings,
+                        list(orders.values()),
+                    )
+                    check_losses(losses, self.settings, epoch + 1)
+                    self._write(writer, group, epoch + 1, experts)
+                    done += len(group)
+                    progress.update(len(group), loss=losses.mean().item())
+                    if pace.due() and epoch + 1 < epochs:
+                        writer.sync()
+                        at = {"done": done, "epoch": epoch + 1, "accuracies": accuracies}
+                        at["seconds"] = before + time.monotonic() - started
+                        kept = training_state(experts.state(), optimizer)
+                        save_checkpoint(self._kept, facts, at, kept, orders)
+                        pace.saved()
+                experts.finish()
+                test = self.dataset.test
+                accuracies += [round(accuracy(networks[n], test), 4) for n in group]
+        entries = [
+            {"number": number, "test_accuracy": found}
+            for number, found in zip(self.numbers, accuracies, strict=True)
+        ]
+        made = provenance(
+            command=command_line(),
+            wall_seconds=round(before + time.monotonic() - started, 1),
+            device=str(split.labels.device),
+            threads=torch.get_num_threads(),
+            peak_memory_mb=peak_memory_mb(split.labels.device),
+        )
+        writer.finish(facts | {"experts": entries, "provenance": made})
+        self._kept.unlink(missing_ok=True)
+        return accuracies
+
+    def facts(self) -> dict[str, Any]:
+        """What identifies the shard."""
+        return {
+            **agreement(self.dataset, self.width_factor),
+            "dataset_label": self.dataset.label,
+            "network": self.network,
+            "seed": self.seed,
+            "numbers": self.numbers,
+            "settings": dataclasses.asdict(self.settings),
+            "device": self.dataset.train.labels.device.type,
+            "together": self.together,
+        }
+
+    def _write(self, writer: ShardWriter, group: list[int], epoch: int, experts: Ensemble) -> None:
+        for row, parameters in zip(group, experts.flat().cpu(), strict=True):
+            writer.write(row, epoch, parameters)
+
+    @property
+    def _kept(self) -> Path:
+        return self.out.with_name(f".{self.out.name}.state")
+
+    def _state(self, facts: dict[str, Any], rows: bool) -> dict[str, Any]:
+        """Where a killed job of the same facts was: what its checkpoint kept, or nothing, as also
+        without its ``rows``."""
+        tensors, at = load_checkpoint("buffer", self._kept, facts)
+        if not at:
+            return {}
+        if not rows:
+            print(f"buffer: starting anew, {self._kept} has no rows")
+            return {}
+        print(f"buffer: going on after {at['done']} expert-epochs")
+        return at | {"tensors": tensors}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``python -m dd buffer``."""
+    need = parser.add_argument_group("what to train")
+    need.add_argument("--data", required=True, type=Path, help="prepared dataset", metavar="FILE")
+    need.add_argument("--out", required=True, type=Path, metavar="FILE", help="shard to write")
+    need.add_argument(
+        "--network", default="convnet", help="architecture, NAME or NAME:key=value,..."
+    )
+    need.add_argument("--first", type=int, default=0, help="number of the shard's first expert")
+    need.add_argument(
+        "--whitening", default="none", help=f"space of the images, {' or '.join(WHITENINGS)}"
+    )
+    parser.add_argument("--width-factor", type=float, default=1.0, help="scales network widths")
+    parser.add_argument("--seed", type=int, default=0, help="of all experts")
+    add_together_option(parser, "the experts of a shard")
+    add_checkpoint_option(parser)
+    add_machine_options(parser)
+    group = parser.add_argument_group("settings (default: the recipe's, dd/config/recipes.yaml)")
+    add_options(group, {f.name: (f, f.metadata["help"]) for f in dataclasses.fields(Settings)})
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """The stage: check everything, then train."""
+    options = vars(arguments)
+    if arguments.first < 0:
+        raise DDError(f"--first is {arguments.first}, it must be at least 0")
+    if arguments.whitening not in WHITENINGS:
+        raise unknown("--whitening", arguments.whitening, WHITENINGS)
+    if arguments.out.suffix != ".safetensors":
+        raise DDError(f"--out: {arguments.out} must end in .safetensors")
+    network = canonical(arguments.network)
+    check_target(arguments.out)
+    device = setup(arguments.device, arguments.threads)
+    dataset = load_dataset(arguments.data, device, arguments.whitening)
+    given = {f.name: options[f.name] for f in dataclasses.fields(Settings) if f.name in options}
+    settings = build(Settings, recipes.resolve_buffer(dataset.name, given), "buffer")
+    buffer = Buffer(
+        dataset=dataset,
+        network=network,
+        numbers=list(range(arguments.first, arguments.first + settings.experts)),
+        settings=settings,
+        seed=arguments.seed,
+        width_factor=arguments.width_factor,
+        out=arguments.out,
+        together=stacked(arguments.together, device),
+        every=arguments.checkpoint_every,
+    )
+    with alone(buffer.out):
+        found = torch.tensor(buffer.run())
+    print(
+        f"buffer: {len(found)} experts of {network}, {len(settings.rates())} epochs, "
+        f"test accuracy {found.mean():.2f} % ({found.min():.2f} to {found.max():.2f}) "
+        f"on {dataset.label}; {arguments.out}"
+    )

@@ -1,0 +1,182 @@
+"""Trained, frozen networks on disk: what SRe2L inverts and MetaDD reads activation maps of.
+
+A file holds the state dict of one network, and in its header what it learned and how well. The
+stage ``python -m dd pretrain`` writes it (:mod:`dd.pretrain.pretrain`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from dd.artifacts.tensors import load_tensors, save_tensors
+from dd.data.dataset import Dataset
+from dd.data.space import check_space
+from dd.errors import DDError
+from dd.networks.base import Network
+from dd.networks.build import create
+from dd.pretrain.agreement import AGREE
+
+KIND = "network"
+_CHECKED = ("dataset", "whitening", "fingerprint", "width_factor")
+_TOLD = {*_CHECKED, "network", "origin", "seed", "settings", "accuracy", "least_accuracy", "digest"}
+_WRAPPERS = ("module.", "model.")  # what DataParallel and other trainers put before every name
+_SHOWN = 3  # tensors named in a message
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A trained network.
+
+    Attributes:
+        spec: canonical, see :func:`dd.networks.build.canonical`.
+        network: in evaluation mode, its parameters without gradient.
+        accuracy: on the test split, in percent.
+        least_accuracy: what the dataset's recipe asks of it, in percent; 0: nothing.
+        header: of its file, see ``docs/formats.md``.
+    """
+
+    spec: str
+    network: Network
+    accuracy: float
+    least_accuracy: float
+    header: dict[str, Any]
+
+    def describe(self) -> dict[str, Any]:
+        """What identifies it in the provenance of what is made with it."""
+        told = ("origin", "seed", "settings", "accuracy", "least_accuracy", "digest")
+        return {key: self.header[key] for key in told}
+
+
+def save(path: str | Path, network: Network, facts: Mapping[str, Any]) -> None:
+    """Write ``network`` with the header ``facts`` and the digest of its tensors."""
+    state = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
+    digest = hashlib.sha256(safetensors.torch.save(state)).hexdigest()[:16]
+    save_tensors(path, KIND, state, {**facts, "digest": digest})
+
+
+def load(
+    path: str | Path, dataset: Dataset, width_factor: float, device: torch.device | str
+) -> Pretrained:
+    """Read a network for work on ``dataset``.
+
+    Raises:
+        DDError: if the file is missing, broken or no pretrained network; if the network was trained
+            on another dataset, under another whitening or at another width factor; if its tensors
+            are not those of the architecture, or not finite.
+    """
+    tensors, header = load_tensors(path, KIND)
+    if not header.keys() >= _TOLD:
+        raise DDError(
+            f"{path}: is no network of `python -m dd pretrain`, which makes one, also from given "
+            "weights (--weights)"
+        )
+    check_space(path, header)
+    here = {
+        "dataset": dataset.name,
+        "whitening": dataset.whitening,
+        "fingerprint": dataset.fingerprint,
+        "width_factor": width_factor,
+    }
+    for key in _CHECKED:
+        if header[key] != here[key]:
+            raise DDError(
+                f"{path}: {AGREE[key]} of the network is {header[key]}, here it is {here[key]}; "
+                "train it again (python -m dd pretrain)"
+            )
+    spec = header["network"]
+    shape = (dataset.channels, dataset.size, len(dataset.classes))
+    network = create(spec, *shape, generator=None, width_factor=width_factor, device=device)
+    take_weights(network, tensors, path, spec)
+    network.eval().requires_grad_(False)
+    return Pretrained(spec, network, header["accuracy"], header["least_accuracy"], header)
+
+
+def load_all(
+    paths: Sequence[str | Path], dataset: Dataset, width_factor: float, device: torch.device | str
+) -> dict[str, Pretrained]:
+    """Networks by spec, in the order of ``paths``; see :func:`load`.
+
+    Raises:
+        DDError: if two files hold the same network.
+    """
+    found: dict[str, Pretrained] = {}
+    by: dict[str, str | Path] = {}
+    for path in paths:
+        one = load(path, dataset, width_factor, device)
+        if one.spec in found:
+            raise DDError(f"{path}: holds a {one.spec}, as {by[one.spec]} does; give one of them")
+        found[one.spec], by[one.spec] = one, path
+    return found
+
+
+def warning(header: Mapping[str, Any], dataset: str) -> str:
+    """A phrase for tables about a network that is worse than the recipe of its ``dataset`` (the
+    label) asks, or ""."""
+    found, least = header["accuracy"], header["least_accuracy"]
+    if found >= least:
+        return ""
+    return (
+        f"{header['network']} reached {found:.1f} % on the test set of {dataset}, below the "
+        f"{least:g} % asked there of a pretrained network"
+    )
+
+
+@torch.no_grad()
+def take_weights(
+    network: nn.Module, tensors: Mapping[str, Tensor], path: str | Path, spec: str
+) -> None:
+    """Copy the state dict ``tensors`` into ``network``, name by name.
+
+    A prefix ``module.`` or ``model.`` of all names is ignored; floating-point values are converted
+    to the network's type.
+
+    Raises:
+        DDError: for missing, unexpected, wrongly shaped or typed tensors, all in one line, or for
+            values that are not finite.
+    """
+    wanted = network.state_dict()
+    for prefix in _WRAPPERS:
+        own = any(name.startswith(prefix) for name in wanted)
+        if tensors and not own and all(name.startswith(prefix) for name in tensors):
+            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    missing = [f"{name} {_form(wanted[name])}" for name in wanted if name not in tensors]
+    unexpected = [name for name in tensors if name not in wanted]
+    other = [
+        f"{name} is {_form(tensor)} instead of {_form(wanted[name])}"
+        for name, tensor in tensors.items()
+        if name in wanted and _misfits(tensor, wanted[name])
+    ]
+    wrong = [
+        f"{what}{_listed(names)}"
+        for what, names in (("lacks ", missing), ("has the unknown ", unexpected), ("", other))
+        if names
+    ]
+    if wrong:
+        raise DDError(f"{path}: these are no weights of {spec} here: {'; '.join(wrong)}")
+    for name, tensor in tensors.items():
+        value = tensor.to(wanted[name])
+        if not value.isfinite().all():
+            raise DDError(f"{path}: '{name}' holds NaN or infinite values")
+        wanted[name].copy_(value)
+
+
+def _misfits(tensor: Tensor, wanted: Tensor) -> bool:
+    floating = tensor.is_floating_point() == wanted.is_floating_point()
+    return tensor.shape != wanted.shape or not floating
+
+
+def _form(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

@@ -1,0 +1,244 @@
+"""Train the generator whose latents can stand for pixels: an autoencoder of the dataset's images.
+
+Kill it and start it again with the same options: it goes on from its last checkpoint.
+Settings that are not given come from the recipe `generator` of the dataset
+(dd/config/recipes.yaml).
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from dd import __version__
+from dd.artifacts.atomic import check_target
+from dd.artifacts.checkpoint import load_checkpoint, restore_streams, save_checkpoint
+from dd.artifacts.provenance import command_line, provenance
+from dd.artifacts.tensors import save_tensors
+from dd.config import recipes
+from dd.config.settings import add_options, build, setting
+from dd.data.dataset import Dataset, Split, load_dataset
+from dd.data.space import WHITENINGS
+from dd.errors import DDError, unknown
+from dd.networks.layers import GROUPS
+from dd.pretrain.generators.autoencoder import PATCH, Autoencoder, code_channels, create
+from dd.rng import generator
+from dd.runtime.preemption import Pace
+from dd.runtime.process import add_checkpoint_option, add_machine_options, peak_memory_mb, setup
+from dd.runtime.progress import Progress
+from dd.training.recipe import Recipe
+from dd.training.state import resume_training, set_rate, training_state
+from dd.training.train import TEST_PIECE, augmented, check_losses
+
+
+def _check_width(width: int) -> None:
+    if width % GROUPS:
+        raise DDError(f"generator: width is {width}, it must be a multiple of {GROUPS}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(Recipe):
+    """How the autoencoder is built and trained (our choice; GLaD takes StyleGAN-XL)."""
+
+    code: int = setting(
+        f"channels of the code, one value of each to {PATCH} x {PATCH} pixels; 0: a third of the "
+        "pixels' values",
+        at_least=0,
+    )
+    width: int = setting(
+        f"channels at half the images' size, a multiple of {GROUPS}; twice as many at a quarter",
+        at_least=2 * GROUPS,
+        check=_check_width,
+    )
+    noise: float = setting(
+        "standard deviation of the noise on codes in training; theirs is 1", at_least=0
+    )
+
+
+@dataclasses.dataclass
+class Training:
+    """An autoencoder in training: mean squared error in normalised units, noise on the codes.
+
+    Attributes:
+        dataset: its training split is what is learned.
+        settings, seed: how.
+        out: the artifact.
+        every: seconds between checkpoints.
+    """
+
+    dataset: Dataset
+    settings: Settings
+    seed: int
+    out: Path
+    every: float
+
+    def run(self) -> dict[str, float]:
+        """Train from the last checkpoint, if any; returns :func:`reconstruction` errors."""
+        started, s = time.monotonic(), self.settings
+        split = self.dataset.train.resident()
+        device = split.labels.device
+        code = code_channels(s.code, self.dataset.channels)
+        weights = generator(self.seed, "generator", "weights")
+        network = create(self.dataset.channels, code, s.width, weights, device).train()
+        streams = {name: generator(self.seed, "generator", name) for name in ("order", "noise")}
+        facts = self.facts() | {"code": code}
+        optimizer = s.new_optimizer(list(network.parameters()))
+        tensors, at = load_checkpoint("generator", self._kept, facts)
+        first, before = at.get("epoch", 0), at.get("seconds", 0.0)
+        if at:
+            network.load_state_dict(resume_training(tensors, optimizer))
+            restore_streams(tensors, streams)
+            print(f"generator: going on after {first} epochs")
+        rates, pace = s.rates(), Pace(self.every)
+        with Progress("generator", len(rates), "epochs", initial=first) as progress:
+            for epoch, (lr, fresh) in list(enumerate(rates))[first:]:
+                if fresh and epoch:
+                    optimizer = s.new_optimizer(list(network.parameters()))
+                set_rate(optimizer, lr)
+                loss = _epoch(network, optimizer, split, s, streams)
+                check_losses(loss, s, epoch + 1)
+                progress.update(loss=loss.item())
+                if pace.due() and epoch + 1 < len(rates):
+                    seconds = before + time.monotonic() - started
+                    at = {"epoch": epoch + 1, "seconds": seconds}
+                    tensors = training_state(network.state_dict(), optimizer)
+                    save_checkpoint(self._kept, facts, at, tensors, streams)
+                    pace.saved()
+        found = reconstruction(network.eval(), self.dataset)
+        made = provenance(
+            command=command_line(),
+            wall_seconds=round(before + time.monotonic() - started, 1),
+            device=str(device),
+            threads=torch.get_num_threads(),
+            peak_memory_mb=peak_memory_mb(device),
+        )
+        header = facts | {"reconstruction": found, "provenance": made}
+        save_tensors(self.out, "generator", network.state_dict(), header)
+        self._kept.unlink(missing_ok=True)
+        return found
+
+    def facts(self) -> dict[str, Any]:
+        """What identifies the generator."""
+        return {
+            "version": __version__,
+            "dataset": self.dataset.name,
+            "dataset_label": self.dataset.label,
+            "fingerprint": self.dataset.fingerprint,
+            "whitening": self.dataset.whitening,
+            "architecture": "autoencoder",
+            "channels": self.dataset.channels,
+            "size": list(self.dataset.size),
+            "seed": self.seed,
+            "settings": dataclasses.asdict(self.settings),
+            "device": self.dataset.train.labels.device.type,
+        }
+
+    @property
+    def _kept(self) -> Path:
+        return self.out.with_name(f".{self.out.name}.state")
+
+
+def _epoch(
+    network: Autoencoder,
+    optimizer: torch.optim.Optimizer,
+    split: Split,
+    settings: Settings,
+    streams: dict[str, torch.Generator],
+) -> torch.Tensor:
+    """One epoch over ``split``; returns its mean loss."""
+    feed, order = augmented(split, settings.augment), streams["order"]
+    total = torch.zeros((), device=split.labels.device)
+    for indices in torch.randperm(len(split), generator=order).split(settings.batch):
+        images = feed.batch(indices[None], [order], 0)[0]
+        codes = network.encode(images)
+        noise = torch.randn(codes.shape, generator=streams["noise"]).to(codes.device)
+        decoded = network.decode(codes + settings.noise * noise, images.shape[-2:])
+        loss = F.mse_loss(decoded, images)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        total += loss.detach() * len(indices)
+    return total / len(split)
+
+
+@torch.no_grad()
+def reconstruction(network: Autoencoder, dataset: Dataset) -> dict[str, float]:
+    """How well ``network`` brings back the test images.
+
+    Returns:
+        ``mse_normalised``: mean squared error in normalised units, the reader's whitening included;
+        ``mse``: of pixels in [0, 1]; ``psnr``: 10 log10(1 / mse), in dB;
+        ``variance``: of the pixels about the mean test image, what a blur of all would leave.
+    """
+    size, test = dataset.size, dataset.test
+    sums = torch.zeros(2, dtype=torch.float64)
+    first, second = (torch.zeros(dataset.channels, *size, dtype=torch.float64) for _ in range(2))
+    for images in _pieces(test):
+        decoded = network.decode(network.encode(images), size)
+        pixels, shown = (dataset.to_pixels(x).double().cpu() for x in (images, decoded))
+        sums[0] += (decoded - images).square().double().sum().cpu()
+        sums[1] += (shown - pixels).square().sum()
+        first += pixels.sum(0)
+        second += pixels.square().sum(0)
+    values = len(test) * first.numel()
+    normalised, mse = (sums / values).tolist()
+    variance = (second / len(test) - (first / len(test)).square()).mean().item()
+    psnr = -10 * math.log10(max(mse, 1e-10))
+    told = {"mse_normalised": normalised, "mse": mse, "psnr": psnr, "variance": variance}
+    return {name: float(f"{value:.5g}") for name, value in told.items()}
+
+
+def _pieces(split: Split) -> Iterator[torch.Tensor]:
+    for indices in torch.arange(len(split)).split(TEST_PIECE.get(split.labels.device.type, 256)):
+        yield split.take(indices.to(split.labels.device))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``python -m dd generator``."""
+    need = parser.add_argument_group("what to train")
+    need.add_argument("--data", required=True, type=Path, help="prepared dataset", metavar="FILE")
+    need.add_argument("--out", required=True, type=Path, metavar="FILE", help="file to write")
+    need.add_argument(
+        "--whitening", default="none", help=f"space of the images, {' or '.join(WHITENINGS)}"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of all random numbers")
+    add_checkpoint_option(parser)
+    add_machine_options(parser)
+    group = parser.add_argument_group("settings (default: the recipe's, dd/config/recipes.yaml)")
+    add_options(group, {f.name: (f, f.metadata["help"]) for f in dataclasses.fields(Settings)})
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """The stage: check everything, then train."""
+    options = vars(arguments)
+    if arguments.whitening not in WHITENINGS:
+        raise unknown("--whitening", arguments.whitening, WHITENINGS)
+    if arguments.out.suffix != ".safetensors":
+        raise DDError(f"--out: {arguments.out} must end in .safetensors")
+    check_target(arguments.out)
+    device = setup(arguments.device, arguments.threads)
+    dataset = load_dataset(arguments.data, device, arguments.whitening)
+    given = {f.name: options[f.name] for f in dataclasses.fields(Settings) if f.name in options}
+    settings = build(Settings, recipes.resolve_generator(dataset.name, given), "generator")
+    limit = PATCH * PATCH * dataset.channels
+    if settings.code >= limit:
+        raise DDError(
+            f"generator: code is {settings.code}, it must be below {limit}, the values of "
+            f"{PATCH} x {PATCH} pixels: a code as large as the image is no prior"
+        )
+    found = Training(
+        dataset, settings, arguments.seed, arguments.out, arguments.checkpoint_every
+    ).run()
+    print(
+        f"generator: {len(settings.rates())} epochs, test images come back with "
+        f"{found['psnr']:.2f} dB (pixel MSE {found['mse']:.3g}, variance {found['variance']:.3g}) "
+        f"on {dataset.label}; {arguments.out}"
+    )

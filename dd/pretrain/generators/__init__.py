@@ -1,0 +1,6 @@
+"""Generators whose latents stand for pixels (GLaD): their interface, ours, and others' weights."""
+
+from dd.pretrain.generators.base import RATES, Generator
+from dd.pretrain.generators.load import load_generator
+
+__all__ = ["RATES", "Generator", "load_generator"]

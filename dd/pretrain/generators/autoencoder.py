@@ -1,0 +1,142 @@
+"""The generator that the workflow trains itself: a convolutional autoencoder.
+
+Chosen because it is stable, takes minutes instead of days, needs no data but the dataset's, and has
+an encoder, so that a set can start from real images. The prior is weaker than that of a GAN such as
+StyleGAN-XL (GLaD, arXiv:2305.01649): it knows what patches look like, not what objects do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dd.networks.init import initialise
+from dd.networks.layers import GROUPS, conv3x3
+from dd.pretrain.generators.base import Generator
+
+PATCH = 4  # pixels a side that share one position of the code
+
+
+def code_channels(code: int, channels: int) -> int:
+    """Channels of the code of images with ``channels``: ``code``, or for 0 a third of the values
+    of a patch."""
+    return code or PATCH * PATCH * channels // 3
+
+
+class Residual(nn.Module):
+    """x + two 3 × 3 convolutions of it, each after group norm and SiLU."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        layers = []
+        for _ in range(2):
+            layers += [nn.GroupNorm(GROUPS, width), nn.SiLU(), conv3x3(width, width)]
+        self.body = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)
+
+
+class Autoencoder(nn.Module):
+    """Images ``[n, C, H, W]`` to codes ``[n, k, ⌈H/4⌉, ⌈W/4⌉]`` and back.
+
+    Sides that are no multiple of 4 are padded inside with their last line. No layer mixes images,
+    so an image's code and its decoding are the same in any batch, up to rounding.
+
+    Args:
+        channels: C.
+        code: k.
+        width: channels at half the size, a multiple of 4; twice as many at a quarter.
+    """
+
+    def __init__(self, channels: int, code: int, width: int) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(
+            nn.PixelUnshuffle(2),
+            conv3x3(4 * channels, width),
+            Residual(width),
+            conv3x3(width, 2 * width, stride=2),
+            Residual(2 * width),
+            conv3x3(2 * width, code),
+        )
+        self.decoder = nn.Sequential(
+            conv3x3(code, 2 * width),
+            Residual(2 * width),
+            nn.Upsample(scale_factor=2),
+            conv3x3(2 * width, width),
+            Residual(width),
+            conv3x3(width, width),
+            nn.PixelShuffle(2),
+            nn.SiLU(),
+            conv3x3(width // 4, channels),
+        )
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Codes, each of mean 0 and variance 1, so that noise on them has a meaning."""
+        height, width = images.shape[-2:]
+        padded = F.pad(images, (0, -width % PATCH, 0, -height % PATCH), mode="replicate")
+        codes = self.encoder(padded)
+        return F.layer_norm(codes, codes.shape[1:])
+
+    def decode(self, codes: Tensor, size: tuple[int, int]) -> Tensor:
+        """Images ``[n, C, *size]``."""
+        return self.decoder(codes)[..., : size[0], : size[1]]
+
+
+def create(
+    channels: int,
+    code: int,
+    width: int,
+    generator: torch.Generator | None,
+    device: torch.device | str,
+) -> Autoencoder:
+    """A new autoencoder; without a generator its parameters are still to be loaded."""
+    with torch.device("meta"):  # layers draw from the global state unless there is nothing to fill
+        network = Autoencoder(channels, code, width)
+    network.to_empty(device=device)
+    if generator is not None:
+        initialise(network, generator)
+    return network
+
+
+class AutoencoderGenerator(Generator):
+    """A trained autoencoder as a generator; its one latent is ``code``.
+
+    Args:
+        network: frozen by this.
+        channels, size: of the images.
+        facts: which one it is.
+    """
+
+    rates = {"code": "lr_latent"}  # noqa: RUF012
+    encodes = True
+
+    def __init__(
+        self, network: Autoencoder, channels: int, size: tuple[int, int], facts: Mapping[str, Any]
+    ) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self.channels, self.size, self.facts = channels, size, dict(facts)
+
+    @torch.no_grad()
+    def latents(
+        self, images: Tensor | None, labels: Tensor, stream: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Codes of ``images``, or standard normal ones: the distribution of a code's values, though
+        not their order, so a random start is texture."""
+        if images is not None:
+            return {"code": self.network.encode(images)}
+        height, width = (-(-side // PATCH) for side in self.size)
+        first = self.network.decoder[0]
+        shape = (len(labels), first.in_channels, height, width)
+        drawn = torch.randn(shape, generator=stream)
+        return {"code": drawn.to(first.weight)}
+
+    def decode(self, latents: Mapping[str, Tensor]) -> Tensor:
+        return self.network.decode(latents["code"], self.size)
+
+    def describe(self) -> dict[str, Any]:
+        return self.facts

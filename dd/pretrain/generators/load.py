@@ -1,0 +1,169 @@
+"""Generators from files: the workflow's own, and others' weights through an adapter.
+
+Weights are safetensors, so nothing is unpickled. An adapter is code of the user's own, named
+``MODULE:FUNCTION`` on the command line; ``docs/generators.md`` has a complete one.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dd.artifacts.tensors import load_tensors
+from dd.artifacts.text import file_digest
+from dd.data.dataset import Dataset
+from dd.data.space import check_space
+from dd.errors import DDError
+from dd.pretrain.agreement import AGREE
+from dd.pretrain.frozen import take_weights
+from dd.pretrain.generators.autoencoder import AutoencoderGenerator, create
+from dd.pretrain.generators.base import RATES, Generator
+from dd.rng import generator
+
+KIND = "generator"
+# What a file and a dataset must agree on, and the dataset's name of it.
+_CHECKED = {"dataset": "name", "whitening": "whitening", "fingerprint": "fingerprint"}
+_TOLD = {*_CHECKED, "architecture", "code", "seed", "settings", "device"}
+
+
+def load_generator(
+    path: str | Path,
+    dataset: Dataset,
+    device: torch.device | str,
+    adapter: str = "",
+    layer: int = 0,
+) -> Generator:
+    """The generator in ``path``, frozen, its images in the space of ``dataset``.
+
+    Args:
+        path: a file of ``python -m dd generator``, or, with ``adapter``, any safetensors file.
+        dataset: whose images it is to make.
+        device: where it computes.
+        adapter: ``MODULE:FUNCTION``; ``FUNCTION(state, channels, size, layer) -> Generator`` gets
+            the file's tensors by name, on ``device``, and returns a generator of pixels in [0, 1].
+        layer: the intermediate layer whose feature maps are latents, for the adapter; 0: its own
+            choice.
+
+    Raises:
+        DDError: for a broken file, one of another dataset, whitening or architecture, an adapter
+            that cannot be imported, or one whose generator does not keep to the interface.
+    """
+    if adapter:
+        return _adapted(Path(path), dataset, torch.device(device), adapter, layer)
+    tensors, header = load_tensors(path, KIND)
+    if not header.keys() >= _TOLD:
+        raise DDError(
+            f"{path}: is no file of `python -m dd generator`; weights of another generator need "
+            "--adapter MODULE:FUNCTION (docs/generators.md)"
+        )
+    if layer:
+        raise DDError(
+            f"glad: layer is {layer}, but the generator of {path} has one latent, its code: "
+            "leave layer 0, it is for --adapter"
+        )
+    check_space(path, header)
+    here = {key: getattr(dataset, name) for key, name in _CHECKED.items()}
+    for key, value in here.items():
+        if header[key] != value:
+            raise DDError(
+                f"{path}: {AGREE[key]} of the generator is {header[key]}, here it is {value}; "
+                "train it again (python -m dd generator)"
+            )
+    width = header["settings"]["width"]
+    network = create(dataset.channels, header["code"], width, None, device)
+    take_weights(network, tensors, path, f"the {header['architecture']}")
+    facts = {key: header[key] for key in ("architecture", "code", "seed", "settings", "device")}
+    return AutoencoderGenerator(network, dataset.channels, dataset.size, facts)
+
+
+def _adapted(
+    path: Path, dataset: Dataset, device: torch.device, adapter: str, layer: int
+) -> Generator:
+    make = _imported(adapter)
+    state, _ = load_tensors(path, KIND)
+    state = {name: tensor.to(device) for name, tensor in state.items()}
+    made = make(state, dataset.channels, dataset.size, layer)
+    if not isinstance(made, Generator):
+        raise DDError(
+            f"--adapter: {adapter} must return a dd.pretrain.generators.Generator, it returned "
+            f"{type(made).__name__}"
+        )
+    facts = {"adapter": adapter, "layer": layer, "weights": path.name, "sha256": file_digest(path)}
+    _try(made, dataset, device, adapter)
+    return Normalised(made, dataset, facts)
+
+
+def _imported(adapter: str) -> Any:
+    """The function that ``MODULE:FUNCTION`` names."""
+    module, colon, function = adapter.partition(":")
+    if not (module and colon and function.isidentifier()):
+        raise DDError(f"--adapter: '{adapter}' must read MODULE:FUNCTION, as in stylegan:load")
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name and (module == error.name or module.startswith(f"{error.name}.")):
+            reason = f"no module '{module}'; put it into this folder or on PYTHONPATH"
+        else:
+            reason = f"module '{module}' needs '{error.name}', which is not installed"
+        raise DDError(f"--adapter: {reason}") from None
+    if not callable(getattr(found, function, None)):
+        raise DDError(f"--adapter: module '{module}' ({found.__file__}) has no function {function}")
+    return getattr(found, function)
+
+
+def _try(made: Generator, dataset: Dataset, device: torch.device, adapter: str) -> None:
+    """Raise a :class:`DDError` unless one image of ``made`` keeps to the interface."""
+    shape = (1, dataset.channels, *dataset.size)
+    label = torch.zeros(1, dtype=torch.int64, device=device)
+    images = torch.zeros(shape, device=device) if made.encodes else None
+    latents = made.latents(images, label, generator(0, "generator", "trial"))
+    for name, latent in latents.items():
+        if made.rates.get(name) not in RATES:
+            raise DDError(
+                f"--adapter: {adapter} gives latent '{name}' the rate {made.rates.get(name)!r}, "
+                f"it must be {' or '.join(RATES)}"
+            )
+        if len(latent) != 1 or not latent.is_floating_point():
+            raise DDError(
+                f"--adapter: {adapter} gives for one image the latent '{name}' "
+                f"{list(latent.shape)} {latent.dtype}, it must be [1, ...] of floats"
+            )
+    with torch.no_grad():
+        found = made.decode(latents)
+    if found.shape != shape:
+        raise DDError(
+            f"--adapter: {adapter} decodes one image to {list(found.shape)}, images of "
+            f"{dataset.name} are {list(shape)}"
+        )
+
+
+class Normalised(Generator):
+    """A generator of pixels in [0, 1], in the space of a dataset.
+
+    Args:
+        pixels: that generator.
+        dataset: whose space.
+        facts: which one it is.
+    """
+
+    def __init__(self, pixels: Generator, dataset: Dataset, facts: Mapping[str, Any]) -> None:
+        self.pixels, self.dataset, self.facts = pixels, dataset, dict(facts)
+        self.channels, self.size = dataset.channels, dataset.size
+        self.rates, self.encodes = pixels.rates, pixels.encodes
+
+    def latents(
+        self, images: Tensor | None, labels: Tensor, stream: torch.Generator
+    ) -> dict[str, Tensor]:
+        shown = None if images is None else self.dataset.to_pixels(images)
+        return self.pixels.latents(shown, labels, stream)
+
+    def decode(self, latents: Mapping[str, Tensor]) -> Tensor:
+        return self.dataset.space.from_pixels(self.pixels.decode(latents))
+
+    def describe(self) -> dict[str, Any]:
+        return self.facts

@@ -1,0 +1,223 @@
+"""Train one network on real data, to be used frozen: SRe2L's squeeze, MetaDD's auxiliary networks.
+
+Measures its test accuracy after the last epoch; nothing is chosen on test data. Kill it and start
+it again with the same options: it goes on from its last checkpoint. With --weights nothing is
+trained: given weights are checked, measured and written in the same format.
+Settings that are not given come from the recipe `pretrain` of the network and the dataset
+(dd/config/recipes.yaml).
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dd.artifacts.atomic import check_target
+from dd.artifacts.checkpoint import load_checkpoint, restore_streams, save_checkpoint
+from dd.artifacts.provenance import command_line, provenance
+from dd.artifacts.tensors import load_tensors
+from dd.config import recipes
+from dd.config.settings import add_options, build, setting
+from dd.data.dataset import Dataset, Split, load_dataset
+from dd.data.space import WHITENINGS
+from dd.errors import DDError
+from dd.networks.base import Network
+from dd.networks.build import canonical, create
+from dd.pretrain import frozen
+from dd.pretrain.agreement import agreement
+from dd.rng import generator
+from dd.runtime.preemption import Pace
+from dd.runtime.process import add_checkpoint_option, add_machine_options, peak_memory_mb, setup
+from dd.runtime.progress import Progress
+from dd.training.ensemble import ensemble
+from dd.training.recipe import Recipe
+from dd.training.state import resume_training, set_rate, training_state
+from dd.training.train import accuracy, augmented, check_losses, train_epoch
+
+TRAIN_SAMPLE = 10_000  # training images that the training accuracy is measured on, at most
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(Recipe):
+    """How a network is trained, and what is asked of it."""
+
+    least_accuracy: float = setting(
+        "test accuracy in percent below which tables that use the network warn, 0: never",
+        at_least=0,
+        at_most=100,
+    )
+
+
+def train(
+    network: Network,
+    dataset: Dataset,
+    settings: Settings,
+    seed: int,
+    kept: Path,
+    facts: dict[str, Any],
+    every: float,
+) -> float:
+    """Train ``network`` in place from the last checkpoint, if any, and leave it in evaluation mode.
+
+    Args:
+        network: newly initialised, on the device of ``dataset``.
+        seed: of the order of the images and their augmentation.
+        kept: where the checkpoint is.
+        facts: what identifies the training; a checkpoint of another one is set aside.
+        every: seconds between checkpoints.
+
+    Returns:
+        Seconds that the training took before and after it was killed.
+
+    Raises:
+        DDError: if the loss becomes NaN or infinite.
+    """
+    started = time.monotonic()
+    split, rates = dataset.train.resident(), settings.rates()
+    feed = augmented(split, settings.augment)
+    student = ensemble([network.train()])
+    streams = {"order": generator(seed, "pretrain", "order")}
+    optimizer = settings.new_optimizer(student.parameters, student.stacked)
+    tensors, at = load_checkpoint("pretrain", kept, facts)
+    first, before = at.get("epoch", 0), at.get("seconds", 0.0)
+    if at:
+        student.load_state(resume_training(tensors, optimizer))
+        restore_streams(tensors, streams)
+        print(f"pretrain: going on after {first} epochs")
+    pace = Pace(every)
+    with Progress("pretrain", len(rates), "epochs", initial=first) as progress:
+        for epoch in range(first, len(rates)):
+            lr, fresh = rates[epoch]
+            if fresh and epoch:
+                optimizer = settings.new_optimizer(student.parameters, student.stacked)
+            set_rate(optimizer, lr)
+            order = list(streams.values())
+            losses = train_epoch(student, optimizer, feed, split.labels, settings, order)
+            check_losses(losses, settings, epoch + 1)
+            progress.update(loss=losses.item())
+            if pace.due() and epoch + 1 < len(rates):
+                seconds = before + time.monotonic() - started
+                at = {"epoch": epoch + 1, "seconds": seconds}
+                tensors = training_state(student.state(), optimizer)
+                save_checkpoint(kept, facts, at, tensors, streams)
+                pace.saved()
+    student.finish()
+    if not all(tensor.isfinite().all() for tensor in network.state_dict().values()):
+        raise DDError(
+            f"training diverged: its last step left NaN or infinite values, at learning rate "
+            f"{settings.lr}; use a smaller one"
+        )
+    return before + time.monotonic() - started
+
+
+def give(network: Network, spec: str, path: Path) -> None:
+    """Fill ``network`` with the weights in ``path`` and put it in evaluation mode.
+
+    Args:
+        spec: of the network, canonical.
+        path: a safetensors file: a plain state dict, or one that this stage wrote.
+
+    Raises:
+        DDError: if the file is missing, broken, or does not hold the weights of this network.
+    """
+    tensors, header = load_tensors(path, frozen.KIND)
+    if header.get("network", spec) != spec:
+        raise DDError(f"--weights: {path} holds a {header['network']}, --network is {spec}")
+    frozen.take_weights(network, tensors, path, spec)
+    network.eval()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``python -m dd pretrain``."""
+    need = parser.add_argument_group("what to train")
+    need.add_argument("--data", required=True, type=Path, help="prepared dataset", metavar="FILE")
+    need.add_argument("--out", required=True, type=Path, metavar="FILE", help="file to write")
+    need.add_argument(
+        "--network", required=True, help="architecture, NAME or NAME:key=value,...", metavar="SPEC"
+    )
+    need.add_argument("--whitening", default="none", choices=WHITENINGS, help="space of the images")
+    need.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="safetensors file of a state dict to take instead of training, whose settings then go "
+        "unused; the network must know images in the units of the prepared dataset (default: none)",
+    )
+    parser.add_argument("--width-factor", type=float, default=1.0, help="scales network widths")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation")
+    add_checkpoint_option(parser)
+    add_machine_options(parser)
+    group = parser.add_argument_group("settings (default: the recipe's, dd/config/recipes.yaml)")
+    add_options(group, {f.name: (f, f.metadata["help"]) for f in dataclasses.fields(Settings)})
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """The stage: check everything, then train, measure and write."""
+    options, out, seed = vars(arguments), arguments.out, arguments.seed
+    for name, path in (("out", out), ("weights", arguments.weights)):
+        if path is not None and path.suffix != ".safetensors":
+            raise DDError(f"--{name}: {path} must end in .safetensors")
+    spec = canonical(arguments.network)
+    check_target(out)
+    device = setup(arguments.device, arguments.threads)
+    dataset = load_dataset(arguments.data, device, arguments.whitening)
+    own = {f.name: options[f.name] for f in dataclasses.fields(Settings) if f.name in options}
+    settings = build(Settings, recipes.resolve_pretrain(spec, dataset.name, own), "pretrain")
+    network = create(
+        spec,
+        dataset.channels,
+        dataset.size,
+        len(dataset.classes),
+        generator=None if arguments.weights else generator(seed, "pretrain", "weights"),
+        width_factor=arguments.width_factor,
+        device=device,
+    )
+    facts = {
+        **agreement(dataset, arguments.width_factor),
+        "dataset_label": dataset.label,
+        "network": spec,
+        "origin": "given" if arguments.weights else "trained",
+        "seed": None if arguments.weights else seed,
+        "settings": {} if arguments.weights else dataclasses.asdict(settings),
+        "device": device.type,
+    }
+    kept, seconds = out.with_name(f".{out.name}.state"), 0.0
+    if arguments.weights:
+        give(network, spec, arguments.weights)
+    else:
+        every = arguments.checkpoint_every
+        seconds = train(network, dataset, settings, seed, kept, facts, every)
+    found = round(accuracy(network, dataset.test), 4)
+    made = provenance(
+        command=command_line(),
+        wall_seconds=round(seconds, 1),
+        device=str(device),
+        threads=torch.get_num_threads(),
+        peak_memory_mb=peak_memory_mb(device),
+    )
+    facts |= {
+        "accuracy": found,
+        "train_accuracy": round(accuracy(network, _sample(dataset.train, seed)), 4),
+        "least_accuracy": settings.least_accuracy,
+        "provenance": made,
+    }
+    frozen.save(out, network, facts)
+    kept.unlink(missing_ok=True)
+    if warning := frozen.warning(facts, dataset.label):
+        print(f"pretrain: {warning}")
+    print(
+        f"pretrain: {spec} {facts['origin']}, test accuracy {found:.2f} % on {dataset.label}; {out}"
+    )
+
+
+def _sample(split: Split, seed: int) -> Split:
+    """At most :data:`TRAIN_SAMPLE` random images of ``split``."""
+    stream = generator(seed, "pretrain", "sample")
+    chosen = torch.randperm(len(split), generator=stream)[:TRAIN_SAMPLE].to(split.labels.device)
+    images, labels = split.images[chosen], split.labels[chosen]
+    return dataclasses.replace(split, images=images, labels=labels, by_class=[])

@@ -1,0 +1,82 @@
+"""A figure of a run, as PNG and PDF."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from matplotlib import pyplot
+from matplotlib.figure import Figure
+
+from dd.config.run import read_run
+from dd.errors import DDError
+from dd.plan.exhibits import Exhibit, load_exhibit
+from dd.report.figures import (
+    accuracy_curve,
+    bars,
+    cams,
+    difference,
+    erasing,
+    images,
+    stages,
+    training_curves,
+    variance,
+    weights,
+)
+from dd.report.figures.style import save, use_style
+
+KINDS: dict[str, tuple[Callable[[Exhibit], Figure], tuple[str, ...]]] = {
+    "curve": (accuracy_curve.draw, ("x", "color", "style", "column", "row")),
+    "bars": (bars.draw, ("x", "color", "column", "row")),
+    "images": (images.draw, ("block", "row")),
+    "curves": (training_curves.draw, ("x", "color", "column", "row")),
+    "difference": (difference.draw, ("color", "column", "row")),
+    "weights": (weights.draw, ("x", "column", "row")),
+    "cams": (cams.draw, ("block", "row")),
+    "variance": (variance.draw, ("x", "color", "column", "row")),
+    "erasing": (erasing.draw, ()),  # these have no cells: panels a dataset
+    "stages": (stages.draw, ()),
+}
+
+
+def check_layout(exhibit: Exhibit, parts: tuple[str, ...]) -> None:
+    """Every part of the figure's kind must have its axes, and every axis of several values a part.
+
+    Raises:
+        DDError: naming the file and what is missing.
+    """
+    layout = exhibit.definition["layout"]
+    for part in parts:
+        if part not in layout:
+            raise DDError(f"{exhibit.path}: layout has no '{part}'; it needs {', '.join(parts)}")
+    drawn = {axis for axes in layout.values() for axis in axes}
+    for axis in exhibit.axes:
+        if axis not in drawn and len(exhibit.values(axis)) > 1:
+            raise DDError(f"{exhibit.path}: axis '{axis}' has several values but no part in layout")
+
+
+def render(exhibit: Exhibit, out: Path) -> None:
+    """Draw ``exhibit`` into ``out`` (PNG) and the PDF beside it."""
+    use_style()
+    draw, parts = KINDS[exhibit.definition["kind"]]
+    if parts:
+        check_layout(exhibit, parts)
+    figure = draw(exhibit)
+    save(figure, out)
+    pyplot.close(figure)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", required=True, help="config.json of the run, in its folder")
+    parser.add_argument("--figure", required=True, help="the figure's definition (YAML)")
+    parser.add_argument("--out", required=True, type=Path, help="PNG; the .pdf goes beside")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Render a figure."""
+    if arguments.out.suffix != ".png":
+        raise DDError(f"--out: {arguments.out} must end in .png")
+    exhibit = load_exhibit("figure", arguments.figure, read_run(arguments.config))
+    render(exhibit, arguments.out)
+    print(f"{arguments.out}: written, .pdf beside it")

@@ -1,0 +1,89 @@
+"""Accuracy along an axis: a line a colour and style, with a band of one standard deviation."""
+
+from __future__ import annotations
+
+import itertools
+
+from matplotlib import pyplot
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from dd.plan.exhibits import Exhibit
+from dd.report import escape
+from dd.report.captions import facts
+from dd.report.figures.style import (
+    ACCURACY,
+    WIDTH,
+    annotate,
+    colors,
+    describe,
+    facet,
+    mark_published,
+    place,
+    published_handle,
+)
+from dd.report.labels import axis_label
+from dd.report.read import published
+from dd.report.read.accuracies import collect
+
+LINES = ("-", "--", ":", "-.")
+FAILED = {"marker": "x", "color": "black", "linestyle": "", "markersize": 5}
+
+
+def draw(exhibit: Exhibit) -> Figure:
+    """Facets by ``column`` and ``row``; the values of ``x`` are evenly spaced, as 0 to 10 would
+    crowd the small temperatures on a linear axis and 0 has no place on a logarithmic one."""
+    layout, rows = exhibit.definition["layout"], collect(exhibit)
+    across, down, hues, styles, ticks = (
+        list(dict.fromkeys(place(row, layout[part]) for row in rows))
+        for part in ("column", "row", "color", "style", "x")
+    )
+    tint = colors(hues)
+    size = (WIDTH, 0.6 + 2.6 * len(down))
+    figure, panels = pyplot.subplots(
+        len(down), len(across), figsize=size, sharey="row", squeeze=False, layout="constrained"
+    )
+    for i, at_row in enumerate(down):
+        for j, at_column in enumerate(across):
+            panel = panels[i, j]
+            for hue, color in tint.items():
+                for style, line in zip(styles, itertools.cycle(LINES), strict=False):
+                    here = [
+                        row
+                        for row in rows
+                        if place(row, layout["row"]) == at_row
+                        and place(row, layout["column"]) == at_column
+                        and place(row, layout["color"]) == hue
+                        and place(row, layout["style"]) == style
+                    ]
+                    x = [ticks.index(place(row, layout["x"])) for row in here]
+                    mean = [row["mean"] for row in here]
+                    low = [row["mean"] - (row["std"] or 0) for row in here]
+                    high = [row["mean"] + (row["std"] or 0) for row in here]
+                    panel.plot(x, mean, line, color=color, marker="o", markersize=2.5, lw=1.2)
+                    panel.fill_between(x, low, high, color=color, alpha=0.12, lw=0)
+                    failed = [
+                        (at, row["mean"])
+                        for at, row in zip(x, here, strict=True)
+                        if row["diverged"]
+                    ]
+                    panel.plot([at for at, _ in failed], [mean for _, mean in failed], **FAILED)
+                    mark_published(panel, x, here, color)
+            names = [describe(layout["x"], tick) for tick in ticks]
+            panel.set_xticks(range(len(ticks)), names, rotation=45 if len(ticks) > 8 else 0)
+            panel.set_title(facet(exhibit, (layout["row"], at_row), (layout["column"], at_column)))
+            panel.set_xlabel(escape.figure(" and ".join(map(axis_label, layout["x"]))))
+        panels[i, 0].set_ylabel(ACCURACY)
+    handles = [Line2D([], [], color=c, label=describe(layout["color"], h)) for h, c in tint.items()]
+    handles += [
+        Line2D([], [], color="0.3", linestyle=line, label=describe(layout["style"], style))
+        for style, line in zip(styles, itertools.cycle(LINES), strict=False)
+    ]
+    if any(row["diverged"] for row in rows):
+        handles.append(Line2D([], [], label="networks diverged", **FAILED))
+    if any(row["published"] is not None for row in rows):
+        handles.append(published_handle())
+    figure.legend(handles=handles, loc="outside right center")
+    told = published.in_caption(rows, "Diamonds", "; error bars: ")
+    annotate(figure, exhibit, f"{exhibit.definition['caption']} {facts(exhibit, rows)}{told}")
+    return figure

@@ -1,0 +1,93 @@
+"""Accuracy by group: bars of means, error bars of one standard deviation, published values."""
+
+from __future__ import annotations
+
+import pandas
+import seaborn
+from matplotlib import pyplot
+from matplotlib.figure import Figure
+
+from dd.plan.exhibits import Exhibit
+from dd.report import escape
+from dd.report.captions import facts
+from dd.report.figures.style import (
+    ACCURACY,
+    WIDTH,
+    annotate,
+    colors,
+    describe,
+    facet,
+    mark_published,
+    place,
+    published_handle,
+)
+from dd.report.labels import axis_label
+from dd.report.read import published
+from dd.report.read.accuracies import collect
+
+BAR_WIDTH = 0.8  # of a group, seaborn's default
+BAR_INCHES = 0.085  # of a bar at least, its share of the gaps included
+
+
+def draw(exhibit: Exhibit) -> Figure:
+    """Facets by ``column`` and ``row``, groups along ``x``, a bar for each ``color``; a marker on
+    the bar where a comparable value is published."""
+    layout, rows = exhibit.definition["layout"], collect(exhibit)
+    for row in rows:
+        for part in ("x", "color"):
+            row[f"at {part}"] = describe(layout[part], place(row, layout[part]))
+        for part in ("column", "row"):
+            row[f"at {part}"] = facet(exhibit, (layout[part], place(row, layout[part])))
+    across, down, groups, hues = (
+        list(dict.fromkeys(row[f"at {part}"] for row in rows))
+        for part in ("column", "row", "x", "color")
+    )
+    networks = pandas.DataFrame(rows).explode("accuracies").astype({"accuracies": float})
+    count = len(across) * len(groups) * len(hues)
+    size = (max(WIDTH, BAR_INCHES * count) + 1.5, 0.8 + 2.0 * len(down))
+    figure, panels = pyplot.subplots(
+        len(down), len(across), figsize=size, sharey="row", squeeze=False, layout="constrained"
+    )
+    for i, at_row in enumerate(down):
+        for j, at_column in enumerate(across):
+            panel = panels[i, j]
+            inside = (networks["at row"] == at_row) & (networks["at column"] == at_column)
+            seaborn.barplot(
+                networks[inside],
+                x="at x",
+                y="accuracies",
+                hue="at color",
+                order=groups,
+                hue_order=hues,
+                palette=colors(hues),
+                errorbar="sd",
+                err_kws={"linewidth": 0.8, "color": "0.2"},
+                width=BAR_WIDTH,
+                ax=panel,
+                legend=False,
+            )
+            there = [r for r in rows if r["at row"] == at_row and r["at column"] == at_column]
+            beside = BAR_WIDTH / len(hues) / 5  # the bar's own error bar stands in its middle
+            x = [
+                groups.index(row["at x"]) + _offset(hues.index(row["at color"]), len(hues)) + beside
+                for row in there
+            ]
+            mark_published(panel, x, there)
+            panel.set(xlabel="", ylabel=ACCURACY if j == 0 else "")
+            panel.set_title(", ".join(filter(None, (at_row, at_column))))
+            panel.tick_params(axis="x", rotation=40)
+            for name in panel.get_xticklabels():
+                name.set(ha="right", rotation_mode="anchor")
+    handles = [pyplot.Rectangle((0, 0), 1, 1, color=c, label=n) for n, c in colors(hues).items()]
+    if any(row["published"] is not None for row in rows):
+        handles.append(published_handle())
+    title = escape.figure(" and ".join(map(axis_label, layout["color"])))
+    figure.legend(handles=handles, title=title, loc="outside right center")
+    told = published.in_caption(rows, "Diamonds", "; error bars: ")
+    annotate(figure, exhibit, f"{exhibit.definition['caption']} {facts(exhibit, rows)}{told}")
+    return figure
+
+
+def _offset(index: int, count: int) -> float:
+    """Where bar ``index`` of ``count`` stands in its group."""
+    return (index - (count - 1) / 2) * BAR_WIDTH / count

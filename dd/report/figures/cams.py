@@ -1,0 +1,176 @@
+"""Images of synthetic sets, and where networks look in them (MetaDD, arXiv:2410.05103, Fig. 2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy
+import torch
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+
+from dd.data import synthetic
+from dd.data.dataset import load_dataset
+from dd.errors import DDError
+from dd.networks import activation_maps as cam
+from dd.plan.exhibits import Cell, Exhibit
+from dd.plan.jobs import cams_file, data_file, distillations, synthetic_file
+from dd.plan.needs import cam_rectify
+from dd.report import escape
+from dd.report.captions import facts, warnings
+from dd.report.figures.style import WIDTH, annotate, describe, facet, place
+from dd.report.labels import value_label
+from dd.report.read.accuracies import labels
+from dd.report.read.maps import convention, groups, read
+
+CLASSES = 3  # shown of each set, unless the definition says how many
+MAP = "viridis"  # from dark to light, also in grey
+FADED = 0.85  # how white an image is outside of a region
+TALLEST = 1.0  # inches of an image
+
+
+@dataclass(frozen=True)
+class Looked:
+    """An image and what networks make of it.
+
+    Attributes:
+        name: of its row: method and class.
+        pixels: ``[H, W, 3]`` RGB in [0, 1].
+        maps: ``[M, h, w]``, normalised.
+        meta, heterogeneous: ``[h, w]`` bool, where all and where only some networks look.
+    """
+
+    name: str
+    pixels: numpy.ndarray
+    maps: numpy.ndarray
+    meta: numpy.ndarray
+    heterogeneous: numpy.ndarray
+
+
+def draw(exhibit: Exhibit) -> Figure:
+    """By ``block`` and ``row`` the first image of some classes of the first seed's set: the image,
+    its map under each network, and the image inside of its regions alone."""
+    layout = exhibit.definition["layout"]
+    blocks: dict[tuple, list[Looked]] = {}
+    members: dict[tuple, list[str]] = {}
+    thresholds: set[float] = set()
+    for cell in exhibit.cells():
+        at = labels(exhibit, cell)
+        block = place(at, layout["block"])
+        # the auxiliary networks, or else those that nothing was distilled with
+        members[block] = next(iter(groups(exhibit, cell.dataset).values()))
+        name = describe(layout["row"], place(at, layout["row"]))
+        found, threshold = _looked(exhibit, cell, name, members[block])
+        blocks.setdefault(block, []).extend(found)
+        thresholds.add(threshold)
+    inches = [
+        len(rows) * min((WIDTH - 1.6) / (len(members[b]) + 3), TALLEST) + 0.45
+        for b, rows in blocks.items()
+    ]
+    figure = pyplot.figure(figsize=(WIDTH, sum(inches) + 0.6), layout="constrained")
+    parts = figure.subfigures(len(blocks), 1, height_ratios=inches, squeeze=False)[:, 0]
+    for part, (block, rows) in zip(parts, blocks.items(), strict=True):
+        title = facet(exhibit, (layout["block"], block))
+        _draw_block(part, rows, members[block], title, thresholds)
+    least = " or ".join(f"{value:g}" for value in sorted(thresholds))
+    said = (
+        f"A network looks where its map is at least {least} (line on the colour bar); meta: where "
+        "all of these networks do, heterogeneous: where only some of them do, the rest faded."
+    )
+    caption = [
+        exhibit.definition["caption"],
+        said,
+        convention(exhibit),
+        facts(exhibit, []),
+        *warnings(exhibit),
+    ]
+    annotate(figure, exhibit, " ".join(caption))
+    return figure
+
+
+def _looked(
+    exhibit: Exhibit, cell: Cell, name: str, networks: list[str]
+) -> tuple[list[Looked], float]:
+    """The first image of each of the first classes in a cell's first set; the threshold."""
+    run, job = exhibit.run, distillations(cell, exhibit.run)[0]
+    path = synthetic_file(run, job, cell.iterations)
+    made = synthetic.load(path)
+    maps = read(cams_file(run, job, cell.iterations), cam_rectify(run))
+    dataset = load_dataset(data_file(run, cell.dataset), whitening=made.whitening or "none")
+    if int(maps.images.max()) >= len(made):
+        raise DDError(f"{maps.path}: has maps of images that {path} does not have; make it again")
+    classes = made.hard_labels[maps.images]
+    images = made.images_for(dataset)
+    meta, own = cam.regions(maps.of(networks), maps.threshold)
+    rows = []
+    for label in range(min(exhibit.definition.get("classes", CLASSES), len(dataset.classes))):
+        if not (classes == label).any():
+            raise DDError(f"{maps.path}: has no image of class '{dataset.classes[label]}'")
+        first = int((classes == label).nonzero()[0, 0])
+        position = maps.images[first : first + 1]
+        pixels = dataset.to_pixels(images[position])[0].movedim(0, -1)
+        rows.append(
+            Looked(
+                name=f"{name}\n{escape.figure(f'class {dataset.classes[label]}')}",
+                pixels=pixels.expand(*pixels.shape[:2], 3).numpy(),
+                maps=maps.of(networks)[:, first].numpy(),
+                meta=meta[first].numpy(),
+                heterogeneous=own.any(0)[first].numpy(),
+            )
+        )
+    return rows, maps.threshold
+
+
+def _draw_block(
+    part: SubFigure, rows: list[Looked], networks: list[str], title: str, thresholds: set[float]
+) -> None:
+    heads = [
+        "Image",
+        *(escape.figure(value_label("arch", n)) for n in networks),
+        "Meta",
+        "Heterogeneous",
+    ]
+    panels = part.subplots(len(rows), len(heads), squeeze=False)
+    for line, row in zip(panels, rows, strict=True):
+        height, width = row.pixels.shape[:2]
+        _show(line[0], row.pixels)
+        for panel, values in zip(line[1:-2], row.maps, strict=True):
+            shown = panel.imshow(
+                values, cmap=MAP, vmin=0, vmax=1, extent=(0, width, height, 0),
+                interpolation="nearest",
+            )  # fmt: skip
+            _bare(panel)
+        _show(line[-2], inside(row.pixels, row.meta))
+        _show(line[-1], inside(row.pixels, row.heterogeneous))
+        line[0].set_ylabel(row.name, rotation=0, ha="right", va="center", fontsize=7.5)
+    for panel, head in zip(panels[0], heads, strict=True):
+        panel.set_title(head, fontsize=7.5)
+    bar = part.colorbar(shown, ax=panels, fraction=0.025, pad=0.015, aspect=30)
+    bar.set_label("CAM, normalised", fontsize=7.5)
+    bar.ax.tick_params(labelsize=7)
+    for value in thresholds:
+        bar.ax.axhline(value, color="white", lw=1.5)
+    if title:
+        part.suptitle(title, fontsize=8.5, fontweight="normal", x=0.01, ha="left")
+
+
+def inside(pixels: numpy.ndarray, region: numpy.ndarray) -> numpy.ndarray:
+    """``pixels [H, W, 3]``, faded towards white outside of ``region [h, w]``."""
+    size = pixels.shape[:2]
+    mask = torch.from_numpy(region)[None, None].float()
+    within = torch.nn.functional.interpolate(mask, size, mode="nearest")[0, 0, :, :, None].numpy()
+    return within * pixels + (1 - within) * (FADED + (1 - FADED) * pixels)
+
+
+def _show(panel: Axes, pixels: numpy.ndarray) -> None:
+    panel.imshow(pixels, interpolation="nearest")
+    _bare(panel)
+
+
+def _bare(panel: Axes) -> None:
+    """No ticks, a thin frame."""
+    panel.set(xticks=[], yticks=[])
+    panel.grid(False)
+    for spine in panel.spines.values():
+        spine.set(linewidth=0.5, color="0.6")

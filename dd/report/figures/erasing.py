@@ -1,0 +1,126 @@
+"""What it costs networks to lose regions of the test images (MetaDD, arXiv:2410.05103, Fig. 4)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dd.analyse.erase import ERASED, NOTHING
+from dd.artifacts.text import load_rows
+from dd.errors import DDError
+from dd.plan.exhibits import Exhibit
+from dd.plan.jobs import erasing_file
+from dd.plan.needs import cam_rectify
+from dd.report import escape
+from dd.report.captions import facts, warnings
+from dd.report.figures.style import WIDTH, annotate, colors
+from dd.report.labels import value_label
+from dd.report.read.maps import check_rectify, convention
+
+BAR = 0.26  # of the distance between two networks
+HATCHES = dict(zip(ERASED, ("", "////", "...."), strict=True))
+NUMBERS = ("accuracy", "difference", "standard_error", "area", "images", "threshold")
+FIRST = "region network"  # the role of networks that say what the regions are; they stand first
+
+
+def draw(exhibit: Exhibit) -> Figure:
+    """A panel a dataset: for each network a bar for each kind of region, the change of its test
+    accuracy without it; networks that say what the regions are stand first."""
+    run = exhibit.run
+    found = {name: read(erasing_file(run, name), cam_rectify(run)) for name in exhibit.datasets}
+    figure, panels = pyplot.subplots(
+        len(found), 1, figsize=(WIDTH, 0.9 + 2.6 * len(found)), squeeze=False, layout="constrained"
+    )
+    tint, said = colors(ERASED), []
+    for panel, (name, rows) in zip(panels[:, 0], found.items(), strict=True):
+        label = run.datasets[name]["label"]
+        _draw(panel, rows, tint)
+        panel.set_title(escape.figure(label) if len(found) > 1 else "", pad=18)
+        area = {row["area"] for row in rows if row["erased"] != NOTHING}
+        span = " to ".join(f"{value:.1f}" for value in sorted({min(area), max(area)}))
+        where = f"{label}: " if len(found) > 1 else ""
+        said.append(
+            f"{where}{span} % of an image is erased on average, of {rows[0]['images']:.0f} test "
+            f"images; a network looks where its normalised map is at least "
+            f"{rows[0]['threshold']:g}."
+        )
+    handles = [
+        pyplot.Rectangle(
+            (0, 0), 1, 1, facecolor=color, hatch=HATCHES[kind], edgecolor="white", label=kind
+        )
+        for kind, color in tint.items()
+    ]
+    figure.legend(handles=handles, title="Erased", loc="outside right center")
+    said.append(convention(exhibit))
+    caption = [exhibit.definition["caption"], *said, facts(exhibit, []), *warnings(exhibit)]
+    annotate(figure, exhibit, " ".join(caption))
+    return figure
+
+
+def _draw(panel: Axes, rows: list[dict[str, Any]], tint: dict[str, Any]) -> None:
+    by_network: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in sorted(rows, key=lambda row: row["role"] != FIRST):
+        by_network.setdefault(row["network"], {})[row["erased"]] = row
+    own = sum(kinds[NOTHING]["role"] == FIRST for kinds in by_network.values())
+    for n, kinds in enumerate(by_network.values()):
+        for i, (kind, color) in enumerate(tint.items()):
+            row = kinds[kind]
+            panel.bar(
+                n + (i - 1) * BAR, row["difference"], BAR, yerr=row["standard_error"],
+                color=color, hatch=HATCHES[kind], edgecolor="white", linewidth=0.5,
+                error_kw={"elinewidth": 0.8, "ecolor": "0.2"},
+            )  # fmt: skip
+    names = [
+        f"{escape.figure(value_label('arch', name))}\n{kinds[NOTHING]['accuracy']:.1f} %"
+        for name, kinds in by_network.items()
+    ]
+    panel.set_xticks(range(len(names)), names)
+    panel.set_xlim(-0.5, len(names) - 0.5)
+    panel.axhline(0, color="0.3", lw=0.8)
+    panel.grid(False, axis="x")
+    panel.set_ylabel("Change of test accuracy\n(points)")
+    sides = [(own, "define the regions"), (len(names) - own, "others")]
+    start = 0
+    for count, text in sides:
+        if count:
+            panel.text(
+                start + (count - 1) / 2, 1.02, text, ha="center", va="bottom", fontsize=8,
+                color="0.3", transform=panel.get_xaxis_transform(),
+            )  # fmt: skip
+        start += count
+    if 0 < own < len(names):
+        panel.axvline(own - 0.5, color="0.3", lw=0.8, ls=":")
+
+
+def read(path: str, rectify: str) -> list[dict[str, Any]]:
+    """The rows of a file of ``python -m dd erase``, numbers as numbers.
+
+    Args:
+        rectify: what the run's maps do with negative values, see
+            :mod:`dd.networks.activation_maps`.
+
+    Raises:
+        DDError: if it is missing, lacks a column or a kind of region, a number is none, or its
+            regions are of maps that do otherwise.
+    """
+    rows: list[dict[str, Any]] = list(load_rows(path))
+    for row in rows:
+        for name in NUMBERS:
+            try:
+                row[name] = float(row[name])
+            except (KeyError, TypeError, ValueError):
+                raise DDError(
+                    f"{path}: '{name}' is {row.get(name)!r}, it must be a number; erase again"
+                ) from None
+        check_rectify(path, row.get("rectify"), rectify)
+    kinds: dict[str, set[str]] = {}
+    for row in rows:
+        kinds.setdefault(row.get("network", ""), set()).add(row.get("erased", ""))
+    if not kinds or any(found != {NOTHING, *ERASED} for found in kinds.values()):
+        raise DDError(
+            f"{path}: each network needs the rows {', '.join((NOTHING, *ERASED))}; erase again"
+        )
+    return rows

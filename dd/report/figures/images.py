@@ -1,0 +1,166 @@
+"""Synthetic images in their pixel colours, a block a snapshot. With one image of each class a
+method is a row, a class a column; with several a method is a exhibit, a class a row."""
+
+from __future__ import annotations
+
+import numpy
+import torch
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dd.data import synthetic
+from dd.data.dataset import Dataset, load_dataset
+from dd.errors import DDError
+from dd.plan.exhibits import Exhibit
+from dd.plan.jobs import data_file, distillations, synthetic_file
+from dd.report import escape
+from dd.report.captions import facts
+from dd.report.figures.style import WIDTH, annotate, describe, facet, in_words, place
+from dd.report.read.accuracies import labels
+
+COLUMNS = 10  # classes shown, so that an image keeps a size at which it can be looked at
+NAMES = 1.2  # inches for names beside the images
+LARGEST = 0.9  # inches of an image
+TALLEST = 4.5  # inches of a block of exhibits
+TITLES = 0.5  # inches above the images of a block
+
+
+def draw(exhibit: Exhibit) -> Figure:
+    """The first images of each class, of the first seed, in blocks and rows by the layout."""
+    run, layout, cells = exhibit.run, exhibit.definition["layout"], exhibit.cells()
+    count = exhibit.definition.get("images_per_class", 1)
+    datasets: dict[tuple[str, str], Dataset] = {}
+    blocks: dict[tuple, dict[str, numpy.ndarray]] = {}
+    names: dict[tuple, list[str]] = {}
+    for cell in cells:
+        at = labels(exhibit, cell)
+        block, row = place(at, layout["block"]), place(at, layout["row"])
+        path = synthetic_file(run, distillations(cell, run)[0], cell.iterations)
+        space = synthetic.whitening(path) or "none"
+        if (cell.dataset, space) not in datasets:
+            data = load_dataset(data_file(run, cell.dataset), whitening=space)
+            datasets[cell.dataset, space] = data
+        dataset = datasets[cell.dataset, space]
+        blocks.setdefault(block, {})[describe(layout["row"], row)] = tiles(path, dataset, count)
+        names[block] = [escape.figure(name) for name in dataset.classes[:COLUMNS]]
+    inches = [_inches(rows) + TITLES for rows in blocks.values()]
+    figure = pyplot.figure(figsize=(WIDTH, sum(inches) + 0.7), layout="constrained")
+    places = figure.add_gridspec(len(blocks), 1, height_ratios=inches)
+    for spot, (block, rows) in zip(places, blocks.items(), strict=True):
+        if _single(rows):
+            panels = [figure.add_subplot(spot)]
+            _draw_rows(panels[0], rows, names[block])
+        else:
+            stacked, _ = _arrangement(rows)
+            shape = (len(rows), 1) if stacked else (1, len(rows))
+            panels = list(spot.subgridspec(*shape).subplots(squeeze=False).flat)
+            for panel, (row, images) in zip(panels, rows.items(), strict=True):
+                named = names[block] if stacked or panel is panels[0] else []
+                _draw_grid(panel, row, images, named, stacked)
+        panels[0].set_title(facet(exhibit, (layout["block"], block)), fontsize=8.5, loc="left")
+    said = ""
+    for dataset in datasets.values():
+        if len(dataset.classes) > COLUMNS:
+            said = f" The first {COLUMNS} of {len(dataset.classes)} classes."
+    caption = f"{exhibit.definition['caption']}{said} {_common(exhibit)}{facts(exhibit, [])}"
+    annotate(figure, exhibit, caption)
+    return figure
+
+
+def tiles(path: str, dataset: Dataset, count: int) -> numpy.ndarray:
+    """The first ``count`` images of each of the first classes, or as many as the set has of all.
+
+    Returns:
+        RGB in [0, 1], with a white edge of one pixel around each image:
+        ``[classes, count, H + 2, W + 2, 3]``.
+
+    Raises:
+        DDError: if the set does not fit the dataset or lacks a class.
+    """
+    made = synthetic.load(path)
+    pixels, labels = dataset.to_pixels(made.images_for(dataset)), made.hard_labels
+    found = [(labels == label).nonzero()[:, 0] for label in range(len(dataset.classes))][:COLUMNS]
+    for name, indices in zip(dataset.classes, found, strict=False):
+        if not len(indices):
+            raise DDError(f"{path}: has no image of class '{name}'")
+    count = min(count, *map(len, found))
+    shown = pixels[torch.stack([indices[:count] for indices in found])]
+    edged = torch.nn.functional.pad(shown, (1, 1, 1, 1), value=1.0).movedim(2, -1)
+    return edged.expand(*edged.shape[:-1], 3).numpy()
+
+
+def joined(images: numpy.ndarray) -> numpy.ndarray:
+    """``[rows, columns, H, W, 3]`` as one picture ``[rows * H, columns * W, 3]``."""
+    rows, columns, height, width, _ = images.shape
+    return images.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, 3)
+
+
+def _single(rows: dict[str, numpy.ndarray]) -> bool:
+    """Whether a block shows one image of each class."""
+    return all(images.shape[1] == 1 for images in rows.values())
+
+
+def _inches(rows: dict[str, numpy.ndarray]) -> float:
+    """The height of a block's images."""
+    classes, _, height, width, _ = next(iter(rows.values())).shape
+    if _single(rows):
+        return len(rows) * min((WIDTH - NAMES) / classes, LARGEST) * height / width
+    stacked, size = _arrangement(rows)
+    return (len(rows) if stacked else 1) * classes * size * height / width
+
+
+def _arrangement(rows: dict[str, numpy.ndarray]) -> tuple[bool, float]:
+    """Whether a block's exhibits stand under each other, which they do if it shows the images much
+    larger than side by side, and the inches of an image then."""
+    classes = len(next(iter(rows.values())))
+    counts = [images.shape[1] for images in rows.values()]
+    below = min((WIDTH - NAMES) / max(counts), TALLEST / (classes * len(rows)), LARGEST)
+    beside = min((WIDTH - NAMES) / sum(counts), TALLEST / classes, LARGEST)
+    stacked = below > 1.5 * beside
+    return stacked, below if stacked else beside
+
+
+def _draw_rows(panel: Axes, rows: dict[str, numpy.ndarray], classes: list[str]) -> None:
+    """A row a method, a column a class."""
+    stacked = numpy.concatenate([images.swapaxes(0, 1) for images in rows.values()])
+    _show(panel, stacked, list(rows))
+    tilt = 30 if max(map(len, classes)) > 11 else 0
+    panel.set_xticks(
+        _middles(stacked.shape[3], len(classes)), classes, fontsize=7, rotation=tilt,
+        ha="left" if tilt else "center",
+    )  # fmt: skip
+
+
+def _draw_grid(
+    panel: Axes, method: str, images: numpy.ndarray, classes: list[str], stacked: bool
+) -> None:
+    """A row a class, a column an image; the method's name beside (``stacked``) or above."""
+    _show(panel, images, classes)
+    if stacked:
+        panel.set_ylabel(method)
+        panel.set_xticks([])
+    else:
+        panel.set_xticks(_middles(images.shape[1] * images.shape[3], 1), [method])
+
+
+def _show(panel: Axes, images: numpy.ndarray, names: list[str]) -> None:
+    """``images [rows, columns, H, W, 3]`` without a frame, ``names`` beside the rows."""
+    panel.imshow(joined(images), interpolation="nearest", aspect="equal")
+    panel.set_yticks(_middles(images.shape[2], len(names)), names)
+    panel.xaxis.tick_top()
+    panel.tick_params(length=0)
+    panel.grid(False)
+    panel.set_frame_on(False)
+
+
+def _middles(step: int, count: int) -> list[float]:
+    """The middles of ``count`` pieces of ``step`` pixels, the first of which starts at 0."""
+    return [(index + 0.5) * step - 0.5 for index in range(count)]
+
+
+def _common(exhibit: Exhibit) -> str:
+    """What all images share, where it is not drawn: ``IPC 1. ``"""
+    drawn = {axis for axes in exhibit.definition["layout"].values() for axis in axes}
+    shared = [axis for axis in exhibit.axes if axis not in drawn]
+    return f"{in_words(shared, place(exhibit.cells()[0].labels, shared))}. " if shared else ""

@@ -1,0 +1,130 @@
+"""The look of all figures, and how they are saved."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import seaborn
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from dd.artifacts.atomic import replacing
+from dd.plan.exhibits import Exhibit
+from dd.report import escape
+from dd.report.labels import axis_label, value_label
+
+WIDTH = 7.2  # inches: the text width of a page
+ACCURACY = "Test accuracy (%)"
+PUBLISHED = {
+    "marker": "D",
+    "markersize": 3,
+    "markerfacecolor": "white",
+    "linestyle": "",
+    "zorder": 3,
+}
+LAYERED = (3.0, 1.6, 0.8)  # line widths: thin lines on wide ones show all where they agree
+
+_STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "legend.title_fontsize": 8,
+    "legend.frameon": False,
+    "figure.titlesize": 10,
+    "figure.titleweight": "bold",
+    "pdf.fonttype": 42,  # text stays text
+    "savefig.dpi": 200,
+}
+
+
+def use_style() -> None:
+    """Set the look; without a display."""
+    matplotlib.use("agg")
+    seaborn.set_theme(style="whitegrid", context="paper", palette="colorblind", rc=_STYLE)
+
+
+def colors(names: Sequence[Any]) -> dict[Any, tuple[float, float, float]]:
+    """A colour for each name that colour-blind readers can tell apart."""
+    palette = seaborn.color_palette("colorblind", len(names))
+    return dict(zip(names, palette, strict=True))
+
+
+def place(row: Mapping[str, Any], axes: Sequence[str]) -> tuple[Any, ...]:
+    """Where a row stands on ``axes``."""
+    return tuple(row[axis] for axis in axes)
+
+
+def mark_published(
+    panel: Axes, x: Sequence[float], rows: Sequence[Mapping[str, Any]], color: Any = "black"
+) -> None:
+    """Hollow markers at ``x`` for the published values of those ``rows`` that have one, with error
+    bars of their standard deviations."""
+    shown = [(at, row) for at, row in zip(x, rows, strict=True) if row["published"] is not None]
+    if shown:
+        spread = [row["published_std"] or 0 for _, row in shown]
+        values = [row["published"] for _, row in shown]
+        panel.errorbar([at for at, _ in shown], values, spread, elinewidth=0.7, color=color,
+                       **PUBLISHED)  # fmt: skip
+
+
+def published_handle() -> Line2D:
+    """The markers of :func:`mark_published` in a legend."""
+    return Line2D([], [], color="black", label="published", **PUBLISHED)
+
+
+def in_words(axes: Sequence[str], values: Sequence[Any]) -> str:
+    """A place in words, for a caption: ``IPC 10, 1000 iterations``."""
+    said = []
+    for axis, value in zip(axes, values, strict=True):
+        shown = value_label(axis, value)
+        if axis == "iterations":
+            shown = f"{shown} iterations"
+        elif axis == "ipc":
+            shown = f"{axis_label(axis)} {shown}"
+        said.append(shown)
+    return ", ".join(said)
+
+
+def describe(axes: Sequence[str], values: Sequence[Any]) -> str:
+    """A place in words, to be drawn."""
+    return escape.figure(in_words(axes, values))
+
+
+def facet(exhibit: Exhibit, *places: tuple[Sequence[str], Sequence[Any]]) -> str:
+    """The title of a facet: its places on axes, those with one value left out."""
+    said = [
+        describe([axis], [value])
+        for axes, values in places
+        for axis, value in zip(axes, values, strict=True)
+        if len(exhibit.values(axis)) > 1
+    ]
+    return ", ".join(said)
+
+
+def annotate(figure: Figure, exhibit: Exhibit, caption: str) -> None:
+    """Title and dataset above, caption below, whatever the size of the figure."""
+    width, height = figure.get_size_inches()
+    run = exhibit.run
+    data = " and ".join(options["label"] for options in exhibit.datasets.values())
+    instead = f" in place of {run.stands_in_for}" if run.stands_in_for else ""
+    below = escape.figure(f"{data}{instead}")
+    figure.suptitle(f"{escape.figure(exhibit.definition['title'])}\n{below}")
+    text = "\n".join(map(escape.figure, textwrap.wrap(caption, width=round(width * 17))))
+    figure.text(0.01, -0.1 / height, text, ha="left", va="top", fontsize=7.5, color="0.25")
+
+
+def save(figure: Figure, out: Path) -> None:
+    """Write ``out`` (PNG) and the PDF beside it: the same bytes for the same content."""
+    nothing = {".png": {"Software": None}, ".pdf": {"CreationDate": None, "Producer": None}}
+    for ending in (".pdf", ".png"):
+        with replacing(out.with_suffix(ending)) as partial:
+            kind = ending.removeprefix(".")
+            figure.savefig(partial, format=kind, bbox_inches="tight", metadata=nothing[ending])

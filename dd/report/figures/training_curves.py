@@ -1,0 +1,98 @@
+"""A distillation's course: matching loss at every iteration, test accuracy at every snapshot."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy
+from matplotlib import pyplot
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from dd.errors import DDError
+from dd.plan.exhibits import Exhibit
+from dd.plan.jobs import distillations, metrics_file
+from dd.report.captions import facts
+from dd.report.figures.style import (
+    ACCURACY,
+    LAYERED,
+    WIDTH,
+    annotate,
+    colors,
+    describe,
+    facet,
+    place,
+)
+from dd.report.read.accuracies import collect
+from dd.report.read.metrics import read_metric
+
+
+def draw(exhibit: Exhibit) -> Figure:
+    """Facets by ``column`` and ``row``, each of two panels over the iterations, a line a
+    ``color``: the loss (a running median over all seeds; faint: every value), and the accuracy
+    with a band of one standard deviation."""
+    layout, rows = exhibit.definition["layout"], collect(exhibit)
+    if layout["x"] != ["iterations"]:
+        raise DDError(f"{exhibit.path}: layout: x must be [iterations]")
+    lines: dict[tuple, list] = {}
+    for cell, row in zip(exhibit.cells(), rows, strict=True):
+        spot = tuple(place(row, layout[part]) for part in ("row", "column", "color"))
+        lines.setdefault(spot, []).append((cell, row))
+    down, across, hues = (list(dict.fromkeys(spot[part] for spot in lines)) for part in range(3))
+    tint, widths = colors(hues), dict(zip(hues, itertools.cycle(LAYERED), strict=False))
+    size = (WIDTH, 0.9 + 3.2 * len(down))
+    figure, panels = pyplot.subplots(
+        2 * len(down), len(across), figsize=size, sharex="col", sharey="row", squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
+    windows = set()
+    for (at_row, at_column, hue), line in lines.items():
+        i, j, color = 2 * down.index(at_row), across.index(at_column), tint[hue]
+        look = {"color": color, "lw": widths[hue]}
+        line.sort(key=lambda entry: entry[0].iterations)
+        last = line[-1][0]
+        jobs = distillations(last, exhibit.run)
+        losses = [
+            read_metric(metrics_file(exhibit.run, job), "loss", last.iterations) for job in jobs
+        ]
+        iterations, window = range(1, last.iterations + 1), width(last.iterations)
+        windows.add(window)
+        for values in losses:
+            panels[i, j].plot(iterations, values, color=color, alpha=0.2, lw=0.5, rasterized=True)
+        panels[i, j].plot(iterations, running_median(losses, window), **look)
+        panels[i, j].set_yscale("log")
+        panels[i, j].set_title(
+            facet(exhibit, (layout["row"], at_row), (layout["column"], at_column))
+        )
+        x = [cell.iterations for cell, _ in line]
+        mean = numpy.array([row["mean"] for _, row in line])
+        std = numpy.array([row["std"] or 0 for _, row in line])
+        panels[i + 1, j].plot(x, mean, marker="o", ms=2 + widths[hue], **look)
+        panels[i + 1, j].fill_between(x, mean - std, mean + std, color=color, alpha=0.15, lw=0)
+    for i in range(0, 2 * len(down), 2):
+        panels[i, 0].set_ylabel("Matching loss")
+        panels[i + 1, 0].set_ylabel(ACCURACY)
+    for panel in panels[-1]:
+        panel.set_xlabel("Iterations")
+    handles = [
+        Line2D([], [], color=tint[hue], lw=widths[hue], label=describe(layout["color"], hue))
+        for hue in hues
+    ]
+    panels[0, 0].legend(handles=handles, loc="upper right")
+    over = " or ".join(map(str, sorted(windows)))
+    said = f"Loss: median over {over} iterations and all synthetic sets; faint: each value."
+    annotate(figure, exhibit, f"{exhibit.definition['caption']} {said} {facts(exhibit, rows)}")
+    return figure
+
+
+def width(iterations: int) -> int:
+    """The window of the running median: an odd number near 2 % of all, at least 5."""
+    return 2 * max(2, iterations // 100) + 1
+
+
+def running_median(series: list[numpy.ndarray], window: int) -> numpy.ndarray:
+    """The median of all values of ``series`` (of ``[n]`` each) in a window around each position,
+    which is cut at the ends. ``[n]``."""
+    values, half = numpy.stack(series), window // 2
+    around = (values[:, max(0, i - half) : i + half + 1] for i in range(values.shape[1]))
+    return numpy.array([numpy.median(part) for part in around])

@@ -1,0 +1,73 @@
+"""How far networks' activation maps of synthetic images are apart, over the iterations (MetaDD)."""
+
+from __future__ import annotations
+
+import numpy
+from matplotlib import pyplot
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from dd.errors import DDError
+from dd.plan.exhibits import Exhibit
+from dd.plan.jobs import cams_file, distillations
+from dd.plan.needs import cam_rectify
+from dd.report.captions import facts, warnings
+from dd.report.figures.style import WIDTH, annotate, colors, describe, facet, place
+from dd.report.read.accuracies import labels
+from dd.report.read.maps import AUXILIARY, UNSEEN, VARIANCE, groups, pooled
+from dd.report.tables.areas import compared
+
+LINES = {AUXILIARY: "-", UNSEEN: "--"}
+MARKERS = ("o", "s", "D", "^", "v")
+
+
+def draw(exhibit: Exhibit) -> Figure:
+    """Facets by ``column`` and ``row``, over the iterations a line a ``color`` and group of
+    networks: the variance of the maps over the networks, a mean over images and seeds, with a band
+    of one standard deviation."""
+    layout = exhibit.definition["layout"]
+    if layout["x"] != ["iterations"]:
+        raise DDError(f"{exhibit.path}: layout: x must be [iterations]")
+    lines: dict[tuple, dict[int, tuple[float, float]]] = {}
+    for cell in exhibit.cells():
+        at = labels(exhibit, cell)
+        spot = tuple(place(at, layout[part]) for part in ("row", "column", "color"))
+        files = [
+            cams_file(exhibit.run, job, cell.iterations) for job in distillations(cell, exhibit.run)
+        ]
+        for group, members in groups(exhibit, cell.dataset).items():
+            found = pooled(files, members, cam_rectify(exhibit.run))[0][VARIANCE].numpy()
+            spread = (found.mean(), found.std(ddof=1) if len(found) > 1 else 0.0)
+            lines.setdefault((*spot, group), {})[cell.iterations] = spread
+    down, across, hues, drawn = (list(dict.fromkeys(spot[i] for spot in lines)) for i in range(4))
+    tint = colors(hues)
+    size = (WIDTH, 0.8 + 2.6 * len(down))
+    figure, panels = pyplot.subplots(
+        len(down), len(across), figsize=size, sharex=True, sharey="row", squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
+    for (at_row, at_column, hue, group), line in lines.items():
+        panel = panels[down.index(at_row), across.index(at_column)]
+        x = sorted(line)
+        mean, std = numpy.array([line[at] for at in x]).T
+        marker = MARKERS[hues.index(hue) % len(MARKERS)]
+        panel.plot(x, mean, LINES[group], color=tint[hue], marker=marker, ms=3.5, lw=1.4)
+        panel.fill_between(x, mean - std, mean + std, color=tint[hue], alpha=0.1, lw=0)
+        panel.set_title(facet(exhibit, (layout["row"], at_row), (layout["column"], at_column)))
+    for panel in panels[-1]:
+        panel.set_xlabel("Iterations")
+    for panel in panels[:, 0]:
+        panel.set_ylabel("Variance of CAMs\nover networks")
+        panel.set_ylim(bottom=0)
+    handles = [
+        Line2D([], [], color=color, marker=MARKERS[hues.index(hue) % len(MARKERS)], ms=3.5,
+               label=describe(layout["color"], hue))
+        for hue, color in tint.items()
+    ]  # fmt: skip
+    handles += [
+        Line2D([], [], color="0.3", ls=LINES[group], label=f"{group} networks") for group in drawn
+    ]
+    figure.legend(handles=handles, loc="outside right center")
+    caption = [exhibit.definition["caption"], compared(exhibit), facts(exhibit, [])]
+    annotate(figure, exhibit, " ".join([*caption, *warnings(exhibit)]))
+    return figure

@@ -1,0 +1,144 @@
+"""IADD's weights W (arXiv:2401.15863): by parameter tensor, and as they change over iterations."""
+
+from __future__ import annotations
+
+import numpy
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import nn
+
+from dd.artifacts.tensors import describe_tensors, read_header
+from dd.errors import DDError
+from dd.networks.build import create
+from dd.plan.exhibits import Exhibit
+from dd.report.captions import facts
+from dd.report.figures.style import WIDTH, annotate, colors, facet, place
+from dd.report.read.accuracies import labels
+from dd.report.read.vectors import sets, vectors
+
+QUANTILES = (5, 25, 50, 75, 95)  # %
+KINDS = {nn.Conv2d: "conv", nn.Linear: "linear"}  # what else has parameters is a norm
+
+
+def draw(exhibit: Exhibit) -> Figure:
+    """Facets by ``column`` and ``row``, each of two panels: the weights of the last ``x`` for each
+    tensor, and quantiles of all weights over ``x``. The sets of all seeds count together."""
+    layout = exhibit.definition["layout"]
+    if layout["x"] != ["iterations"]:
+        raise DDError(f"{exhibit.path}: layout: x must be [iterations]")
+    found: dict[tuple, dict[int, list[str]]] = {}
+    for cell in exhibit.cells():
+        at = labels(exhibit, cell)
+        spot = place(at, layout["row"]), place(at, layout["column"])
+        found.setdefault(spot, {})[cell.iterations] = sets(exhibit, cell)
+    down, across = (list(dict.fromkeys(spot[part] for spot in found)) for part in (0, 1))
+    tint = colors(across)
+    size = (WIDTH, 0.5 + 3.9 * len(down))
+    figure, panels = pyplot.subplots(
+        2 * len(down), len(across), figsize=size, sharey="row", squeeze=False, layout="constrained"
+    )
+    for i, at_row in enumerate(down):
+        for j, at_column in enumerate(across):
+            upper, lower = panels[2 * i : 2 * i + 2, j]
+            snapshots = found.get((at_row, at_column), {})
+            if snapshots:
+                _draw_tensors(upper, pooled(snapshots[max(snapshots)]), tint[at_column])
+                _draw_course(lower, snapshots, tint[at_column])
+            upper.set_title(facet(exhibit, (layout["row"], at_row), (layout["column"], at_column)))
+            lower.set_xlabel("Iterations")
+        for panel in panels[2 * i : 2 * i + 2, 0]:
+            panel.set_ylabel("Weight W")
+    annotate(figure, exhibit, f"{exhibit.definition['caption']} {facts(exhibit, [])}")
+    return figure
+
+
+def _draw_tensors(panel: Axes, tensors: dict[str, numpy.ndarray], color: tuple) -> None:
+    """A box for each tensor."""
+    boxes = []
+    for name, values in tensors.items():
+        at = numpy.percentile(values, QUANTILES)
+        boxes.append(dict(zip(("whislo", "q1", "med", "q3", "whishi"), at, strict=True)))
+        boxes[-1]["label"] = name
+    thin = {"linewidth": 0.7, "color": "0.25"}
+    panel.bxp(
+        boxes, showfliers=False, patch_artist=True, widths=0.6, whiskerprops=thin, capprops=thin,
+        boxprops={"facecolor": (*color, 0.35), "edgecolor": color, "linewidth": 0.8},
+        medianprops={"color": color, "linewidth": 1.6},
+    )  # fmt: skip
+    panel.axhline(1, color="0.4", lw=0.7, ls=":")
+    panel.tick_params(axis="x", rotation=90, labelsize=7)
+    panel.grid(False, axis="x")
+
+
+def _draw_course(panel: Axes, snapshots: dict[int, list[str]], color: tuple) -> None:
+    """Bands of quantiles from the start, where every weight is 1, over the snapshots."""
+    x = [0, *sorted(snapshots)]
+    everything = [numpy.concatenate(list(pooled(snapshots[at]).values())) for at in x[1:]]
+    start = numpy.ones(len(QUANTILES))
+    least, low, middle, high, most = numpy.stack(
+        [start, *(numpy.percentile(values, QUANTILES) for values in everything)], axis=1
+    )
+    panel.fill_between(x, least, most, color=color, alpha=0.18, lw=0)
+    panel.fill_between(x, low, high, color=color, alpha=0.35, lw=0)
+    panel.plot(x, middle, color=color, marker="o", ms=2.5, lw=1.2)
+    panel.axhline(1, color="0.4", lw=0.7, ls=":")
+
+
+def pooled(paths: list[str]) -> dict[str, numpy.ndarray]:
+    """The weights of the sets at ``paths`` (one distillation's, by seed), ``[n]`` for each tensor
+    of the network that they were distilled with.
+
+    Raises:
+        DDError: naming the set that has no learned weights, or not those of one network.
+    """
+    found: dict[str, list[numpy.ndarray]] = {}
+    for path in paths:
+        weights = vectors(path, "importance", "iadd with learned weights")
+        if len(weights) > 1:
+            raise DDError(f"{path}: has weights of {len(weights)} networks, one can be shown")
+        for name, part in by_tensor(path, *next(iter(weights.items()))).items():
+            found.setdefault(name, []).append(part)
+    return {name: numpy.concatenate(values) for name, values in found.items()}
+
+
+def by_tensor(path: str, network: str, values: numpy.ndarray) -> dict[str, numpy.ndarray]:
+    """``values [P]`` of the parameters of ``network``, which the set at ``path`` holds, by tensor.
+
+    Raises:
+        DDError: if the network has not as many.
+    """
+    parts = tensors(_skeleton(path, network))
+    if sum(count for _, count in parts) != len(values):
+        raise DDError(
+            f"{path}: has {len(values)} weights, {network} has "
+            f"{sum(count for _, count in parts)} parameters"
+        )
+    ends = numpy.cumsum([count for _, count in parts])
+    names = [name for name, _ in parts]
+    return dict(zip(names, numpy.split(values, ends[:-1]), strict=True))
+
+
+def _skeleton(path: str, network: str) -> nn.Module:
+    """The network that the set at ``path`` was distilled with, without its values."""
+    header, shapes = read_header(path), describe_tensors(path)
+    for key in ("classes", "width_factor"):
+        if key not in header:
+            raise DDError(f"{path}: its header has no '{key}'; make it by `python -m dd distill`")
+    (_, channels, *size), _ = shapes["images"]
+    factor = header["width_factor"]
+    classes = len(header["classes"])
+    return create(network, channels, tuple(size), classes, generator=None, width_factor=factor)
+
+
+def tensors(network: nn.Module) -> list[tuple[str, int]]:
+    """Readable names and sizes of the parameters of ``network``, in the order of a flat vector:
+    ``conv 2 weight``. A kind of layer is numbered where there are several."""
+    layers = [layer for layer in network.modules() if list(layer.parameters(recurse=False))]
+    kinds = [KINDS.get(type(layer), "norm") for layer in layers]
+    named = []
+    for index, (layer, kind) in enumerate(zip(layers, kinds, strict=True)):
+        number = f" {kinds[: index + 1].count(kind)}" if kinds.count(kind) > 1 else ""
+        for name, values in layer.named_parameters(recurse=False):
+            named.append((f"{kind}{number} {name}", values.numel()))
+    return named

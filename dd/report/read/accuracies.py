@@ -1,0 +1,102 @@
+"""The numbers of a table or figure: evaluation files to one row a cell, published values beside."""
+
+from __future__ import annotations
+
+import statistics
+from functools import cache
+from typing import Any
+
+from dd.artifacts.text import load_rows
+from dd.errors import DDError
+from dd.networks.build import canonical
+from dd.plan.exhibits import Cell, Exhibit
+from dd.plan.jobs import evaluation_file, evaluations
+from dd.plan.needs import seen
+from dd.report import fallbacks
+from dd.report.read.published import Published, percentage
+
+
+def collect(exhibit: Exhibit) -> list[dict[str, Any]]:
+    """One row for each cell of ``exhibit``, in the order of its axes.
+
+    A row holds the axes (``dataset`` by its label), ``accuracies`` on the test set in percent (one
+    a network, over all synthetic sets), their ``mean``, ``std`` (sample standard deviation; None
+    for one network) and number ``n``, what is published of it (:meth:`Published.of`), ``diverged``
+    (how many of the networks did), ``note`` and ``fallback`` (whose settings stood in for those
+    that a recipe does not have; else empty).
+
+    Raises:
+        DDError: naming the evaluation file that is missing, incomplete or malformed.
+    """
+    published = Published(exhibit)
+    rows = []
+    for cell in exhibit.cells():
+        accuracies, diverged, note = _accuracies(cell, exhibit)
+        rows.append(
+            {
+                **labels(exhibit, cell),
+                "accuracies": accuracies,
+                "mean": statistics.fmean(accuracies),
+                "std": statistics.stdev(accuracies) if len(accuracies) > 1 else None,
+                "n": len(accuracies),
+                **published.of(cell),
+                "diverged": diverged,
+                "note": note,
+                "fallback": fallbacks.of_cell(exhibit.run, cell),
+            }
+        )
+    return rows
+
+
+def mark_seen(exhibit: Exhibit, rows: list[dict[str, Any]]) -> None:
+    """Add to each row of :func:`collect` whether its network was ``seen`` while distilling: yes,
+    the method's own or an auxiliary one; or no."""
+    for cell, row in zip(exhibit.cells(), rows, strict=True):
+        used = seen(exhibit.run, cell.method, cell.dataset, cell.ipc)
+        row["seen"] = "yes" if canonical(str(cell.arch)) in used else "no"
+
+
+def labels(exhibit: Exhibit, cell: Cell) -> dict[str, Any]:
+    """The axes of a cell as they are shown: ``dataset`` by its label."""
+    return {**cell.labels, "dataset": exhibit.run.datasets[cell.dataset]["label"]}
+
+
+def _accuracies(cell: Cell, exhibit: Exhibit) -> tuple[list[float], int, str]:
+    """The accuracies of a cell, how many networks diverged, and what has to be said of them."""
+    run = exhibit.run
+    by_protocol: dict[str, list[tuple[float, bool]]] = {}
+    for job in evaluations(cell, run):
+        found = _read(evaluation_file(run, job), canonical(str(cell.arch)), run.networks)
+        by_protocol.setdefault(job.protocol, []).extend(found)
+    best = max(by_protocol.values(), key=lambda found: statistics.fmean(a for a, _ in found))
+    notes = []
+    if cell.selected:
+        notes.append(f"maximum over {len(by_protocol)} {cell.selected}s, selected on test data")
+    diverged = sum(failed for _, failed in best)
+    if diverged:
+        notes.append(f"{diverged} of {len(best)} networks diverged (their loss became NaN)")
+    return [accuracy for accuracy, _ in best], diverged, "; ".join(notes)
+
+
+def _read(path: str, arch: str, networks: int) -> list[tuple[float, bool]]:
+    """Accuracy, and whether it diverged, of each network of ``arch`` in an evaluation file."""
+    rows = _rows(path)
+    for column in ("arch", "accuracy"):
+        if not rows or column not in rows[0]:
+            raise DDError(f"{path}: has no column '{column}'; evaluate again")
+    found = [
+        (percentage(path, row["accuracy"]), row.get("diverged") == "1")
+        for row in rows
+        if row["arch"] == arch
+    ]
+    if len(found) != networks:
+        raise DDError(
+            f"{path}: has {len(found)} networks of {arch}, the run asks for {networks}; "
+            "evaluate again"
+        )
+    return found
+
+
+@cache
+def _rows(path: str) -> list[dict[str, str]]:
+    return load_rows(path)

@@ -1,0 +1,219 @@
+"""Published values: which of them stand beside the cells of a table or figure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dd.artifacts.text import load_rows
+from dd.config.methods import parse_protocol
+from dd.errors import DDError, unknown
+from dd.plan.exhibits import Cell, Exhibit, published_files
+
+FACTS = ("accuracy", "std", "ddof", "n", "diverged", "note", "source")  # all others name the cell
+_DIVISORS = {  # of a standard deviation by its ddof, which is None where the source does not say it
+    0: "which divide by n (ours by n − 1)",
+    1: "which divide by n − 1, as ours do",
+    None: "of unknown divisor (ours: n − 1)",
+}
+
+
+@dataclass(frozen=True)
+class Value:
+    """A row of a published file (docs/formats.md, "Published values").
+
+    Attributes:
+        place: its columns that name the cell.
+        accuracy, std: percent; std as it is printed, None where it is not.
+        ddof: 0 if std divides by n, 1 if by n - 1; None where the source does not say it.
+        n: how many networks; None likewise.
+        diverged: how many of them did.
+        note: why it is not comparable with the cell that it is printed for, or "".
+        source: where it was read.
+    """
+
+    place: Mapping[str, str]
+    accuracy: float
+    std: float | None
+    ddof: int | None
+    n: int | None
+    diverged: int
+    note: str
+    source: str
+
+
+def _value(path: str, row: Mapping[str, str]) -> Value:
+    std, ddof, n, diverged = (
+        _number(path, row, column) for column in ("std", "ddof", "n", "diverged")
+    )
+    return Value(
+        {column: text for column, text in row.items() if column not in FACTS},
+        percentage(path, row["accuracy"]),
+        std,
+        None if ddof is None else int(ddof),
+        None if n is None else int(n),
+        int(diverged or 0),
+        row.get("note", ""),
+        row["source"],
+    )
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The values of a file that count, and ``only``: by axis, what the file calls each of the
+    values that they are comparable with."""
+
+    values: Sequence[Value]
+    only: Mapping[str, Mapping[Any, Any]]
+
+    def at(self, labels: Mapping[str, Any]) -> list[Value]:
+        """The values of the cell at ``labels``."""
+        if any(labels[axis] not in names for axis, names in self.only.items()):
+            return []
+        named = {axis: self.only.get(axis, {}).get(at, at) for axis, at in labels.items()}
+        return [value for value in self.values if _matches(value.place, named)]
+
+
+class Published:
+    """The published values of a table or figure.
+
+    Raises:
+        DDError: for a file that is missing or malformed, or does not fit the definition.
+    """
+
+    def __init__(self, exhibit: Exhibit) -> None:
+        self.exhibit = exhibit
+        self.sources = [
+            _source(exhibit, path, entry)
+            for path, entry in zip(published_files(exhibit), exhibit.published, strict=True)
+        ]
+
+    def of(self, cell: Cell) -> dict[str, Any]:
+        """What is published of a cell, where dataset and settings are the same.
+
+        Returns:
+            ``published`` (percent), ``published_std``, ``published_ddof``, ``published_n``,
+            ``published_source``: None where nothing comparable is known; ``published_note``: what
+            has to be said of it, and of values that are printed for this cell and not comparable;
+            ``published_diverged``: how many of its networks did.
+
+        Raises:
+            DDError: if two values are comparable with the cell.
+        """
+        run, found = self.exhibit.run, []
+        dataset = run.datasets[cell.dataset].get("comparable_to")
+        labels = {**cell.labels, "dataset": dataset}
+        protocols = (parse_protocol(name, run.protocols).options for name in cell.protocols)
+        trained = [str(cell.arch), *(str(options.get("teacher", "")) for options in protocols)]
+        if dataset is not None and run.as_published(cell.method, cell.dataset, cell.ipc, trained):
+            found = [value for source in self.sources for value in source.at(labels)]
+        fit = [value for value in found if not value.note]
+        if len(fit) > 1:
+            where = ", ".join(f"{axis} {at}" for axis, at in labels.items())
+            told = " and ".join(value.source for value in fit)
+            raise DDError(f"{self.exhibit.path}: published: two values for {where}: {told}")
+        notes = [f"{v.accuracy:.2f} ({v.source}) is not comparable: {v.note}"
+                 for v in found if v.note]  # fmt: skip
+        one = fit[0] if fit else None
+        if one and one.diverged:
+            notes.insert(0, f"{one.diverged} of {one.n} networks diverged")
+        return {
+            "published": one and one.accuracy,
+            "published_std": one and one.std,
+            "published_ddof": one and one.ddof,
+            "published_n": one and one.n,
+            "published_source": one and one.source,
+            "published_note": "; ".join(notes),
+            "published_diverged": one.diverged if one else 0,
+        }
+
+
+def _source(exhibit: Exhibit, path: str, entry: Mapping[str, Any]) -> _Source:
+    where, rows = entry.get("where", {}), load_rows(path)
+    columns = list(rows[0]) if rows else []
+    for column in where:
+        if column not in columns:
+            raise DDError(f"{exhibit.path}: published: {unknown('column', column, columns)}")
+    for column in columns:
+        if column not in (*where, *exhibit.axes, *FACTS):
+            raise DDError(f"{exhibit.path}: published column '{column}' of {path} is no axis")
+    only = {}
+    for axis, values in entry.get("only", {}).items():
+        known = exhibit.definition["axes"].get(axis)
+        for value in values:
+            if isinstance(known, list | Mapping) and value not in known:
+                fault = unknown(f"value of axis '{axis}'", str(value), map(str, known))
+                raise DDError(f"{exhibit.path}: published: {fault}")
+        only[axis] = values if isinstance(values, Mapping) else {value: value for value in values}
+    return _Source([_value(path, row) for row in rows if _matches(row, where)], only)
+
+
+def _matches(row: Mapping[str, str], place: Mapping[str, Any]) -> bool:
+    return all(_same(row[axis], value) for axis, value in place.items() if axis in row)
+
+
+def _same(text: str, value: Any) -> bool:
+    """Whether ``text`` is ``value``; 1.0 is 1."""
+    if isinstance(value, int | float):
+        try:
+            return float(text) == value
+        except ValueError:
+            return False
+    return text == str(value)
+
+
+def percentage(path: str, text: str | None) -> float:
+    """An accuracy as it stands in the file ``path``.
+
+    Raises:
+        DDError: if it is no number from 0 to 100.
+    """
+    try:
+        value = float(text or "")
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 100:
+        raise DDError(f"{path}: accuracy '{text}' is no percentage from 0 to 100")
+    return value
+
+
+def _number(path: str, row: Mapping[str, str], column: str) -> float | None:
+    """What a row has in a column that it may leave empty."""
+    text = row.get(column)
+    if not text:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (value >= 0 if column == "std" else value in range(2 if column == "ddof" else 10**6)):
+        wanted = {"std": "a number of at least 0", "ddof": "0 or 1"}.get(column, "a whole number")
+        raise DDError(f"{path}: {column} is '{text}', it must be {wanted}")
+    return value
+
+
+def beside(row: Mapping[str, Any]) -> str:
+    """A published value as it is shown, ``28.49 ± 0.61``."""
+    std = row["published_std"]
+    return f"{row['published']:.2f}" + ("" if std is None else f" ± {std:.2f}")
+
+
+def in_caption(rows: Iterable[Mapping[str, Any]], mark: str, spread: str) -> str:
+    """What a caption has to say of the published values of ``rows``; "" where there are none.
+
+    Args:
+        mark: how they are shown, ``In brackets``.
+        spread: what leads on to their standard deviations, where they have any.
+    """
+    shown = [row for row in rows if row["published"] is not None]
+    if not shown:
+        return ""
+    said = f" {mark}: published values"
+    divisors = {_DIVISORS[r["published_ddof"]] for r in shown if r["published_std"] is not None}
+    if divisors:
+        said += f"{spread}their standard deviations, {' or '.join(sorted(divisors))}"
+    if any(row["published_diverged"] for row in shown):
+        said += ". Networks that diverged count in them, too"
+    return f"{said}."

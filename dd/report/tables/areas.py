@@ -1,0 +1,91 @@
+"""How much of an image all networks look at, and how far their maps are apart (MetaDD)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dd.plan.exhibits import Exhibit
+from dd.plan.jobs import cams_file, distillations
+from dd.plan.needs import cam_rectify
+from dd.report.captions import facts, warnings
+from dd.report.labels import axis_label, value_label
+from dd.report.read.accuracies import labels
+from dd.report.read.maps import HETEROGENEOUS, META, VARIANCE, convention, groups, pooled
+from dd.report.sheet import Sheet, Text
+from dd.report.tables.pivot import Rows, arranged, place_labels, rounded
+
+MEASURES = {
+    META: ("Meta region (% of area)", ".1f"),
+    HETEROGENEOUS: ("Heterogeneous (% of area)", ".1f"),
+    VARIANCE: ("CAM variance", ".4f"),
+}
+
+
+def areas(exhibit: Exhibit) -> tuple[Rows, Sheet]:
+    """A tidy row a cell and group of networks; the sheet has a column for each measure and place
+    on the definition's ``columns``."""
+    rows: Rows = []
+    thresholds: set[float] = set()
+    for cell in exhibit.cells():
+        files = [
+            cams_file(exhibit.run, job, cell.iterations) for job in distillations(cell, exhibit.run)
+        ]
+        for group, members in groups(exhibit, cell.dataset).items():
+            values, threshold = pooled(files, members, cam_rectify(exhibit.run))
+            thresholds.add(threshold)
+            row: dict[str, Any] = {**labels(exhibit, cell), "networks": group}
+            row["members"] = " ".join(members)
+            for name, found in values.items():
+                row[name] = found.mean().item()
+                row[f"{name}_std"] = found.std().item() if len(found) > 1 else None
+            of_maps = {"rectify": cam_rectify(exhibit.run), "threshold": threshold}
+            rows.append(row | {"images": len(found), **of_maps})
+    down, across = [*exhibit.definition["rows"], "networks"], exhibit.definition["columns"]
+    columns, body = arranged(
+        {
+            (place_labels(row, down), (heading, *place_labels(row, across))): Text(
+                _shown(row, name, form)
+            )
+            for name, (heading, form) in MEASURES.items()
+            for row in rows
+        }
+    )
+    least = " or ".join(f"{value:g}" for value in sorted(thresholds))
+    looks = f"A network looks where its normalised map is at least {least}."
+    sheet = Sheet(
+        name=exhibit.name,
+        title=exhibit.definition["title"],
+        caption=" ".join(
+            [exhibit.definition["caption"], looks, compared(exhibit), facts(exhibit, [])]
+        ),
+        header=[*map(axis_label, down), *(", ".join(column) for column in columns)],
+        body=body,
+        keys=len(down),
+        notes=warnings(exhibit),
+    )
+    return [rounded(row) for row in rows], sheet
+
+
+def compared(exhibit: Exhibit) -> str:
+    """What a caption has to say of measures of maps: which convention they follow, over which
+    networks and how many sets they are."""
+    said: dict[str, list[str]] = {}
+    for dataset, options in exhibit.datasets.items():
+        for group, members in groups(exhibit, dataset).items():
+            names = ", ".join(value_label("arch", name) for name in members)
+            said.setdefault(f"{group.capitalize()} networks{{where}}: {names}.", []).append(
+                options["label"]
+            )
+    sentences = [
+        text.format(where="" if len(of) == len(exhibit.datasets) else f" on {' and '.join(of)}")
+        for text, of in said.items()
+    ]
+    sets = len(exhibit.run.seeds)
+    of = "one synthetic set" if sets == 1 else f"{sets} synthetic sets"
+    sentences = [convention(exhibit), *sentences]
+    return " ".join([*sentences, f"Mean and standard deviation are over the images of {of}."])
+
+
+def _shown(row: dict[str, Any], name: str, form: str) -> str:
+    text = f"{row[name]:{form}}"
+    return text if row[f"{name}_std"] is None else f"{text} ± {row[f'{name}_std']:{form}}"

@@ -1,0 +1,131 @@
+"""What methods cost: seconds per iteration and peak memory, as they were measured."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy
+
+from dd.artifacts.tensors import read_header
+from dd.errors import DDError
+from dd.plan.exhibits import Cell, Exhibit
+from dd.plan.jobs import distillations, metrics_file, synthetic_file
+from dd.report.captions import facts, warnings
+from dd.report.labels import axis_label
+from dd.report.read.accuracies import labels
+from dd.report.read.metrics import read_metric
+from dd.report.sheet import Sheet, Text
+from dd.report.tables.pivot import Rows, place_labels, rounded
+
+MEASURES = {
+    "seconds": ("Seconds per iteration", "#.3g"),
+    "host_mb": ("Memory (MB)", ".0f"),
+    "gpu_mb": ("GPU memory (MB)", ".0f"),
+}
+
+
+def cost(exhibit: Exhibit) -> tuple[Rows, Sheet]:
+    """A row a cell: each measure, and its ratio to that of the cell's base, which is the same
+    objective on pixels without a regulariser."""
+    rows = [_measured(exhibit, cell) for cell in exhibit.cells()]
+    bases = {
+        (c.dataset, c.ipc, c.method): row for c, row in zip(exhibit.cells(), rows, strict=True)
+    }
+    for cell, row in zip(exhibit.cells(), rows, strict=True):
+        method = exhibit.run.parse(cell.method)
+        plain = str(replace(method, parametrisation=None, regulariser=None))
+        base = bases.get((cell.dataset, cell.ipc, plain))
+        for name in MEASURES:
+            known = base is not None and row[name] is not None and base[name]
+            row[f"{name}_ratio"] = row[name] / base[name] if known else None
+    shown = [name for name in MEASURES if any(row[name] is not None for row in rows)]
+    down = exhibit.definition["rows"]
+    header = [*map(axis_label, down)]
+    for name in shown:
+        header += [MEASURES[name][0], "× base"]
+    sheet = Sheet(
+        name=exhibit.name,
+        title=exhibit.definition["title"],
+        caption=f"{exhibit.definition['caption']} {_hardware(rows)} {facts(exhibit, [])}",
+        header=header,
+        body=[
+            [
+                *map(Text, place_labels(row, down)),
+                *(Text(text) for name in shown for text in _shown(row, name)),
+            ]
+            for row in rows
+        ],
+        keys=len(down),
+        notes=warnings(exhibit),
+    )
+    return [rounded(row) for row in rows], sheet
+
+
+def seconds_per_iteration(paths: Sequence[str]) -> list[float]:
+    """How long each iteration took in the files ``metrics.jsonl`` at ``paths``, but for each
+    file's first one, which also has the start of the job in it.
+
+    Raises:
+        DDError: for a missing or malformed file, or if there is no second iteration.
+    """
+    found: list[float] = []
+    for path in paths:
+        found += numpy.diff(read_metric(path, "seconds")).tolist()
+    if not found:
+        raise DDError(f"{paths[0]}: a cost needs at least 2 iterations; distil longer")
+    return found
+
+
+def _measured(exhibit: Exhibit, cell: Cell) -> dict[str, Any]:
+    """The measures of a cell: median of time over all seeds, the largest memory of any."""
+    run = exhibit.run
+    jobs = distillations(cell, run)
+    times = seconds_per_iteration([metrics_file(run, job) for job in jobs])
+    origins = [_origin(synthetic_file(run, job, cell.iterations)) for job in jobs]
+    peaks = [origin["peak_memory_mb"] for origin in origins]
+    on_gpu = [peak["gpu"] for peak in peaks if "gpu" in peak]
+    return {
+        **labels(exhibit, cell),
+        "seconds": statistics.median(times),
+        "iterations_timed": len(times),
+        "host_mb": max(peak["host"] for peak in peaks),
+        "gpu_mb": max(on_gpu) if on_gpu else None,
+        "hardware": " or ".join(dict.fromkeys(map(_machine, origins))),
+    }
+
+
+def _origin(path: str) -> dict[str, Any]:
+    origin = read_header(path).get("provenance", {})
+    if "host" not in origin.get("peak_memory_mb", {}):
+        raise DDError(
+            f"{path}: its header says no peak memory; make the set by `python -m dd distill`"
+        )
+    return origin
+
+
+def _machine(origin: dict[str, Any]) -> str:
+    """What an artifact was made on, from its provenance."""
+    threads = origin.get("threads", "?")
+    chip = origin.get("gpu") or origin.get("cpu") or origin.get("machine", "unknown machine")
+    return (
+        f"{chip} ({origin.get('device', 'unknown device')}), "
+        f"{threads} {'thread' if threads == 1 else 'threads'}, torch {origin.get('torch', '?')}"
+    )
+
+
+def _hardware(rows: Rows) -> str:
+    found = list(dict.fromkeys(row["hardware"] for row in rows))
+    if len(found) == 1:
+        return f"Measured on {found[0]}."
+    return f"Measured on different machines ({'; '.join(found)}): ratios between them mean little."
+
+
+def _shown(row: dict[str, Any], name: str) -> tuple[str, str]:
+    value, ratio = row[name], row[f"{name}_ratio"]
+    return (
+        "–" if value is None else f"{value:{MEASURES[name][1]}}",
+        "–" if ratio is None else f"{ratio:.2f}",
+    )

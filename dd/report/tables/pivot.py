@@ -1,0 +1,142 @@
+"""Rows of numbers as a sheet: some axes downwards, some across."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dd.errors import DDError, unknown
+from dd.plan.exhibits import Exhibit
+from dd.report.captions import facts, warnings
+from dd.report.labels import axis_label, value_label
+from dd.report.read import published
+from dd.report.read.accuracies import collect, mark_seen
+from dd.report.sheet import Sheet, Text
+
+Rows = list[dict[str, Any]]
+Place = tuple[str, ...]
+
+
+def results(exhibit: Exhibit) -> tuple[Rows, Sheet]:
+    """Accuracies: a tidy row a cell, and the pivot of ``rows`` by ``columns``."""
+    rows = collect(exhibit)
+    if exhibit.definition.get("mark_seen"):
+        mark_seen(exhibit, rows)
+    hidden = {"accuracies", "diverged", "published_diverged"}
+    hidden |= {name for name in ("note", "fallback") if not any(row[name] for row in rows)}
+    return [rounded(row, hidden) for row in rows], pivot(exhibit, rows)
+
+
+def pivot(exhibit: Exhibit, rows: Rows) -> Sheet:
+    """The sheet of ``rows``: the definition's ``rows`` downwards, its ``columns`` across."""
+    down, across = exhibit.definition["rows"], exhibit.definition["columns"]
+    best = _best(exhibit, rows)
+    columns, body = arranged(
+        {
+            (place_labels(row, down), place_labels(row, across)): Text(_shown(row), id(row) in best)
+            for row in rows
+        }
+    )
+    notes = [f"† {note}." for note in dict.fromkeys(row["note"] for row in rows) if note]
+    return Sheet(
+        name=exhibit.name,
+        title=exhibit.definition["title"],
+        caption=f"{exhibit.definition['caption']} {facts(exhibit, rows)}{_marks(exhibit, rows)}",
+        header=[*map(axis_label, down), *(", ".join(column) for column in columns)],
+        body=body,
+        keys=len(down),
+        notes=[*notes, *warnings(exhibit)],
+    )
+
+
+def place_labels(row: Mapping[str, Any], axes: Sequence[str]) -> Place:
+    """Where a row stands on ``axes``, in words."""
+    return tuple(value_label(axis, row[axis]) for axis in axes)
+
+
+def arranged(cells: Mapping[tuple[Place, Place], Text]) -> tuple[list[Place], list[list[Text]]]:
+    """Cells by place downwards and across: the places across, and for each place downwards a row
+    of its words and cells, ``–`` where there is none. The order is that of ``cells``."""
+    columns = list(dict.fromkeys(across for _, across in cells))
+    return columns, [
+        [*map(Text, key), *(cells.get((key, column), Text("–")) for column in columns)]
+        for key in dict.fromkeys(down for down, _ in cells)
+    ]
+
+
+def rounded(row: Mapping[str, Any], hidden: set[str] = frozenset()) -> dict[str, Any]:
+    """A row for the CSV: numbers to four decimals, what is absent empty."""
+    shown = {key: value for key, value in row.items() if key not in hidden}
+    for key, value in shown.items():
+        if isinstance(value, float):
+            shown[key] = round(value, 4)
+    return {key: "" if value is None else value for key, value in shown.items()}
+
+
+def _shown(row: dict[str, Any]) -> str:
+    text = f"{row['mean']:.2f}"
+    if row["std"] is not None:
+        text += f" ± {row['std']:.2f}"
+    if row["note"]:
+        text += "†"
+    if row.get("seen") == "yes":
+        text += "ˢ"
+    return text if row["published"] is None else f"{text} [{published.beside(row)}]"
+
+
+def _best(exhibit: Exhibit, rows: Rows) -> set[int]:
+    """The rows (by ``id``) that are the best of their group along ``best_of``, or of those of one
+    objective there (``best_within``)."""
+    axis = exhibit.definition.get("best_of")
+    if axis is None:
+        return set()
+    groups: dict[tuple, Rows] = {}
+    apart, within = _apart(exhibit), "best_within" in exhibit.definition
+    for cell, row in zip(exhibit.cells(), rows, strict=True):
+        if row[axis] not in apart:
+            key = [row[other] for other in exhibit.axes if other != axis]
+            key += [exhibit.run.parse(cell.method).objective] if within else []
+            groups.setdefault(tuple(key), []).append(row)
+    best = set()
+    for group in groups.values():
+        top = max(round(row["mean"], 2) for row in group)
+        if len(group) > 1:
+            best |= {id(row) for row in group if round(row["mean"], 2) == top}
+    return best
+
+
+def _apart(exhibit: Exhibit) -> list[Any]:
+    """The values of ``best_of`` that do not compete.
+
+    Raises:
+        DDError: naming one that the axis does not have.
+    """
+    axis, apart = exhibit.definition["best_of"], exhibit.definition.get("best_except", [])
+    given = exhibit.definition["axes"].get(axis)
+    known = list(given) if isinstance(given, (list, Mapping)) else [given]
+    for value in apart:
+        if value not in known:
+            raise DDError(
+                f"{exhibit.path}: best_except: {unknown(axis, str(value), map(str, known))}"
+            )
+    return apart
+
+
+def _marks(exhibit: Exhibit, rows: Rows) -> str:
+    """What brackets and bold type mean, where the sheet has them."""
+    axis = exhibit.definition.get("best_of")
+    said = published.in_caption(rows, "In brackets", " ± ")
+    if axis:
+        others = [other for other in exhibit.definition["columns"] if other != axis]
+        by = " and ".join(axis_label(other).lower() for other in others)
+        said += f" Bold: best {axis_label(axis).lower()} {f'by {by}' if by else 'of each row'}"
+        if "best_within" in exhibit.definition:
+            said += f", among those of one {exhibit.definition['best_within']}"
+        apart = " and ".join(value_label(axis, value) for value in _apart(exhibit))
+        said += f"; {apart} does not compete." if apart else "."
+    if any(row.get("seen") == "yes" for row in rows):
+        said += (
+            " ˢ: seen, this very network was used while distilling, as the method's own or as an "
+            "auxiliary one; all others are unseen."
+        )
+    return said

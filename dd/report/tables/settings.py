@@ -1,0 +1,130 @@
+"""What ran: the pools of a run and its hyperparameters, as rows of a table."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from dd.config.methods import format_value
+from dd.config.recipes import fallback
+from dd.config.run import Run
+from dd.networks.architectures import NETWORKS
+from dd.networks.build import parse
+from dd.networks.pool import load_pool
+from dd.plan.exhibits import Exhibit
+from dd.plan.jobs import GENERATOR, Distillation
+from dd.plan.plan import Plan
+from dd.report.labels import NETWORKS as NAMES
+from dd.report.sheet import Sheet
+from dd.report.tables.listing import plain
+from dd.report.tables.pivot import Rows
+
+Row = dict[str, str]
+
+
+def settings_rows(run: Run) -> list[Row]:
+    """Rows with ``part``, ``name``, ``network``, ``probability``, ``settings``: first the pools,
+    then how frozen networks and generators are trained, how each objective distils, how networks
+    are trained on its sets, and the protocols. Rows that would say the same are one. The name of a
+    method whose recipe has no settings for a dataset or IPC says so."""
+    plan = Plan(replace(run, optional=[]))
+    methods = dict.fromkeys(job.method for job in plan.distillations)
+    rows = [row for method in methods if run.parse(method).pool for row in _pool_rows(run, method)]
+    for job in plan.pretrainings:
+        generator = job.network == GENERATOR
+        own = run.generator(job.dataset) if generator else run.pretrain(job.network, job.dataset)
+        rows.append(_row("pretraining", job.network, settings=own))
+    for job, snapshots in plan.distillations.items():
+        objective = run.parse(job.method).objective
+        ran = {"iterations": snapshots[-1], **plan.settings(job)}
+        name = f"{objective}, IPC {job.ipc}{_instead(run, objective, job)}"
+        rows.append(_row("distillation", name, settings=ran))
+        for part in run.parse(job.method).parts:
+            own = run.part(part, objective, job.dataset, job.ipc)
+            name = f"{part.name} with {objective}{_instead(run, part.name, job)}"
+            rows.append(_row("distillation", name, settings=own))
+        evaluation = run.evaluation(job.method, job.dataset, job.ipc)
+        rows.append(_row("evaluation", f"sets of {objective}, IPC {job.ipc}", settings=evaluation))
+    for job in plan.evaluations:
+        made = job.distillation
+        for arch, own in plan.arch_settings(job).items():
+            name = f"{arch} on sets of {run.parse(made.method).objective}, IPC {made.ipc}"
+            rows.append(_row("evaluation", name, settings=own))
+    for protocol in dict.fromkeys(job.protocol.partition("@")[0] for job in plan.evaluations):
+        chosen = {key: v for key, v in run.protocols[protocol].items() if key != "protocol"}
+        if chosen:
+            rows.append(_row("protocol", protocol, settings=chosen))
+    order = ["pool", "pretraining", "distillation", "evaluation", "protocol"]
+    unique = [dict(items) for items in dict.fromkeys(tuple(row.items()) for row in rows)]
+    return sorted(unique, key=lambda row: order.index(row["part"]))
+
+
+def _instead(run: Run, name: str, job: Distillation) -> str:
+    """What the name of a row says of settings that stand in for the recipe's own."""
+    taken = fallback(name, job.dataset, job.ipc)
+    label = run.datasets[job.dataset]["label"]
+    return f" (fallback for {label})" if taken else ""
+
+
+def _pool_rows(run: Run, method: str) -> Iterable[Row]:
+    """The main network, then the others, those of one family in one row."""
+    pool = load_pool(run.path("pools", f"{run.parse(method).pool}.yaml"))
+    name = f"{pool.title} ({method})"
+    options = _options(pool.main)
+    if pool.warmup:
+        options |= {"warm-up iterations": [pool.warmup]}
+    yield _row("pool", name, _family(pool.main), pool.probability, options)
+    families: dict[str, list[tuple[str, float]]] = {}
+    for network, probability in pool.others:
+        families.setdefault(_family(network), []).append((network, probability))
+    for family, members in families.items():
+        joint: dict[str, list[Any]] = {}
+        for network, _ in members:
+            for option, value in _options(network).items():
+                joint.setdefault(option, []).extend(value)
+        yield _row("pool", name, family, sum(share for _, share in members), joint)
+
+
+def _family(network: str) -> str:
+    name, _ = parse(network)
+    return NAMES.get(name, name)
+
+
+def _options(network: str) -> dict[str, list[Any]]:
+    """All options of a network, given or default, each as a list of one."""
+    name, given = parse(network)
+    parameters = inspect.signature(NETWORKS[name]).parameters.values()
+    known = {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    options = known | given
+    if options.get("depth") == 0:
+        options["depth"] = "by image size"
+    return {option: [value] for option, value in options.items()}
+
+
+def _row(
+    part: str,
+    name: str,
+    network: str = "",
+    probability: float | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Row:
+    shown = []
+    for key, value in (settings or {}).items():
+        values = value if isinstance(value, list) else [value]
+        shown.append(f"{key} {' or '.join(dict.fromkeys(map(format_value, values)))}")
+    share = "" if probability is None else f"{probability:.4g}"
+    return {
+        "part": part,
+        "name": name,
+        "network": network,
+        "probability": share,
+        "settings": ", ".join(shown),
+    }
+
+
+def settings(exhibit: Exhibit) -> tuple[Rows, Sheet]:
+    """The pools and hyperparameters that the run uses."""
+    rows = settings_rows(exhibit.run)
+    return rows, plain(exhibit, rows)

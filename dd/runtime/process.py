@@ -1,0 +1,115 @@
+"""The process a stage runs in: device, threads, memory allocator, peak memory."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import platform
+import resource
+import sys
+
+import torch
+
+from dd.errors import DDError
+from dd.runtime.gpus import take_gpu
+
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
+
+
+def tune_allocator() -> bool:
+    """Keep freed memory in the process instead of handing it back to the kernel at every step.
+
+    glibc maps and unmaps each activation above 32 MB, and the page faults cost about as much as
+    the arithmetic of a training step (``benchmarks/README.md``). Returns whether it took effect.
+    """
+    if not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    settings = [
+        (_M_MMAP_THRESHOLD, 1 << 30),
+        (_M_TRIM_THRESHOLD, (1 << 31) - 1),
+        (_M_TOP_PAD, 64 << 20),
+    ]
+    return all(mallopt(option, value) == 1 for option, value in settings)
+
+
+def add_machine_options(parser: argparse._ActionsContainer) -> None:
+    """``--device`` and ``--threads``, the same for every stage that computes."""
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0: torch's choice")
+
+
+def add_checkpoint_option(parser: argparse._ActionsContainer) -> None:
+    """``--checkpoint-every``, for stages that go on where they were killed."""
+    parser.add_argument(
+        "--checkpoint-every",
+        type=_seconds,
+        default=60.0,
+        metavar="SECONDS",
+        help="between two checkpoints",
+    )
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not seconds >= 0:
+        raise DDError(f"--checkpoint-every is {text}, it must be at least 0")
+    return seconds
+
+
+def add_together_option(parser: argparse._ActionsContainer, what: str) -> None:
+    """``--together``, for stages that train several networks: ``what`` they are."""
+    parser.add_argument(
+        "--together",
+        choices=("auto", "yes", "no"),
+        default="auto",
+        help=f"train {what} stacked; auto: on a GPU",
+    )
+
+
+def stacked(together: str, device: torch.device) -> bool:
+    """What ``--together`` means on ``device``."""
+    return device.type == "cuda" if together == "auto" else together == "yes"
+
+
+def setup(device: str = "auto", threads: int = 0) -> torch.device:
+    """Prepare the process for a compute stage and return the device to work on.
+
+    Args:
+        device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``; without a number,
+            of several GPUs one that no other job of ours has (:mod:`dd.runtime.gpus`).
+        threads: CPU threads of one operation; 0 leaves torch's choice.
+
+    Raises:
+        DDError: if the device does not exist here, or for a negative number of threads.
+    """
+    if threads < 0:
+        raise DDError(f"--threads is {threads}, it must be 0 (torch's choice) or more")
+    tune_allocator()
+    if threads:
+        torch.set_num_threads(threads)
+    if device in ("auto", "cuda"):
+        take_gpu()  # before CUDA looks at its environment
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise DDError(f"--device: '{device}' is no device; use auto, cpu, cuda or cuda:N") from None
+    if chosen.type == "cuda":
+        available = torch.cuda.device_count()
+        if (chosen.index or 0) >= available:
+            raise DDError(f"--device: '{device}' is not here ({available} GPUs found); use cpu")
+        torch.cuda.set_device(chosen.index or 0)
+    elif chosen.type != "cpu":
+        raise DDError(f"--device: '{device}' is not supported; use auto, cpu, cuda or cuda:N")
+    return chosen
+
+
+def peak_memory_mb(device: torch.device) -> dict[str, float]:
+    """Peak memory of this process so far in MB: resident (``host``), allocated on the GPU."""
+    scale = 1024 if sys.platform != "darwin" else 1024**2  # ru_maxrss: KiB on Linux
+    peak = {"host": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale, 1)}
+    if device.type == "cuda":
+        peak["gpu"] = round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
+    return peak

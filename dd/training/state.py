@@ -1,0 +1,74 @@
+"""Optimisers and trainings whose state a checkpoint can keep as named tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+
+from dd.artifacts.checkpoint import under
+
+PREFIX = "optimizer."
+
+
+def step(optimizer: torch.optim.Optimizer, factor: float = 1.0) -> None:
+    """One step with all learning rates times ``factor``."""
+    rates = [group["lr"] for group in optimizer.param_groups]
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate * factor
+    optimizer.step()
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Let all parameters have the learning rate ``rate`` from now on."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """What the optimiser keeps beside the parameters: ``optimizer.<parameter's number>.<name>``."""
+    return {
+        f"{PREFIX}{number}.{name}": value
+        for number, parameter in _numbered(optimizer)
+        for name, value in optimizer.state.get(parameter, {}).items()
+        if isinstance(value, torch.Tensor)
+    }
+
+
+def load_optimizer_state(
+    optimizer: torch.optim.Optimizer, state: Mapping[str, torch.Tensor]
+) -> None:
+    """Take over what :func:`optimizer_state` returned; other names in ``state`` are ignored."""
+    parameters = dict(_numbered(optimizer))
+    for key, value in state.items():
+        if not key.startswith(PREFIX):
+            continue
+        number, name = key.removeprefix(PREFIX).split(".", 1)
+        parameter = parameters[int(number)]
+        # the count of steps stays where torch keeps it, on the CPU
+        value = value.clone() if value.ndim == 0 else value.to(parameter.device, copy=True)
+        optimizer.state[parameter][name] = value
+
+
+def _numbered(optimizer: torch.optim.Optimizer) -> Iterator[tuple[int, torch.Tensor]]:
+    return enumerate(p for group in optimizer.param_groups for p in group["params"])
+
+
+_NETWORK = "network."
+
+
+def training_state(
+    network: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer
+) -> dict[str, torch.Tensor]:
+    """The tensors of a training: the state of its network (or ensemble) and of its optimiser."""
+    return {f"{_NETWORK}{k}": v for k, v in network.items()} | optimizer_state(optimizer)
+
+
+def resume_training(
+    tensors: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer
+) -> dict[str, torch.Tensor]:
+    """Bring ``optimizer`` to where it was; returns the network's state for it to take over."""
+    load_optimizer_state(optimizer, tensors)
+    return under(_NETWORK, tensors)
