@@ -1,4 +1,7 @@
-"""Tables of the README from the measured JSON files: ``python -m benchmarks.report``."""
+"""Write the result tables of README.md and docs/scaling.md from the measured JSON files.
+
+Run it with ``python -m benchmarks.report``.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ def speed(facts: dict[str, Any]) -> str:
     labels = list(facts["rows"][0]["sides"])
     against = [label for label in labels if label != "suite"]
     head = ["work", *[f"{_side(label)}, s" for label in labels]]
-    head += [f"suite is × {_side(label)}" for label in against]
+    head += [f"speed-up over {_side(label)}" for label in against]
     head += [f"peak {_side(label)}, MB" for label in labels]
     rows = []
     for row in facts["rows"]:
@@ -47,12 +50,14 @@ def speed(facts: dict[str, Any]) -> str:
         if sum(piece["occurs"] for piece in row["scaled"].values()) > 1
     ]
     text = f"{_conditions(facts)}\n\n{table(head, rows)}"
-    return text + ("\n\nComposed, not run in full:\n\n" + "\n".join(scaled) if scaled else "")
+    if not scaled:
+        return text
+    return text + "\n\nComposed of measured pieces, not run in full:\n\n" + "\n".join(scaled)
 
 
 def choices(facts: dict[str, Any]) -> str:
     """The tables of a file of :mod:`benchmarks.choices`."""
-    head = ["work", "image", "width", "apart / in turn, s", "together, s", "together gains"]
+    head = ["work", "image", "width", "apart / in turn, s", "together, s", "speed-up of together"]
     rows = [
         [
             row["work"],
@@ -78,7 +83,7 @@ def choices(facts: dict[str, Any]) -> str:
 def unrolling(facts: dict[str, Any]) -> str:
     """The table of a file of :mod:`benchmarks.unrolling`."""
     whole, adjoint = LABELS["whole"], LABELS["suite"]
-    head = ["steps", f"{whole}, s", f"{adjoint}, s", f"{adjoint} takes"]
+    head = ["steps", f"{whole}, s", f"{adjoint}, s", f"{adjoint} / {whole}"]
     head += [f"peak {whole}, MB", f"peak {adjoint}, MB"]
     rows = []
     for row in facts["rows"]:
@@ -92,7 +97,7 @@ def unrolling(facts: dict[str, Any]) -> str:
 def metadd(facts: dict[str, Any]) -> str:
     """The table of a file of :mod:`benchmarks.metadd`."""
     whole, suite = METADD_LABELS["whole"], METADD_LABELS["suite"]
-    head = ["networks", f"{whole}, s", f"{suite}, s", f"{suite} takes"]
+    head = ["networks", f"{whole}, s", f"{suite}, s", f"{suite} / {whole}"]
     head += [f"peak {whole}, MB", f"peak {suite}, MB"]
     rows = []
     for row in facts["rows"]:
@@ -116,8 +121,8 @@ def scaling(facts: dict[str, Any]) -> str:
     def times(operations: float) -> list[str]:
         return [_short(operations / rate / 3600) for rate in rates.values()]
 
-    def shared(title: str, found: dict[str, dict[str, float]]) -> str:
-        head = [title, "distillations", "PFLOP", "of their evaluations, PFLOP", *hours]
+    def shared(title: str, groups: dict[str, dict[str, float]]) -> str:
+        head = [title, "distillations", "PFLOP", "PFLOP of their evaluations", *hours]
         rows = [
             [
                 name,
@@ -126,7 +131,7 @@ def scaling(facts: dict[str, Any]) -> str:
                 _short(one["evaluate"] / 1e15),
                 *times(one["distill"] + one["evaluate"]),
             ]
-            for name, one in found.items()
+            for name, one in groups.items()
         ]
         return table(head, rows)
 
@@ -137,12 +142,12 @@ def scaling(facts: dict[str, Any]) -> str:
     by_stage = [
         [
             name,
-            f"{found['jobs']:,}",
-            _short(found["operations"] / 1e15),
-            *times(found["operations"]),
-            _short(found["bytes"] / 1e9),
+            f"{stage['jobs']:,}",
+            _short(stage["operations"] / 1e15),
+            *times(stage["operations"]),
+            _short(stage["bytes"] / 1e9),
         ]
-        for name, found in [*stages.items(), ("all", whole)]
+        for name, stage in [*stages.items(), ("all", whole)]
     ]
     measured = [
         [where, work, f"{rate / 1e9:,.0f}"]
@@ -150,8 +155,8 @@ def scaling(facts: dict[str, Any]) -> str:
         for work, rate in rows
     ]
     planned = [
-        [f"{times} ×", f"{found['jobs']:,}", f"{found['seconds']:.1f}"]
-        for times, found in facts["planning"].items()
+        [f"{more} ×", f"{plan['jobs']:,}", f"{plan['seconds']:.1f}"]
+        for more, plan in facts["planning"].items()
     ]
     return "\n\n".join(
         (
@@ -162,9 +167,9 @@ def scaling(facts: dict[str, Any]) -> str:
             shared("objective", facts["objectives"]),
             "By dataset and IPC:",
             shared("dataset", facts["sizes"]),
-            "Rates, from the rows of the speed benchmark (the hours above are by their median):",
-            table(["machine", "work", "GFLOP a second"], measured),
-            "Planning, `snakemake -n` from its start to its end:",
+            "Rates, from the rows of the speed benchmark (the hours above use their median):",
+            table(["machine", "work", "GFLOP/s"], measured),
+            "Planning: time of `snakemake -n` from start to end:",
             table(["datasets", "jobs", "seconds"], planned),
         )
     )
@@ -178,12 +183,12 @@ RENDERERS = {
     "scaling": scaling,
 }
 README = HERE / "README.md"
-PAGES = {"scaling": HERE.parent / "docs/scaling.md"}  # of those that are not in the README
+PAGES = {"scaling": HERE.parent / "docs/scaling.md"}  # kinds of result that are not in the README
 
 
 def render(folder: Path, page: Path = README) -> str:
-    """All results in ``folder`` that belong on ``page``, as Markdown, a section a file, in the
-    order of their names."""
+    """All results in ``folder`` that belong on ``page``, as Markdown: one section per file, sorted
+    by file name."""
     sections = []
     for path in sorted(folder.glob("*.json")):
         facts = load_json(path)
@@ -197,7 +202,7 @@ def render(folder: Path, page: Path = README) -> str:
 
 
 def updated(readme: str, results: str) -> str:
-    """The README with the results between its markers replaced."""
+    """The page with ``results`` in place of what stands between its markers."""
     before, _, rest = readme.partition(BEGIN)
     return f"{before}{BEGIN}\n\n{results}\n\n{END}{rest.partition(END)[2]}"
 
@@ -207,7 +212,7 @@ def _conditions(facts: dict[str, Any]) -> str:
     machine = origin["machine"]
     where = machine["gpu"] or f"{machine['cores']} cores of {machine['cpu']}"
     loads = f"{machine['load'][0]} before, {facts['load_after'][0]} after"
-    note = f" {facts['note']}." if facts["note"] else ""
+    note = f" Running at the same time: {facts['note']}." if facts["note"] else ""
     return (
         f"{where}, {facts['threads']} threads, torch {origin['torch']}, {machine['libc']}; code "
         f"{origin['code']}, {origin['created'][:10]}; median of {facts['repeats']}; "
@@ -216,7 +221,7 @@ def _conditions(facts: dict[str, Any]) -> str:
 
 
 def _short(value: float) -> str:
-    """Three digits that count, and as many zeros as it takes."""
+    """Three significant digits, then zeros as needed."""
     rounded = float(f"{value:.3g}")
     return f"{rounded:,.0f}" if rounded >= 100 else f"{rounded:g}"
 

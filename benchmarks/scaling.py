@@ -1,10 +1,10 @@
-"""What the full run takes, before anybody starts it: jobs, arithmetic, disk, and time to plan it.
+"""What the full run takes, before it is started: jobs, arithmetic, disk, and time to plan it.
 
-Arithmetic is counted, not timed: the floating-point operations of what a job does with an image
-and a network (a forward pass, a training step, a gradient of a gradient), times how often it does
-so. The rows of :mod:`benchmarks.speed` say how many of them a machine does a second in the suite,
-and so how long the jobs would take there. Writes one JSON file; ``python -m benchmarks.report``
-puts it into docs/scaling.md.
+Arithmetic is counted, not timed. A job does a few kinds of work with an image and a network (a
+forward pass, a training step, a gradient of a gradient); we count the floating-point operations of
+each and multiply by how often the job does it. The rows of :mod:`benchmarks.speed` say how many
+operations per second a machine does in the suite, and so how long the jobs would take there. Writes
+one JSON file; ``python -m benchmarks.report`` puts it into docs/scaling.md.
 """
 
 from __future__ import annotations
