@@ -1,7 +1,7 @@
-"""``python -m dd STAGE``: every rule of the workflow runs one command that a person can run.
+"""``python -m dd STAGE``: every rule of the workflow runs one such command; so can a person.
 
-A stage is a module with ``add_arguments(parser)`` and ``run(arguments)``; only the module of the
-stage asked for is imported, so ``--help`` answers at once.
+A stage is a module with ``add_arguments(parser)`` and ``run(arguments)``. Only the module of the
+requested stage is imported, so ``--help`` answers at once.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from dd.errors import DDError, printable, unknown
 from dd.runtime.preemption import STATUS, Terminated, heeding_sigterm
 
 STAGES = {
-    "prepare": ("dd.data.prepare", "raw images to one safetensors file"),
-    "buffer": ("dd.pretrain.buffer", "trajectories of experts trained on a dataset"),
-    "pretrain": ("dd.pretrain.pretrain", "a network trained on a dataset, to be used frozen"),
-    "generator": ("dd.pretrain.generator", "a generator whose latents stand for pixels"),
-    "distill": ("dd.distill.distill", "a synthetic set from a dataset"),
-    "relabel": ("dd.evaluate.relabel", "soft labels of a synthetic set, view by view"),
-    "evaluate": ("dd.evaluate.evaluate", "test accuracy of networks trained on a synthetic set"),
-    "cams": ("dd.analyse.cams", "class activation maps of a synthetic set"),
-    "erase": ("dd.analyse.erase", "accuracy with regions of the test images erased"),
-    "configure": ("dd.plan.configure", "a run's resolved and checked configuration"),
-    "table": ("dd.report.table", "a table (CSV, Markdown, LaTeX, HTML) of a run"),
-    "figure": ("dd.report.figure", "a figure (PNG, PDF) of a run"),
-    "record": ("dd.report.record", "what a finished run rests on: code, machines, checksums"),
-    "index": ("dd.report.index", "a page that shows a finished run: README.md"),
-    "verify": ("dd.report.verify", "a finished run checked again"),
-    "inspect": ("dd.artifacts.inspect", "what an artifact is: kind, shapes, provenance"),
+    "prepare": ("dd.data.prepare", "make one safetensors file of raw images"),
+    "buffer": ("dd.pretrain.buffer", "train experts on a dataset and store their trajectories"),
+    "pretrain": ("dd.pretrain.pretrain", "train a network on a dataset, to be used frozen"),
+    "generator": ("dd.pretrain.generator", "train a generator, whose latents can replace pixels"),
+    "distill": ("dd.distill.distill", "distil a synthetic set from a dataset"),
+    "relabel": ("dd.evaluate.relabel", "make soft labels of a synthetic set, for each view"),
+    "evaluate": ("dd.evaluate.evaluate", "train networks on a synthetic set and test them"),
+    "cams": ("dd.analyse.cams", "make class activation maps of a synthetic set"),
+    "erase": ("dd.analyse.erase", "measure accuracy with regions of the test images erased"),
+    "configure": ("dd.plan.configure", "resolve and check the configuration of a run"),
+    "table": ("dd.report.table", "make a table (CSV, Markdown, LaTeX, HTML) of a run"),
+    "figure": ("dd.report.figure", "make a figure (PNG, PDF) of a run"),
+    "record": ("dd.report.record", "record code, machines and checksums of a finished run"),
+    "index": ("dd.report.index", "make a page that shows a finished run: README.md"),
+    "verify": ("dd.report.verify", "check a finished run again"),
+    "inspect": ("dd.artifacts.inspect", "describe an artifact: kind, shapes, provenance"),
 }
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows the default of every option that has one and does not tell it itself."""
+    """Shows the default of every option that has one, unless its help text already names it."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default is None or "default" in (action.help or ""):
@@ -47,7 +47,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose errors are one line and whose help shows defaults."""
+    """An argparse parser with one-line errors and with defaults in its help."""
 
     def __init__(self, *args, **kwargs) -> None:
         kwargs.setdefault("formatter_class", HelpFormatter)
@@ -68,8 +68,8 @@ def _overview() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one stage; returns the exit status (0 done, 2 bad input, 1 the machine failed, 143
-    terminated by SIGTERM, 130 interrupted)."""
+    """Run one stage and return the exit status: 0 done, 1 the machine failed, 2 bad input, 130
+    interrupted, 143 terminated by SIGTERM."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
         print(_overview(), end="")
@@ -90,10 +90,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2
     except Terminated:
-        print("terminated (SIGTERM); run the same command to go on", file=sys.stderr)
+        print("terminated (SIGTERM); run the same command to resume", file=sys.stderr)
         return STATUS
     except KeyboardInterrupt:
-        print("interrupted; run the same command to go on", file=sys.stderr)
+        print("interrupted; run the same command to resume", file=sys.stderr)
         return 130
     except OSError as error:
         where = f"{printable(str(error.filename))}: " if error.filename else ""
@@ -114,12 +114,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Whether it is what Python, or torch on the CPU or a GPU, raises when memory runs out."""
-    said = ("out of memory", "can't allocate memory")
-    return isinstance(error, MemoryError) or any(words in str(error) for words in said)
+    """Whether Python, or torch on the CPU or a GPU, raised it because memory ran out."""
+    phrases = ("out of memory", "can't allocate memory")
+    return isinstance(error, MemoryError) or any(phrase in str(error) for phrase in phrases)
 
 
 if __name__ == "__main__":
-    for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a letter must not stop a job
+    # a terminal that cannot show a character must not stop a job
+    for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend: one line that says what, where, and what would be right."""
+"""Errors that the user can correct: one line that says what is wrong, where, and what is right."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ class DDError(Exception):
 
 
 class Divergence(DDError):
-    """Numbers ran away under the settings given: a loss is NaN, a learned rate has exploded."""
+    """The computation diverged under the given settings: a loss is NaN, a learned rate exploded."""
 
 
 def printable(text: str) -> str:
-    """``text`` with control characters as Python writes them: what a file says must neither steer
-    the terminal nor make two lines of one."""
+    """``text`` with control characters written as Python escapes.
+
+    Text from a file must neither control the terminal nor break a message into two lines.
+    """
     return "".join(sign if sign.isprintable() or sign == " " else repr(sign)[1:-1] for sign in text)
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> DDError:
-    """A :class:`DDError` for a name that is not among ``known``, with the nearest one if any."""
+    """A :class:`DDError` for a name that is not in ``known``; it suggests the nearest one."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean '{near[0]}'? " if near else ""

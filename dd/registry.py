@@ -1,4 +1,4 @@
-"""Names to things: every seam (network, objective, data source, ...) is a registry."""
+"""Registries: each kind of extension (network, objective, data source, ...) has one, by name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """A mapping filled by decorator.
+    """A mapping from names to objects, filled by a decorator.
 
     >>> networks = Registry("network")
     >>> @networks.register("mlp")
@@ -26,7 +26,7 @@ class Registry(Generic[T]):
         self._items: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Decorator that enters what it decorates under ``name``; a name is given once."""
+        """Decorator that registers an object under ``name``; each name may be used only once."""
         if name in self._items:
             raise ValueError(f"{self.what} '{name}' is registered twice")
 

@@ -254,14 +254,14 @@ def test_killed_while_tidying_up(data, alone, tmp_path, monkeypatch):
 
 
 def test_interrupted_by_hand(data, tmp_path, monkeypatch, capsys):
-    """Ctrl-C: one line that says how to go on."""
+    """Ctrl-C: one line that says how to resume."""
 
     def interrupt(source, target):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(os, "replace", interrupt)
     assert main(distill(data, "dm", tmp_path / "out")) == 130
-    assert capsys.readouterr().err == "interrupted; run the same command to go on\n"
+    assert capsys.readouterr().err == "interrupted; run the same command to resume\n"
 
 
 def test_disk_full_for_a_while(data, alone, tmp_path, monkeypatch, capsys):

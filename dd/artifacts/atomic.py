@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: a temporary place beside the target, then a rename."""
+"""Files that appear whole or not at all: written beside the target, then renamed."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from pathlib import Path
 
 from dd.errors import DDError
 
-ABANDONED = 86400  # seconds: who has not written for so long, on whatever machine, was killed
+ABANDONED = 86400  # seconds: a process that has not written for so long has been killed
 
 
 def check_target(path: str | Path) -> None:
-    """Raise a :class:`DDError` if the file ``path`` cannot be made, before hours of work for it."""
+    """Raise a :class:`DDError` if the file ``path`` cannot be made.
+
+    Stages call it first, so that they do not work for hours and then fail to write the result.
+    """
     path = Path(path)
     if path.is_dir():
         raise DDError(f"{path}: is a folder; name a file in it")
@@ -29,17 +32,18 @@ def check_target(path: str | Path) -> None:
 
 
 def inside(root: Path, name: str, where: Path) -> Path:
-    """The file that ``where`` calls ``name`` in the folder ``root``.
+    """The path of ``name`` in the folder ``root``; ``where`` is the file that gave the name.
 
-    Links are followed: one to another place in ``root`` is as good as a file, also as ``root``.
+    Links are followed: a link to another place in ``root`` is accepted like a file, and ``root``
+    itself may be a link.
 
     Raises:
-        DDError: if the name, or a link on its way or in its place, leads out of the folder.
+        DDError: if the name leads out of the folder, by itself or by a link along its path.
     """
     path = root / name
     try:
         within = path.resolve().relative_to(root.resolve()) != Path()
-    except (ValueError, OSError, RuntimeError):  # outside; no name of a file; links in a circle
+    except (ValueError, OSError, RuntimeError):  # outside; not a valid file name; a loop of links
         within = False
     if not within or ".." in Path(name).parts:
         raise DDError(
@@ -51,11 +55,11 @@ def inside(root: Path, name: str, where: Path) -> Path:
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path; on success it becomes ``path`` in one step, on failure it goes."""
+    """Yield a temporary path. On success it becomes ``path`` in one step; else it is removed."""
     path = Path(path)
     check_target(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # a folder, because safetensors, too, writes beside its target and renames
+    # a folder, because safetensors itself also writes beside its target and renames
     workplace = path.with_name(f".{path.name}.{os.getpid()}@{platform.node()}.part")
     partial = workplace / path.name
     try:
@@ -64,12 +68,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
         partial.touch()
         mode = partial.stat().st_mode
         yield partial
-        partial.chmod(mode)  # safetensors puts a file of its own there, for the owner's eyes alone
+        partial.chmod(mode)  # safetensors replaces the file by one that only its owner may read
         with open(partial, "rb") as written:
             os.fsync(written.fileno())
         os.replace(partial, path)
     except OSError as error:
-        # a full disk does not say for which file, or names the temporary one
+        # the error of a full disk names no file, or the temporary one: name the target
         if error.errno and str(error.filename or workplace).startswith(str(workplace)):
             error.filename = str(path)
         raise
@@ -78,10 +82,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def sweep(path: Path) -> None:
-    """Remove what killed processes left of their attempts to write ``path``, or what they kept
-    beside it under its name."""
+    """Remove temporary folders that killed processes left when they wrote ``path``, or files
+    beside it that carry its name."""
     for workplace in path.parent.glob(f".*{glob.escape(path.name)}.*.part"):
-        name, _, machine = workplace.stem.rpartition("@")  # which no name of a machine has
+        name, _, machine = workplace.stem.rpartition("@")  # no machine name contains an @
         name, _, process = name.rpartition(".")
         if not name.lstrip(".").startswith(path.name) or not process.isdecimal():
             continue
@@ -90,18 +94,18 @@ def sweep(path: Path) -> None:
 
 
 def _gone(process: int) -> bool:
-    """Whether this machine has no such process."""
+    """Whether no such process exists on this machine."""
     try:
-        os.kill(process, 0)  # asks whether it is there
+        os.kill(process, 0)  # signal 0 only asks whether the process exists
     except ProcessLookupError:
         return True
-    except PermissionError:  # someone else's
+    except PermissionError:  # it exists and belongs to another user
         pass
     return False
 
 
 def _age(workplace: Path) -> float:
     """Seconds since something was last written there."""
-    with suppress(OSError):  # it is just going, or for its owner's eyes alone
+    with suppress(OSError):  # it is being removed, or only its owner may read it
         return time.time() - max(p.stat().st_mtime for p in (workplace, *workplace.iterdir()))
     return 0

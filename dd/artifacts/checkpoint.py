@@ -1,4 +1,4 @@
-"""Checkpoints of jobs under way: what a killed one goes on from."""
+"""Checkpoints of jobs under way, from which a killed job resumes."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def save_checkpoint(
     tensors: Mapping[str, torch.Tensor],
     streams: Mapping[str, torch.Generator],
 ) -> None:
-    """Keep a job under way in the file ``path``.
+    """Save the state of a job to the file ``path``.
 
     Args:
-        facts: what identifies it.
-        at: how far it is, not empty; like the facts JSON-serialisable.
-        tensors: what it computes with.
+        facts: what identifies the job.
+        at: how far the job is; not empty. ``facts`` and ``at`` are JSON-serialisable.
+        tensors: the tensors that it needs to continue.
         streams: its random streams.
     """
     states = {f"{_STREAM}{name}": stream.get_state() for name, stream in streams.items()}
@@ -37,10 +37,10 @@ def save_checkpoint(
 def load_checkpoint(
     stage: str, path: Path, facts: Mapping[str, Any]
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """The tensors of a checkpoint and how far the job of ``facts`` was.
+    """The tensors of a checkpoint and how far the job identified by ``facts`` was.
 
-    Both are empty where ``path`` does not exist or, which the ``stage`` then says, cannot be read
-    or belongs to other facts.
+    Both are empty if ``path`` does not exist. They are also empty if it cannot be read or belongs
+    to other facts; then a line, which starts with ``stage``, says so.
     """
     if not path.exists():
         return {}, {}
@@ -49,7 +49,7 @@ def load_checkpoint(
     except (DDError, OSError) as error:
         print(f"{stage}: starting anew, the checkpoint cannot be read ({error})")
         return {}, {}
-    # through JSON, because that is what the facts of a checkpoint went through
+    # compare after a round trip through JSON, as the stored facts had one (tuples become lists)
     if header.get("facts") != json.loads(json.dumps(facts)):
         print(f"{stage}: starting anew, {path} belongs to other settings")
         return {}, {}
@@ -59,11 +59,11 @@ def load_checkpoint(
 def restore_streams(
     tensors: Mapping[str, torch.Tensor], streams: Mapping[str, torch.Generator]
 ) -> None:
-    """Bring ``streams`` to where :func:`save_checkpoint` was called."""
+    """Set ``streams`` to their states when :func:`save_checkpoint` was called."""
     for name, stream in streams.items():
         stream.set_state(tensors[f"{_STREAM}{name}"])
 
 
 def under(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Those of ``tensors`` whose names start with ``prefix``, by the rest of their names."""
+    """The ``tensors`` whose names start with ``prefix``, with the prefix removed from the names."""
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -1,4 +1,4 @@
-"""What a file is: kind, tensors with shapes and units, provenance; or rows and columns of results.
+"""Describe a file: kind, tensors with shapes and units, provenance; or the columns of results.
 
 Reads safetensors (without loading tensors), CSV, JSON and JSON lines.
 """
@@ -51,11 +51,11 @@ def run(args: argparse.Namespace) -> None:
 
 
 def describe(path: Path) -> list[str]:
-    """Lines that say what the file at ``path`` is.
+    """Lines of text that describe the file at ``path``.
 
     Raises:
-        DDError: if it is missing, a folder, or not what its suffix says (any suffix but .csv,
-            .json and .jsonl is taken as safetensors).
+        DDError: if it is missing, a folder, or not what its suffix says (every suffix except
+            .csv, .json and .jsonl is read as safetensors).
     """
     if path.is_dir():
         raise DDError(f"{path}: is a folder; give a file in it")
@@ -116,7 +116,7 @@ def _describe_rows(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _summary(values: Sequence[Any]) -> str:
-    """The range of numbers, or the distinct values of anything else."""
+    """The range of the values if all are numbers, otherwise the distinct values."""
     try:
         numbers = [float(value) for value in values]
     except (TypeError, ValueError):

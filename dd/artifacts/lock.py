@@ -1,4 +1,4 @@
-"""One process at a time makes a file or folder."""
+"""A lock: only one process at a time makes a file or folder."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ PATIENCE = 120.0  # seconds; Slurm's KillWait is 30 by default
 def alone(out: Path, patience: float = PATIENCE) -> Iterator[None]:
     """Be the only process that makes ``out`` while the context lasts.
 
-    For stages that fill one file or folder bit by bit, where two of them would mix what they keep.
-    The lock is a file in the folder ``out`` or, where it is a file (``.safetensors``), beside it;
-    the kernel gives it back when its process ends, however it ends.
+    For stages that fill one file or folder bit by bit: two processes would mix their contents.
+    The lock is a file in the folder ``out``, or beside ``out`` if that is a file
+    (``.safetensors``). The kernel releases it when its process ends, however it ends.
 
     Args:
-        patience: seconds to wait for another process that is at it: a job that a scheduler ends may
-            still be saving when the next attempt starts.
+        out: the file or folder to make.
+        patience: seconds to wait for another process that holds the lock. A job that a scheduler
+            ends may still be saving when the next attempt starts.
 
     Raises:
-        DDError: if it is still at it then.
+        DDError: if the other process still holds the lock after that time.
     """
     out = out.absolute()
     path = out.with_name(f".{out.name}.lock") if out.suffix == ".safetensors" else out / ".lock"
@@ -49,7 +50,7 @@ def alone(out: Path, patience: float = PATIENCE) -> Iterator[None]:
 
 
 def _lock(path: Path) -> int | None:
-    """The locked file, or nothing while another process has it."""
+    """The descriptor of the locked file, or None while another process holds the lock."""
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -61,13 +62,14 @@ def _lock(path: Path) -> int | None:
             if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
                 os.close(file)
                 raise
-            return file  # no locks here: go on
-        if _is(path, file):
+            return file  # this file system has no locks: continue without one
+        if _still_at(path, file):
             return file
-        os.close(file)  # whoever held it has removed it since it was opened
+        os.close(file)  # its holder has removed the file since we opened it: try again
 
 
-def _is(path: Path, file: int) -> bool:
+def _still_at(path: Path, file: int) -> bool:
+    """Whether the open ``file`` is still the one at ``path``."""
     with suppress(FileNotFoundError):
         return os.path.samestat(path.stat(), os.fstat(file))
     return False

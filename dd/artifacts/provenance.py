@@ -30,7 +30,7 @@ def code_version() -> str:
 
 def provenance(**facts: Any) -> dict[str, Any]:
     """Where an artifact comes from: code, libraries, machine, time, and what the stage adds."""
-    told = {
+    origin = {
         "code": code_version(),
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -40,13 +40,13 @@ def provenance(**facts: Any) -> dict[str, Any]:
         **facts,
     }
     if str(facts.get("device", "")).startswith("cuda"):
-        told["gpu"] = torch.cuda.get_device_name(facts["device"])
-    return told
+        origin["gpu"] = torch.cuda.get_device_name(facts["device"])
+    return origin
 
 
 @cache
 def _cpu_model() -> str:
-    """The processor's name, where Linux tells it."""
+    """The processor's name if Linux gives it, otherwise what Python says."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,7 +1,7 @@
-"""Big tensors written row by row into a safetensors file, by jobs that may be killed, and read so.
+"""Big tensors in a safetensors file, written and read row by row.
 
-Beside each tensor the file has the checksums of its rows: a reader compares what it reads, and
-never reads more.
+A job that is killed keeps the rows that it has written. Beside each tensor the file has the
+checksums of its rows, so a reader can check the rows that it reads without reading the others.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ _CODES = {
     torch.int32: "I32",
     torch.int64: "I64",
 }
-SUMS = "crc32."  # before the name of a tensor: the checksums of its rows
-ROOM = 1 << 14  # bytes that the header may grow by until the file is finished
+SUMS = "crc32."  # prefix of a tensor's name: the tensor of its rows' checksums
+ROOM = 1 << 14  # bytes by which the header may grow until the file is finished
 
 
 class RowWriter:
-    """Writes tensors row by row; what is there is kept when a killed job comes back.
+    """Writes tensors row by row, and keeps the rows of a killed job when it starts again.
 
-    The rows go to a hidden file beside ``path``, at its full size from the start, so a disk that is
-    too small says so before the first row.
+    The rows go to a hidden file beside ``path``. It has its full size from the start, so a disk
+    that is too small raises its error before the first row.
 
     Args:
         path: the file to make.
         kind: what it is (``trajectories``, ``labels``).
-        axes: how many of the first axes of a tensor count its rows.
+        axes: number of leading axes that index the rows of a tensor.
         tensors: dtype and shape of each.
-        facts: the header while rows are missing.
-        room: bytes that the header may grow by.
+        facts: the header as long as rows are missing.
+        room: bytes by which the header may grow.
 
     Attributes:
-        found: whether a killed job has left a file of this layout, which its size tells.
+        found: whether a killed job has left a file of this layout (one of the same size).
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class RowWriter:
     ) -> None:
         self.path, self.kind = path, kind
         sums = {SUMS + name: (torch.int64, shape[:axes]) for name, (_, shape) in tensors.items()}
-        self.tensors = sums | dict(tensors)  # ahead, so that no number starts at half its size
+        self.tensors = sums | dict(tensors)  # int64 sums first: every tensor then starts aligned
         self.partial = partial_path(path)
         self.offsets, size = {}, 0
         for name, (dtype, shape) in self.tensors.items():
@@ -96,7 +96,7 @@ class RowWriter:
         return json.dumps({"__metadata__": metadata, **entries}).encode()
 
     def put(self, name: str, position: tuple[int, ...], values: torch.Tensor) -> None:
-        """Store the row of tensor ``name`` at ``position`` and its checksum."""
+        """Write the row of tensor ``name`` at ``position``, and its checksum."""
         data = _bytes(values.detach().to("cpu", self.tensors[name][0]).contiguous())
         self._write(name, position, data)
         self._write(SUMS + name, position, zlib.crc32(data).to_bytes(8, "little"))
@@ -107,11 +107,11 @@ class RowWriter:
         os.pwrite(self.file, data, self.start + self.offsets[name] + first * dtype.itemsize)
 
     def sync(self) -> None:
-        """Return when the rows so far are on the disk."""
+        """Return when the rows written so far are on the disk."""
         os.fsync(self.file)
 
     def finish(self, facts: Mapping[str, Any]) -> None:
-        """Write the header and give the file its name."""
+        """Write the final header and rename the file to its final name."""
         header = self._header(facts)
         room = self.start - 8  # the first eight bytes are the header's length
         if len(header) > room:
@@ -123,7 +123,7 @@ class RowWriter:
         sweep(self.path)
 
     def discard(self) -> None:
-        """Drop the rows."""
+        """Delete the rows."""
         os.close(self.file)
         self.partial.unlink(missing_ok=True)
 
@@ -133,7 +133,7 @@ class RowReader:
 
     Args:
         path: the file.
-        axes: what the first axes of its tensors count, for messages.
+        axes: names of the leading axes of its tensors, for messages.
     """
 
     def __init__(self, path: Path, axes: Sequence[str]) -> None:
@@ -142,10 +142,10 @@ class RowReader:
         self._names = set(self._file.keys())
 
     def read(self, name: str, position: tuple[int, ...]) -> torch.Tensor:
-        """The row of tensor ``name`` at ``position``; of a file without checksums as it is.
+        """The row of tensor ``name`` at ``position``; unchecked if the file has no checksums.
 
         Raises:
-            DDError: if it is not what was written.
+            DDError: if its checksum differs.
         """
         row, sums = self._row(name, position), SUMS + name
         if sums in self._names and self._row(sums, position).item() != zlib.crc32(_bytes(row)):
@@ -162,10 +162,10 @@ class RowReader:
 
 
 def _bytes(tensor: torch.Tensor) -> memoryview:
-    """Of a contiguous tensor on the CPU."""
+    """The bytes of a contiguous tensor on the CPU."""
     return tensor.reshape(-1).view(torch.uint8).numpy().data
 
 
 def partial_path(path: Path) -> Path:
-    """Where the rows of ``path`` are until it is finished."""
+    """The hidden file that holds the rows of ``path`` until it is finished."""
     return path.with_name(f".{path.name}.partial")

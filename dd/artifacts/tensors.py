@@ -1,7 +1,7 @@
-"""Files that stages hand to each other: safetensors, CSV and JSON with provenance.
+"""Safetensors files that stages pass on, with a header and checksums.
 
-Every file is written to a temporary name beside its target and renamed, so a reader never sees
-half of one, and a full disk leaves what was there before. Nothing is ever unpickled.
+Every file is written under a temporary name beside its target and then renamed. So a reader never
+sees half of a file, and a full disk leaves the old file in place. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def save_tensors(
     Args:
         path: the file to make or replace.
         kind: what the file is (``dataset``, ``synthetic``, ``checkpoint``).
-        tensors: anything on any device; stored contiguous on the CPU.
+        tensors: of any dtype and device; stored contiguous.
         header: JSON-serialisable facts, provenance among them.
     """
     document = json.dumps({"kind": kind, "format": FORMAT, **header})
@@ -48,14 +48,14 @@ def save_tensors(
     with replacing(path) as partial:
         try:
             save_file(plain, partial, metadata=metadata)
-        except SafetensorError as error:  # it has the system's error number in its message
-            found = re.search(r"os error (\d+)", str(error))
-            number = int(found[1]) if found else errno.EIO
+        except SafetensorError as error:  # its message holds the system's error number
+            match = re.search(r"os error (\d+)", str(error))
+            number = int(match[1]) if match else errno.EIO
             raise OSError(number, os.strerror(number), str(path)) from None
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
-    """The header of an artifact, without its tensors. A foreign safetensors file has ``{}``.
+    """The header of an artifact, without its tensors; ``{}`` for a foreign safetensors file.
 
     Raises:
         DDError: if the file is missing, truncated or no safetensors file.
@@ -69,19 +69,20 @@ def load_tensors(
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Read an artifact of ``kind``: its tensors (``only`` those named, if given) and header.
 
-    A file without our header is taken as what it should be if it holds the ``required`` tensors:
-    others may write the documented formats with any safetensors library.
+    A file without our header is accepted if it holds the ``required`` tensors: others may write
+    the documented formats with any safetensors library.
 
     Raises:
-        DDError: if the file is missing, truncated, of another kind, or lacks a required tensor.
+        DDError: if the file is missing, truncated, of another kind, lacks a required tensor, or
+            has a tensor whose checksum differs.
     """
     with _opened(path) as file:
         header = _header(path, file)
         names = set(file.keys())
-        found = header.get("kind")
+        actual = header.get("kind")
         missing = [name for name in required if name not in names]
-        if found is not None and found != kind:
-            raise DDError(f"{path}: is a {found} file, a {kind} file is needed")
+        if actual is not None and actual != kind:
+            raise DDError(f"{path}: is a {actual} file, a {kind} file is needed")
         if missing:
             raise DDError(
                 f"{path}: is no {kind} file: tensor '{missing[0]}' is missing "
@@ -143,7 +144,7 @@ def _header(path: str | Path, file: Any) -> dict[str, Any]:
 
 
 def _checksums(path: str | Path, file: Any) -> dict[str, str]:
-    """Those that the file was written with; none in a foreign one."""
+    """The checksums that the file was written with; empty for a foreign file."""
     try:
         sums = json.loads((file.metadata() or {}).get("sha256", "{}"))
     except json.JSONDecodeError:
@@ -154,5 +155,5 @@ def _checksums(path: str | Path, file: Any) -> dict[str, str]:
 
 
 def _checksum(tensor: torch.Tensor) -> str:
-    """Of a contiguous tensor on the CPU: its bytes."""
+    """The checksum of the bytes of a contiguous tensor on the CPU."""
     return digest(tensor.reshape(-1).view(torch.uint8).numpy().data)

@@ -1,4 +1,4 @@
-"""Text artifacts: JSON and CSV, written in one step; digests of bytes and files."""
+"""Text artifacts, JSON and CSV, written in one step; digests of bytes and files."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _DIGITS = 16  # hexadecimal, of SHA-256
 
 
 def digest(data: Any) -> str:
-    """16 hexadecimal digits of SHA-256 over bytes."""
+    """The first 16 hexadecimal digits of the SHA-256 of bytes."""
     return hashlib.sha256(data).hexdigest()[:_DIGITS]
 
 
 def file_digest(path: str | Path) -> str:
-    """16 hexadecimal digits of SHA-256 over a file."""
+    """The first 16 hexadecimal digits of the SHA-256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:_DIGITS]
 
@@ -48,7 +48,7 @@ def load_json(path: str | Path) -> Any:
 
 
 def save_rows(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows (one mapping each, all with the first one's keys) as CSV."""
+    """Write rows as CSV: one mapping per row, all with the keys of the first."""
     with replacing(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
         writer.writeheader()
@@ -56,7 +56,7 @@ def save_rows(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def load_rows(path: str | Path) -> list[dict[str, str]]:
-    """Read CSV as one mapping a row; a missing file is a :class:`DDError`."""
+    """Read CSV as one mapping per row; a missing or broken file is a :class:`DDError`."""
     try:
         with open(path, newline="", encoding="utf-8") as file:
             return list(csv.DictReader(file))

@@ -1,8 +1,9 @@
-"""Which GPU a job gets, where several jobs run on one machine (snakemake #281).
+"""Which GPU a job gets if several jobs run on one machine (snakemake #281).
 
-A scheduler that has assigned GPUs (Slurm, or whoever set ``CUDA_VISIBLE_DEVICES`` to one) is
-obeyed. Else the job takes the first GPU whose lock file nobody holds. The kernel gives a lock back
-when its process ends, however it ends, so a killed job leaves nothing behind.
+If a scheduler has assigned GPUs, the job uses those (Slurm does so, and so does anyone who sets
+``CUDA_VISIBLE_DEVICES`` to one GPU). Otherwise the job takes the first GPU whose lock file nobody
+holds. The kernel releases a lock when its process ends, however it ends, so a killed job leaves no
+lock behind.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-SCHEDULERS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")  # a job of theirs has its GPUs already
+SCHEDULERS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")  # set in jobs that have GPUs assigned
 
 _held: list[int] = []  # file descriptors: a lock lasts as long as its file is open
 
@@ -26,17 +27,17 @@ def take_gpu(
     folder: Path | None = None,
     poll: float = 2.0,
 ) -> str | None:
-    """Make one GPU of this machine this process's own, and the only one that CUDA will show it.
+    """Reserve one GPU of this machine for this process, and hide all others from CUDA.
 
-    To be called before CUDA is initialised. Where all are taken by other jobs, it waits.
+    Call it before CUDA is initialised. It waits while other jobs hold all GPUs.
 
     Args:
-        environment: read, and given ``CUDA_VISIBLE_DEVICES``.
-        folder: of the lock files, the same for all jobs of a user on the machine.
-        poll: seconds between two looks.
+        environment: the environment variables; ``CUDA_VISIBLE_DEVICES`` is set in them.
+        folder: folder of the lock files, the same for all jobs of a user on the machine.
+        poll: seconds between two attempts.
 
     Returns:
-        The GPU; None where there is nothing to choose (no GPU, or one that was assigned).
+        The GPU; None if there is nothing to choose (no GPU or a single one, or one was assigned).
     """
     known = choices(environment)
     if not known:
@@ -46,8 +47,8 @@ def take_gpu(
     waited = False
     while (taken := _first_free(known, folder)) is None:
         if not waited:
-            told = f"all GPUs ({', '.join(known)}) are taken by other jobs; waiting for one"
-            print(told, flush=True)
+            names = ", ".join(known)
+            print(f"all GPUs ({names}) are taken by other jobs; waiting for one", flush=True)
             waited = True
         time.sleep(poll)
     environment[VISIBLE] = taken
@@ -55,21 +56,21 @@ def take_gpu(
 
 
 def choices(environment: Mapping[str, str]) -> list[str]:
-    """The GPUs to choose from, as ``CUDA_VISIBLE_DEVICES`` names them; none where a scheduler has
-    chosen or there is no more than one."""
+    """The GPUs to choose from, as ``CUDA_VISIBLE_DEVICES`` names them; none if a scheduler has
+    chosen, or if there is at most one."""
     if any(name in environment for name in SCHEDULERS):
         return []
     if VISIBLE in environment:
         known = [name.strip() for name in environment[VISIBLE].split(",") if name.strip()]
     else:
-        known = _found()
+        known = _reported_by_driver()
     return known if len(known) > 1 else []
 
 
-def _found() -> list[str]:
-    """The numbers of the GPUs that the driver tells of."""
+def _reported_by_driver() -> list[str]:
+    """The numbers of the GPUs that the driver reports."""
     try:
-        told = subprocess.run(
+        answer = subprocess.run(
             ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
             capture_output=True,
             text=True,
@@ -78,7 +79,7 @@ def _found() -> list[str]:
         )
     except (OSError, subprocess.SubprocessError):
         return []
-    return told.stdout.split()
+    return answer.stdout.split()
 
 
 def _first_free(known: list[str], folder: Path) -> str | None:

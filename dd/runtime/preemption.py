@@ -1,7 +1,7 @@
-"""SIGTERM, what a scheduler sends before it takes a machine away: save, and say so.
+"""SIGTERM, which a scheduler sends before it takes a machine away: save, then end.
 
-A stage with checkpoints asks its :class:`Pace` when to write one; after SIGTERM the answer is
-*now*, and when it is written the stage ends. A stage without ends at once.
+A stage with checkpoints asks its :class:`Pace` when to write one. After SIGTERM the answer is
+*now*, and the stage ends once the checkpoint is written. A stage without checkpoints ends at once.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-STATUS = 128 + signal.SIGTERM  # as a shell reports it
+STATUS = 128 + signal.SIGTERM  # exit status, as a shell reports it
 
 
 class Terminated(BaseException):
-    """SIGTERM came and what there was to save is saved; nothing but ``main`` should catch it."""
+    """SIGTERM came, and the state is saved. Only ``main`` should catch it."""
 
 
 class Pace:
-    """When to write checkpoints.
+    """Says when to write checkpoints.
 
     Args:
-        every: seconds between two of them.
+        every: seconds between two checkpoints.
     """
 
     _asked = False  # whether SIGTERM has come
-    _running = 0  # how many paces there are in the stage under way
+    _running = 0  # number of Pace objects that the running stage has made
 
     def __init__(self, every: float) -> None:
         self.every, self._last = every, time.monotonic()
@@ -39,7 +39,7 @@ class Pace:
         return Pace._asked or time.monotonic() - self._last >= self.every
 
     def saved(self) -> None:
-        """To be called when one is written.
+        """Call it when a checkpoint is written.
 
         Raises:
             Terminated: if SIGTERM has come.
@@ -50,7 +50,7 @@ class Pace:
 
 
 def _on_sigterm(number: int, frame: FrameType | None) -> None:
-    if Pace._asked or not Pace._running:  # the second one does not wait
+    if Pace._asked or not Pace._running:  # a second SIGTERM does not wait for a checkpoint
         raise Terminated
     Pace._asked = True
 
@@ -60,7 +60,7 @@ def heeding_sigterm() -> Iterator[None]:
     """While the context lasts, SIGTERM means: save, then :class:`Terminated`."""
     Pace._asked, Pace._running = False, 0
     if threading.current_thread() is not threading.main_thread():
-        yield  # signals are the main thread's
+        yield  # only the main thread can handle signals
         return
     before = signal.signal(signal.SIGTERM, _on_sigterm)
     try:

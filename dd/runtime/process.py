@@ -17,10 +17,11 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 
 
 def tune_allocator() -> bool:
-    """Keep freed memory in the process instead of handing it back to the kernel at every step.
+    """Keep freed memory in the process instead of returning it to the kernel at every step.
 
-    glibc maps and unmaps each activation above 32 MB, and the page faults cost about as much as
-    the arithmetic of a training step (``benchmarks/README.md``). Returns whether it took effect.
+    By default glibc maps and unmaps each activation above 32 MB, and the page faults cost about as
+    much as the arithmetic of a training step (``benchmarks/README.md``). Returns whether the
+    settings took effect.
     """
     if not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc":
         return False
@@ -40,13 +41,13 @@ def add_machine_options(parser: argparse._ActionsContainer) -> None:
 
 
 def add_checkpoint_option(parser: argparse._ActionsContainer) -> None:
-    """``--checkpoint-every``, for stages that go on where they were killed."""
+    """``--checkpoint-every``, for stages that resume from a checkpoint."""
     parser.add_argument(
         "--checkpoint-every",
         type=_seconds,
         default=60.0,
         metavar="SECONDS",
-        help="between two checkpoints",
+        help="seconds between two checkpoints",
     )
 
 
@@ -58,17 +59,17 @@ def _seconds(text: str) -> float:
 
 
 def add_together_option(parser: argparse._ActionsContainer, what: str) -> None:
-    """``--together``, for stages that train several networks: ``what`` they are."""
+    """``--together``, for stages that train several networks; ``what`` names these networks."""
     parser.add_argument(
         "--together",
         choices=("auto", "yes", "no"),
         default="auto",
-        help=f"train {what} stacked; auto: on a GPU",
+        help=f"train {what} stacked, in one vectorised pass; auto: yes on a GPU",
     )
 
 
 def stacked(together: str, device: torch.device) -> bool:
-    """What ``--together`` means on ``device``."""
+    """Whether ``--together`` means stacked training on ``device``."""
     return device.type == "cuda" if together == "auto" else together == "yes"
 
 
@@ -76,8 +77,8 @@ def setup(device: str = "auto", threads: int = 0) -> torch.device:
     """Prepare the process for a compute stage and return the device to work on.
 
     Args:
-        device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``; without a number,
-            of several GPUs one that no other job of ours has (:mod:`dd.runtime.gpus`).
+        device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``. Without a number
+            and with several GPUs: one that no other job of ours holds (:mod:`dd.runtime.gpus`).
         threads: CPU threads of one operation; 0 leaves torch's choice.
 
     Raises:
@@ -89,7 +90,7 @@ def setup(device: str = "auto", threads: int = 0) -> torch.device:
     if threads:
         torch.set_num_threads(threads)
     if device in ("auto", "cuda"):
-        take_gpu()  # before CUDA looks at its environment
+        take_gpu()  # before CUDA reads its environment variables
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -107,7 +108,8 @@ def setup(device: str = "auto", threads: int = 0) -> torch.device:
 
 
 def peak_memory_mb(device: torch.device) -> dict[str, float]:
-    """Peak memory of this process so far in MB: resident (``host``), allocated on the GPU."""
+    """Peak memory of this process so far in MiB: resident (``host``) and, on a GPU, allocated by
+    torch (``gpu``)."""
     scale = 1024 if sys.platform != "darwin" else 1024**2  # ru_maxrss: KiB on Linux
     peak = {"host": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale, 1)}
     if device.type == "cuda":

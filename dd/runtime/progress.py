@@ -1,4 +1,4 @@
-"""Progress: a bar on a terminal, plain lines every few seconds in a log."""
+"""Progress: a bar on a terminal, or a plain line every few seconds in a log."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from tqdm import tqdm
 
 
 class Progress:
-    """Counts towards ``total``. ``with Progress("distill", 1000, "it") as p: p.update(loss=0.3)``.
+    """Shows progress: ``with Progress("distill", 1000, "it") as p: p.update(loss=0.3)``.
 
     Args:
-        name: what is under way, the first word of every line.
-        total: how many steps make it complete.
-        unit: what a step is called.
-        initial: steps done before (a resumed job).
-        every: seconds between two lines when standard error is no terminal.
+        name: the task, the first word of every line.
+        total: number of steps of the whole task.
+        unit: name of a step.
+        initial: steps done before (in a resumed job).
+        every: seconds between two lines if standard error is not a terminal.
     """
 
     def __init__(
