@@ -279,6 +279,6 @@ def test_older_files_are_refused_by_name(kind, whitened, tmp_path, capsys):
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     expected = (
-        "it has 'mean' and 'std', and its images are to be white" if kind == "stated" else OLD
+        "it has 'mean' and 'std', but its images should be white" if kind == "stated" else OLD
     )
     assert re.search(expected, said)

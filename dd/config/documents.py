@@ -1,4 +1,4 @@
-"""Configuration files: YAML, checked against a JSON schema, with errors of one line."""
+"""Configuration files: YAML, checked against a JSON schema, with one-line errors."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def read_yaml(path: str | Path) -> Any:
     """The content of a YAML file.
 
     Raises:
-        DDError: if the file is missing or no YAML.
+        DDError: if the file is missing or not YAML.
     """
     try:
         return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -42,10 +42,10 @@ def read_yaml(path: str | Path) -> Any:
 
 
 def load_config(path: str | Path, schema: str | Path) -> Any:
-    """The content of the YAML file ``path``, valid under the JSON schema in the YAML ``schema``.
+    """The content of the YAML file ``path``, checked against the JSON schema in ``schema`` (YAML).
 
     Raises:
-        DDError: naming the file, the key and what would be right.
+        DDError: if it does not follow the schema, with the file, the key and the right value.
     """
     document = read_yaml(path)
     check(document, read_yaml(schema), path)
@@ -53,7 +53,13 @@ def load_config(path: str | Path, schema: str | Path) -> Any:
 
 
 def check(document: Any, schema: Any, where: str | Path) -> None:
-    """Raise a :class:`DDError` about the gravest fault of ``document`` (from ``where``), if any."""
+    """Raise a :class:`DDError` for the most relevant fault of ``document``, if it has any.
+
+    Args:
+        document: the content.
+        schema: the JSON schema.
+        where: the file that the content comes from.
+    """
     fault = best_match(Draft202012Validator(schema).iter_errors(document))
     if fault is not None:
         raise DDError(f"{where}: {_explain(fault)}")

@@ -1,4 +1,4 @@
-"""The mean and std that the field normalises its datasets with; others have their own."""
+"""The mean and std with which the field normalises its datasets; others use their own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ DATA = "data"  # the mean and standard deviation of the training split itself
 
 
 class Constants(NamedTuple):
-    """Mean and standard deviation of each channel, pixels in [0, 1]."""
+    """Mean and standard deviation of each channel, for pixels in [0, 1]."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -28,21 +28,21 @@ CONSTANTS: dict[str, Constants] = {
     "tiny-imagenet": _IMAGENET,
     "imagenet": _IMAGENET,
 }
-"""By source (and ``imagenet``, for its subsets): the constants of the public code of DC, DSA, DM
-and MTT (arXiv:2006.05929, 2102.08259, 2110.04181, 2203.11932), in whose units its released sets
-and all published numbers are. They are not the statistics of the data: CIFAR-10's own standard
-deviation is 0.2470, 0.2435, 0.2616. In that code CIFAR-100 has CIFAR-10's."""
+"""Constants by source (and ``imagenet``, for its subsets), from the public code of DC, DSA, DM and
+MTT (arXiv:2006.05929, 2102.08259, 2110.04181, 2203.11932). Released sets and all published numbers
+use these units. They are not the statistics of the data: CIFAR-10's own standard deviation is
+0.2470, 0.2435, 0.2616. In that code CIFAR-100 has the constants of CIFAR-10."""
 
 
 def of_source(source: str) -> str:
-    """What images of ``source`` are normalised with unless asked otherwise: a name of
-    :data:`CONSTANTS`, or :data:`DATA`."""
+    """The default normalisation of images of ``source``: a name in :data:`CONSTANTS`, or
+    :data:`DATA`."""
     return source if source in CONSTANTS else DATA
 
 
 def of_published(dataset: str) -> str:
-    """The name in :data:`CONSTANTS` of a dataset as published values call it (``tiny_imagenet``,
-    ``fashionmnist``), or :data:`DATA`."""
+    """The name in :data:`CONSTANTS` of a dataset that published values call ``dataset``
+    (``tiny_imagenet``, ``fashionmnist``), or :data:`DATA` if there is none."""
     plain = {name.replace("-", "").replace("_", ""): name for name in CONSTANTS}
     return plain.get(dataset.replace("-", "").replace("_", ""), DATA)
 

@@ -1,7 +1,7 @@
-"""Settings of a method: dataclasses whose fields say what they mean and what is allowed.
+"""Settings of a method: dataclasses whose fields give their meaning and allowed values.
 
-A field is made by :func:`setting`; the command line, the recipes and the provenance all read the
-same declaration, so a new method declares its settings once, in its own file.
+:func:`setting` makes a field. The command line, the recipes and the provenance all read this one
+declaration, so a new method declares its settings once, in its own file.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def setting(
     check: Callable[[Any], Any] | None = None,
     default: Any = dataclasses.MISSING,
 ) -> Any:
-    """A dataclass field with its explanation (unit included) and the values it may take."""
+    """A dataclass field with its explanation (with unit) and its allowed values."""
     rules = {"at_least": at_least, "above": above, "at_most": at_most, "choices": choices}
     return dataclasses.field(default=default, metadata={"help": help, "check": check, **rules})
 
@@ -36,11 +36,11 @@ def build(cls: type[S], values: Mapping[str, Any], where: str) -> S:
 
     Args:
         cls: the dataclass; its type hints (int, float, str) are enforced.
-        values: one value a field.
+        values: a value for each field.
         where: what the values belong to, for messages (``dc``, a file name).
 
     Raises:
-        DDError: for an unknown, missing, wrongly typed or disallowed value, naming it.
+        DDError: names a value that is unknown, missing, of a wrong type or not allowed.
     """
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for name in values:
@@ -87,12 +87,12 @@ def kind_of(field: dataclasses.Field) -> type:
 def add_options(
     parser: Any, fields: Mapping[str, tuple[dataclasses.Field, str]], skip: tuple[str, ...] = ()
 ) -> None:
-    """Command-line options for settings, left out of the namespace where not given.
+    """Add command-line options for settings. An option that is not given is not in the namespace.
 
     Args:
         parser: an argparse parser or group.
-        fields: by setting name, a field that has its type, and the help.
-        skip: names that the command line says otherwise.
+        fields: for each setting name a field, which gives the type, and the help text.
+        skip: settings for which the command line has another option.
     """
     for name, (field, text) in sorted(fields.items()):
         if name not in skip:
@@ -104,6 +104,6 @@ def add_options(
             )
 
 
-_LARGEST = 3.4e38  # of float32, the type of images and parameters; NaN is not below it either
+_LARGEST = 3.4e38  # of float32, the type of images and parameters; NaN fails this test, too
 _TYPES = {"int": int, "float": float, "str": str}
 _KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}

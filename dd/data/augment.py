@@ -1,16 +1,17 @@
 """Augmentation of batches of images, by strategies that a setting names.
 
 - ``crop_flip``: differentiable siamese augmentation (DSA: B. Zhao, H. Bilen, ICML 2021, section
-  3.3). For each batch one of the operations is drawn, with parameters for each image or, shared,
-  for the whole batch.
-- ``dc:crop_rotate``: DC's own (:mod:`dd.data.dc_augment`). One of its operations for each image.
-- ``all:crop_flip``: all of the operations, one after the other: DSA's, and ``resized``, a random
-  resized crop of 8 % to all of the area, as networks for ImageNet are trained with.
+  3.3). One of the operations is drawn for each batch. Its parameters are drawn for each image or,
+  if shared, once for the whole batch.
+- ``dc:crop_rotate``: DC's own augmentation (:mod:`dd.data.dc_augment`). One of the operations is
+  drawn for each image.
+- ``all:crop_flip``: all of the operations, one after the other. They are those of DSA, and
+  ``resized``, a random resized crop of 8 to 100 % of the area, as in training for ImageNet.
 - ``none``.
 
-Drawing (:func:`draw`) is apart from applying (:func:`apply`), so that one drawn transform can be
-applied to the real and to the synthetic batch. Images are ``[N, C, H, W]`` in normalised units;
-what moves in from outside is 0, or under ``dc:`` what is said there.
+:func:`draw` draws a transform and :func:`apply` applies it, so that the same transform can be
+applied to the real and to the synthetic batch. Images are ``[N, C, H, W]`` in normalised units.
+Pixels from outside the image are 0; for ``dc:`` see there.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ MEANING = (
 SCALE = 1.2
 ROTATE = 15.0  # degrees
 BRIGHTNESS, SATURATION, CONTRAST = 1.0, 2.0, 0.5
-CROP, CUTOUT = 0.125, 0.5  # parts of the image's side
+CROP, CUTOUT = 0.125, 0.5  # shares of the image's side
 RESIZED = 0.08  # least share of the area
 
 
 @dataclass(frozen=True)
 class Transform:
-    """A drawn operation of DSA and its parameters, each ``[count]`` or, shared, ``[1]``.
+    """A drawn operation of DSA and its parameters, each ``[count]`` or, if shared, ``[1]``.
 
     Parameters that count pixels are int64, the others float32.
     """
@@ -58,7 +59,7 @@ class Transform:
 
 @dataclass(frozen=True)
 class Every:
-    """Operations that are applied one after the other."""
+    """Drawn operations that are all applied, one after the other."""
 
     steps: tuple[Transform, ...]
 
@@ -71,10 +72,10 @@ class Every:
 
 @dataclass(frozen=True)
 class OneEach:
-    """Operations of DC, one for each image.
+    """Drawn operations of DC, one for each image.
 
     Attributes:
-        chosen: int64, ``[count]`` or, shared, ``[1]``: which of the operations.
+        chosen: int64, ``[count]`` or, if shared, ``[1]``: the number of the chosen operation.
         operations: their names.
         parameters: of each operation, for every image.
     """
@@ -85,7 +86,7 @@ class OneEach:
 
     def apply(self, images: Tensor) -> Tensor:
         """See :func:`apply`."""
-        fill = images.mean((0, 2, 3))  # of all images, whatever operation each of them has
+        fill = images.mean((0, 2, 3))  # mean of all images, whatever operation each one gets
         chosen, result = self.chosen.expand(len(images)), images.clone()
         for number, (name, parameters) in enumerate(
             zip(self.operations, self.parameters, strict=True)
@@ -103,10 +104,10 @@ Drawn = Transform | Every | OneEach
 
 
 def check_strategy(strategy: str) -> tuple[str, ...]:
-    """The operations of a strategy; ``"none"`` has none.
+    """The operations of a strategy; empty for ``"none"``.
 
     Raises:
-        DDError: if a name is not one of the operations.
+        DDError: if a name is not an operation.
     """
     return _parse(strategy)[1]
 
@@ -135,15 +136,15 @@ def draw(
     size: tuple[int, int],
     shared: bool = False,
 ) -> Drawn:
-    """Draw operations of ``strategy``, uniformly where one is chosen, and their parameters.
+    """Draw operations of ``strategy`` (if one is chosen, uniformly) and their parameters.
 
     Args:
-        strategy: see this module; ``"none"`` for the identity.
-        generator: where the draws come from; the parameters lie on its device.
+        strategy: see this module; ``"none"`` is the identity.
+        generator: source of the draws; the parameters are on its device.
         count: number of images that the parameters are for.
         size: height and width of the images.
-        shared: draw once for all images (siamese augmentation); the transform then applies to
-            batches of any length.
+        shared: draw once for all images (siamese augmentation); the transform then fits batches of
+            any size.
 
     Raises:
         DDError: if the strategy names an unknown operation.
@@ -167,14 +168,14 @@ def draw(
 def apply(transform: Drawn, images: Tensor) -> Tensor:
     """Apply a drawn transform to ``images`` [N, C, H, W]; differentiable with respect to them.
 
-    The result has the images' shape, dtype and device. A transform that was not drawn shared
-    must have been drawn for N images.
+    The result has the images' shape, dtype and device. A transform drawn without ``shared`` must
+    have been drawn for N images.
     """
     return transform.apply(images)
 
 
 def _for(images: Tensor, parameters: Iterable[Tensor]) -> list[Tensor]:
-    """``parameters`` on the images' device, those that are no counts in their type."""
+    """``parameters`` on the images' device; those that are floating point also in their dtype."""
     return [
         p.to(images.device, images.dtype if p.is_floating_point() else p.dtype) for p in parameters
     ]
@@ -217,11 +218,11 @@ def _draw_cutout(generator: torch.Generator, count: int, size: tuple[int, int]):
 
 
 def _cutout(images: Tensor, row: Tensor, column: Tensor) -> Tensor:
-    """A rectangle around (row, column), pressed into the image where it would leave it, is 0."""
+    """Set a rectangle around (row, column) to 0; where it leaves the image it ends at the edge."""
     hits = []
     for side, centre in ((images.shape[2], row), (images.shape[3], column)):
         span = _side(side, CUTOUT)
-        # clamping each index moves none of the others, so the hole is a range with clamped ends
+        # DSA clamps every index; the result is a range whose two ends are clamped
         first = (centre - span // 2).clamp(0, side - 1).view(-1, 1)
         last = (centre - span // 2 + span - 1).clamp(0, side - 1).view(-1, 1)
         position = torch.arange(side, device=images.device)
@@ -258,8 +259,10 @@ def _rotate(images: Tensor, angle: Tensor) -> Tensor:
 
 
 def _resample(images: Tensor, entries: tuple[Tensor, ...]) -> Tensor:
-    """Bilinear sampling at the affine map (row by row: 2 × 3) of each pixel's position in [-1, 1],
-    zeros outside."""
+    """Sample bilinearly where an affine map takes each pixel's position in [-1, 1]; 0 outside.
+
+    ``entries`` are the six entries of the 2 × 3 matrix, row by row.
+    """
     matrix = torch.stack(entries, 1).view(-1, 2, 3).expand(len(images), 2, 3)
     grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, "bilinear", "zeros", align_corners=False)

@@ -1,7 +1,7 @@
-"""The prepared dataset: both splits on the device, ready to take batches from.
+"""The prepared dataset: both splits on the device, ready for batches.
 
-``prepare`` writes the file (``docs/formats.md``), everything else reads it through
-:func:`load_dataset`, in the space that it chooses (:mod:`dd.data.space`).
+``prepare`` writes the file (``docs/formats.md``). All other stages read it with
+:func:`load_dataset`, in the space that they choose (:mod:`dd.data.space`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Split:
         images: [N, C, H, W], uint8 in 0..255, or float32 in ``space`` (:meth:`resident`).
         labels: [N] int64.
         by_class: for each class the indices of its images, ascending.
-        space: what networks see them in.
+        space: the space in which networks see them.
     """
 
     images: Tensor
@@ -53,9 +53,9 @@ class Split:
         return self.space.to_pixels(images) if images.is_floating_point() else _pixels(images)
 
     def resident(self) -> Split:
-        """This split for many epochs: whitened once for all, instead of at each :meth:`take`.
+        """This split for many epochs: whitened once, instead of at each :meth:`take`.
 
-        Without whitening it is the split itself. Else all images are float32 on the device:
+        Without whitening it is the split itself. Otherwise all images are float32 on the device:
         4·N·C·H·W bytes (CIFAR-10: 614 MB to train, 123 MB to test).
         """
         if self.space.whitening == "none" or self.images.is_floating_point():
@@ -63,9 +63,9 @@ class Split:
         return replace(self, images=self.take(slice(None)))
 
     def sample(self, label: int, count: int, generator: torch.Generator) -> Tensor:
-        """``count`` indices of class ``label`` without replacement, in random order.
+        """``count`` indices of class ``label``, drawn without replacement, in random order.
 
-        A class with fewer images gives all of them.
+        A class with fewer than ``count`` images gives all of them.
         """
         members = self.by_class[label]
         order = torch.randperm(len(members), generator=generator, device=generator.device)
@@ -80,9 +80,9 @@ class Dataset:
         name: short name, used in paths. label: human name, used in tables and captions.
         classes: class names in label order.
         channels, size: C and (H, W) of the images.
-        space: what networks see images in.
+        space: the space in which networks see images.
         fingerprint: identifies the contents, see :func:`fingerprint`.
-        header: what the file says about itself, provenance included.
+        header: the header of the file, with its provenance.
     """
 
     name: str
@@ -98,17 +98,17 @@ class Dataset:
 
     @property
     def whitening(self) -> str:
-        """The whitening that it was read with: one of :data:`dd.data.space.WHITENINGS`."""
+        """The whitening with which it was read, one of :data:`dd.data.space.WHITENINGS`."""
         return self.space.whitening
 
     def mean_and_std(self) -> tuple[Tensor | None, Tensor | None]:
-        """Mean and std ``[C]`` on the CPU that a set in this space states; None where whitened."""
+        """Mean and std ``[C]`` on the CPU, as a set in this space stores them; None if whitened."""
         if self.whitening != "none":
             return None, None
         return self.space.mean.cpu(), self.space.std.cpu()
 
     def to_pixels(self, images: Tensor) -> Tensor:
-        """Images in this space, [N, C, H, W], to pixels clamped to [0, 1] (for viewing)."""
+        """Convert images in this space, [N, C, H, W], to pixels clamped to [0, 1] (for viewing)."""
         return self.space.to_pixels(images).clamp(0, 1)
 
 
@@ -120,13 +120,13 @@ def load_dataset(
     Args:
         path: the file.
         device: where all tensors are put.
-        whitening: the space to read it in. ``none``: normalised by channel, whether the file holds
-            a whitening or not. ``zca``: whitened pixels in its place, image by image as they are
-            taken.
+        whitening: the space to read it in. ``none``: normalised by channel, whether or not the
+            file holds a whitening. ``zca``: whitened pixels instead; images are whitened when
+            they are taken.
 
     Raises:
-        DDError: if the file is missing or broken, a tensor is not what it should be, or the file
-            holds no whitening, or the one of an older version, where one is asked for.
+        DDError: if the file is missing or broken, or a tensor is not what it should be; with
+            ``zca`` also if the file holds no whitening, or that of an older version.
     """
     if whitening not in WHITENINGS:
         raise unknown("whitening", whitening, WHITENINGS)
@@ -180,9 +180,10 @@ def load_dataset(
 
 def fingerprint(tensors: Mapping[str, Tensor], classes: Sequence[str]) -> str:
     """16 hexadecimal digits of SHA-256 over class names and the name, shape and values of images,
-    labels, mean and std: two datasets with the same one give the same experiment.
+    labels, mean and std. Two datasets with the same fingerprint give the same experiment.
 
-    A whitening in the file does not count; a dataset read with it has an addition of its own.
+    A whitening in the file does not count. If a dataset is read with it, :func:`load_dataset`
+    appends a digest of the whitening.
     """
     return _digest(tensors, _TENSORS, repr(list(classes)))[:16]
 
@@ -211,8 +212,8 @@ def _check(path: str | Path, tensors: dict[str, Tensor], classes: Sequence[str])
 
     def need(condition: bool, name: str, what: str) -> None:
         if not condition:
-            found = f"{list(tensors[name].shape)} {tensors[name].dtype}"
-            raise DDError(f"{path}: tensor '{name}' must be {what}, found {found}")
+            actual = f"{list(tensors[name].shape)} {tensors[name].dtype}"
+            raise DDError(f"{path}: tensor '{name}' must be {what}, found {actual}")
 
     def is_a(name: str, dtype: torch.dtype, shape: Sequence[int]) -> bool:
         return tensors[name].dtype == dtype and list(tensors[name].shape) == list(shape)
@@ -230,7 +231,7 @@ def _check(path: str | Path, tensors: dict[str, Tensor], classes: Sequence[str])
     for part in ("train", "test"):
         name, labels = f"{part}_labels", tensors[f"{part}_labels"]
         count = len(tensors[f"{part}_images"])
-        need(is_a(name, torch.int64, [count]), name, f"int64 [{count}], one label an image")
+        need(is_a(name, torch.int64, [count]), name, f"int64 [{count}], one label per image")
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= len(classes):
             raise DDError(

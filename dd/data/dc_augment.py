@@ -1,9 +1,9 @@
 """The augmentation of DC's evaluation (B. Zhao, K. R. Mopuri, H. Bilen, ICLR 2021, public code).
 
-It is another one than DSA's: an operation is drawn for each image, crop and rotation reach further,
-and what comes in from outside is the mean of the batch. Images are ``[n, C, H, W]`` in normalised
-units; ``fill`` ``[C]`` is the mean of each channel over the batch as it was before. The paper does
-not describe it.
+It differs from that of DSA: an operation is drawn for each image, crop and rotation reach further,
+and pixels from outside the image are the mean of the batch. Images are ``[n, C, H, W]`` in
+normalised units; ``fill`` ``[C]`` is the mean of each channel over the batch before augmentation.
+The paper does not describe this augmentation.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Size = tuple[int, int]
 
 
 def _draw_crop(generator: torch.Generator, count: int, size: Size) -> tuple[Tensor, ...]:
-    # one of 2 CROP places, not of 2 CROP + 1: the last one is never drawn
+    # as in DC's code: 2 CROP places, not 2 CROP + 1, since the last one is never drawn
     return tuple(integers(generator, -CROP, CROP, count) for _ in size)
 
 
@@ -41,7 +41,7 @@ def _draw_scale(generator: torch.Generator, count: int, size: Size) -> tuple[Ten
 
 
 def _scale(images: Tensor, fill: Tensor, height: Tensor, width: Tensor) -> Tensor:
-    """Nearest pixels; the middle is kept of larger images, smaller ones are framed by zeros."""
+    """Scale with nearest pixels; cut larger images to their middle, frame smaller ones with 0."""
     frame = torch.maximum(height, width).clamp(min=max(images.shape[2:]))
     zero = images.new_zeros(())
     for axis, scaled in ((2, height), (3, width)):
@@ -49,7 +49,7 @@ def _scale(images: Tensor, fill: Tensor, height: Tensor, width: Tensor) -> Tenso
         first = (frame - side) // 2 - (frame - scaled) // 2
         position = torch.arange(side, device=images.device) + first.view(-1, 1)
         scaled = scaled.view(-1, 1)
-        # beyond the scaled image lies beyond the image itself, also where the division rounds down
+        # outside the scaled image is outside the source, even where the division rounds down
         source = torch.where(position < scaled, position * side // scaled, side)
         images = lines(images, axis, source, zero)
     return images
@@ -60,11 +60,11 @@ def _draw_rotate(generator: torch.Generator, count: int, size: Size) -> tuple[Te
 
 
 def _rotate(images: Tensor, fill: Tensor, degrees: Tensor) -> Tensor:
-    """Rotation by whole degrees with cubic splines, the fill's mean outside of the image.
+    """Rotate by whole degrees with cubic splines; outside the image is the mean of ``fill``.
 
-    As SciPy's ``ndimage.rotate`` does it: on a plane that holds all of the rotated image, of which
-    the middle is kept. Where plane and image differ by an odd number of pixels, that is half a
-    pixel off.
+    This follows SciPy's ``ndimage.rotate``: it rotates onto a plane that holds the whole rotated
+    image, and keeps the middle of that plane. If plane and image differ by an odd number of
+    pixels, the middle is half a pixel off.
     """
     height, width = images.shape[2:]
     angle = degrees.double().deg2rad().view(-1, 1, 1)
@@ -79,16 +79,16 @@ def _rotate(images: Tensor, fill: Tensor, degrees: Tensor) -> Tensor:
 
 
 def _centred(side: int, span: Tensor) -> Tensor:
-    """Where the ``side`` middle pixels of a plane of ``span [n, 1, 1]``, rounded, lie from its
-    centre: ``[n, side]``."""
+    """Positions ``[n, side]``, relative to the centre, of the ``side`` middle pixels of planes with
+    sides ``span [n, 1, 1]``, rounded."""
     whole = (span.view(-1, 1) + 0.5).floor()
     first = ((whole - side) / 2).trunc()
     return torch.arange(side, device=span.device) + first - (whole - 1) / 2
 
 
 def _spline(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """The cubic splines through ``images [n, C, H, W]``, mirrored at the outer pixels' centres, at
-    ``rows`` and ``columns``, ``[n, h, w]`` or ``[1, h, w]``."""
+    """Evaluate cubic splines through ``images [n, C, H, W]`` at ``rows`` and ``columns``,
+    ``[n, h, w]`` or ``[1, h, w]``. Images are mirrored at the centres of their outer pixels."""
     height, width = images.shape[2:]
     knots = _knots(height).to(images) @ images @ _knots(width).to(images).T
     shape = (len(images), *rows.shape[1:])
@@ -104,7 +104,8 @@ def _spline(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 @cache
 def _knots(side: int) -> Tensor:
-    """Values at ``side`` pixels to weights of cubic B-splines there, float64 ``[side, side]``."""
+    """The matrix that maps values at ``side`` pixels to weights of cubic B-splines there, float64
+    ``[side, side]``."""
     matrix = torch.zeros(side, side, dtype=torch.float64)
     for pixel in range(side):
         for step, share in ((-1, 1 / 6), (0, 2 / 3), (1, 1 / 6)):
@@ -113,7 +114,7 @@ def _knots(side: int) -> Tensor:
 
 
 def _taps(position: Tensor, side: int) -> list[tuple[Tensor, Tensor]]:
-    """The four pixels whose B-splines reach ``position``, each with its spline's value there."""
+    """The four pixels whose B-splines reach ``position``, each with the value of its spline."""
     first = position.floor()
     after = position - first
     before = 1 - after
@@ -128,7 +129,7 @@ def _taps(position: Tensor, side: int) -> list[tuple[Tensor, Tensor]]:
 
 
 def _mirrored(pixel: Tensor, side: int) -> Tensor:
-    """Pixel numbers beyond the image, as a mirror at its outer pixels' centres shows them."""
+    """Map pixel numbers outside the image into it, by mirrors at its outer pixels' centres."""
     if side == 1:
         return torch.zeros_like(pixel)
     pixel = pixel.abs() % (2 * side - 2)
@@ -136,7 +137,7 @@ def _mirrored(pixel: Tensor, side: int) -> Tensor:
 
 
 def _draw_noise(generator: torch.Generator, count: int, size: Size) -> tuple[Tensor, ...]:
-    """A seed an image: how many channels there are is not known yet."""
+    """One seed per image: the number of channels is not known here."""
     return (integers(generator, 0, 2**62, count),)
 
 
@@ -152,4 +153,4 @@ OPERATIONS = {
     "rotate": Operation(_draw_rotate, _rotate),
     "noise": Operation(_draw_noise, _noise),
 }
-"""By name; ``apply`` takes ``fill`` after the images."""
+"""The operations by name; ``apply`` takes ``fill`` as its second argument."""

@@ -1,8 +1,8 @@
 """Image files as uint8 arrays.
 
-Decoding runs in processes: small files are bound by Python, where threads gain nothing (CIFAR-10's
-60,000 JPEGs on 2 cores: 11.5 s with threads, 3.3 s with processes). This module imports no torch,
-so that such a process starts at once.
+Decoding runs in processes, not threads: for small files most of the time is spent in Python, where
+threads do not help (CIFAR-10's 60,000 JPEGs on 2 cores: 11.5 s with threads, 3.3 s with processes).
+This module does not import torch, so that such a process starts quickly.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from PIL import Image
 
 from dd.errors import DDError
 
-_GREY = ("1", "L", "LA", "La")  # Pillow's modes; every other one of 8 bits counts as colour
-_CHUNK = 64  # files that a process decodes between two messages
-_SERIAL = 2000  # below so many files starting processes costs more than it gains
+_GREY = ("1", "L", "LA", "La")  # modes of Pillow; every other 8-bit mode counts as colour
+_CHUNK = 64  # files that a process decodes before it returns them
+_SERIAL = 2000  # with fewer files, starting processes costs more than it saves
 
 
 def decode_all(
@@ -31,18 +31,18 @@ def decode_all(
 ) -> np.ndarray:
     """Decode image files into one array, uint8 [N, C, H, W].
 
-    Palette images, and images with transparency (which is dropped), count as colour; 16-bit grey
+    Palette images, and images with transparency (which is dropped), count as colour. 16-bit grey
     is scaled to 8 bits.
 
     Args:
-        paths: the files, one at least.
+        paths: the files, at least one.
         resize: crop each image to its central square, then resize it (bilinear, antialiased) to
-            this side. None: all images must have one size already.
-        channels: convert to 1 (luma) or 3. None: all images must have the same.
+            this side. None: all images must already have the same size.
+        channels: convert to 1 (luma) or 3. None: all images must have the same number.
         workers: number of decoding processes.
 
     Raises:
-        DDError: naming the file that is unreadable or unlike the first one.
+        DDError: names the file that is unreadable or differs from the first one in size or colour.
     """
     decoded = _images(paths, resize, channels, workers)
     first = next(decoded)
@@ -67,7 +67,7 @@ def decode(path: Path, resize: int | None = None, channels: int | None = None) -
     if resize is not None:
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
-        # cropped first: resize's own box argument lets pixels outside the box shine in
+        # crop first: resize's own box argument lets pixels outside the box influence the result
         image = image.crop((left, top, left + side, top + side))
         image = image.resize((resize, resize), Image.Resampling.BILINEAR)
     array = np.asarray(image)
@@ -76,7 +76,7 @@ def decode(path: Path, resize: int | None = None, channels: int | None = None) -
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     """The image as mode L or RGB."""
-    if image.mode.startswith("I"):  # 16-bit grey: 65535 is white, Pillow's own conversion clips
+    if image.mode.startswith("I"):  # 16-bit grey with 65535 as white; Pillow's own conversion clips
         scaled = np.rint(np.asarray(image, dtype=np.float64) / 257)
         return Image.fromarray(scaled.clip(0, 255).astype(np.uint8))
     return image.convert("L" if image.mode in _GREY else "RGB")
@@ -104,7 +104,7 @@ def _images(
         yield from chain.from_iterable(work([path]) for path in paths)
         return
     chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
-    # spawn: a fork of a process whose libraries hold threads may hang
+    # spawn, because a fork of a process with running threads may hang
     with ProcessPoolExecutor(
         workers, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN)
     ) as pool:

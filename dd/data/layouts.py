@@ -1,4 +1,4 @@
-"""How image files lie in folders: which are trained on, which tested on, and of which class."""
+"""Layouts of image files in folders: which split and which class a file belongs to."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Listing:
 
     Attributes:
         classes: class names in label order.
-        train, test: for each class its files, sorted; one at least.
+        train, test: for each class its files, sorted; at least one.
     """
 
     classes: list[str]
@@ -32,14 +32,14 @@ class Listing:
 
 
 def image_folder(root: Path) -> Listing:
-    """``ROOT/{train,test}/<class>/*.{png,jpg,jpeg,webp}``; classes sorted by name.
+    """``ROOT/{train,test}/<class>/*.{png,jpg,jpeg,webp}``; classes are sorted by name.
 
-    Hidden entries and files of other types are ignored, here and in all layouts.
+    This and all other layouts ignore hidden entries and files of other types.
 
     Raises:
-        DDError: naming the folder or class that is missing or empty.
+        DDError: names the folder or class that is missing or empty.
     """
-    found = {}
+    files_of: dict[str, dict[str, list[Path]]] = {}
     for split in ("train", "test"):
         folder = root / split
         if not folder.is_dir():
@@ -47,20 +47,20 @@ def image_folder(root: Path) -> Listing:
                 f"{root}: has no folder '{split}'; expected {root}/train/<class>/ and "
                 f"{root}/test/<class>/ with the images"
             )
-        found[split] = {entry.name: _images_in(entry) for entry in _class_folders(folder)}
-        for name, files in found[split].items():
+        files_of[split] = {entry.name: _images_in(entry) for entry in _class_folders(folder)}
+        for name, files in files_of[split].items():
             if not files:
                 raise DDError(
                     f"{folder / name}: class '{name}' has no image ({_KINDS}) directly in it"
                 )
     for one, other in (("train", "test"), ("test", "train")):
-        alone = sorted(found[one].keys() - found[other].keys())
+        alone = sorted(files_of[one].keys() - files_of[other].keys())
         if alone:
             raise DDError(
                 f"{root}: class '{alone[0]}' is in {one} but not in {other} "
                 f"({len(alone)} such); both must hold the same classes"
             )
-    train, test = found["train"], found["test"]
+    train, test = files_of["train"], files_of["test"]
     return Listing(list(train), list(train.values()), [test[name] for name in train])
 
 
@@ -71,10 +71,10 @@ def tiny_imagenet(root: Path) -> Listing:
     between file, wnid and box), and optionally ``ROOT/wnids.txt`` (all classes) and
     ``ROOT/words.txt`` (tab between wnid and names, commas between those). Classes are sorted by
     wnid and named by the first name, followed by the wnid where two classes share it; without
-    ``words.txt`` by the wnid.
+    ``words.txt`` they are named by the wnid.
 
     Raises:
-        DDError: naming the folder, file or class that is missing, empty or not in the others.
+        DDError: names the folder, file or class that is missing, empty or not in the others.
     """
     for part in ("train", "val/images"):
         if not (root / part).is_dir():
@@ -107,38 +107,39 @@ def tiny_imagenet(root: Path) -> Listing:
         test[wnid].append(images.pop(name))
     if images:
         raise DDError(f"{annotations}: has no line for image '{min(images)}' ({len(images)} such)")
-    for part, found in (("train", train), ("val", test)):
-        for wnid, files in found.items():
+    for part, by_class in (("train", train), ("val", test)):
+        for wnid, files in by_class.items():
             if not files:
                 raise DDError(f"{root}: class '{wnid}' has no image ({_KINDS}) in {part}")
-    files = [sorted(found) for found in test.values()]
-    return Listing(_words(root / "words.txt", list(train)), list(train.values()), files)
+    tested = [sorted(files) for files in test.values()]
+    return Listing(_words(root / "words.txt", list(train)), list(train.values()), tested)
 
 
 def class_folders(
     root: Path, share: float, generator: torch.Generator, groups: Path | None = None
 ) -> Listing:
-    """``ROOT/<class>/*.png`` or ``ROOT/<class>/images/*.png``, split here; classes sorted by name.
+    """``ROOT/<class>/*.png`` or ``ROOT/<class>/images/*.png``; classes are sorted by name.
 
-    The COVID-19 Radiography Database lies in folders so, with ``masks`` beside ``images``.
+    These folders have no split, so it is drawn here. The COVID-19 Radiography Database has this
+    layout, with ``masks`` beside ``images``.
 
     Args:
         root: the folder that holds the classes.
-        share: of the test split, above 0 and below 1.
-        generator: decides what is tested on.
-        groups: a CSV file with the columns ``file`` (relative to ``root``, or the name alone where
-            no other image has it) and ``group``: images of one group (a patient's, say) come into
-            one split. None: each image for itself.
+        share: share of the test split, above 0 and below 1.
+        generator: draws the test split.
+        groups: a CSV file with the columns ``file`` (relative to ``root``, or only the name if no
+            other image has it) and ``group``. Images of one group (for example of a patient) go
+            to the same split. None: each image is its own group.
 
     Raises:
-        DDError: naming the class without images or that cannot be split, or what is wrong in
+        DDError: names a class that has no images or cannot be split, or what is wrong in
             ``groups``.
     """
     folders = _class_folders(root)
-    found = [_images_of_class(folder) for folder in folders]
+    by_class = [_images_of_class(folder) for folder in folders]
     classes = [folder.name for folder in folders]
-    paths = [path for files in found for path in files]
-    labels = [label for label, files in enumerate(found) for _ in files]
+    paths = [path for files in by_class for path in files]
+    labels = [label for label, files in enumerate(by_class) for _ in files]
     members = _groups(groups, root, paths) if groups else range(len(paths))
     tested = stratified_groups(labels, members, classes, share, generator)
     parts: dict[bool, list[list[Path]]] = {side: [[] for _ in classes] for side in (False, True)}
@@ -149,16 +150,16 @@ def class_folders(
 
 def _class_folders(folder: Path) -> list[Path]:
     """The folders in ``folder``, sorted."""
-    found = sorted(
+    folders = sorted(
         entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")
     )
-    if not found:
+    if not folders:
         raise DDError(f"{folder}: holds no class folders")
-    return found
+    return folders
 
 
 def _images_in(folder: Path) -> list[Path]:
-    """The image files directly in ``folder``, sorted; none where it does not exist."""
+    """The image files directly in ``folder``, sorted; none if the folder does not exist."""
     if not folder.is_dir():
         return []
     return sorted(
@@ -185,7 +186,7 @@ def _images_of_class(folder: Path) -> list[Path]:
 
 
 def _lines(path: Path) -> list[str]:
-    """The lines of a text file that are not empty."""
+    """The non-empty lines of a text file."""
     try:
         return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except FileNotFoundError:
@@ -195,7 +196,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _words(path: Path, wnids: list[str]) -> list[str]:
-    """The names of ``wnids``, unlike each other."""
+    """The names of ``wnids``, made unique by the wnid where two are equal."""
     if not path.is_file():
         return wnids
     entries = dict(line.split("\t", 1) for line in _lines(path) if "\t" in line)
@@ -220,7 +221,7 @@ def _groups(file: Path, root: Path, paths: Sequence[Path]) -> list[str]:
     named: dict[str, list[Path]] = {}
     for path in paths:
         named.setdefault(path.name, []).append(path)
-    found: dict[Path, str] = {}
+    group_of: dict[Path, str] = {}
     for number, row in enumerate(rows, start=1):
         name = row["file"] or ""
         candidates = [relative[name]] if name in relative else named.get(name, [])
@@ -231,13 +232,13 @@ def _groups(file: Path, root: Path, paths: Sequence[Path]) -> list[str]:
                 f"{file}: row {number}: {len(candidates)} images are called '{name}'; give the "
                 f"path relative to {root}, such as {candidates[0].relative_to(root)}"
             )
-        if candidates[0] in found:
+        if candidates[0] in group_of:
             raise DDError(f"{file}: row {number}: '{name}' is there twice")
         if row["group"]:
-            found[candidates[0]] = row["group"]
-    lacking = [path for path in paths if path not in found]
+            group_of[candidates[0]] = row["group"]
+    lacking = [path for path in paths if path not in group_of]
     if lacking:
         raise DDError(
             f"{file}: image '{lacking[0].relative_to(root)}' has no group ({len(lacking)} such)"
         )
-    return [found[path] for path in paths]
+    return [group_of[path] for path in paths]

@@ -1,4 +1,4 @@
-"""What operations on images are made of, whichever family of augmentations they belong to."""
+"""Building blocks of augmentations, shared by all families of :mod:`dd.data.augment`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Operation:
-    """How the parameters of an operation are drawn and what it does with them.
+    """An augmentation: how its parameters are drawn and how it is applied.
 
     Attributes:
-        draw: ``(generator, count, size)`` to parameters, each ``[count, ...]``; size is (H, W).
-        apply: ``(images, *parameters)`` to images ``[n, C, H, W]``; parameters are ``[n, ...]``,
-            or ``[1, ...]``, the same for all.
+        draw: maps ``(generator, count, size)`` to parameters, each ``[count, ...]``; size is
+            (H, W).
+        apply: maps ``(images, *parameters)`` to images ``[n, C, H, W]``. Parameters are
+            ``[n, ...]``, or ``[1, ...]`` if they are the same for all images.
     """
 
     draw: Callable[[torch.Generator, int, tuple[int, int]], tuple[Tensor, ...]]
@@ -34,13 +35,13 @@ def integers(generator: torch.Generator, low: int, high: int, count: int) -> Ten
 
 
 def shifted(images: Tensor, down: Tensor, right: Tensor, outside: Tensor) -> Tensor:
-    """Pixel (i, j) comes from (i + down, j + right), or is ``outside`` where that is not in the
-    image.
+    """Shift images: pixel (i, j) comes from (i + down, j + right), or is ``outside`` if that is not
+    in the image.
 
     Args:
         images: ``[n, C, H, W]``.
         down, right: int64 ``[n]`` or ``[1]``.
-        outside: what the images' shape can be broadcast with.
+        outside: can be broadcast to the images' shape.
     """
     for axis, shift in ((2, down), (3, right)):
         position = torch.arange(images.shape[axis], device=images.device) + shift.view(-1, 1)
@@ -49,8 +50,8 @@ def shifted(images: Tensor, down: Tensor, right: Tensor, outside: Tensor) -> Ten
 
 
 def lines(images: Tensor, axis: int, position: Tensor, outside: Tensor) -> Tensor:
-    """The lines of ``images [n, C, H, W]`` at ``position`` (int64, ``[n, k]`` or ``[1, k]``) along
-    ``axis``, and ``outside`` for those that are not there."""
+    """The rows or columns (``axis`` 2 or 3) of ``images [n, C, H, W]`` at ``position``, int64
+    ``[n, k]`` or ``[1, k]``; ``outside`` for positions that are not in the image."""
     last = images.shape[axis] - 1
     shape = [-1, 1, 1, 1]
     shape[axis] = position.shape[1]

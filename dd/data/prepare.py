@@ -1,4 +1,4 @@
-"""Raw images to one safetensors file: both splits as uint8, normalisation, optional ZCA.
+"""Make one safetensors file of raw images: both splits as uint8, normalisation, optional ZCA.
 
 The field's datasets are normalised with the field's constants, others with their own statistics.
 ZCA is fitted to pixels in [0, 1], whatever the normalisation (:mod:`dd.data.space`).
@@ -35,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--root",
         type=Path,
         help="folder to read (image-folder: holds train/<class>/ and test/<class>/; class-folders: "
-        "holds <class>/ or <class>/images/, without a split; tiny-imagenet: the unpacked archive), "
-        "or for torchvision's datasets to download into (default: none, as digits needs)",
+        "holds <class>/ or <class>/images/, without a split; tiny-imagenet: the unpacked archive). "
+        "For torchvision's datasets: the folder to download into (default: none, as digits needs)",
     )
     parser.add_argument(
         "--name", help="short name for paths (default: the source's or the folder's)"
@@ -47,44 +47,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--resize",
         type=int,
         metavar="N",
-        help="crop to the central square and resize to this side in pixels (default: as they are)",
+        help="crop to the central square and resize to this side in pixels (default: unchanged)",
     )
     files.add_argument(
         "--channels",
         type=int,
         choices=(1, 3),
-        help="convert to grey or to colour (default: as they are; tiny-imagenet: colour)",
+        help="convert to grey (1) or colour (3) (default: unchanged; tiny-imagenet: colour)",
     )
     split = parser.add_argument_group("split of images that come without one (class-folders)")
     split.add_argument(
         "--test-share",
         type=float,
         metavar="SHARE",
-        help=f"part of each class to test on (default: {SourceOptions.test_share})",
+        help=f"share of each class in the test split (default: {SourceOptions.test_share})",
     )
     split.add_argument(
         "--split-seed",
         type=int,
         metavar="N",
-        help=f"decides which images (default: {SourceOptions.split_seed})",
+        help=f"seed that draws the test images (default: {SourceOptions.split_seed})",
     )
     split.add_argument(
         "--groups",
         type=Path,
         metavar="FILE",
         help="CSV with columns file (relative to ROOT, or its name if no other has it) and group "
-        "(the patient, say): a group is in one split only (default: each image for itself)",
+        "(for example the patient): a group is in one split only (default: each image is a group)",
     )
     parser.add_argument(
         "--normalise-as",
         metavar="NAME",
         help=f"mean and std of each channel: the field's for {', '.join(CONSTANTS)}, or {DATA}: "
-        "those of the training images (default: the source's, where it is one of these, else data)",
+        "those of the training images (default: the source's if it is one of these, else data)",
     )
     parser.add_argument(
         "--zca",
         action="store_true",
-        help="add a ZCA whitening, used by those who ask for it",
+        help="add a ZCA whitening, for stages that ask for it",
     )
     parser.add_argument(
         "--zca-eps", type=float, default=0.1, help="added to the covariance's eigenvalues"
@@ -94,7 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Prepare a dataset and say in one line what was written."""
+    """Prepare a dataset and print one line about the file written."""
     read = SOURCES[args.source]
     given = {name: getattr(args, name) for name in TAKEN_BY if getattr(args, name) is not None}
     for name in given:
@@ -154,10 +154,10 @@ def prepare(
 
     Args:
         raw: both splits.
-        zca_eps: ε of the ZCA whitening to fit to the pixels of the training split, in [0, 1]; None
-            for none.
-        normalise_as: whose mean and std: a name in :data:`dd.config.normalisation.CONSTANTS`, or
-            ``data``, those of the training split.
+        zca_eps: ε of the ZCA whitening, which is fitted to pixels in [0, 1] of the training split;
+            None: no whitening.
+        normalise_as: whose mean and std to use: a name in
+            :data:`dd.config.normalisation.CONSTANTS`, or ``data`` for those of the training split.
 
     Returns:
         ``train_images``, ``train_labels``, ``test_images``, ``test_labels`` as in ``raw``,
@@ -202,9 +202,9 @@ def _normalisation(raw: RawDataset, normalise_as: str) -> tuple[Tensor, Tensor]:
 
 
 def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and (population) standard deviation of each channel, pixels in [0, 1].
+    """Mean and (population) standard deviation of each channel, for pixels in [0, 1].
 
-    Exact up to the last rounding: sums are taken in integers over the histogram of values.
+    Exact up to the last rounding: the sums are of integers, over the histogram of values.
 
     Args:
         images: uint8 [N, C, H, W].

@@ -1,6 +1,6 @@
-"""Where raw images come from: scikit-learn's digits, torchvision's datasets, image files.
+"""Sources of raw images: scikit-learn's digits, torchvision's datasets, image files.
 
-A source is one function, entered in ``SOURCES`` by decorator.
+A source is one function, registered in ``SOURCES`` by a decorator.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from dd.rng import generator
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """What a source may use.
+    """The options that a source may use.
 
     Attributes:
         root: the folder to read. download: whether a source may download into it.
         resize, channels: conversion of image files, see :func:`dd.data.decode.decode_all`.
-        test_share, split_seed, groups: the split, where images come without one, see
+        test_share, split_seed, groups: how to split images that come without a split, see
             :func:`dd.data.layouts.class_folders`.
-        workers: how many processes may decode.
+        workers: number of decoding processes.
     """
 
     root: Path | None = None
@@ -45,7 +45,7 @@ class SourceOptions:
 
 @dataclass(frozen=True)
 class RawDataset:
-    """Both splits as they are: images uint8 [N, C, H, W], labels int64 [N] into ``classes``."""
+    """Both splits, unprocessed: images uint8 [N, C, H, W], labels int64 [N] into ``classes``."""
 
     name: str
     label: str
@@ -67,7 +67,7 @@ TAKEN_BY: dict[str, tuple[str, ...]] = {
     "split_seed": ("class-folders",),
     "groups": ("class-folders",),
 }
-"""The sources that take an option which not all of them take."""
+"""Options that only some sources take, with these sources."""
 
 
 @SOURCES.register("digits")
@@ -76,7 +76,7 @@ def digits(options: SourceOptions) -> RawDataset:
 
     The split is always the same. Pixel values 0..16 become 0..255.
     """
-    from sklearn.datasets import load_digits  # a second to import: only when it is needed
+    from sklearn.datasets import load_digits  # importing takes a second, so only when needed
 
     bunch = load_digits()
     images = torch.from_numpy(np.rint(bunch.images * (255 / 16)).astype(np.uint8))[:, None]
@@ -102,7 +102,7 @@ def digits(options: SourceOptions) -> RawDataset:
 
 @SOURCES.register("image-folder")
 def from_image_folder(options: SourceOptions) -> RawDataset:
-    """``ROOT/{train,test}/<class>/*.{png,jpg,jpeg,webp}``, named after ROOT."""
+    """``ROOT/{train,test}/<class>/*.{png,jpg,jpeg,webp}``; the dataset is named after ROOT."""
     root = _folder("image-folder", options)
     name = root.resolve().name
     return _decoded(name, name, layouts.image_folder(root), options, options.channels)
@@ -110,7 +110,7 @@ def from_image_folder(options: SourceOptions) -> RawDataset:
 
 @SOURCES.register("class-folders")
 def from_class_folders(options: SourceOptions) -> RawDataset:
-    """``ROOT/<class>/*.png`` or ``ROOT/<class>/images/*.png``, split here, named after ROOT."""
+    """``ROOT/<class>/*.png`` or ``ROOT/<class>/images/*.png``, split here; named after ROOT."""
     root = _folder("class-folders", options)
     name = root.resolve().name
     stream = generator(options.split_seed, "class-folders", "split")
@@ -120,7 +120,7 @@ def from_class_folders(options: SourceOptions) -> RawDataset:
 
 @SOURCES.register("tiny-imagenet")
 def tiny_imagenet(options: SourceOptions) -> RawDataset:
-    """Tiny ImageNet's original folders, ``val`` as the test split; in colour unless asked else."""
+    """Tiny ImageNet's original folders, with ``val`` as the test split; in colour by default."""
     listing = layouts.tiny_imagenet(_folder("tiny-imagenet", options))
     colour = options.channels or 3  # some of the files are grey
     return _decoded("tiny-imagenet", "Tiny ImageNet", listing, options, colour)
@@ -158,11 +158,11 @@ def _folder(source: str, options: SourceOptions) -> Path:
 
 
 def _torchvision(name: str, class_name: str, label: str, files: str, by_split: bool) -> None:
-    """Enter a dataset of torchvision.
+    """Register a dataset of torchvision.
 
     Args:
-        name: name of the source. class_name: torchvision's. label: human name.
-        files: what lies under the root once downloaded.
+        name: name of the source. class_name: name in torchvision. label: human name.
+        files: what the root holds after a download.
         by_split: whether the class takes ``split="train"`` rather than ``train=True``.
     """
 
@@ -173,8 +173,8 @@ def _torchvision(name: str, class_name: str, label: str, files: str, by_split: b
         make = getattr(torchvision.datasets, class_name)
         root = _root(name, options)
 
-        # torchvision unpickles CIFAR's batches, but only after their MD5 sums have been found to
-        # be those of the original files, which are plain arrays
+        # torchvision unpickles CIFAR's batches, but only after it has checked that their MD5 sums
+        # are those of the original files, which are plain arrays
         def split(part: str):
             which = {"split": part} if by_split else {"train": part == "train"}
             return make(root, download=options.download, **which)

@@ -1,8 +1,8 @@
-"""The space that networks see images in: pixels normalised by channel, or whitened by ZCA.
+"""The space in which networks see images: pixels normalised by channel, or whitened by ZCA.
 
-*Normalised units* are (pixel in [0, 1] − mean) / std of each channel. The whitening ``zca`` takes
-their place, it does not follow them: pixels in [0, 1] are whitened as they are, as in the public
-code of MTT (arXiv:2203.11932), where ``--zca`` leaves the normalisation out.
+*Normalised units* are (pixel in [0, 1] − mean) / std of each channel. The whitening ``zca``
+replaces this normalisation: it is applied to pixels in [0, 1], as in the public code of MTT
+(arXiv:2203.11932), where ``--zca`` leaves the normalisation out.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from torch import Tensor
 from dd.data import zca
 from dd.errors import DDError
 
-WHITENINGS = ("none", "zca")  # what a reader of a dataset file chooses from
-PIXELS = "pixels in 0 to 1"  # what a dataset file says that it whitens
+WHITENINGS = ("none", "zca")  # the choices of a reader of a dataset file
+PIXELS = "pixels in 0 to 1"  # in a dataset file: what its ZCA whitens
 MARK = "-zca-pixels-"  # in the fingerprint of a dataset that is read whitened
 _OLD_MARK = re.compile(r"-zca[0-9a-f]{8}$")
 _CHUNK = 8192  # images whitened at once
@@ -30,8 +30,8 @@ class Space:
     """Maps pixels in [0, 1] to what networks see, and back.
 
     Attributes:
-        mean, std: ``[C]`` float32, of each channel; without a whitening, what normalises it.
-        zca_mean, zca_matrix: ``[D]`` and ``[D, D]`` float32, what whitens pixels; or None.
+        mean, std: ``[C]`` float32, of each channel; they normalise if there is no whitening.
+        zca_mean, zca_matrix: ``[D]`` and ``[D, D]`` float32, the whitening of pixels; or None.
     """
 
     mean: Tensor
@@ -45,13 +45,13 @@ class Space:
         return "none" if self.zca_matrix is None else "zca"
 
     def from_pixels(self, pixels: Tensor) -> Tensor:
-        """``[N, C, H, W]`` pixels in [0, 1] as networks see them; differentiable."""
+        """Convert pixels in [0, 1], ``[N, C, H, W]``, to this space; differentiable."""
         if self.zca_matrix is not None:
             return zca.whiten(pixels, self.zca_mean, self.zca_matrix)
         return (pixels - _per_channel(self.mean, pixels)) / _per_channel(self.std, pixels)
 
     def from_pixels_(self, pixels: Tensor) -> Tensor:
-        """The same in place: no second copy of a whole split."""
+        """Like :meth:`from_pixels`, but in place, without a second copy of a whole split."""
         if self.zca_matrix is None:
             return pixels.sub_(_per_channel(self.mean, pixels)).div_(_per_channel(self.std, pixels))
         for part in pixels.split(_CHUNK):
@@ -59,19 +59,20 @@ class Space:
         return pixels
 
     def to_pixels(self, images: Tensor) -> Tensor:
-        """``[N, C, H, W]`` as networks see them, as pixels; not clamped to [0, 1]."""
+        """Convert images ``[N, C, H, W]`` in this space to pixels; not clamped to [0, 1]."""
         if self.zca_matrix is not None:
             return zca.unwhiten(images, self.zca_mean, self.zca_matrix)
         return images * _per_channel(self.std, images) + _per_channel(self.mean, images)
 
 
 def check_space(path: str | Path, header: Mapping[str, Any]) -> None:
-    """Refuse a file in the space that this suite whitened to before version 0.2.
+    """Refuse a file whose whitening is that of this suite before version 0.2.
 
-    There, images were normalised by channel before they were whitened. Nothing reads that any more.
+    Until then, images were normalised by channel before they were whitened. Such files are no
+    longer read.
 
     Raises:
-        DDError: if the ``header`` of the file says so.
+        DDError: if the ``header`` of the file shows the old whitening.
     """
     whitened = header.get("zca")
     old = isinstance(whitened, Mapping) and whitened.get("of") != PIXELS

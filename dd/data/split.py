@@ -1,4 +1,4 @@
-"""A test split of images that come in groups, of which none may be in both splits."""
+"""Draw a test split of images that come in groups; no group may be in both splits."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ def stratified_groups(
 ) -> list[bool]:
     """Choose whole groups for the test split, about ``share`` of each class.
 
-    Groups are met in random order. One is chosen if that brings the classes nearer to their shares
-    (the sum of (images chosen / images − share)² over classes falls) and leaves each class
-    something to train on. A class that got none so then takes the group that costs least. Where
-    every image is a group of its own, a class of n images gets n · share, rounded, but at least 1.
+    Groups are visited in random order. A group is chosen if that brings the classes nearer to
+    their shares (the sum of (images chosen / images − share)² over classes falls) and leaves
+    training images of each class. Then each class without a test image takes the group that
+    increases this sum least. If every image is its own group, a class of n images gets n · share
+    test images, rounded, but at least 1.
 
     Args:
-        labels: [N] class of each image, 0 to K − 1, each of them there.
+        labels: [N] class of each image, 0 to K − 1; every class occurs.
         groups: [N] group of each image.
         classes: K names, for messages.
         share: above 0 and below 1.
-        generator: of the order.
+        generator: draws the order of the groups.
 
     Returns:
         [N] whether the image is in the test split; each class is in both splits.
@@ -46,14 +47,14 @@ def stratified_groups(
     order = [names[k] for k in torch.randperm(len(names), generator=generator).tolist()]
 
     def gain(group: Hashable) -> float:
-        """By how much the squared distance falls if the group is chosen."""
+        """By how much the sum of squares falls if the group is chosen."""
         return sum(
             (chosen[k] / total[k] - share) ** 2 - ((chosen[k] + n) / total[k] - share) ** 2
             for k, n in counts[group].items()
         )
 
     def spared(group: Hashable) -> bool:
-        """Whether every class of the group keeps training images without it."""
+        """Whether every class of the group keeps training images if the group is chosen."""
         return all(chosen[k] + n < total[k] for k, n in counts[group].items())
 
     tested: set[Hashable] = set()
@@ -82,8 +83,8 @@ def _check_divisible(
     counts: Mapping[Hashable, Counter[int]], total: Counter[int], classes: Sequence[str]
 ) -> None:
     """Raise a :class:`DDError` for a class whose images are all in one group."""
-    for group, found in counts.items():
-        for label, number in found.items():
+    for group, by_class in counts.items():
+        for label, number in by_class.items():
             if number == total[label]:
                 reason = f"all its images are in the group '{group}'"
                 if number == 1:

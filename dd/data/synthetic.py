@@ -1,4 +1,4 @@
-"""The synthetic set: what distillation makes and evaluation takes (``docs/formats.md``)."""
+"""The synthetic set: the output of distillation, the input of evaluation (``docs/formats.md``)."""
 
 from __future__ import annotations
 
@@ -19,25 +19,26 @@ _TENSORS = ("images", "indices", "labels", "mean", "std", "learned_lr")
 
 @dataclass
 class SyntheticSet:
-    """Images to train on, with labels and the normalisation they live in.
+    """Images to train on, with their labels and their normalisation.
 
-    The images are stored, or named by their indices in the training split of the dataset (a
-    training split as a set takes 8 bytes an image).
+    The set stores its images, or their indices in the training split of the dataset (8 bytes per
+    image, so that a whole training split can be a set).
 
     Attributes:
         images: ``[M, C, H, W]`` float32, in normalised units, or ZCA-whitened pixels if ``header``
-            says so (:mod:`dd.data.space`); or None: those of ``indices``.
+            says so (:mod:`dd.data.space`). None: ``indices`` gives the images.
         labels: ``[M]`` int64, or ``[M, K]`` float32 class probabilities when soft.
-        mean, std: ``[C]`` float32 normalisation of ``images``, or None: that of the dataset, or
-            none where they are whitened.
-        learned_lr: the student's learning rate where the method learned one.
+        mean, std: ``[C]`` float32, the normalisation of ``images``. None: that of the dataset, or
+            no normalisation if the images are whitened.
+        learned_lr: the student's learning rate if the method learned one.
         header: provenance and facts (dataset, spec, ipc, iteration, whitening).
-        indices: ``[M]`` int64 into the training split, in place of ``images``; else None.
-        extras: further tensors that the method keeps, with a dot in their names
-            (``importance.convnet``). Written by :func:`save`; read by :func:`load_extras` alone.
+        indices: ``[M]`` int64 into the training split, instead of ``images``; else None.
+        extras: further tensors that the method stores, with a dot in their names
+            (``importance.convnet``). :func:`save` writes them; only :func:`load_extras` reads them.
 
     Raises:
-        ValueError: for both or neither of ``images`` and ``indices``, or extras without a dot.
+        ValueError: if both or neither of ``images`` and ``indices`` are given, or an extra has no
+            dot in its name.
     """
 
     images: torch.Tensor | None
@@ -60,18 +61,19 @@ class SyntheticSet:
 
     @property
     def whitening(self) -> str | None:
-        """The space of the images, one of ``WHITENINGS``; None where the set says nothing."""
+        """The space of the images, one of ``WHITENINGS``; None if the set does not say it."""
         return self.header.get("whitening")
 
     @property
     def hard_labels(self) -> torch.Tensor:
-        """``[M]`` int64: the labels, or the most probable class of soft ones."""
+        """``[M]`` int64: the labels, or for soft labels the most probable classes."""
         return hard_labels(self.labels)
 
     def images_for(self, dataset: Dataset) -> torch.Tensor:
         """The images ``[M, C, H, W]`` in the space of ``dataset``.
 
-        A set that states another normalisation than the dataset's is converted: its pixels stay.
+        If the set has another normalisation than the dataset, it is converted; its pixels stay the
+        same.
 
         Raises:
             DDError: if shape, classes, whitening or indices do not fit the dataset.
@@ -102,11 +104,13 @@ class SyntheticSet:
         return space.from_pixels(Space(self.mean, self.std).to_pixels(self.images))
 
     def _check_whitened(self, dataset: Dataset) -> None:
-        """A whitened set has no normalisation; where it says of which dataset it is, it must be
-        whitened as ``dataset`` is."""
+        """Refuse a whitened set that has a normalisation, or that names another whitening.
+
+        If the set names its dataset by a fingerprint, it must have been whitened as ``dataset`` is.
+        """
         if self.mean is not None:
             raise DDError(
-                "synthetic set: it has 'mean' and 'std', and its images are to be whitened; the "
+                "synthetic set: it has 'mean' and 'std', but its images should be whitened; the "
                 "whitening zca is of pixels in [0, 1], without a normalisation before or after"
             )
         mark = f"{MARK}{dataset.fingerprint.rpartition(MARK)[2]}"
@@ -135,7 +139,7 @@ class SyntheticSet:
             )
 
     def _real_images(self, dataset: Dataset) -> torch.Tensor:
-        """The training images that the indices name."""
+        """The training images that the indices select."""
         made_from = self.header.get("fingerprint", dataset.fingerprint)
         if made_from != dataset.fingerprint:
             raise DDError(
@@ -153,7 +157,7 @@ class SyntheticSet:
 
 
 def hard_labels(labels: torch.Tensor) -> torch.Tensor:
-    """``[M]`` int64 from hard ``[M]`` or soft ``[M, K]`` labels."""
+    """``[M]`` int64 from hard labels ``[M]`` or soft labels ``[M, K]``."""
     return labels.argmax(1) if labels.ndim == 2 else labels
 
 
@@ -176,7 +180,7 @@ def save(path: str | Path, synthetic: SyntheticSet) -> None:
 
 
 def load(path: str | Path) -> SyntheticSet:
-    """Read a synthetic set, ours or anybody's in the documented format; without its extras.
+    """Read a synthetic set, ours or any other in the documented format, without its extras.
 
     Raises:
         DDError: if the file is missing, broken, or its tensors are not as documented.
@@ -207,7 +211,7 @@ def load(path: str | Path) -> SyntheticSet:
         if tensor is not None and not torch.isfinite(tensor).all():
             raise DDError(f"{path}: '{name}' holds NaN or infinite values")
     if soft and not (labels.min() >= 0 and (labels.sum(1) - 1).abs().max() < 1e-2):
-        raise DDError(f"{path}: 'labels' must be probabilities: each row from 0 to 1, of sum 1")
+        raise DDError(f"{path}: 'labels' must be probabilities from 0 to 1, each row with sum 1")
     mean, std = tensors.get("mean"), tensors.get("std")
     if images is not None:
         _check_normalisation(path, mean, std, images.shape[1])
@@ -220,7 +224,7 @@ def load(path: str | Path) -> SyntheticSet:
 
 
 def load_extras(path: str | Path, prefix: str) -> dict[str, torch.Tensor]:
-    """The tensors ``<prefix>.<name>`` of the set at ``path``, by ``<name>``; empty without any.
+    """The tensors ``<prefix>.<name>`` of the set at ``path``, by ``<name>``; empty if it has none.
 
     Raises:
         DDError: if the file is missing, broken or no synthetic set.
@@ -265,6 +269,6 @@ def _check_normalisation(
     if not mean.dtype == std.dtype == torch.float32:
         raise DDError(f"{path}: 'mean' and 'std' must be float32")
     if mean.shape != (channels,) or std.shape != mean.shape:
-        raise DDError(f"{path}: 'mean' and 'std' must be [{channels}], one a channel")
+        raise DDError(f"{path}: 'mean' and 'std' must be [{channels}], one per channel")
     if not (mean.isfinite().all() and 0 < std.min() <= std.max() < math.inf):
         raise DDError(f"{path}: 'mean' and 'std' must be finite, 'std' above 0")

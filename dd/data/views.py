@@ -1,11 +1,11 @@
 """Views of images: random resized crop, flip and CutMix, for a whole epoch from one seed.
 
 SRe2L (arXiv:2306.13092) labels every view that a student will be trained on (fast knowledge
-distillation, arXiv:2112.01528). Here a view follows from seed, epoch, settings and the image's
-position in the set alone, so nothing of it is stored, and it is the same in whatever order it is
-asked for. CutMix (arXiv:1905.04899): a box of a view comes from the view of another image. As in
-SRe2L's code an epoch is a sequence of batches, and the images of a batch are mixed with each other,
-all in the same box; students are to see them in these batches.
+distillation, arXiv:2112.01528). Here a view depends only on seed, epoch, settings and the image's
+position in the set. So views are not stored, and they are the same in whatever order they are made.
+CutMix (arXiv:1905.04899) takes a box of a view from the view of another image. As in SRe2L's code,
+an epoch is a sequence of batches, and the images of a batch are mixed with each other, all in the
+same box. Students must see them in these batches.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from dd.config.settings import setting
 from dd.rng import generator
 
 RATIO = (3 / 4, 4 / 3)  # width to height of a crop
-TRIES = 10  # crops that do not fit into the image are drawn again as often, then it is taken whole
+TRIES = 10  # draws of a crop until one fits into the image; if none does, the whole image is taken
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViewSettings:
-    """What a view may be."""
+    """Settings of views."""
 
     crop: float = setting(
-        "least share of an image's area in a random resized crop, 1: no crop", above=0, at_most=1
+        "smallest share of an image's area in a random resized crop, 1: no crop", above=0, at_most=1
     )
-    flip: float = setting("probability of the mirror image", at_least=0, at_most=1)
+    flip: float = setting("probability that an image is mirrored", at_least=0, at_most=1)
     cutmix: float = setting(
-        "probability that in a batch a box of each view is of another image (CutMix)",
+        "probability that in a batch each view has a box from another image (CutMix)",
         at_least=0,
         at_most=1,
     )
     batch: int = setting(
-        "images that are mixed with each other, in one box; what students learn from at a step",
+        "images per batch: mixed with each other in one box, and seen together by students",
         at_least=1,
     )
 
@@ -49,8 +49,8 @@ class Views:
     Attributes:
         boxes: ``[count, 4]`` int64, the crops: top, left, height, width.
         flipped: ``[count]`` bool.
-        order: ``[count]`` int64, a permutation, the batches one after the other.
-        partners: ``[count]`` int64, of the same batch: whose view the hole shows.
+        order: ``[count]`` int64, a permutation of the images: the batches one after the other.
+        partners: ``[count]`` int64, for each image the image of the same batch that the hole shows.
         holes: ``[count, 4]`` int64, top, left, bottom, right (exclusive); empty without CutMix.
     """
 
@@ -61,8 +61,11 @@ class Views:
     holes: Tensor
 
     def apply(self, images: Tensor, indices: Tensor) -> Tensor:
-        """The views ``[n, C, H, W]`` of the images at ``indices [n]`` of all ``[count, C, H, W]``;
-        differentiable with respect to them."""
+        """The views ``[n, C, H, W]`` of the images at ``indices [n]``.
+
+        ``images`` are all images of the set, ``[count, C, H, W]``; the result is differentiable
+        with respect to them.
+        """
         indices = indices.cpu()
         views, holes = self._cropped(images, indices), self.holes[indices]
         if not (holes[:, 2:] > holes[:, :2]).all(1).any():
@@ -92,14 +95,16 @@ def draw(seed: int, epoch: int, count: int, size: tuple[int, int], settings: Vie
         partners[part] = part[torch.randperm(len(part), generator=stream)]
     mixed = torch.rand(len(batches), generator=stream) < settings.cutmix
     of_batches = _draw_holes(stream, size, mixed)
-    holes = of_batches[order.argsort() // settings.batch]  # each image's place, hence its batch
+    holes = of_batches[order.argsort() // settings.batch]  # an image's position gives its batch
     return Views(boxes, flipped, order, partners, holes)
 
 
 def draw_boxes(stream: torch.Generator, count: int, size: tuple[int, int], crop: float) -> Tensor:
-    """Crops ``[count, 4]`` (top, left, height, width) as torchvision's RandomResizedCrop draws
-    them: a share of the area uniform in [``crop``, 1], log-uniform ratio; whole images if
-    ``crop`` is 1."""
+    """Draw crops ``[count, 4]`` (top, left, height, width) as torchvision's RandomResizedCrop does.
+
+    The share of the area is uniform in [``crop``, 1], the ratio of the sides is log-uniform. If
+    ``crop`` is 1, the crops are whole images.
+    """
     low, high = map(math.log, RATIO)
     share, place = (
         torch.rand(TRIES, count, generator=stream, device=stream.device) for _ in range(2)
@@ -119,8 +124,11 @@ def draw_boxes(stream: torch.Generator, count: int, size: tuple[int, int], crop:
 
 
 def _draw_holes(stream: torch.Generator, size: tuple[int, int], mixed: Tensor) -> Tensor:
-    """Boxes ``[count, 4]`` (top, left, bottom, right) of a share of the area uniform in [0, 1]
-    before the image's edges cut it, around any pixel; empty where not ``mixed``."""
+    """Draw boxes ``[count, 4]`` (top, left, bottom, right) around uniformly drawn pixels.
+
+    The share of the area is uniform in [0, 1]; then the image's edges cut the box. A box is empty
+    where ``mixed`` is false.
+    """
     share = torch.rand(len(mixed), generator=stream).sqrt() * mixed
     firsts, lasts = [], []
     for side in size:
@@ -132,22 +140,22 @@ def _draw_holes(stream: torch.Generator, size: tuple[int, int], mixed: Tensor) -
 
 
 def _below(limits: Tensor, stream: torch.Generator) -> Tensor:
-    """Integers uniform in [0, limit) for each limit."""
+    """For each limit an integer, uniform in [0, limit)."""
     drawn = torch.rand(len(limits), generator=stream, dtype=torch.float64, device=stream.device)
     return (drawn * limits).long()
 
 
 def resized_crops(images: Tensor, boxes: Tensor, flipped: Tensor) -> Tensor:
-    """Cut boxes out and bring them back to the images' size, bilinear (align_corners false, edge
-    pixels continued), some of them mirrored; differentiable with respect to the images.
+    """Cut out boxes, resize them to the images' size and mirror some of them.
 
-    Element by element without matrix products: the result for an image does not depend on the
-    others in the batch, to the last bit.
+    Resizing is bilinear (align_corners false; edge pixels are repeated), and differentiable with
+    respect to the images. It works element by element, without matrix products, so that the result
+    for an image does not depend on the other images of the batch, bit for bit.
 
     Args:
         images: ``[n, C, H, W]``.
         boxes: ``[n, 4]`` int64 (top, left, height, width), no larger than the images; or
-            ``[1, 4]``, one for all.
+            ``[1, 4]``, the same for all.
         flipped: ``[n]`` or ``[1]`` bool.
     """
     boxes, flipped = boxes.to(images.device), flipped.to(images.device)
@@ -159,8 +167,8 @@ def resized_crops(images: Tensor, boxes: Tensor, flipped: Tensor) -> Tensor:
 
 
 def _sources(start: Tensor, length: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:
-    """For ``side`` pixels that show [start, start + length): the source before, the one after,
-    and the weight of the latter, each ``[n, side]``."""
+    """The sources of ``side`` pixels that show [start, start + length): the pixel before, the pixel
+    after, and the weight of the latter, each ``[n, side]``."""
     length, start = length[:, None], start[:, None]
     step = length.float() / side
     position = ((torch.arange(side, device=start.device) + 0.5) * step - 0.5).clamp(min=0)

@@ -2,8 +2,8 @@
 
 With Σ = U S Uᵀ the covariance of the flattened images, x is whitened to (x − μ) W with
 W = U (S + ε)^(−1/2) Uᵀ. MTT (Cazenavette et al., CVPR 2022, arXiv:2203.11932) distils in this space
-with ε = 0.1. Its public code whitens pixels in [0, 1], without a normalisation before or after,
-through kornia, which divides the covariance by N − 1; so here.
+with ε = 0.1. Its public code whitens pixels in [0, 1], without a normalisation before or after. It
+uses kornia, which divides the covariance by N − 1; so do we.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ MAX_DIMENSIONS = 16384  # a float64 covariance of 2 GB
 def fit(batches: Iterable[Tensor], eps: float = 0.1) -> tuple[Tensor, Tensor]:
     """Mean and whitening matrix of the images in ``batches``.
 
-    The covariance is summed up batch by batch in float64, so memory does not grow with N.
+    The covariance is accumulated batch by batch in float64, so memory does not grow with N.
 
     Args:
-        batches: tensors [n, C, H, W] of pixels in [0, 1] (one tensor: ``[images]``).
+        batches: tensors [n, C, H, W] of pixels in [0, 1] (for one tensor: ``[images]``).
         eps: added to the eigenvalues of the covariance.
 
     Returns:
@@ -43,7 +43,7 @@ def fit(batches: Iterable[Tensor], eps: float = 0.1) -> tuple[Tensor, Tensor]:
                     f"ZCA: images have {dimensions} values, at most {MAX_DIMENSIONS} are possible "
                     "(the whitening matrix is their square); use smaller images"
                 )
-            # sums about a point near the mean: no large numbers that cancel
+            # subtract a point near the mean first, so that no large numbers cancel
             origin = flat.mean(0)
             total = torch.zeros_like(origin)
             products = flat.new_zeros(dimensions, dimensions)
@@ -68,9 +68,9 @@ def whiten(images: Tensor, mean: Tensor, matrix: Tensor) -> Tensor:
 
 
 def unwhiten(images: Tensor, mean: Tensor, matrix: Tensor) -> Tensor:
-    """Undo :func:`whiten`: whitened ``images`` [N, C, H, W] back to pixels.
+    """Undo :func:`whiten`: convert whitened ``images`` [N, C, H, W] to pixels.
 
-    Solved in float64, where the inverse of any matrix of :func:`fit` is accurate.
+    It solves in float64, where the inverse of any matrix of :func:`fit` is accurate.
     """
     flat = torch.linalg.solve(matrix.to(images.device).double(), images.flatten(1).double().T).T
     return (flat + mean.to(flat)).to(images.dtype).view_as(images)
