@@ -1,8 +1,8 @@
-"""Class activation maps: what of an image a network looks at, and how networks differ in it.
+"""Class activation maps: which parts of an image a network looks at, and how networks differ.
 
-MetaDD (arXiv:2410.05103) reads them from frozen networks of several architectures. For M networks
-and N images the maps of a class are brought to one grid, first resized, then normalised; where all
-networks look is the meta region.
+MetaDD (arXiv:2410.05103) computes them with frozen networks of several architectures. For M
+networks and N images, the maps are resized to one grid, then normalised. The meta region is where
+all networks look.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dd.networks.architectures import NETWORKS
 from dd.networks.base import Network, SpatialNetwork, TokenNetwork
 
 RELU, NONE = "relu", "none"
-RECTIFY = (RELU, NONE)  # what becomes of the negative values of a map: 0, or they stay
+RECTIFY = (RELU, NONE)  # negative values of a map are set to 0, or kept
 
 
 def activation_maps(
@@ -26,25 +26,25 @@ def activation_maps(
 ) -> tuple[Tensor, Tensor]:
     """Logits ``[N, classes]`` and raw class activation maps ``[N, h, w]``, by one forward pass.
 
-    With A the last feature map ``[K, h, w]`` and y the class, ReLU of
+    Let A be the last feature map ``[K, h, w]`` and y the class. The map is the ReLU of
 
-    - for a network whose embedding is the mean of A over its positions: CAM (Zhou et al., 2016,
-      arXiv:1512.04150, eq. 2), Σ_k w_yk A_k, w the weight of the linear layer. Grad-CAM is the
-      same there, divided by the number of positions, which normalising takes away;
-    - for another convolutional one: Grad-CAM (Selvaraju et al., 2017, arXiv:1610.02391, eqs. 1,
-      2), Σ_k α_k A_k, α_k the mean over the positions of d logit_y / d A_k;
-    - for a transformer: the patch tokens in place of A in CAM, on the grid of patches. Where a
-      class token is the embedding, this reads the patch tokens with the weights meant for it.
+    - CAM (Zhou et al., 2016, arXiv:1512.04150, eq. 2), Σ_k w_yk A_k, w the weight of the linear
+      layer, if the network's embedding is the mean of A over its positions. Grad-CAM is the same
+      here, divided by the number of positions, a factor that normalising removes;
+    - Grad-CAM (Selvaraju et al., 2017, arXiv:1610.02391, eqs. 1, 2), Σ_k α_k A_k, α_k the mean over
+      the positions of d logit_y / d A_k, for any other convolutional network;
+    - CAM with the patch tokens instead of A, on the grid of patches, for a transformer. If the
+      embedding is a class token, the patch tokens are read with weights learned for that token.
 
-    ReLU leaves what speaks for the class (Grad-CAM, eq. 2). A map that is negative everywhere
+    ReLU keeps the evidence for the class (Grad-CAM, eq. 2). A map that is negative everywhere
     becomes 0 everywhere: its network looks nowhere, and the map has no gradient. With ``rectify``
-    ``none`` negative values stay, and after :func:`normalised` such a map has its 0 and 1 too.
+    ``none`` negative values stay, and after :func:`normalised` such a map also spans 0 to 1.
 
-    The maps are differentiable with respect to ``images`` where gradients are enabled (Grad-CAM
+    The maps are differentiable with respect to ``images`` if gradients are enabled (Grad-CAM
     too, through α). No bias is added.
 
     Args:
-        network: in evaluation mode, or one image's map depends on the others.
+        network: in evaluation mode; otherwise the map of an image would depend on the others.
         images: ``[N, C, H, W]``, normalised as the network was trained.
         labels: ``[N]`` int64, the class y of each image.
         rectify: one of :data:`RECTIFY`, the same for every kind of network.
@@ -59,7 +59,7 @@ def activation_maps(
 
 
 def has_map(network: Network) -> bool:
-    """Whether :func:`activation_maps` knows a map of this network."""
+    """Whether this network has a map in :func:`activation_maps`."""
     return isinstance(network, SpatialNetwork | TokenNetwork)
 
 
@@ -84,7 +84,7 @@ def _signed(network: Network, images: Tensor, labels: Tensor) -> tuple[Tensor, T
 def _grad_cam(network: SpatialNetwork, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     differentiable = torch.is_grad_enabled()
     features = network.features(images)
-    with torch.enable_grad():  # of the head alone where the caller has disabled it
+    with torch.enable_grad():  # needed for the head even if the caller has disabled gradients
         inner = features if features.requires_grad else features.detach().requires_grad_()
         logits = network.head(inner)
         chosen = logits.gather(1, labels[:, None]).sum()
@@ -96,20 +96,20 @@ def _grad_cam(network: SpatialNetwork, images: Tensor, labels: Tensor) -> tuple[
 
 
 def _mapped() -> list[str]:
-    """Registered networks that have activation maps."""
+    """Names of the registered networks that have activation maps."""
     classes = {name: getattr(NETWORKS[name], "func", NETWORKS[name]) for name in NETWORKS}
     return sorted(n for n, c in classes.items() if issubclass(c, SpatialNetwork | TokenNetwork))
 
 
 def resized(maps: Tensor, grid: tuple[int, int]) -> Tensor:
-    """``[N, h, w]`` to ``[N, *grid]``, bilinearly (corners not aligned)."""
+    """Resize maps ``[N, h, w]`` to ``[N, *grid]``, bilinearly (corners not aligned)."""
     return F.interpolate(maps[:, None], grid, mode="bilinear", align_corners=False)[:, 0]
 
 
 def normalised(maps: Tensor) -> Tensor:
-    """``[..., h, w]`` to the same shape, each map brought to 0..1 by its minimum and maximum.
+    """Scale each map of ``[..., h, w]`` to 0..1 by its minimum and maximum.
 
-    A map that is constant but for rounding becomes 0, with no gradient.
+    A map that is constant up to rounding becomes 0, with no gradient.
     """
     low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
     span = high - low
@@ -118,37 +118,39 @@ def normalised(maps: Tensor) -> Tensor:
 
 
 def confident(maps: Tensor, least: float) -> Tensor:
-    """``[..., h, w]``, normalised, to the same shape: 0 where a map is below ``least``, where it
-    has no gradient either. With ``least`` 0 nothing is removed."""
+    """Set normalised maps ``[..., h, w]`` to 0 where they are below ``least``.
+
+    There they have no gradient either. With ``least`` 0 nothing changes.
+    """
     return torch.where(maps < least, 0, maps)
 
 
 def distributions(maps: Tensor, temperature: float) -> Tensor:
-    """``[..., h, w]`` to the same shape: the softmax of ``maps / temperature`` over positions."""
+    """The softmax of ``maps / temperature`` ``[..., h, w]`` over positions; the same shape."""
     return (maps / temperature).flatten(-2).softmax(-1).view_as(maps)
 
 
 def divergence(p: Tensor) -> Tensor:
-    """How far M distributions are apart: the mean over m of KL(p_m ‖ p̄), p̄ their mean.
+    """How much M distributions differ: the mean over m of KL(p_m ‖ p̄), p̄ their mean.
 
     Args:
         p: ``[M, N, h, w]``, each map sums to 1.
 
     Returns:
-        ``[N]``, in nats, 0 (all the same) to log M; 0 · log 0 counts as 0.
+        ``[N]``, in nats, from 0 (all equal) to log M; 0 · log 0 counts as 0.
     """
-    least = torch.finfo(p.dtype).tiny  # log 0 has no gradient
+    least = torch.finfo(p.dtype).tiny  # the gradient of log 0 is not finite
     logarithms = p.clamp(min=least).log() - p.mean(0).clamp(min=least).log()
     return (p * logarithms).sum((-2, -1)).mean(0)
 
 
 def variance(maps: Tensor) -> Tensor:
-    """``[M, N, h, w]`` to ``[N]``: variance over M (divided by M), mean over the positions."""
+    """Variance of maps ``[M, N, h, w]`` over M (divided by M), mean over positions: ``[N]``."""
     return maps.var(0, correction=0).mean((-2, -1))
 
 
 def regions(maps: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    """Where all networks look, and where each looks beside that.
+    """The region where all networks look, and for each network the rest of where it looks.
 
     Args:
         maps: ``[M, N, h, w]``, normalised.
@@ -156,7 +158,7 @@ def regions(maps: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
 
     Returns:
         The meta region ``[N, h, w]`` and the heterogeneous region of each network
-        ``[M, N, h, w]``, bool; no position is in both.
+        ``[M, N, h, w]``, bool. No position is in both.
     """
     looked = maps >= threshold
     meta = looked.all(0)
@@ -176,7 +178,7 @@ def cams(
     Args:
         networks, images, labels, rectify: see :func:`activation_maps`.
         grid: height and width that all maps are resized to.
-        piece: images at a time.
+        piece: images per forward pass.
     """
     return outputs(networks, images, labels, grid, rectify, piece)[1]
 
@@ -190,22 +192,26 @@ def outputs(
     rectify: str,
     piece: int,
 ) -> tuple[Tensor, Tensor]:
-    """Logits ``[M, N, classes]`` and the maps of :func:`cams`, by one forward pass a network."""
+    """Logits ``[M, N, classes]`` and the maps of :func:`cams`, by one forward pass per network."""
     logits, maps = [], []
     for network in networks:
         parts = zip(images.split(piece), labels.split(piece), strict=True)
-        found = [activation_maps(network, x, y, rectify) for x, y in parts]
-        logits.append(torch.cat([one for one, _ in found]))
-        maps.append(torch.cat([normalised(resized(raw, grid)) for _, raw in found]))
+        pairs = [activation_maps(network, x, y, rectify) for x, y in parts]
+        logits.append(torch.cat([logit for logit, _ in pairs]))
+        maps.append(torch.cat([normalised(resized(raw, grid)) for _, raw in pairs]))
     return torch.stack(logits), torch.stack(maps)
 
 
-GRIDS = 4, 16  # fewest and most positions a side of a grid that follows the images' size
-PIXELS = 4  # to one of its positions
+GRIDS = 4, 16  # fewest and most positions per side of a grid that follows the images' size
+PIXELS = 4  # pixels per position, along a side
 
 
 def common_grid(side: int, size: tuple[int, int]) -> tuple[int, int]:
-    """Positions of the grid that maps of images of ``size`` are compared on; see ``grid`` in
-    :class:`Settings` for ``side``."""
+    """Rows and columns of the grid on which maps of images of ``size`` (H, W) are compared.
+
+    Args:
+        side: positions per side; 0: a quarter of the image's side, at least 4 and at most 16.
+        size: of the images.
+    """
     fewest, most = GRIDS
     return (side, side) if side else tuple(min(max(edge // PIXELS, fewest), most) for edge in size)

@@ -1,4 +1,4 @@
-"""What a network is: logits from an embedding, an embedding from a feature map."""
+"""The interface of networks: an embedding from a feature map, logits from the embedding."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from dd.registry import Registry
 
 NETWORKS: Registry[Callable[..., Network]] = Registry("network")
-"""Name to factory ``(channels, size, classes, width_factor, *, options) -> Network``.
+"""Factories ``(channels, size, classes, width_factor, *, options) -> Network``, by name.
 
-The keyword-only parameters are the options of a spec; they are annotated ``int`` (at least 1) or
-``Literal``, and their defaults are the paper's network.
+The keyword-only parameters are the options of a spec. They are annotated ``int`` (at least 1) or
+``Literal``, and their defaults give the paper's network.
 """
 
 
@@ -25,7 +25,7 @@ class Network(nn.Module, ABC):
 
     @abstractmethod
     def embed(self, x: Tensor) -> Tensor:
-        """What enters the classifier: ``[N, C, H, W]`` to ``[N, F]``."""
+        """The input of the classifier: ``[N, C, H, W]`` to ``[N, F]``."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits: ``[N, C, H, W]`` to ``[N, classes]``."""
@@ -35,8 +35,10 @@ class Network(nn.Module, ABC):
 def padding(
     size: tuple[int, int], grain: int, minimum: int = 1
 ) -> tuple[tuple[int, int], tuple[int, int, int, int]]:
-    """The next height and width that are multiples of ``grain`` and at least ``minimum``, and what
-    ``F.pad`` takes to bring images of ``size`` to them, centred."""
+    """The padded size of images of ``size``, and the argument of ``F.pad`` that pads them, centred.
+
+    The padded height and width are the next multiples of ``grain`` that are at least ``minimum``.
+    """
     height, width = (-(-max(side, minimum) // grain) * grain for side in size)
     top, left = (height - size[0]) // 2, (width - size[1]) // 2
     return (height, width), (left, width - size[1] - left, top, height - size[0] - top)
@@ -45,13 +47,13 @@ def padding(
 class SpatialNetwork(Network):
     """A network whose ``body`` makes a feature map, which a ``neck`` flattens for the classifier.
 
-    Images that do not suit the network are zero-padded, centred, to the next height and width that
-    are a multiple of ``grain`` (the product of the strides, as a rule) and at least ``minimum``.
-    28 × 28 becomes 32 × 32 where it does so in DC's code: in all but ResNet18 and the MLP.
+    Images whose size does not fit are zero-padded, centred, to the next height and width that are
+    multiples of ``grain`` (usually the product of the strides) and at least ``minimum``. As in
+    DC's code, 28 × 28 becomes 32 × 32 for all its networks except ResNet18 and the MLP.
 
     Attributes:
         padded: height and width that the body sees.
-        pool: what comes between the last feature map and its flattening, the last pooling if any.
+        pool: the last pooling, between the last feature map and its flattening; or the identity.
         averages: whether the embedding is the mean of the map over its positions.
     """
 
@@ -90,23 +92,29 @@ class TokenNetwork(Network):
 
     @abstractmethod
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """``[N, C, H, W]`` to the embedding ``[N, F]`` and the patch tokens ``[N, T, F]``, row by
-        row of the grid, both after the last norm: the classifier can be applied to either."""
+        """``[N, C, H, W]`` to the embedding ``[N, F]`` and the patch tokens ``[N, T, F]``.
+
+        The tokens are row by row of the grid. Both are after the last norm, so the classifier can
+        be applied to either.
+        """
 
     def embed(self, x: Tensor) -> Tensor:
         return self.encode(x)[0]
 
 
-NARROWEST = 8
+NARROWEST = 8  # channels: no width is scaled below it
 
 
 def scaled(width: int, factor: float, multiple: int = 1) -> int:
-    """``width · factor``, rounded to a multiple of ``multiple``, but not below ``NARROWEST`` (or
-    ``width`` itself): a LeNet of one channel would say nothing about LeNet."""
+    """``width · factor``, rounded to a multiple of ``multiple``.
+
+    The result is at least ``NARROWEST``, or ``width`` if that is less: results of a LeNet with one
+    channel would say nothing about LeNet.
+    """
     least = -(-min(width, NARROWEST) // multiple)
     return max(round(width * factor / multiple), least) * multiple
 
 
 def count_parameters(module: nn.Module) -> int:
-    """How many numbers training changes."""
+    """The number of values that training changes."""
     return sum(parameter.numel() for parameter in module.parameters())

@@ -1,4 +1,4 @@
-"""Batch norm: the one layer whose output for an image depends on the others in its batch."""
+"""Batch norm, the only layer whose output for an image depends on the others in its batch."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def freeze_batch_statistics(module: nn.Module, images: Tensor) -> None:
     """Fix the statistics of batch norm for gradient matching, as DC's code does.
 
     One forward pass in training mode blends the statistics of ``images`` into the running ones
-    with the layers' momentum (0.1; so they are mostly still 0 and 1, not those of the images);
-    then the batch norms go to evaluation mode. Their weights and biases are still trained.
+    with the layers' momentum of 0.1. So they mostly remain 0 and 1, not the statistics of the
+    images. Then the batch norms go to evaluation mode. Their weights and biases are still trained.
 
     Args:
-        module: put into training mode but for its batch norms; without one it is left alone.
-        images: ``[N, C, H, W]``, real images of all classes (16 a class in DC's code).
+        module: put into training mode, except its batch norms; unchanged if it has none.
+        images: ``[N, C, H, W]``, real images of all classes (16 per class in DC's code).
     """
     if not has_batch_norm(module):
         return

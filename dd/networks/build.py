@@ -1,4 +1,4 @@
-"""From a spec such as ``convnet:depth=1,norm=batch`` to a network."""
+"""Build a network from a spec such as ``convnet:depth=1,norm=batch``."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from dd.networks.init import initialise
 
 Option = int | str
 
-LARGEST = 10**6  # sides, classes, factors: beyond it something is wrong
+LARGEST = 10**6  # for sides, classes and factors: a larger value must be an error
 
 
 def parse(spec: str) -> tuple[str, dict[str, Option]]:
-    """Split ``NAME`` or ``NAME:key=value,key=value`` into the name and the options given.
+    """Split ``NAME`` or ``NAME:key=value,key=value`` into the name and the given options.
 
     >>> parse("convnet:depth=1,norm=batch")
     ('convnet', {'depth': 1, 'norm': 'batch'})
 
     Raises:
-        DDError: for an unknown network or option, or a value that the option does not take.
+        DDError: for an unknown network or option, or a value that the option does not allow.
     """
     name, colon, rest = spec.partition(":")
     known = _options(NETWORKS[name])
@@ -45,19 +45,19 @@ def parse(spec: str) -> tuple[str, dict[str, Option]]:
 
 
 def canonical(spec: str) -> str:
-    """The one way to write a network: options sorted, those at their default left out.
+    """The canonical way to write a network: options sorted, those with default values left out.
 
     >>> canonical("convnet:width=64,norm=instance")
     'convnet:width=64'
     """
     name, given = parse(spec)
     known = _options(NETWORKS[name])
-    told = [f"{key}={given[key]}" for key in sorted(given) if given[key] != known[key].default]
-    return f"{name}:{','.join(told)}" if told else name
+    kept = [f"{key}={given[key]}" for key in sorted(given) if given[key] != known[key].default]
+    return f"{name}:{','.join(kept)}" if kept else name
 
 
 def auxiliaries(joined: str) -> list[str]:
-    """The canonical networks of specs joined by dots, ``convnet.resnet18_bn``.
+    """The canonical specs in a list joined by dots, such as ``convnet.resnet18_bn``.
 
     Raises:
         DDError: for a network that is unknown or named twice.
@@ -84,11 +84,11 @@ def create(
     Args:
         spec: see :func:`parse`.
         channels, size, classes: of the images ``[N, channels, *size]`` and their labels.
-        generator: where the initial parameters come from; ``None`` leaves all parameters 0, for a
-            network that is only counted or whose parameters are loaded.
-        width_factor: scales every hidden width (rounded, to no less than 8 or the
-            paper's own); 1 is the paper's network.
-        device: where the parameters live; by default where the generator draws.
+        generator: source of the initial parameters. ``None`` leaves all parameters 0, for a
+            network whose parameters are only counted, or are loaded later.
+        width_factor: scales every hidden width (rounded, at least 8 or the paper's own width if
+            that is less); 1 gives the paper's network.
+        device: device of the parameters; by default that of the generator.
 
     Raises:
         DDError: for a bad spec, or a number that is not positive and finite.
@@ -105,7 +105,7 @@ def create(
             raise DDError(
                 f"network '{spec}': {what} is {value}, it must be positive and at most {LARGEST}"
             )
-    with torch.device("meta"):  # layers draw from the global state unless there is nothing to fill
+    with torch.device("meta"):  # on "meta" layers draw nothing from the global state
         network = NETWORKS[name](channels, size, classes, width_factor, **options)
     if device is None:
         device = "cpu" if generator is None else generator.device
@@ -120,7 +120,7 @@ def create(
 
 @cache
 def _options(network: type[Network]) -> dict[str, inspect.Parameter]:
-    """A network's keyword-only parameters by name (a plan asks for them over and over)."""
+    """A network's keyword-only parameters by name (cached, since a plan asks for them often)."""
     parameters = inspect.signature(network, eval_str=True).parameters.values()
     return {p.name: p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
 

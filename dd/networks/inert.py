@@ -1,4 +1,4 @@
-"""Parameters that a network's answer does not depend on, such as a bias right before a norm."""
+"""Parameters that do not change a network's output, such as a bias right before a norm."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from dd.networks.base import Network
 from dd.networks.init import initialise
 from dd.rng import generator
 
-POINTS = 4  # random parameters that are tried
-IMAGES = 4  # random images at each
-NOISE = 0.1  # takes parameters away from the zeros and ones that some start at
-SLOPE = 0.5  # of ReLU below 0, see _spread
-ROUNDING = 1e-10  # times the root mean square of all derivatives; in between lie no others
+POINTS = 4  # number of random parameter vectors to try
+IMAGES = 4  # number of random images for each
+NOISE = 0.1  # moves parameters away from initial values of exactly 0 or 1
+SLOPE = 0.5  # slope of ReLU below 0, see _spread
+ROUNDING = 1e-10  # threshold for 0, relative to the root mean square of all derivatives
 
 
 def inert(network: Network, channels: int, size: tuple[int, int]) -> Tensor:
-    """Which parameters leave the logits as they are, whatever their values.
+    """Which parameters do not change the logits, whatever their values.
 
-    The bias of a convolution before instance or batch norm is one (the norm takes the mean away),
-    before group or layer norm it is none; the key biases of attention are others (the softmax
-    takes them away). No list of such pairs is kept: a derivative that is 0 at random parameters
-    and for random images is 0 everywhere, with probability 1, and in float64 what rounding makes
-    of it is several orders of magnitude below all others.
+    The bias of a convolution before instance or batch norm is one (the norm subtracts the mean);
+    before group or layer norm it is not. The key biases of attention are others (the softmax
+    removes them). Instead of a list of such pairs, this computes derivatives. If a derivative is 0
+    at random parameters and for random images, it is 0 everywhere, with probability 1. In float64,
+    rounding makes it a value that is several orders of magnitude below all others.
 
     Args:
-        network: a copy of it is looked at, in training mode, on the CPU.
+        network: a copy of it is examined, in training mode, on the CPU.
         channels, size: of the images ``[N, channels, *size]``.
 
     Returns:
@@ -38,7 +38,7 @@ def inert(network: Network, channels: int, size: tuple[int, int]) -> Tensor:
     _spread(network)
     parameters = list(network.parameters())
     stream = generator(0, "inert")
-    found = torch.ones(sum(p.numel() for p in parameters), dtype=torch.bool)
+    mask = torch.ones(sum(p.numel() for p in parameters), dtype=torch.bool)
     for _ in range(POINTS):
         initialise(network, stream)
         with torch.no_grad():
@@ -49,15 +49,18 @@ def inert(network: Network, channels: int, size: tuple[int, int]) -> Tensor:
         along = torch.randn(logits.shape, generator=stream, dtype=torch.float64)
         gradients = torch.autograd.grad(logits, parameters, along)
         sizes = torch.cat([gradient.flatten() for gradient in gradients]).abs()
-        found &= sizes <= ROUNDING * sizes.square().mean().sqrt()
-        if not found.any():
+        mask &= sizes <= ROUNDING * sizes.square().mean().sqrt()
+        if not mask.any():
             break
-    return found
+    return mask
 
 
 def _spread(network: nn.Module) -> None:
-    """Let derivatives through wherever a layer of ``network`` picks: a unit that happens to be
-    silent, or never the largest of its window, would hide the parameters that lead to it."""
+    """Replace ReLU and max pooling, which can block derivatives.
+
+    A unit whose ReLU is 0, or that is never the largest of its window, would make the parameters
+    before it look inert.
+    """
     for module in list(network.modules()):
         for name, layer in module.named_children():
             if isinstance(layer, nn.ReLU):

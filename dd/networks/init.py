@@ -1,4 +1,4 @@
-"""Initial parameters, drawn from a generator and in place: a module can be drawn again cheaply."""
+"""Initial parameters, drawn from a generator and in place, so that a module is cheap to redraw."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 @torch.no_grad()
 def initialise(module: nn.Module, generator: torch.Generator) -> None:
-    """Draw all parameters anew, in place, with the distributions of torch's layers.
+    """Draw all parameters again, in place, with the distributions of torch's layers.
 
     Weights and biases of convolutions and linear layers are uniform in ±1/√fan_in (Kaiming's
-    uniform with a = √5, torch's default); norms start as the identity, their running statistics at
-    mean 0 and variance 1. Embeddings (positions, class tokens) are normal with deviation 0.02, as
-    in ViT's code. Layers whose type is a key of ``module.deviations``, where it has any, have
-    normal weights, with the deviation that the function there gives for a weight, and biases of 0.
+    uniform with a = √5, torch's default). Norms start as the identity, their running statistics at
+    mean 0 and variance 1. Embeddings (positions, class tokens) are normal with standard deviation
+    0.02, as in ViT's code. A module may have ``deviations``, which maps types of layers to
+    functions: layers of these types have normal weights, with the standard deviation that the
+    function gives for a weight, and biases of 0.
 
     Args:
         module: on any device; values are drawn on the generator's device and copied if it differs.
-        generator: where the draws come from; the global random state is not touched.
+        generator: source of the draws; the global random state is not used.
 
     Raises:
-        TypeError: for a layer with parameters whose initialisation is not known here.
+        TypeError: for a layer with parameters that this function does not know.
     """
     deviations = getattr(module, "deviations", {})
     for layer in module.modules():
@@ -58,7 +59,7 @@ def _normal(tensor: Tensor, deviation: float, generator: torch.Generator) -> Non
 
 
 def _fill(tensor: Tensor, generator: torch.Generator, draw: Callable[[Tensor], Tensor]) -> None:
-    """Draw where the generator is, in place if the tensor is there too."""
+    """Draw on the generator's device, in place if the tensor is on the same device."""
     if tensor.device == generator.device:
         draw(tensor)
         return

@@ -12,7 +12,7 @@ Norm = Literal["instance", "batch", "layer", "group", "none"]
 Activation = Literal["relu", "sigmoid", "leakyrelu", "swish"]
 Pooling = Literal["avg", "max", "none"]
 
-GROUPS = 4  # of the reference's group norm
+GROUPS = 4  # groups of group norm, as in the reference code
 
 
 def conv3x3(inputs: int, outputs: int, stride: int = 1, bias: bool = True) -> nn.Conv2d:
@@ -21,7 +21,7 @@ def conv3x3(inputs: int, outputs: int, stride: int = 1, bias: bool = True) -> nn
 
 
 def instance_norm(channels: int) -> nn.GroupNorm:
-    """Affine instance norm: unlike ``nn.InstanceNorm2d`` it is the same in both modes."""
+    """Affine instance norm. Unlike ``nn.InstanceNorm2d``, it is the same in both modes."""
     return nn.GroupNorm(channels, channels)
 
 
@@ -29,8 +29,8 @@ class LayerNorm(nn.LayerNorm):
     """Layer norm over whole maps ``[C, H, W]``, in elementary operations.
 
     torch's own kernel has a wrong second derivative under ``torch.func.vmap`` (seen in 2.15; the
-    tests of gradient matching show it), and matching the gradients of all classes at once needs
-    that one.
+    tests of gradient matching show it). Matching the gradients of all classes at once needs this
+    derivative.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ def normalisation(name: Norm, channels: int, size: tuple[int, int]) -> nn.Module
 
 
 def activation(name: Activation) -> nn.Module:
-    """The non-linearity; in place where the backward pass needs only the output."""
+    """The non-linearity; in place if the backward pass needs only the output."""
     match name:
         case "relu":
             return nn.ReLU(inplace=True)
@@ -70,11 +70,11 @@ def activation(name: Activation) -> nn.Module:
 
 
 class AveragePool(nn.Module):
-    """2 × 2 average pooling with stride 2; a last line or column that has no partner is left out.
+    """2 × 2 average pooling with stride 2; a last row or column without a partner is left out.
 
-    On the CPU it is a matrix product: two lines of a map, one after the other, times a matrix that
+    On the CPU it is a matrix product: two rows of a map, one after the other, times a matrix that
     averages their columns in pairs. torch's kernel for this memory layout takes about 2.5 times as
-    long, a sixth of a ConvNet's training step.
+    long, which is a sixth of a ConvNet's training step.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -19,14 +19,14 @@ OPTIONAL = ("warmup", "source")
 
 @dataclass(frozen=True)
 class PoolDefinition:
-    """Which networks a pool holds.
+    """The networks of a pool and their probabilities.
 
     Attributes:
         title: the pool's name in tables.
         main: canonical spec of the main model.
         probability: of drawing the main model.
         others: canonical specs and probabilities of the rest; the main model may be among them.
-        warmup: iterations at the start with the main model alone.
+        warmup: number of first iterations with only the main model.
         source: where the pool was published.
     """
 
@@ -38,7 +38,7 @@ class PoolDefinition:
     source: str = ""
 
     def networks(self) -> list[tuple[str, float]]:
-        """Each network once with its probability, the main model first; they sum to 1."""
+        """Each network once with its probability, the main model first; probabilities sum to 1."""
         total = {self.main: self.probability}
         for spec, probability in self.others:
             total[spec] = total.get(spec, 0.0) + probability
@@ -48,12 +48,12 @@ class PoolDefinition:
 def load_pool(path: str | Path) -> PoolDefinition:
     """Read a pool.
 
-    ``others`` is a list of specs (equal shares of what the main model leaves), a list of
+    ``others`` is a list of specs (with equal shares of the remaining probability), a list of
     ``{network, probability}``, or ``{variants_of: NAME, option: value or [values]}``: every
-    combination of the options' values with the same share.
+    combination of the options' values, with equal shares.
 
     Raises:
-        DDError: naming file and key, for a file or a key that is not as it should be.
+        DDError: names the file and the key that is wrong.
     """
     document = read_yaml(path)
     try:
@@ -83,7 +83,7 @@ def _pool(document: Any) -> PoolDefinition:
 
 
 def _others(value: Any, rest: float) -> list[tuple[str, float]]:
-    """Specs and probabilities; ``rest`` is shared where none are given."""
+    """Specs and probabilities; without given probabilities they share ``rest`` equally."""
     if isinstance(value, dict):
         specs = list(_variants(value))
     elif isinstance(value, list) and all(isinstance(entry, str) for entry in value):

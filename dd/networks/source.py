@@ -1,4 +1,4 @@
-"""The seam "network source": which network a distillation uses next."""
+"""Network sources: which network a distillation uses in each iteration."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ from dd.networks.pool import PoolDefinition
 
 
 class NetworkSource(Protocol):
-    """Gives a distillation the network of each iteration."""
+    """Gives a distillation its network for each iteration."""
 
     def draw(self, iteration: int, generator: torch.Generator) -> tuple[str, Network]:
         """The canonical spec and the network of ``iteration`` (from 0).
 
-        It is newly initialised, in training mode and valid until the next draw, which may use it
-        again; or, from a source of trained networks, frozen and in evaluation mode. The draw
-        depends on ``iteration`` and ``generator`` alone, so a job can be resumed at any one.
+        The network is newly initialised and in training mode. It is valid until the next draw,
+        which may reuse the module. From a source of trained networks it is frozen and in
+        evaluation mode. The draw depends only on ``iteration`` and ``generator``, so a job can be
+        resumed at any iteration.
         """
         ...
 
     def specs(self) -> list[str]:
-        """All networks that may be drawn, canonical."""
+        """The canonical specs of all networks that may be drawn."""
         ...
 
     def skeleton(self, spec: str) -> Network:
-        """The module of ``spec`` in training mode, its parameters whatever they are."""
+        """The module of ``spec`` in training mode; the values of its parameters are arbitrary."""
         ...
 
     def describe(self) -> dict[str, Any]:
@@ -42,8 +43,10 @@ class NetworkSource(Protocol):
 
 
 class _Source:
-    """One module per spec, initialised in place instead of built at every draw; or, where
-    ``trained`` is given, that one, as it is."""
+    """Keeps one module per spec and initialises it in place, instead of building it at every draw.
+
+    If ``trained`` is given, it gives these networks, unchanged.
+    """
 
     def __init__(
         self,
@@ -87,7 +90,7 @@ class SingleSource(_Source):
     Args:
         spec: the network, see :func:`dd.networks.build.parse`.
         channels, size, classes, width_factor, device: see :func:`dd.networks.build.create`.
-        trained: frozen networks by spec, which are drawn as they are; None: fresh ones.
+        trained: frozen networks by spec, to be drawn unchanged; None: new ones are initialised.
     """
 
     def __init__(
@@ -117,7 +120,7 @@ class PoolSource(_Source):
     Args:
         definition: the pool, see :func:`dd.networks.pool.load_pool`.
         channels, size, classes, width_factor, device: see :func:`dd.networks.build.create`.
-        trained: frozen networks by spec, which are drawn as they are; None: fresh ones.
+        trained: frozen networks by spec, to be drawn unchanged; None: new ones are initialised.
     """
 
     def __init__(

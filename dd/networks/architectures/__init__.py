@@ -1,6 +1,6 @@
-"""Networks by name: one file a family, entered in ``NETWORKS`` by decorator.
+"""Networks by name: one file per family, registered in ``NETWORKS`` by a decorator.
 
-A new file in this folder is found by itself; nothing else has to be edited.
+A new file in this folder is imported automatically; no other file has to be edited.
 """
 
 import importlib

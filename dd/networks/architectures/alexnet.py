@@ -1,4 +1,4 @@
-"""AlexNet (Krizhevsky et al., 2012) cut down to 32 × 32 images, as dataset distillation uses it."""
+"""AlexNet (Krizhevsky et al., 2012) reduced for 32 × 32 images, as in dataset distillation."""
 
 from __future__ import annotations
 

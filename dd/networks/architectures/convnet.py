@@ -16,13 +16,14 @@ from dd.networks.layers import GROUPS, Activation, Norm, Pooling
 class ConvNet(SpatialNetwork):
     """``depth`` blocks of 3 × 3 convolution, norm, activation and 2 × 2 pooling; a linear layer.
 
-    The variants are those of Model Pool (arXiv:2402.13007, Table 3). Depth 0, the default, goes by
-    image size, as the field does: the last map is 4 × 4, so 3 at 32 px, 4 at 64 px, 5 at 128 px.
-    Images are padded to multiples of 8 at any depth, for DC's code takes 28 px to 32 at any depth.
+    The variants are those of Model Pool (arXiv:2402.13007, Table 3). Depth 0, the default, follows
+    the image size, as is usual in the field: the last map is 4 × 4, so the depth is 3 at 32 px, 4
+    at 64 px, 5 at 128 px. Images are padded to multiples of 8 at any depth, because DC's code pads
+    28 px to 32 at any depth.
 
     Raises:
-        DDError: if ``width`` cannot be split into the groups of group norm, or ``depth`` halves
-            the images (those below 32 × 32 count as 32 × 32) to less than one position.
+        DDError: if ``width`` cannot be split into the groups of group norm, or if ``depth`` halves
+            the images to less than one position (images below 32 × 32 count as 32 × 32).
     """
 
     def __init__(

@@ -1,14 +1,14 @@
 """torchvision's AlexNet, GoogLeNet, VGG11 and ResNet18, untrained, for images of any size.
 
-From 128 px on they are as published. On smaller images the stem does not throw the detail away:
-its first convolution has stride 1, and pools are left out as said for each network. The last
-linear layer is as wide as the dataset has classes. There are no auxiliary heads and no dropout:
-random numbers come from generators only, and networks stacked by ``torch.func.vmap`` may not drop
-out. ``width_factor`` leaves these networks as they are.
+From 128 px on they are as published. On smaller images the stem is changed, so that it keeps the
+detail: its first convolution has stride 1, and some pools are left out, as each network says. The
+last linear layer has one output per class of the dataset. There are no auxiliary heads. There is no
+dropout, because random numbers come from generators only, and networks stacked by
+``torch.func.vmap`` cannot use it. ``width_factor`` does not change these networks.
 
 The feature map of AlexNet and VGG11 is that of the last convolution, before the last pooling.
 Initial parameters have the distributions of torchvision (``deviations``, see
-:func:`dd.networks.init.initialise`), but for the hidden layers and AlexNet as a whole.
+:func:`dd.networks.init.initialise`), except in the hidden layers and in AlexNet as a whole.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dd.networks.base import NETWORKS, SpatialNetwork
 from dd.networks.layers import conv3x3
 
 SMALL = 128
-"""Images whose smaller side is below this many pixels get the stem for small images."""
+"""Images whose smaller side has fewer pixels than this get the stem for small images."""
 
 HIDDEN = 4096
 """Width of the two hidden layers of AlexNet and VGG11."""
@@ -34,7 +34,7 @@ Deviations = Mapping[type[nn.Module], Callable[[Tensor], float]]
 
 
 def _torchvision(name: str) -> Callable[..., nn.Module]:
-    """A network of torchvision, which takes two seconds to import: as long as some jobs take."""
+    """A network of torchvision, imported late: the import takes two seconds, like some jobs."""
     return getattr(importlib.import_module("torchvision.models"), name)
 
 
@@ -53,12 +53,13 @@ def _constant(weight: Tensor) -> float:
 
 
 class _Hidden(SpatialNetwork):
-    """Convolutions, pooling, two hidden layers with ReLU, a linear layer; no norms.
+    """Convolutions, pooling, two hidden layers with ReLU, then a linear layer; no norms.
 
-    Without norms a signal that fades from layer to layer stops the training of the small sets of
-    dataset distillation, so linear layers have He's deviation. torchvision's VGG11 has 0.01, which
-    is about the same for the 25,088 inputs at 224 px but not for the 512 at 32 px; its AlexNet has
-    torch's uniform distribution, in which a layer with ReLU leaves a sixth of the variance.
+    Without norms the signal can fade from layer to layer, which stops training on the small sets of
+    dataset distillation. So the weights of linear layers have He's standard deviation.
+    torchvision's VGG11 has 0.01, which is about the same for the 25,088 inputs at 224 px, but not
+    for the 512 at 32 px. Its AlexNet has torch's uniform distribution, with which a layer with ReLU
+    keeps only a sixth of the variance.
     """
 
     deviations: ClassVar[Deviations] = {nn.Conv2d: _fan_out, nn.Linear: _fan_in}
@@ -68,8 +69,8 @@ class _Hidden(SpatialNetwork):
 
         Args:
             layers: torchvision's convolutions, the last layer a pooling.
-            most: a larger map is averaged down to this height and width; torchvision would also
-                bring a smaller one to it, by repeating values.
+            most: largest height and width of the map before the hidden layers. A larger map is
+                averaged down to it. (torchvision also enlarges a smaller one, by repeating values.)
         """
         *body, self.pool = layers
         self.body = nn.Sequential(*body)
@@ -127,7 +128,7 @@ class VGG11(_Hidden):
 
 
 class _Averaged(SpatialNetwork):
-    """Convolutions, the mean of the last map, a linear layer."""
+    """Convolutions, the mean of the last map, then a linear layer."""
 
     averages = True
 
@@ -139,8 +140,8 @@ class _Averaged(SpatialNetwork):
 class ResNet18(_Averaged):
     """ResNet18 with batch norm (He et al., 2016).
 
-    On small images the first convolution is 3 × 3 with stride 1 and there is no first pool, which
-    makes it the same network as ``resnet18_bn`` but for its initial parameters. The map is 7 × 7 at
+    On small images the first convolution is 3 × 3 with stride 1 and there is no first pool. It is
+    then the same network as ``resnet18_bn``, except for its initial parameters. The map is 7 × 7 at
     224 px, 8 × 8 at 64 px, 4 × 4 at 32 px.
     """
 

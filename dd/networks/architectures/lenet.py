@@ -9,7 +9,7 @@ from dd.networks.base import NETWORKS, SpatialNetwork, scaled
 
 @NETWORKS.register("lenet")
 class LeNet(SpatialNetwork):
-    """Two valid 5 × 5 convolutions with pooling, two hidden layers, a linear layer."""
+    """Two valid 5 × 5 convolutions with pooling, two hidden layers, then a linear layer."""
 
     def __init__(
         self, channels: int, size: tuple[int, int], classes: int, width_factor: float = 1.0

@@ -9,7 +9,7 @@ from dd.networks.base import NETWORKS, Network, scaled
 
 @NETWORKS.register("mlp")
 class MLP(Network):
-    """Pixels, two hidden layers of ``width`` with ReLU, a linear layer; it has no feature map."""
+    """Two hidden layers of ``width`` with ReLU, then a linear layer; it has no feature map."""
 
     def __init__(
         self,

@@ -16,10 +16,11 @@ WIDTHS = (64, 128, 256, 512)
 
 
 class Block(nn.Module):
-    """Two 3 × 3 convolutions and a shortcut; the first one halves the map where asked to.
+    """Two 3 × 3 convolutions and a shortcut.
 
     Args:
-        halve: whether to; by a stride of 2, or by 2 × 2 average pooling where ``average`` is set.
+        halve: whether the block halves the map.
+        average: halve by 2 × 2 average pooling instead of a stride of 2.
     """
 
     def __init__(
@@ -51,11 +52,11 @@ class Block(nn.Module):
 
 
 class ResNet18(SpatialNetwork):
-    """Stem, eight blocks, global average pooling, a linear layer.
+    """Stem, eight blocks, global average pooling, then a linear layer.
 
-    With ``average`` (``resnet18_ap``) strides become average pooling, and the classifier reads the
-    whole last map instead of its mean, as in the code of DC. As there, images of 28 × 28 are not
-    padded: the last map is 4 × 4 after strides, 3 × 3 after average pooling.
+    With ``average`` (``resnet18_ap``) average pooling replaces strides, and the classifier reads
+    the whole last map instead of its mean, as in DC's code. Also as in that code, images of 28 × 28
+    are not padded: the last map is 4 × 4 with strides, 3 × 3 with average pooling.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class ResNet18(SpatialNetwork):
         classes: int,
         width_factor: float = 1.0,
     ) -> None:
-        super().__init__(size, grain=1, minimum=16)  # one position has no instance statistics
+        super().__init__(size, grain=1, minimum=16)  # instance norm needs more than one position
         widths = [scaled(width, width_factor) for width in WIDTHS]
         layers = [
             conv3x3(channels, widths[0], bias=False),

@@ -1,4 +1,4 @@
-"""VGG11 (Simonyan and Zisserman, 2015) with norms and one linear layer, for small images."""
+"""VGG11 (Simonyan and Zisserman, 2015) with norms and a single linear layer, for small images."""
 
 from __future__ import annotations
 

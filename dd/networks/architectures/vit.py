@@ -1,7 +1,7 @@
 """Vision transformers (Dosovitskiy et al., 2021, arXiv:2010.11929) in elementary operations.
 
 Attention is written out, because torch's fused kernels have no second derivative, which gradient
-matching needs. Nothing is dropped out: what is drawn at random comes from generators only.
+matching needs. There is no dropout, because random numbers come from generators only.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then two linear layers with GELU; each after a norm and beside a shortcut."""
+    """Attention, then two linear layers with GELU; each part follows a norm and has a shortcut."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -51,14 +51,14 @@ class Block(nn.Module):
 
 
 class Transformer(TokenNetwork):
-    """Patches by a convolution, learned positions, ``depth`` blocks, a norm, a linear layer.
+    """Patches by a convolution, learned positions, ``depth`` blocks, a norm, then a linear layer.
 
-    Images whose sides are no multiple of ``patch`` are zero-padded, centred, to the next one.
+    Images whose sides are not multiples of ``patch`` are zero-padded, centred, to the next ones.
 
     Args:
         patch: side of a patch in pixels.
         width: of a token; a multiple of ``heads``.
-        class_token: whether the embedding is that of a token of its own instead of the mean of the
+        class_token: whether the embedding is that of an extra token instead of the mean of the
             patch tokens.
 
     Attributes:
@@ -102,8 +102,8 @@ class Transformer(TokenNetwork):
 class ViT(Transformer):
     """A small vision transformer for small images; the embedding is the mean of the patch tokens.
 
-    Patch 0, the default, goes by image size: the power of two nearest to an eighth of the smaller
-    side, but at least 2, so 2 at 8 px, 4 at 32 px, 8 at 64 px.
+    Patch 0, the default, follows the image size: the power of two nearest to an eighth of the
+    smaller side, but at least 2. So it is 2 at 8 px, 4 at 32 px, 8 at 64 px.
 
     Raises:
         DDError: if ``width`` cannot be split into ``heads``, or ``patch`` is larger than images.
@@ -141,11 +141,12 @@ class ViT(Transformer):
 
 @NETWORKS.register("vit_b_16")
 class ViTB16(Transformer):
-    """ViT-B/16, the same function as torchvision's, on patches that suit small images.
+    """ViT-B/16, the same function as torchvision's, with patches that suit small images.
 
-    A patch has 16 × 16 pixels where that leaves at least 14 patches a side (224 px), else the
-    largest power of two that does: 8 at 128 px, 4 at 64 px, 2 at 32 px; 1 below 27 px. The
-    embedding is the class token. ``width_factor`` scales the width to a multiple of the 12 heads.
+    A patch has 16 × 16 pixels if that leaves at least 14 patches per side (224 px). Otherwise its
+    side is the largest power of two that does: 8 at 128 px, 4 at 64 px, 2 at 32 px; 1 below 27 px.
+    The embedding is the class token. ``width_factor`` scales the width to a multiple of the 12
+    heads.
     """
 
     def __init__(
