@@ -1,4 +1,4 @@
-"""Gradients of networks on real and synthetic batches, and how far they are apart."""
+"""Gradients of networks on real and synthetic batches, and the distance between them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
-# Large batches are walked through in pieces: as fast as one piece, at a fraction of the memory.
+# Large batches are processed in pieces: as fast as in one piece, with a fraction of the memory.
 CHUNK = 128
 
 
@@ -18,14 +18,14 @@ def distance(
 ) -> torch.Tensor:
     """Layer-wise gradient distance of DC (Zhao et al. 2021, arXiv:2006.05929, eq. 10).
 
-    For every weight tensor, one minus the cosine of each output row's gradients, summed over rows
-    and tensors. A row is everything that belongs to one output channel. Parameters of one
-    dimension (biases, affine norms) contribute 0. ``eps`` is added to the product of the norms,
-    as the public code does.
+    For each row of each weight tensor it takes one minus the cosine between the two gradients, and
+    sums over rows and tensors. A row is all weights of one output channel. Parameters of one
+    dimension (biases, parameters of affine norms) contribute 0. ``eps`` is added to the product of
+    the norms, as in the public code.
 
     Args:
-        real: one gradient a parameter, each with the parameter's shape.
-        synthetic: likewise; the result is differentiable with respect to both.
+        real: one gradient per parameter, each with the parameter's shape.
+        synthetic: likewise. The result is differentiable with respect to both.
 
     Returns:
         A scalar, 0 to 2 times the number of rows.
@@ -46,7 +46,7 @@ def mean_gradient(
 ) -> list[torch.Tensor]:
     """Gradient of the mean cross-entropy with respect to the parameters, in pieces of ``chunk``.
 
-    Exact for networks whose images do not influence each other (no BatchNorm in train mode).
+    Exact for networks whose images do not influence each other (no BatchNorm in training mode).
 
     Args:
         images: ``[N, C, H, W]``; labels: ``[N]``.
@@ -69,12 +69,13 @@ def match_apart(
     real: Sequence[torch.Tensor],
     synthetic: Sequence[torch.Tensor],
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """Gradient matching class after class: the distance and its gradient for the images.
+    """Gradient matching, one class after the other: the distance and its gradient by the images.
 
     Args:
-        network: fixed while matching.
+        network: its parameters are not changed.
         real: per class ``[B, C, H, W]``.
-        synthetic: per class ``[ipc, C, H, W]``, each requiring grad or computed from such.
+        synthetic: per class ``[ipc, C, H, W]``; each requires grad, or is computed from tensors
+            that do.
 
     Returns:
         The summed distance (detached), and per class d distance / d ``synthetic[k]``.
@@ -97,7 +98,7 @@ def match_apart(
 def match_together(
     network: nn.Module, real: torch.Tensor, synthetic: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """As :func:`match_apart`, with all classes in one vectorised pass.
+    """Like :func:`match_apart`, but with all classes in one vectorised pass.
 
     Args:
         real: ``[K, B, C, H, W]``; synthetic: ``[K, ipc, C, H, W]``.

@@ -1,15 +1,15 @@
 """Gradients through the unrolled training of a student, in constant memory.
 
-A student takes J steps θ_{j+1} = θ_j − α ∇ℓ_j(θ_j, X_j) from θ_0, and a loss L(θ_J) is to be
-differentiated with respect to the images X and the rate α. Back-propagation through all steps
-keeps J graphs of second order alive. Here only θ_0, ..., θ_J are kept. The adjoint λ_J = ∂L/∂θ_J is
+A student takes J steps θ_{j+1} = θ_j − α ∇ℓ_j(θ_j, X_j) from θ_0. We need the derivatives of a loss
+L(θ_J) with respect to the images X and the rate α. Back-propagation through all steps keeps J
+graphs of second order in memory. Here only θ_0, ..., θ_J are kept, and the adjoint λ_J = ∂L/∂θ_J is
 carried back: for j = J−1, ..., 0
 
     s_j = ⟨λ_{j+1}, ∇ℓ_j(θ_j, X_j)⟩
     ∂L/∂X_j = −α ∂s_j/∂X_j,  ∂L/∂α −= s_j,  λ_j = λ_{j+1} − α ∂s_j/∂θ_j
 
-which is the same sum of products that back-propagation computes, with the graph of one step alive
-at a time.
+This is the same sum of products that back-propagation computes, but with the graph of only one step
+in memory at a time.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ import torch
 from torch import Tensor
 
 Loss = Callable[[Sequence[Tensor], Tensor, int], Tensor]
-"""(parameter tensors, what step j trains on, j) -> mean loss of that step."""
+"""Maps (parameter tensors, images of step j, j) to the mean loss of that step."""
 
 
 @dataclass(frozen=True)
 class Gradients:
-    """Derivatives of L by X (``inputs``, one tensor a step), α (``rate``) and θ_0 (``start``)."""
+    """Derivatives of L by X (``inputs``, one tensor per step), α (``rate``) and θ_0 (``start``)."""
 
     inputs: list[Tensor]
     rate: Tensor
@@ -40,11 +40,11 @@ def unroll(
     rate: float,
     inputs: Sequence[Tensor],
 ) -> list[Tensor]:
-    """The student's parameters θ_0, ..., θ_J, flat.
+    """The student's parameters θ_0, ..., θ_J, each as a flat vector ``[P]``.
 
     Args:
-        loss: of one step.
-        shapes: of the parameters, in the order of the flat vector.
+        loss: the loss of one step.
+        shapes: shapes of the parameters, in the order of the flat vector.
         start: θ_0, ``[P]``.
         rate: α.
         inputs: X_0, ..., X_{J-1}.
@@ -69,7 +69,7 @@ def pull_back(
 
     Args:
         loss, shapes, rate, inputs: as given to :func:`unroll`.
-        path: what it returned.
+        path: the result of :func:`unroll`.
         cotangent: ∂L/∂θ_J, ``[P]``.
     """
     adjoint = cotangent

@@ -1,4 +1,7 @@
-"""The seam "what makes synthetic data good": one file an objective, entered by decorator."""
+"""Objectives by name: how synthetic images are found. Each is registered by a decorator.
+
+A new file in this folder is imported automatically.
+"""
 
 from __future__ import annotations
 

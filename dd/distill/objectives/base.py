@@ -1,4 +1,4 @@
-"""What an objective is: where the images start, and how one iteration moves them."""
+"""The interface of objectives: the initial images, and how one iteration moves them."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from dd.registry import Registry
 
 @dataclass(frozen=True)
 class Streams:
-    """The random streams of a distillation; their states are what a checkpoint keeps.
+    """The random streams of a distillation.
 
     Attributes:
-        seed: what all of them derive from.
-        host: on the CPU: which real images, which augmentation.
-        network: on the compute device: architecture draws and initial weights.
-        start: on the CPU: the initial images.
-        regulariser: on the CPU: what a regulariser draws.
+        seed: the seed from which all of them are derived.
+        host: on the CPU; draws real images and augmentations.
+        network: on the compute device; draws architectures and initial weights.
+        start: on the CPU; draws the initial images.
+        regulariser: on the CPU; for the draws of a regulariser.
     """
 
     seed: int
@@ -43,8 +43,8 @@ class Outcome:
     """What a synthetic set holds beside images and labels.
 
     Attributes:
-        learned_lr: the student's learning rate, where the method learns one.
-        indices: of the training images ``[M]`` that stand in place of the synthetic ones.
+        learned_lr: the student's learning rate, if the method learns one.
+        indices: ``[M]``, of training images that are the set, instead of synthetic images.
         extras: further tensors; their names have a dot (``importance.convnet``).
     """
 
@@ -55,7 +55,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of every objective."""
+    """Settings of all objectives."""
 
     iterations: int = setting("iterations of the outer loop, 0 for a selection", at_least=0)
     whitening: str = setting("space of the images: none, or zca", choices=WHITENINGS)
@@ -63,9 +63,11 @@ class Settings:
 
 @dataclass(frozen=True)
 class ImageSettings(Settings):
-    """Settings of every objective that optimises images."""
+    """Settings of all objectives that optimise images."""
 
-    network: str = setting("architecture it uses, unless a pool is drawn from", check=canonical)
+    network: str = setting(
+        "architecture of its networks, unless they are drawn from a pool", check=canonical
+    )
 
     iterations: int = setting("iterations of the outer loop", at_least=1)
     init: str = setting("start from noise or from real images", choices=("noise", "real"))
@@ -80,17 +82,17 @@ class Objective:
     Args:
         settings: an instance of the class's ``Settings``.
         dataset: the real data.
-        ipc: images per class (0 where ``takes_all``).
-        networks: where networks come from.
-        streams: the random streams to draw from.
-        trajectories: of experts, for objectives that need them.
+        ipc: images per class (0 if ``takes_all``).
+        networks: the source of networks.
+        streams: the random streams.
+        trajectories: those of experts, for objectives that need them.
     """
 
     Settings: ClassVar[type]
-    optimises: ClassVar[bool] = True  # or else it selects
+    optimises: ClassVar[bool] = True  # False: it selects real images
     needs_trajectories: ClassVar[bool] = False
     needs_pretrained: ClassVar[bool] = False  # the source then gives frozen, trained networks
-    takes_all: ClassVar[bool] = False  # whatever the IPC: it must be given as 0
+    takes_all: ClassVar[bool] = False  # True: it takes all images, and the IPC must be 0
 
     def __init__(
         self,
@@ -114,7 +116,7 @@ class Objective:
         return self.dataset.train.labels.device
 
     def start(self) -> torch.Tensor:
-        """The images to start from, ``[classes * ipc, C, H, W]``, class after class."""
+        """The initial images, ``[classes * ipc, C, H, W]``, class after class."""
         if self.settings.init == "noise":
             shape = (self.classes * self.ipc, self.dataset.channels, *self.dataset.size)
             return torch.randn(shape, generator=self.streams.start).to(self.device)
@@ -129,15 +131,15 @@ class Objective:
         return torch.arange(self.classes, device=self.device).repeat_interleave(self.ipc)
 
     def iteration(self, number: int, synthetic: Parametrisation) -> dict[str, float | str]:
-        """Move the images once; ``number`` counts from 1. Returns metrics, ``loss`` among them.
+        """Move the images once and return metrics, with ``loss``; ``number`` counts from 1.
 
         Raises:
-            Divergence: before it moves them, where that would ruin them.
+            Divergence: if the step would ruin the images; raised before it moves them.
         """
         raise TypeError(f"{type(self).__name__} selects, it has no iterations")
 
     def optimizer(self, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
-        """The optimiser of the images, or of what decodes to them: SGD with momentum.
+        """The optimiser of the images, or of their latents: SGD with momentum.
 
         Args:
             groups: parameter groups, each with ``params`` and ``lr``.
@@ -145,19 +147,21 @@ class Objective:
         return torch.optim.SGD(groups, momentum=getattr(self.settings, "momentum_img", 0.0))
 
     def outcome(self, synthetic: Parametrisation) -> Outcome:
-        """What a snapshot holds beside the images; changes nothing, draws from no stream."""
+        """What a snapshot holds beside the images. It changes no state and uses no stream."""
         return Outcome()
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Tensors beyond images and streams that a checkpoint needs."""
+        """The tensors that a checkpoint needs beside images and streams."""
         return {}
 
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
-        """Take over what :meth:`state` returned."""
+        """Restore what :meth:`state` returned."""
 
     def real_batch(self, count: int) -> torch.Tensor:
-        """Indices ``[classes, n]`` of real images, n = ``count`` or the smallest class's size,
-        drawn without replacement within each class."""
+        """Indices ``[classes, n]`` of real images, drawn without replacement within each class.
+
+        n is ``count``, or the size of the smallest class if that is less.
+        """
         smallest = min(len(indices) for indices in self.dataset.train.by_class)
         count = min(count, smallest)
         return torch.stack(

@@ -17,9 +17,10 @@ from dd.networks.batchnorm import freeze_batch_statistics, has_batch_norm
 from dd.training.recipe import Recipe
 from dd.training.train import train
 
-# One vectorised pass over all classes, or a pass a class? On the CPU together pays up to this many
-# pixels an image and for narrow networks only (benchmarks/README.md). On a GPU, not measured yet,
-# together is bounded by what a real batch of all classes takes: CIFAR-10's at 256 a class fits.
+# One vectorised pass over all classes, or one pass per class? On the CPU one pass for all is faster
+# only up to this many pixels per image and for narrow networks (benchmarks/README.md). On a GPU
+# (not measured yet) the memory of a real batch of all classes is the limit: this is CIFAR-10's at
+# 256 images per class.
 TOGETHER_PIXELS = 8 * 8
 TOGETHER_VALUES = 10 * 256 * 3 * 32 * 32
 BATCH_NORM_IMAGES = 16
@@ -40,10 +41,10 @@ class Settings(ImageSettings):
 class GradientMatching(Objective):
     """DC (Zhao, Mopuri, Bilen 2021, arXiv:2006.05929, Algorithm 1).
 
-    Each iteration draws a network; ``outer`` times it moves the images so that their gradients
-    come closer to those of real images, class by class, and in between trains the network on the
-    synthetic set for ``inner`` epochs. With ``augment``, real and synthetic images of a class go
-    through the same random operation: DSA (Zhao, Bilen 2021, arXiv:2102.08259).
+    Each iteration draws a network. Then, ``outer`` times, it moves the images so that their
+    gradients come closer to those of real images, class by class. Between these steps it trains
+    the network on the synthetic set for ``inner`` epochs. With ``augment``, real and synthetic
+    images of a class get the same random operation: DSA (Zhao, Bilen 2021, arXiv:2102.08259).
     """
 
     Settings = Settings
@@ -109,4 +110,4 @@ class GradientMatching(Objective):
 
 @OBJECTIVES.register("dsa")
 class SiameseGradientMatching(GradientMatching):
-    """DSA: DC whose recipe starts from real images and augments (arXiv:2102.08259, eq. 3)."""
+    """DSA: DC with a recipe that starts from real images and augments (arXiv:2102.08259, eq. 3)."""

@@ -34,9 +34,11 @@ def mean_distance(real: torch.Tensor, synthetic: torch.Tensor) -> torch.Tensor:
 
 @OBJECTIVES.register("dm")
 class DistributionMatching(Objective):
-    """DM (Zhao, Bilen 2023, arXiv:2110.04181, Algorithm 1): a fresh random network an iteration,
-    the distance between mean embeddings before the classifier, the same DSA operation for the
-    real and synthetic images of a class."""
+    """DM (Zhao, Bilen 2023, arXiv:2110.04181, Algorithm 1).
+
+    Each iteration draws a new random network and matches mean embeddings, taken before the
+    classifier. The real and synthetic images of a class get the same DSA operation.
+    """
 
     Settings = Settings
 
@@ -65,7 +67,7 @@ class DistributionMatching(Objective):
 
 
 def _embed(network: nn.Module, batches: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Embeddings ``[K, B, F]`` of one batch a class, in pieces unless BatchNorm ties them."""
+    """Embeddings ``[K, B, F]`` of one batch per class; in pieces, unless there is a batch norm."""
     images = torch.cat(list(batches))
     piece = len(images) if has_batch_norm(network) else CHUNK
     embedded = torch.cat([network.embed(part) for part in images.split(piece)])

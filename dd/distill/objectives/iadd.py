@@ -1,4 +1,4 @@
-"""IADD: trajectory matching in which parameters count by weights that are learned with the data."""
+"""IADD: trajectory matching with a weight on each parameter, learned together with the images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dd.networks.inert import inert
 from dd.pretrain.trajectories import Segment, layout
 
 RATES = {"raw": "lr_weights", "normalised": "lr_softmax", "layer": "lr_layer"}
-"""The setting that says how fast the weights learn, for each way of learning them."""
+"""For each way of learning the weights, the setting that is their learning rate."""
 WEIGHTS = (*RATES, "prune", "none")
 
 
@@ -27,7 +27,7 @@ class Settings(mtt.Settings):
 
     weights: str = setting(
         "raw (W itself, the paper's formula), normalised (W = P softmax(v), mean 1), layer "
-        "(normalised, one for each parameter tensor), prune (0 where the relative difference is "
+        "(normalised, one weight per parameter tensor), prune (0 where the relative difference is "
         "above prune_above, else 1) or none (MTT)",
         choices=WEIGHTS,
     )
@@ -35,7 +35,7 @@ class Settings(mtt.Settings):
     lr_softmax: float = setting(
         "normalised: learning rate of v, for its gradient times the number of v", at_least=0
     )
-    lr_layer: float = setting("layer: the same, of its few v", at_least=0)
+    lr_layer: float = setting("layer: like lr_softmax, for one v per tensor", at_least=0)
     prune_above: float = setting(
         "prune: relative difference |student - expert| / |expert|", above=0
     )
@@ -45,26 +45,26 @@ class Settings(mtt.Settings):
 class ImportanceAware(mtt.TrajectoryMatching):
     """IADD (Li et al. 2024, arXiv:2401.15863).
 
-    L = ‖W ⊙ θ_J − W ⊙ θ*_{t+M}‖² / ‖θ*_t − θ*_{t+M}‖², with W, one weight for each parameter,
-    optimised together with the images and the student's rate: ``raw`` is this formula, with W = 1
-    at the start and steps W ← W − lr_weights ∂L/∂W. Nothing keeps such a W from shrinking, and L
-    with it. In the other readings the weights have mean 1: v = 0 at the start, and a step is the
+    L = ‖W ⊙ θ_J − W ⊙ θ*_{t+M}‖² / ‖θ*_t − θ*_{t+M}‖². W has one weight for each parameter and is
+    optimised together with the images and the student's rate. ``raw`` is this formula, with W = 1
+    at the start and steps W ← W − lr_weights ∂L/∂W. Nothing prevents such a W, and L with it, from
+    shrinking. In the other readings the weights have mean 1: v = 0 at the start, and a step is the
     gradient times ``lr_softmax`` (or ``lr_layer``) and the number of v, so that the pace does not
-    depend on it.
+    depend on this number.
 
-    In all of them parameters that have no gradient (:func:`dd.networks.inert.inert`), which
-    student and expert agree on by themselves, keep the weight 1 and are no part of that mean.
+    In all readings, parameters without a gradient (:func:`dd.networks.inert.inert`) keep the
+    weight 1 and are left out of that mean. Student and expert agree on them without any learning.
     """
 
     Settings = Settings
 
     def __init__(self, *arguments, **keywords) -> None:
         super().__init__(*arguments, **keywords)
-        self.spread = 1.0, 1.0  # least and largest weight of the last iteration
-        self.sizes: dict[str, Tensor] = {}  # how many parameters each tensor has
-        self.inert: dict[str, Tensor] = {}  # which parameters take no part
-        self.learned: dict[str, Tensor] = {}  # a raw W, or v; empty where nothing is learned
-        self.moved: dict[str, Tensor] = {}  # what the iteration under way will make of it
+        self.spread = 1.0, 1.0  # smallest and largest weight of the last iteration
+        self.sizes: dict[str, Tensor] = {}  # number of parameters of each tensor
+        self.inert: dict[str, Tensor] = {}  # mask of the parameters without a gradient
+        self.learned: dict[str, Tensor] = {}  # a raw W, or v; empty if nothing is learned
+        self.moved: dict[str, Tensor] = {}  # the next value of it, until the iteration succeeds
         mode = self.settings.weights
         for spec in self.networks.specs():
             network = self.networks.skeleton(spec)
@@ -79,12 +79,14 @@ class ImportanceAware(mtt.TrajectoryMatching):
 
     def iteration(self, number: int, synthetic: Parametrisation) -> dict[str, float | str]:
         values = super().iteration(number, synthetic)
-        self.learned |= self.moved  # only now: an iteration that diverges changes nothing
+        self.learned |= (
+            self.moved
+        )  # only after success: an iteration that diverges must change nothing
         low, high = self.spread
         return values | {"weight_low": low, "weight_high": high}
 
     def compare(self, network: str, end: Tensor, segment: Segment) -> tuple[float, Tensor]:
-        """The weighted loss and its derivative by ``end``; the weights' step goes to ``moved``."""
+        """The weighted loss and its derivative by ``end``. The next weights go to ``moved``."""
         if self.settings.weights == "none":
             return super().compare(network, end, segment)
         learned = self.learned[network].detach().requires_grad_()
@@ -105,7 +107,7 @@ class ImportanceAware(mtt.TrajectoryMatching):
         return float(loss.detach()), cotangent
 
     def pace(self, network: str) -> float:
-        """What the gradient by a raw W, or by v, is multiplied by to make a step."""
+        """The factor on the gradient by a raw W, or by v, that makes a step."""
         match self.settings.weights:
             case "raw":
                 return self.settings.lr_weights
@@ -120,9 +122,9 @@ class ImportanceAware(mtt.TrajectoryMatching):
         """W ``[P]`` of ``network``.
 
         Args:
-            learned: a raw W ``[P]``; v ``[P]``, or one value a tensor for ``layer``; empty for the
-                others.
-            end, target: where student and expert ended, ``[P]``; what ``prune`` goes by.
+            learned: a raw W ``[P]``; or v ``[P]``; or, for ``layer``, v with one value per tensor;
+                empty for the other readings.
+            end, target: where student and expert ended, ``[P]``; only ``prune`` uses them.
         """
         still, mode = self.inert[network], self.settings.weights
         if mode == "prune":
@@ -137,16 +139,16 @@ class ImportanceAware(mtt.TrajectoryMatching):
         return weights.where(~still, 1.0)
 
     def outcome(self, synthetic: Parametrisation) -> Outcome:
-        """For the weights that are learned, ``importance.<network>`` [P] in addition, and
-        ``weighted.<network>`` [2]: ``matching`` under them."""
-        found = super().outcome(synthetic)
+        """MTT's outcome; for learned weights also ``importance.<network>`` [P], the weights, and
+        ``weighted.<network>`` [2], ``matching`` under these weights."""
+        made = super().outcome(synthetic)
         for spec, learned in self.learned.items():
             if len(learned):
                 weights = self.weights(spec, learned, learned, learned)
-                found.extras[f"importance.{spec}"] = weights
-                now = found.extras[f"difference.{spec}"]
-                found.extras[f"weighted.{spec}"] = self.losses(spec, now, weights)
-        return found
+                made.extras[f"importance.{spec}"] = weights
+                now = made.extras[f"difference.{spec}"]
+                made.extras[f"weighted.{spec}"] = self.losses(spec, now, weights)
+        return made
 
     def state(self) -> dict[str, Tensor]:
         return super().state() | {f"weights.{spec}": v for spec, v in self.learned.items()}

@@ -1,4 +1,4 @@
-"""MTT: train a student on the synthetic set to where an expert came on real data."""
+"""MTT: training on the synthetic set should lead a student to where real data led an expert."""
 
 from __future__ import annotations
 
@@ -21,29 +21,35 @@ from dd.errors import DDError, Divergence
 from dd.pretrain.trajectories import Segment, layout
 from dd.rng import generator
 
-LEAST_RATE = 1e-6  # what keeps a student's rate above 0
-RUNAWAY = 100.0  # times the initial rate
-PROBES = 4  # segments whose end is kept with a snapshot
+LEAST_RATE = 1e-6  # lower bound of a student's rate, above 0
+RUNAWAY = 100.0  # upper bound of a student's rate, in units of the initial rate
+PROBES = 4  # segments on which a snapshot is compared with experts
 
 
 @dataclass(frozen=True)
 class Settings(ImageSettings):
     """Settings of trajectory matching (the paper's names in brackets)."""
 
-    experts: int = setting("experts to draw from, the first of the buffer", at_least=1)
+    experts: int = setting(
+        "number of experts to draw from, the first ones of the buffer", at_least=1
+    )
     student_steps: int = setting("steps of the student [N, syn_steps]", at_least=1)
-    expert_epochs: int = setting("epochs of the expert it should cover [M]", at_least=1)
+    expert_epochs: int = setting(
+        "epochs of the expert that the student should match [M]", at_least=1
+    )
     max_start_epoch: int = setting(
         "segments start after 0 to max_start_epoch - 1 epochs [T+]", at_least=1
     )
-    batch_syn: int = setting("synthetic images a student step, 0: all", at_least=0)
+    batch_syn: int = setting("synthetic images per student step, 0: all", at_least=0)
     lr_student: float = setting("initial learning rate of the student [alpha]", above=0)
-    lr_lr: float = setting("learning rate of that rate, 0: it is not learned", at_least=0)
-    momentum_lr: float = setting("momentum of that rate, 0 to 1", at_least=0, at_most=1)
+    lr_lr: float = setting(
+        "learning rate of the student's rate, 0: that rate is not learned", at_least=0
+    )
+    momentum_lr: float = setting("momentum of the student's rate, 0 to 1", at_least=0, at_most=1)
 
     @property
     def last_epoch(self) -> int:
-        """How many epochs of the experts are needed."""
+        """The number of epochs that the experts must have."""
         return self.max_start_epoch - 1 + self.expert_epochs
 
 
@@ -53,8 +59,8 @@ class Student:
     Args:
         network: in training mode; its own parameters are not used.
         images: the synthetic images ``[M, C, H, W]``; labels: ``[M]`` or ``[M, K]``.
-        indices: which images each step sees, ``[b]`` a step.
-        transforms: how they are augmented, one a step.
+        indices: the images of each step, ``[b]`` per step.
+        transforms: their augmentation, one per step.
     """
 
     def __init__(
@@ -87,27 +93,27 @@ class Student:
     def gradients(
         self, path: Sequence[Tensor], rate: float, cotangent: Tensor
     ) -> tuple[Tensor, float]:
-        """Derivatives of a loss of the path's end by the images ``[M, C, H, W]`` and the rate.
+        """The derivatives of a loss of θ_J by the images ``[M, C, H, W]`` and by the rate.
 
         Args:
-            path, rate: of :meth:`walk`.
-            cotangent: the loss's derivative by θ_J, ``[P]``.
+            path, rate: those of :meth:`walk`.
+            cotangent: the derivative of the loss by θ_J, ``[P]``.
         """
-        found = pull_back(self.loss, self.shapes, path, rate, self.inputs, cotangent)
+        derivatives = pull_back(self.loss, self.shapes, path, rate, self.inputs, cotangent)
         total = torch.zeros_like(self.like)
-        for indices, gradient in zip(self.indices, found.inputs, strict=True):
+        for indices, gradient in zip(self.indices, derivatives.inputs, strict=True):
             total.index_add_(0, indices, gradient)
-        return total, float(found.rate)
+        return total, float(derivatives.rate)
 
 
 @OBJECTIVES.register("mtt")
 class TrajectoryMatching(Objective):
     """MTT (Cazenave et al. 2022, arXiv:2203.11932, Algorithm 1).
 
-    Each iteration draws an expert and an epoch t, starts a student at the expert's θ*_t, trains it
-    for ``student_steps`` steps on the synthetic set, and moves the images and the student's rate
-    so that it ends closer to θ*_{t+M}. The gradient is exact and needs the memory of one step
-    (:mod:`dd.distill.unroll`).
+    Each iteration draws an expert and an epoch t. It starts a student at the expert's θ*_t and
+    trains it for ``student_steps`` steps on the synthetic set. Then it moves the images and the
+    student's rate so that the student ends closer to θ*_{t+M}. The gradient is exact and needs the
+    memory of one step (:mod:`dd.distill.unroll`).
     """
 
     Settings = Settings
@@ -142,7 +148,7 @@ class TrajectoryMatching(Objective):
         gradient, by_rate = student.gradients(path, rate, cotangent)
         if not gradient.isfinite().all():
             raise Divergence("the images' gradient is infinite; try a smaller --lr-student")
-        self.step_rate(by_rate)  # first, because it may refuse: then the images stay as they are
+        self.step_rate(by_rate)  # first, since it may raise; then the images are unchanged
         synthetic.update(gradient)
         return {
             "loss": loss,
@@ -159,10 +165,10 @@ class TrajectoryMatching(Objective):
         return float(apart.square().sum() / scale), 2 * apart / scale
 
     def step_rate(self, gradient: float) -> None:
-        """SGD with momentum on the student's rate, which stays above 0.
+        """One step of SGD with momentum on the student's rate, which stays above 0.
 
         Raises:
-            Divergence: if the rate would run away; it stays as it is.
+            Divergence: if the rate would become too large; then it is not changed.
         """
         s = self.settings
         momentum = s.momentum_lr * self.rate_momentum + gradient
@@ -175,8 +181,8 @@ class TrajectoryMatching(Objective):
         self.rate, self.rate_momentum = rate, momentum
 
     def outcome(self, synthetic: Parametrisation) -> Outcome:
-        """The student's rate, and for each network ``difference.<network>`` [P] and
-        ``matching.<network>`` [2], see :meth:`losses`."""
+        """The student's rate, and for each network ``difference.<network>`` [P], see
+        :meth:`_differences`, and ``matching.<network>`` [2], see :meth:`losses`."""
         extras = {}
         for name, now in self._differences(synthetic).items():
             extras[f"difference.{name}"] = now
@@ -184,15 +190,21 @@ class TrajectoryMatching(Objective):
         return Outcome(float(self.rate), extras=extras)
 
     def losses(self, network: str, now: Tensor, weights: Tensor | None = None) -> Tensor:
-        """The matching loss ``[2]``, a mean over the probes: with the images and the student's rate
-        that the distillation started from, and with those of which ``now`` are the differences.
+        """The matching loss ``[2]``, before the first iteration and now; means over the probes.
+
+        The first value is with the images and the student's rate that the distillation started
+        from, the second with those that gave the differences ``now``.
 
         Args:
-            weights: W ``[P]``, the same for both; None: 1.
+            network: its canonical spec.
+            now: differences ``[P]``, see :meth:`_differences`.
+            weights: W ``[P]``, the same for both values; None: 1.
         """
         pair = torch.stack([self.initial.get(network, now), now]).double()
         weighted = pair if weights is None else weights * pair
-        return weighted.square().mean(1).float()  # the differences have 1 / P in their scale
+        return (
+            weighted.square().mean(1).float()
+        )  # a mean, not a sum: the scale of the differences is a mean over P
 
     def state(self) -> dict[str, Tensor]:
         rates = {"rate": self.rate, "rate_momentum": self.rate_momentum}
@@ -222,7 +234,7 @@ class TrajectoryMatching(Objective):
         return Student(network, synthetic.images(), synthetic.labels, indices, transforms)
 
     def _batches(self, stream: torch.Generator) -> list[Tensor]:
-        """Indices ``[b]`` of each student step; an epoch's batches are used up before the next."""
+        """Indices ``[b]`` for each student step; a new epoch starts when all images were used."""
         size, left = self.classes * self.ipc, []
         batches = []
         for _ in range(self.settings.student_steps):
@@ -233,13 +245,13 @@ class TrajectoryMatching(Objective):
         return batches
 
     def _differences(self, synthetic: Parametrisation) -> dict[str, Tensor]:
-        """How far students end from their experts, parameter by parameter.
+        """How far students end from their experts, for each parameter: ``[P]`` for each network.
 
-        For each network ``[P]``: the root mean square over some segments of (θ_J − θ*) divided by
-        the root mean square of the expert's own movement. Segments and batches are the same for
-        all methods of one seed, and no random stream is advanced.
+        It is the root mean square over :data:`PROBES` segments of (θ_J − θ*), divided by the root
+        mean square of the expert's own movement. Segments and batches are the same for all methods
+        of one seed, and the random streams do not advance.
         """
-        found = {}
+        differences = {}
         for name in self.networks.specs():
             network = self.networks.skeleton(name)
             stream = generator(self.streams.seed, "distill", "probe", name)
@@ -251,5 +263,5 @@ class TrajectoryMatching(Objective):
                 scale = (segment.start - segment.target).square().mean()
                 share = (end - segment.target).square() / scale
                 total = share if total is None else total + share
-            found[name] = (total / PROBES).sqrt()
-        return found
+            differences[name] = (total / PROBES).sqrt()
+        return differences

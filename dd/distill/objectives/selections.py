@@ -17,13 +17,15 @@ from dd.training.train import embed_all, train
 
 
 def herding(features: torch.Tensor, count: int) -> torch.Tensor:
-    """Greedy herding (Welling 2009): each pick brings the mean of the picks closest to the mean.
+    """Greedy herding (Welling 2009).
+
+    Each pick is the point that brings the mean of all picks closest to the mean of all points.
 
     Args:
-        features: ``[N, F]``; count: how many to pick, at most N.
+        features: ``[N, F]``; count: number of picks, at most N.
 
     Returns:
-        Indices ``[count]`` in the order picked; the first of equals.
+        Indices ``[count]`` in the order of the picks; of equal points the first is picked.
     """
     mean = features.mean(0)
     free = torch.ones(len(features), dtype=torch.bool, device=features.device)
@@ -41,14 +43,14 @@ def herding(features: torch.Tensor, count: int) -> torch.Tensor:
 def kcenter(features: torch.Tensor, count: int) -> torch.Tensor:
     """Greedy k-centre (Sener, Savarese 2018, arXiv:1708.00489, Algorithm 1).
 
-    The first pick is the point nearest to the mean, each further one the point farthest from all
-    picks so far.
+    The first pick is the point nearest to the mean. Each further pick is the point farthest from
+    all picks so far.
 
     Args:
-        features: ``[N, F]``; count: how many to pick, at most N.
+        features: ``[N, F]``; count: number of picks, at most N.
 
     Returns:
-        Indices ``[count]`` in the order picked; the first of equals.
+        Indices ``[count]`` in the order of the picks; of equal points the first is picked.
     """
     index = int((features - features.mean(0)).square().sum(1).argmin())
     picked = [index]
@@ -63,7 +65,7 @@ def kcenter(features: torch.Tensor, count: int) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class SelectionSettings(Settings):
-    """What every selection has."""
+    """Settings of every selection."""
 
     iterations: int = setting("a selection has none: 0", at_least=0, at_most=0)
 
@@ -85,14 +87,14 @@ class Random(Objective):
 
 @OBJECTIVES.register("full")
 class Full(Objective):
-    """The whole training split: no selection at all, the ceiling of every method."""
+    """The whole training split, without any selection: the upper bound for every method."""
 
     Settings = SelectionSettings
     optimises = False
     takes_all = True
 
     def start(self) -> torch.Tensor:
-        """No image: the set says which of the dataset's images are in it, all."""
+        """No images: the set stores the indices of its images instead, here of all."""
         return torch.empty(0, self.dataset.channels, *self.dataset.size, device=self.device)
 
     def labels(self) -> torch.Tensor:
@@ -104,7 +106,7 @@ class Full(Objective):
 
 @dataclass(frozen=True)
 class FeatureSettings(SelectionSettings):
-    """The network whose embeddings are compared."""
+    """Settings of the network whose embeddings are compared."""
 
     network: str = setting("architecture of the feature network", check=canonical)
 
@@ -116,7 +118,7 @@ class FeatureSettings(SelectionSettings):
 class FeatureSelection(Random):
     """A selection in the embedding space of a network trained on the real training split.
 
-    ``pick(features [N, F], count)`` gives the indices ``[count]`` that are kept.
+    ``pick(features [N, F], count)`` returns the indices ``[count]`` of the selected images.
     """
 
     Settings = FeatureSettings

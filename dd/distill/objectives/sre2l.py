@@ -1,4 +1,4 @@
-"""SRe2L's recovery: images that a trained network knows, with the statistics it was trained on."""
+"""SRe2L's recovery: images that a trained network classifies, and that match its statistics."""
 
 from __future__ import annotations
 
@@ -22,33 +22,36 @@ from dd.errors import DDError
 from dd.networks.batchnorm import has_batch_norm
 from dd.networks.build import canonical
 
-BETAS = (0.5, 0.9)  # of Adam
+BETAS = (0.5, 0.9)  # decay rates of Adam's moments
 
 
 @dataclass(frozen=True)
 class Settings(base.Settings):
     """Settings of SRe2L's recovery."""
 
-    network: str = setting("architecture it uses, unless a pool is drawn from", check=canonical)
+    network: str = setting(
+        "architecture of its networks, unless they are drawn from a pool", check=canonical
+    )
     iterations: int = setting("iterations of the outer loop", at_least=1)
     init: str = setting("start from noise or from real images", choices=("noise", "real"))
     lr_img: float = setting("learning rate of the images", above=0)
     r_bn: float = setting("weight of the batch-norm statistics", at_least=0)
     first_bn: float = setting("factor on the first batch norm's statistics", at_least=0)
-    batch_syn: int = setting("synthetic images a step, 0: all", at_least=0)
+    batch_syn: int = setting("synthetic images per batch, 0: all", at_least=0)
     crop: float = setting(
-        "least share of an image's area in a random resized crop, 1: no crop", above=0, at_most=1
+        "smallest share of an image's area in a random resized crop, 1: no crop", above=0, at_most=1
     )
-    flip: float = setting("probability of the mirror image", at_least=0, at_most=1)
-    jitter: int = setting("pixels that images are rolled by at most", at_least=0)
+    flip: float = setting("probability that images are mirrored", at_least=0, at_most=1)
+    jitter: int = setting("largest number of pixels by which images are rolled", at_least=0)
 
 
 def statistics_distance(layer: _BatchNorm, inputs: Tensor) -> Tensor:
-    """How far a batch is from what ``layer`` keeps (arXiv:2306.13092, eq. 8; DeepInversion):
-    ||mean - running mean|| + ||variance - running variance||, Euclidean over the channels.
+    """Distance between the statistics of a batch and those of ``layer`` (arXiv:2306.13092, eq. 8;
+    DeepInversion): ||mean - running mean|| + ||variance - running variance||, Euclidean norms over
+    the channels.
 
     Args:
-        inputs: ``[n, C, ...]``, what enters the layer; the variance is the biased one.
+        inputs: ``[n, C, ...]``, the input of the layer; its variance is the biased one.
     """
     axes = [axis for axis in range(inputs.ndim) if axis != 1]
     variance, mean = torch.var_mean(inputs, axes, correction=0)
@@ -58,12 +61,14 @@ def statistics_distance(layer: _BatchNorm, inputs: Tensor) -> Tensor:
 
 @contextmanager
 def watched(network: nn.Module) -> Iterator[list[Tensor]]:
-    """Collect, while the context lasts, the distances of :func:`statistics_distance` of each
-    forward pass, batch norm after batch norm in the order in which they are used."""
-    found: list[Tensor] = []
+    """Collect :func:`statistics_distance` of all batch norms while the context lasts.
+
+    The list has one entry per batch norm and forward pass, in the order of use.
+    """
+    distances: list[Tensor] = []
 
     def watch(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        found.append(statistics_distance(layer, inputs[0]))
+        distances.append(statistics_distance(layer, inputs[0]))
 
     hooks = [
         layer.register_forward_pre_hook(watch)
@@ -71,7 +76,7 @@ def watched(network: nn.Module) -> Iterator[list[Tensor]]:
         if isinstance(layer, _BatchNorm) and layer.running_mean is not None
     ]
     try:
-        yield found
+        yield distances
     finally:
         for hook in hooks:
             hook.remove()
@@ -81,17 +86,17 @@ def watched(network: nn.Module) -> Iterator[list[Tensor]]:
 class Recovery(Objective):
     """SRe2L (Yin, Xing, Shen 2023, arXiv:2306.13092), the stage *recover* (eq. 7 and 8).
 
-    Every iteration moves all images once, batch after batch, so that memory is one batch's beside
-    the images and Adam's two moments of them. A batch has one image a class, or as many classes as
-    fit. Its loss is b / ipc times (cross-entropy + r_bn · Σ_l w_l (distance of the statistics of
-    batch norm l)), b its images, w the factor ``first_bn`` for the first and 1 for the others.
-    The sum over batches is thus, in its first part, the sum over classes of the mean over a
-    class's images, as in the DC family and in MetaDD; how strongly one image is pulled depends on
-    neither IPC nor batch. (Adam ignores the factor; a regulariser's weight and SGD do not.)
+    Every iteration moves all images once, batch after batch. So memory is that of one batch, of the
+    images, and of Adam's two moments of them. A batch has one image per class, or of as many
+    classes as fit. The loss of a batch of b images is b / ipc times (cross-entropy + r_bn · Σ_l w_l
+    (distance of the statistics of batch norm l)), where w is ``first_bn`` for the first batch norm
+    and 1 for the others. So the cross-entropy part, summed over batches, is the sum over classes of
+    the mean over a class's images, as in the DC family and in MetaDD. The pull on one image depends
+    on neither IPC nor batch. (Adam ignores the factor; a regulariser's weight and SGD do not.)
 
     One crop, flip and roll is drawn for a batch, as in the public code. The public code also clips
-    the images to valid pixels after each step; that would not fit images that are decoded from
-    latents and is left out: what lies outside is clipped where images are viewed.
+    the images to valid pixels after each step. That is left out here, since it does not work for
+    images that are decoded from latents; values outside are clipped only for viewing.
     """
 
     Settings = Settings
@@ -134,7 +139,7 @@ class Recovery(Objective):
         return {"loss": loss, **total, "network": name}
 
     def _seen(self, images: Tensor) -> Tensor:
-        """A batch as the network sees it: one crop, flip and roll for all its images."""
+        """The batch as the network sees it, with one crop, flip and roll for all its images."""
         s, stream = self.settings, self.streams.host
         box = draw_boxes(stream, 1, self.dataset.size, s.crop)
         flipped = torch.rand(1, generator=stream) < s.flip

@@ -1,4 +1,4 @@
-"""Parametrisations by name: one file each, entered in ``PARAMETRISATIONS`` by decorator."""
+"""Parametrisations by name: one file each, registered in ``PARAMETRISATIONS`` by a decorator."""
 
 import importlib
 import pkgutil

@@ -1,4 +1,4 @@
-"""The seam "what is optimised": pixels, or anything that decodes to images."""
+"""Parametrisations: what a distillation optimises, pixels or anything that decodes to images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from dd.registry import Registry
 
 Optimise = Callable[[Sequence[dict[str, Any]]], torch.optim.Optimizer]
-"""From parameter groups, each with ``params`` and ``lr``, to their optimiser: the objective's."""
+"""Makes the objective's optimiser of parameter groups, each with ``params`` and ``lr``."""
 
 
 class Parametrisation(ABC):
@@ -25,33 +25,32 @@ class Parametrisation(ABC):
 
     @abstractmethod
     def images(self) -> torch.Tensor:
-        """The images ``[M, C, H, W]`` as they are now, in normalised units, detached; not to be
-        written to."""
+        """The current images ``[M, C, H, W]`` in normalised units, detached. Read-only."""
 
     @abstractmethod
     def update(self, gradient: torch.Tensor, factor: float = 1.0) -> None:
         """One optimiser step from ``gradient``, d loss / d images ``[M, C, H, W]``.
 
         Args:
-            factor: on all learning rates in this step.
+            factor: multiplies all learning rates in this step.
         """
 
     @abstractmethod
     def state(self) -> dict[str, torch.Tensor]:
-        """What a checkpoint needs to go on exactly."""
+        """The tensors that a checkpoint needs to resume exactly."""
 
     @abstractmethod
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
-        """Take over what :meth:`state` returned."""
+        """Restore what :meth:`state` returned."""
 
     def metrics(self) -> dict[str, float]:
-        """Numbers for the metrics of an iteration, of the last update; mostly none."""
+        """Metrics of the last update; usually empty."""
         return {}
 
     def extras(self) -> dict[str, torch.Tensor]:
-        """Further tensors to keep with the set; their names have a dot (``latent.code``)."""
+        """Further tensors to store with the set; their names have a dot (``latent.code``)."""
         return {}
 
 
 PARAMETRISATIONS: Registry[type[Parametrisation]] = Registry("parametrisation")
-"""Those beside pixels; a name is the modifier in a spec (``dc+glad``)."""
+"""All parametrisations except pixels. A name is also the modifier in a spec (``dc+glad``)."""

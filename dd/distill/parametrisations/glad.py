@@ -14,17 +14,17 @@ from dd.training.state import load_optimizer_state, optimizer_state, step
 
 @dataclass(frozen=True)
 class GladSettings:
-    """Settings of the latents; momentum and kind of optimiser are the objective's."""
+    """Settings of the latents. Momentum and kind of optimiser are those of the objective."""
 
     start: str = setting(
-        "images (codes of what the objective starts from, where the generator has an encoder) or "
-        "random (the generator's own)",
+        "images (codes of the objective's initial images, if the generator has an encoder) or "
+        "random (drawn by the generator)",
         choices=("images", "random"),
     )
     lr_latent: float = setting("learning rate of codes and feature maps", above=0)
     lr_style: float = setting("learning rate of style vectors (w+)", above=0)
     layer: int = setting(
-        "intermediate layer that is optimised, for an adapter's generator; 0: its choice",
+        "intermediate layer that is optimised, for an adapter's generator; 0: its own choice",
         at_least=0,
     )
     piece: int = setting("images decoded at once, which bounds the memory", at_least=1)
@@ -32,15 +32,15 @@ class GladSettings:
 
 @PARAMETRISATIONS.register("glad")
 class Latents(Parametrisation):
-    """Synthetic images decoded from latents, which the objective's optimiser moves.
+    """Synthetic images that are decoded from latents, which the objective's optimiser moves.
 
     The objective never sees the latents: d loss / d latents is the vector-Jacobian product of the
-    decoder with d loss / d images, taken piece by piece, so at any time the graph of one piece is
-    alive.
+    decoder with d loss / d images. It is computed piece by piece, so that only the graph of one
+    piece is in memory at a time.
 
     Args:
         generator: frozen, in normalised units.
-        images: ``[M, C, H, W]`` the objective's start, normalised units.
+        images: ``[M, C, H, W]``, the objective's initial images in normalised units.
         labels: ``[M]`` int64, fixed.
         settings: see :class:`GladSettings`.
         optimise: makes the optimiser.
@@ -91,9 +91,9 @@ class Latents(Parametrisation):
         for rows in self._pieces():
             part = {name: latent.requires_grad_(True) for name, latent in self._part(rows).items()}
             images = self.generator.decode(part)
-            found = torch.autograd.grad(images, list(part.values()), gradient[rows])
-            for latent, own in zip(latents, found, strict=True):
-                latent.grad[rows] = own
+            slopes = torch.autograd.grad(images, list(part.values()), gradient[rows])
+            for latent, slope in zip(latents, slopes, strict=True):
+                latent.grad[rows] = slope
         step(self._optimizer, factor)
         self._images = None
 

@@ -9,10 +9,10 @@ from dd.training.state import load_optimizer_state, optimizer_state, step
 
 
 class Pixels(Parametrisation):
-    """Synthetic images optimised directly.
+    """Synthetic images that are optimised directly.
 
     Args:
-        images: ``[M, C, H, W]`` start, normalised units; copied.
+        images: ``[M, C, H, W]``, the initial images in normalised units; copied.
         labels: ``[M]`` int64, fixed.
         lr: learning rate of the images.
         optimise: makes the optimiser.

@@ -1,4 +1,4 @@
-"""Regularisers by name: one file each, entered in ``REGULARISERS`` by decorator."""
+"""Regularisers by name: one file each, registered in ``REGULARISERS`` by a decorator."""
 
 import importlib
 import pkgutil

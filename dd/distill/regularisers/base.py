@@ -1,4 +1,4 @@
-"""The seam "what else must hold": a loss of the synthetic images beside the objective's."""
+"""Regularisers: an extra loss on the synthetic images, added to the objective's loss."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from dd.registry import Registry
 
 
 class Regulariser(ABC):
-    """A loss of the synthetic images, whose gradient is added to the objective's.
+    """A loss on the synthetic images; its gradient is added to that of the objective.
 
     Args:
         settings: an instance of the class's ``Settings``.
-        networks: frozen networks in evaluation mode by canonical spec, those of :meth:`needs`.
-        stream: on the CPU; what is random comes from it.
+        networks: the frozen networks of :meth:`needs` in evaluation mode, by canonical spec.
+        stream: the stream of all random draws, on the CPU.
     """
 
     Settings: ClassVar[type]
@@ -31,32 +31,32 @@ class Regulariser(ABC):
 
     @staticmethod
     def needs(settings: Any) -> Sequence[str]:
-        """The pretrained networks it needs, canonical specs."""
+        """The canonical specs of the pretrained networks that it needs."""
         return []
 
     @abstractmethod
     def gradient(
         self, images: torch.Tensor, labels: torch.Tensor
     ) -> tuple[torch.Tensor, dict[str, float]]:
-        """The loss's gradient by the images, its weight included, and metrics.
+        """The gradient of the weighted loss by the images, and metrics.
 
         Args:
-            images: ``[M, C, H, W]`` normalised units, detached; labels: ``[M]``.
+            images: ``[M, C, H, W]`` in normalised units, detached; labels: ``[M]``.
 
         Returns:
-            ``[M, C, H, W]``, and numbers for the metrics of the iteration.
+            ``[M, C, H, W]``, and values for the metrics of the iteration.
         """
 
 
 REGULARISERS: Registry[type[Regulariser]] = Registry("regulariser")
-"""A name is the modifier in a spec (``dc+metadd``)."""
+"""A name is also the modifier in a spec (``dc+metadd``)."""
 
 
 class Regularised(Parametrisation):
-    """Images whose every update also follows a regulariser: L = L_method + λ L_regulariser.
+    """Images with a regulariser in every update: L = L_method + λ L_regulariser.
 
     Args:
-        canvas: what is optimised.
+        canvas: the parametrisation that is optimised.
         regulariser: see :class:`Regulariser`.
     """
 

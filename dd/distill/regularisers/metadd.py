@@ -16,7 +16,7 @@ from dd.networks.activation_maps import common_grid
 from dd.networks.base import Network
 from dd.networks.build import auxiliaries
 
-MAPS, LOGITS = "maps", "logits"  # what the divergence compares
+MAPS, LOGITS = "maps", "logits"  # between which outputs the divergence is
 
 
 def _below_one(confidence: float) -> None:
@@ -35,35 +35,34 @@ class Settings:
     lambda_ce: float = setting("weight of its cross-entropy part [lambda_ce]", at_least=0)
     lambda_kl: float = setting("weight of its divergence [lambda_kl, L_kd]", at_least=0)
     compare: str = setting(
-        "between what of the networks: their activation maps, or their logits",
+        "what the divergence compares: activation maps, or logits",
         choices=(MAPS, LOGITS),
     )
     temperature: float = setting(
-        "of the softmax that makes a map, 0 to 1, a distribution over positions (maps)", above=0
+        "temperature of the softmax of a map, 0 to 1, over positions (maps)", above=0
     )
     logit_temperature: float = setting(
-        "of the softmax that makes logits a distribution over classes (logits)", above=0
+        "temperature of the softmax of logits over classes (logits)", above=0
     )
     rectify: str = setting(
-        "negative values of a map before it is brought to 0 to 1: relu, they become 0, or none, "
-        "they stay",
+        "negative values of a map, before it is scaled to 0 to 1: relu (set to 0) or none (kept)",
         choices=cam.RECTIFY,
     )
     confidence: float = setting(
-        "positions where a map, 0 to 1, is below this are set to 0 before maps are compared, 0: "
-        "none (maps)",
+        "positions where a map, 0 to 1, is below this are set to 0 before maps are compared; 0: "
+        "no position (maps)",
         at_least=0,
         check=_below_one,
     )
     auxiliary: str = setting("frozen networks, specs joined by dots", check=auxiliaries)
-    draw: int = setting("of these networks, drawn anew each step, 0: all", at_least=0)
-    images: int = setting("synthetic images seen each step, drawn anew, 0: all", at_least=0)
+    draw: int = setting("number of these networks to draw at each step, 0: all", at_least=0)
+    images: int = setting("number of synthetic images to draw at each step, 0: all", at_least=0)
     grid: int = setting(
-        "positions a side of the grid that maps are compared on, 0: a quarter of the images' side, "
-        "at least 4 and at most 16",
+        "positions per side of the grid on which maps are compared, 0: a quarter of the images' "
+        "side, at least 4 and at most 16",
         at_least=0,
     )
-    piece: int = setting("images in one pass: bounds memory, changes nothing else", at_least=1)
+    piece: int = setting("images in one pass: limits memory, changes nothing else", at_least=1)
 
     def __post_init__(self) -> None:
         known = len(auxiliaries(self.auxiliary))
@@ -85,22 +84,22 @@ class ArchitectureInvariance(Regulariser):
 
         L_ai = (1/ipc) Σ_i [ λ_ce Σ_m CE(f_m(x_i), y_i) + λ_kl (1/M) Σ_m KL(p_m,i ‖ p̄_i) ]
 
-    with i over all synthetic images, p_m,i the class activation map of network m for image i and
-    its class (on a common grid, normalised, then a softmax over positions) and p̄_i the mean of
-    p_m,i over m. With ``confidence`` c, positions where a map is below c are removed, which is to
-    say 0, before the softmax: there a map has no gradient, so it cannot grow back, while the
-    others are still drawn to its 0. With ``compare`` ``logits``, p_m,i is softmax(z_m,i / T) over
-    the classes instead, z the logits and T ``logit_temperature``; no factor T² follows, λ_kl is
-    there for that. The paper's text is not clear on either (docs/discrepancies.md).
+    where i runs over all synthetic images, p_m,i is the class activation map of network m for image
+    i and its class (on a common grid, normalised, then a softmax over positions), and p̄_i is the
+    mean of p_m,i over m. With ``confidence`` c, positions where a map is below c are set to 0
+    before the softmax. There a map has no gradient, so it cannot grow back, while the other maps
+    are still drawn towards its 0. With ``compare`` ``logits``, p_m,i is instead softmax(z_m,i / T)
+    over the classes, with logits z and T = ``logit_temperature``. There is no factor T², since λ_kl
+    can include it. The paper's text is clear on neither point (docs/discrepancies.md).
 
-    Thus L_ai sums over classes the mean over a class's images, as the losses of the
-    DC family do: the gradient of one image shrinks as 1/ipc in both, and their ratio does not
-    depend on ipc.
+    So L_ai is a sum over classes of the mean over a class's images, like the losses of the DC
+    family. The gradient of one image shrinks as 1/ipc in both, so their ratio does not depend on
+    ipc.
 
     The paper gives neither weights nor temperature (docs/discrepancies.md); ours are in the recipe.
-    The divergence is a mean over networks, at most ln M. Where only ``draw`` networks or ``images``
-    images are seen in a step, sums are scaled up so that their expectation is the full sum; p̄ is
-    then the mean over the networks drawn.
+    The divergence is a mean over networks, at most ln M. If a step uses only ``draw`` networks or
+    ``images`` images, sums are scaled up so that their expectation is the full sum; p̄ is then the
+    mean over the drawn networks.
     """
 
     Settings = Settings
@@ -112,10 +111,13 @@ class ArchitectureInvariance(Regulariser):
     def gradient(
         self, images: torch.Tensor, labels: torch.Tensor
     ) -> tuple[torch.Tensor, dict[str, float]]:
-        """See :class:`Regulariser`. The metrics are of the images as they are given: ``ai_ce``
-        (mean over networks and images), ``ai_kl`` and ``cam_variance`` (means over images; only
-        with λ_kl above 0). ``ai_kl`` is of what ``compare`` names; ``cam_variance`` is of whole
-        maps, whatever is compared, and missing where a network has none."""
+        """See :class:`Regulariser`.
+
+        The metrics are those of the given images: ``ai_ce`` (mean over networks and images),
+        ``ai_kl`` and ``cam_variance`` (means over images; only with λ_kl above 0). ``ai_kl`` is of
+        what ``compare`` names. ``cam_variance`` is always of whole maps, and missing if a network
+        has no map.
+        """
         s = self.settings
         total = torch.zeros_like(images)
         if not s.lambda_ai or not (s.lambda_ce or s.lambda_kl):
@@ -140,7 +142,7 @@ class ArchitectureInvariance(Regulariser):
         return total, metrics
 
     def _some(self, size: int, count: int) -> torch.Tensor:
-        """``count`` of ``size`` indices, ascending; all, and nothing drawn, for 0 or too many."""
+        """Draw ``count`` of ``size`` indices, ascending; all, without a draw, if 0 or too large."""
         if not 0 < count < size:
             return torch.arange(size)
         return torch.randperm(size, generator=self.stream)[:count].sort().values
@@ -162,25 +164,26 @@ def invariance(
 ) -> tuple[torch.Tensor, dict[str, float]]:
     """Gradient of Σ_i [ ce Σ_m CE(f_m(x_i), y_i) + kl (1/M) Σ_m KL(p_m,i ‖ p̄_i) ] by the images.
 
-    The divergence ties the networks together, but only through their maps or logits, which are
-    small. So a first pass takes those without a graph, and the divergence's derivative by them; a
-    second one carries it back through one network after the other. This is the exact gradient, and
-    autograd never holds more than one network's graph of one piece of the images.
+    The divergence couples the networks, but only through their maps or logits, which are small. So
+    a first pass computes these without a graph, and then the derivative of the divergence by them.
+    A second pass carries this derivative back through one network after the other. This is the
+    exact gradient, and autograd never holds more than one network's graph of one piece of the
+    images.
 
     Args:
         networks: M, frozen, in evaluation mode.
         images: ``[n, C, H, W]``; labels: ``[n]``.
-        ce, kl: weights; a part of weight 0 costs no pass.
+        ce, kl: weights; a part with weight 0 costs no pass.
         temperature: of the softmax over positions, or classes.
         grid: rows and columns of the common grid.
         piece: images in one pass.
-        compare: ``maps`` or ``logits``, what p is made of.
+        compare: ``maps`` or ``logits``, from which p is computed.
         rectify: of maps, see :mod:`dd.networks.activation_maps`.
         confidence: of maps, see :func:`dd.networks.activation_maps.confident`.
 
     Raises:
-        DDError: for a network without a map, or whose map has one position, where maps are
-            compared and ``kl`` is not 0.
+        DDError: if maps are compared and ``kl`` is not 0: for a network without a map, or whose
+            map has only one position.
 
     Returns:
         ``[n, C, H, W]`` and the metrics of :meth:`ArchitectureInvariance.gradient`.
@@ -189,10 +192,10 @@ def invariance(
     metrics: dict[str, float] = {}
     if kl:
         logits, maps = _first_pass(networks, images, labels, grid, rectify, piece, compare)
-        tied = (logits if compare == LOGITS else maps).requires_grad_()
-        rows = tied[:, :, None] if compare == LOGITS else cam.confident(tied, confidence)
+        compared = (logits if compare == LOGITS else maps).requires_grad_()
+        rows = compared[:, :, None] if compare == LOGITS else cam.confident(compared, confidence)
         apart = cam.divergence(cam.distributions(rows, temperature))
-        (slopes,) = torch.autograd.grad(kl * apart.sum(), tied)
+        (slopes,) = torch.autograd.grad(kl * apart.sum(), compared)
         cotangents = slopes.unbind()
         metrics["ai_kl"] = apart.mean().item()
         if maps is not None:
@@ -218,8 +221,8 @@ def _first_pass(
     piece: int,
     compare: str,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Logits ``[M, n, classes]`` and normalised maps ``[M, n, *grid]``, these None where a network
-    has no map and only logits are compared."""
+    """Logits ``[M, n, classes]`` and normalised maps ``[M, n, *grid]``; the maps are None if only
+    logits are compared and a network has no map."""
     if compare == MAPS or all(map(cam.has_map, networks)):
         return cam.outputs(networks, images, labels, grid, rectify, piece)
     logits = [torch.cat([network(x) for x in images.split(piece)]) for network in networks]
@@ -234,13 +237,12 @@ def _pull_back(
     cotangent: torch.Tensor | None,
     rectify: str,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gradient by ``images [b, C, H, W]`` of ce ΣCE + ⟨cotangent, what is compared⟩, and ΣCE
-    (detached).
+    """The gradient by ``images [b, C, H, W]`` of ce ΣCE + ⟨cotangent, output⟩, and ΣCE (detached).
 
     Args:
-        cotangent: derivative by the logits ``[b, classes]``, or by the maps on the grid
-            ``[b, h, w]``; None where nothing is compared.
-        rectify: of the maps.
+        cotangent: derivative of the divergence by the output that is compared: logits
+            ``[b, classes]``, or maps on the grid ``[b, h, w]``. None: nothing is compared.
+        rectify: as in :func:`invariance`.
     """
     leaf = images.detach().requires_grad_()
     if cotangent is None or cotangent.ndim == 2:
