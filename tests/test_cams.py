@@ -236,7 +236,7 @@ def test_erasing_from_the_command_line(digits_file, pretrained, tmp_path, capsys
     assert roles == {"convnet": "region network", "resnet18_bn": "region network", "mlp": "other"}
     capsys.readouterr()
     for words, message in (
-        (["convnet"], "needs at least 2"),
+        (["convnet"], "at least 2 networks"),
         (["convnet.vit"], "unknown network of --pretrained 'vit'"),
         (["convnet.convnt"], "--regions-from: unknown network 'convnt'"),
         (["convnet.resnet18_bn", "--threshold", "0"], "--threshold is 0.0, it must be above 0"),

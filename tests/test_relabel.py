@@ -386,7 +386,7 @@ def test_labels_of_views_that_are_no_longer_drawn_so_are_refused(labels, files, 
     for number, settings in enumerate(({"crop": 0.2, "flip": 0.5, "cutmix": 0.7}, None)):
         path = tmp_path / f"{number}.safetensors"
         save_tensors(path, "labels", tensors, header | {"settings": settings})
-        with pytest.raises(DDError, match=r"views that are no longer drawn so.*dd relabel"):
+        with pytest.raises(DDError, match=r"views that are no longer drawn like this.*dd relabel"):
             SoftLabels(path)
 
 

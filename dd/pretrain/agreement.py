@@ -1,4 +1,4 @@
-"""What a distillation and what it reads must have in common: dataset, space, width, code."""
+"""What a distillation and its input files must have in common: dataset, space, width, code."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from dd import __version__
 
-# What a distillation and its buffers must agree on, and how messages call it.
+# What a distillation and its buffers must agree on, with the name in messages.
 AGREE = {
     "version": "code version",
     "dataset": "dataset",

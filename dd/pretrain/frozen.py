@@ -1,7 +1,7 @@
-"""Trained, frozen networks on disk: what SRe2L inverts and MetaDD reads activation maps of.
+"""Trained, frozen networks on disk, which SRe2L inverts and MetaDD computes activation maps with.
 
-A file holds the state dict of one network, and in its header what it learned and how well. The
-stage ``python -m dd pretrain`` writes it (:mod:`dd.pretrain.pretrain`).
+A file holds the state dict of one network, and in its header how it was trained and its accuracy.
+The stage ``python -m dd pretrain`` writes it (:mod:`dd.pretrain.pretrain`).
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ from dd.pretrain.agreement import AGREE
 
 KIND = "network"
 _CHECKED = ("dataset", "whitening", "fingerprint", "width_factor")
-_TOLD = {*_CHECKED, "network", "origin", "seed", "settings", "accuracy", "least_accuracy", "digest"}
-_WRAPPERS = ("module.", "model.")  # what DataParallel and other trainers put before every name
-_SHOWN = 3  # tensors named in a message
+_IDENTITY = ("origin", "seed", "settings", "accuracy", "least_accuracy", "digest")
+_REQUIRED = {*_CHECKED, "network", *_IDENTITY}  # keys of every header
+_WRAPPERS = ("module.", "model.")  # prefixes that DataParallel and other trainers add to names
+_SHOWN = 3  # number of tensors named in a message
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Pretrained:
         spec: canonical, see :func:`dd.networks.build.canonical`.
         network: in evaluation mode, its parameters without gradient.
         accuracy: on the test split, in percent.
-        least_accuracy: what the dataset's recipe asks of it, in percent; 0: nothing.
+        least_accuracy: the accuracy that the dataset's recipe requires, in percent; 0: none.
         header: of its file, see ``docs/formats.md``.
     """
 
@@ -50,9 +51,8 @@ class Pretrained:
     header: dict[str, Any]
 
     def describe(self) -> dict[str, Any]:
-        """What identifies it in the provenance of what is made with it."""
-        told = ("origin", "seed", "settings", "accuracy", "least_accuracy", "digest")
-        return {key: self.header[key] for key in told}
+        """The facts that identify it, for the provenance of artifacts made with it."""
+        return {key: self.header[key] for key in _IDENTITY}
 
 
 def save(path: str | Path, network: Network, facts: Mapping[str, Any]) -> None:
@@ -65,18 +65,18 @@ def save(path: str | Path, network: Network, facts: Mapping[str, Any]) -> None:
 def load(
     path: str | Path, dataset: Dataset, width_factor: float, device: torch.device | str
 ) -> Pretrained:
-    """Read a network for work on ``dataset``.
+    """Read a network for use with ``dataset``.
 
     Raises:
-        DDError: if the file is missing, broken or no pretrained network; if the network was trained
-            on another dataset, under another whitening or at another width factor; if its tensors
-            are not those of the architecture, or not finite.
+        DDError: if the file is missing, broken or not a pretrained network; if the network was
+            trained on another dataset, with another whitening or another width factor; if its
+            tensors are not those of the architecture, or not finite.
     """
     tensors, header = load_tensors(path, KIND)
-    if not header.keys() >= _TOLD:
+    if not header.keys() >= _REQUIRED:
         raise DDError(
-            f"{path}: is no network of `python -m dd pretrain`, which makes one, also from given "
-            "weights (--weights)"
+            f"{path}: is no network of `python -m dd pretrain`; make one with it, also from "
+            "weights of your own (--weights)"
         )
     check_space(path, header)
     here = {
@@ -107,24 +107,26 @@ def load_all(
     Raises:
         DDError: if two files hold the same network.
     """
-    found: dict[str, Pretrained] = {}
-    by: dict[str, str | Path] = {}
+    by_spec: dict[str, Pretrained] = {}
+    path_of: dict[str, str | Path] = {}
     for path in paths:
         one = load(path, dataset, width_factor, device)
-        if one.spec in found:
-            raise DDError(f"{path}: holds a {one.spec}, as {by[one.spec]} does; give one of them")
-        found[one.spec], by[one.spec] = one, path
-    return found
+        if (spec := one.spec) in by_spec:
+            raise DDError(f"{path}: holds a {spec}, as {path_of[spec]} does; give one of them")
+        by_spec[spec], path_of[spec] = one, path
+    return by_spec
 
 
 def warning(header: Mapping[str, Any], dataset: str) -> str:
-    """A phrase for tables about a network that is worse than the recipe of its ``dataset`` (the
-    label) asks, or ""."""
-    found, least = header["accuracy"], header["least_accuracy"]
-    if found >= least:
+    """A note for tables if a network is worse than its recipe requires, otherwise "".
+
+    ``header`` is that of the network, ``dataset`` the label of its dataset.
+    """
+    reached, least = header["accuracy"], header["least_accuracy"]
+    if reached >= least:
         return ""
     return (
-        f"{header['network']} reached {found:.1f} % on the test set of {dataset}, below the "
+        f"{header['network']} reached {reached:.1f} % on the test set of {dataset}, below the "
         f"{least:g} % asked there of a pretrained network"
     )
 
@@ -139,8 +141,8 @@ def take_weights(
     to the network's type.
 
     Raises:
-        DDError: for missing, unexpected, wrongly shaped or typed tensors, all in one line, or for
-            values that are not finite.
+        DDError: names, in one line, all tensors that are missing, unexpected, or of a wrong shape
+            or type; or a tensor with values that are not finite.
     """
     wanted = network.state_dict()
     for prefix in _WRAPPERS:

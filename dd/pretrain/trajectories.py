@@ -1,8 +1,8 @@
 """Expert trajectories on disk: the parameters of networks after every epoch of their training.
 
 A shard is a safetensors file with one tensor ``trajectories`` [experts, epochs + 1, P]. It is
-written row by row and read row by row through a memory map, each with a checksum, so neither side
-holds more than the snapshots it is at.
+written row by row, and read row by row through a memory map; each row has a checksum. So neither
+writer nor reader holds more than the snapshots that it needs at the time.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from dd.errors import DDError
 from dd.pretrain.agreement import AGREE
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-_TOLD = {"kind", "network", "layout", "seed", "settings", "experts"}  # by every shard's header
-_ROOM_EACH = 1 << 7  # bytes that the header may grow by with each expert until it is finished
+_REQUIRED = {"kind", "network", "layout", "seed", "settings", "experts"}  # keys of every header
+_ROOM_EACH = 1 << 7  # bytes by which the header may grow for each expert until it is finished
 
 
 def layout(network: nn.Module) -> list[tuple[str, list[int]]]:
-    """Names and shapes of the parameters in the order of a flat vector."""
+    """Names and shapes of the parameters, in the order of a flat parameter vector."""
     return [(name, list(p.shape)) for name, p in network.named_parameters()]
 
 
@@ -38,7 +38,7 @@ class ShardWriter(RowWriter):
         path: the shard to make.
         shape: (experts, epochs + 1, P).
         precision: a key of :data:`PRECISIONS`.
-        facts: the header while rows are missing.
+        facts: the header as long as rows are missing.
     """
 
     def __init__(
@@ -57,8 +57,9 @@ class Segment:
     """A piece of a trajectory: where a student starts and where it should arrive.
 
     Attributes:
-        start, target: parameters ``[P]``, float32 on the asked device.
-        expert, epoch: whose, and after how many epochs it starts.
+        start, target: parameters ``[P]``, float32, on the device of the distillation.
+        expert: number of the expert.
+        epoch: number of epochs after which the segment starts.
     """
 
     start: torch.Tensor
@@ -72,12 +73,12 @@ class Trajectories:
 
     Args:
         paths: the shards.
-        facts: what they must agree with, a value for each key of :data:`AGREE`.
-        device: where segments are put.
+        facts: the values with which they must agree, for each key of :data:`AGREE`.
+        device: the device of segments.
 
     Raises:
-        DDError: for a file that is no shard, or one of another network, dataset, whitening, width
-            or code version than ``facts`` say, naming both.
+        DDError: if a file is not a shard, or if its dataset, whitening, width factor or code
+            version differ from ``facts``; the message names both values.
     """
 
     def __init__(
@@ -112,8 +113,14 @@ class Trajectories:
         experts: int,
         last: int,
     ) -> None:
-        """Raise a :class:`DDError` unless ``network`` has ``experts`` trajectories of ``last``
-        epochs, or more, whose layout is ``parameters``."""
+        """Raise a :class:`DDError` unless ``network`` has enough trajectories.
+
+        Args:
+            network: its canonical spec.
+            parameters: the layout that they must have.
+            experts: least number of trajectories.
+            last: least number of epochs.
+        """
         if network not in self.shards:
             held = ", ".join(self.shards) or "none"
             raise DDError(
@@ -139,7 +146,7 @@ class Trajectories:
             )
 
     def segment(self, network: str, index: int, epoch: int, length: int) -> Segment:
-        """The piece of ``length`` epochs from ``epoch`` on of the ``index``-th expert."""
+        """The segment of ``length`` epochs from ``epoch`` on of the ``index``-th expert."""
         for shard in self.shards[network]:
             if index < shard.experts:
                 return Segment(
@@ -154,14 +161,14 @@ class Trajectories:
     def draw(
         self, network: str, experts: int, starts: int, length: int, generator: torch.Generator
     ) -> Segment:
-        """A segment of one of the first ``experts`` experts that starts after 0 to ``starts`` - 1
-        epochs."""
+        """Draw a segment of one of the first ``experts`` experts that starts after 0 to
+        ``starts`` - 1 epochs."""
         index = int(torch.randint(experts, (), generator=generator))
         epoch = int(torch.randint(starts, (), generator=generator))
         return self.segment(network, index, epoch, length)
 
     def describe(self) -> dict[str, Any]:
-        """Which experts there are, for provenance."""
+        """The experts of each network, for provenance."""
         return {
             network: [shard.identity for shard in shards] for network, shards in self.shards.items()
         }
@@ -178,7 +185,7 @@ class _Shard:
                 f"{path}: is a {kind} file, one of trajectories is needed (python -m dd buffer)"
             )
         shape, _ = describe_tensors(path).get("trajectories", ([], ""))
-        if not self.header.keys() >= _TOLD or len(shape) != 3:
+        if not self.header.keys() >= _REQUIRED or len(shape) != 3:
             raise DDError(f"{path}: is no file of trajectories (python -m dd buffer)")
         self.experts, self.epochs, self.parameters = shape[0], shape[1] - 1, shape[2]
         self.network: str = self.header["network"]
@@ -191,5 +198,5 @@ class _Shard:
         self.rows = RowReader(path, ("row", "epoch"))
 
     def read(self, expert: int, epoch: int) -> torch.Tensor:
-        """Parameters ``[P]``, float32, of a row and epoch."""
+        """Parameters ``[P]``, float32, of an expert (its row in the shard) after an epoch."""
         return self.rows.read("trajectories", (expert, epoch)).float()

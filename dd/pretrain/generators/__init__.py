@@ -1,4 +1,4 @@
-"""Generators whose latents stand for pixels (GLaD): their interface, ours, and others' weights."""
+"""Generators, whose latents replace pixels (GLaD): the interface, our own, and others' weights."""
 
 from dd.pretrain.generators.base import RATES, Generator
 from dd.pretrain.generators.load import load_generator

@@ -1,8 +1,9 @@
 """The generator that the workflow trains itself: a convolutional autoencoder.
 
-Chosen because it is stable, takes minutes instead of days, needs no data but the dataset's, and has
-an encoder, so that a set can start from real images. The prior is weaker than that of a GAN such as
-StyleGAN-XL (GLaD, arXiv:2305.01649): it knows what patches look like, not what objects do.
+We chose it because it trains stably, takes minutes instead of days, needs no other data than the
+dataset, and has an encoder, so that a set can start from real images. Its prior is weaker than that
+of a GAN such as StyleGAN-XL (GLaD, arXiv:2305.01649): it models what patches look like, not what
+objects look like.
 """
 
 from __future__ import annotations
@@ -18,17 +19,19 @@ from dd.networks.init import initialise
 from dd.networks.layers import GROUPS, conv3x3
 from dd.pretrain.generators.base import Generator
 
-PATCH = 4  # pixels a side that share one position of the code
+PATCH = 4  # side, in pixels, of the square that one position of the code represents
 
 
 def code_channels(code: int, channels: int) -> int:
-    """Channels of the code of images with ``channels``: ``code``, or for 0 a third of the values
-    of a patch."""
+    """Number of channels of the code: ``code``, or, if that is 0, a third of a patch's values.
+
+    ``channels`` is the number of channels of the images.
+    """
     return code or PATCH * PATCH * channels // 3
 
 
 class Residual(nn.Module):
-    """x + two 3 × 3 convolutions of it, each after group norm and SiLU."""
+    """x plus the result of two 3 × 3 convolutions, each after group norm and SiLU."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -44,8 +47,9 @@ class Residual(nn.Module):
 class Autoencoder(nn.Module):
     """Images ``[n, C, H, W]`` to codes ``[n, k, ⌈H/4⌉, ⌈W/4⌉]`` and back.
 
-    Sides that are no multiple of 4 are padded inside with their last line. No layer mixes images,
-    so an image's code and its decoding are the same in any batch, up to rounding.
+    Images whose sides are not multiples of 4 are padded inside, with copies of their last rows and
+    columns. No layer mixes images, so the code of an image and its decoding are the same in any
+    batch, up to rounding.
 
     Args:
         channels: C.
@@ -76,7 +80,7 @@ class Autoencoder(nn.Module):
         )
 
     def encode(self, images: Tensor) -> Tensor:
-        """Codes, each of mean 0 and variance 1, so that noise on them has a meaning."""
+        """Codes, each with mean 0 and variance 1, so that a noise level means the same for all."""
         height, width = images.shape[-2:]
         padded = F.pad(images, (0, -width % PATCH, 0, -height % PATCH), mode="replicate")
         codes = self.encoder(padded)
@@ -94,8 +98,8 @@ def create(
     generator: torch.Generator | None,
     device: torch.device | str,
 ) -> Autoencoder:
-    """A new autoencoder; without a generator its parameters are still to be loaded."""
-    with torch.device("meta"):  # layers draw from the global state unless there is nothing to fill
+    """A new autoencoder; without a generator its parameters must be loaded afterwards."""
+    with torch.device("meta"):  # on "meta" layers draw nothing from the global state
         network = Autoencoder(channels, code, width)
     network.to_empty(device=device)
     if generator is not None:
@@ -104,12 +108,12 @@ def create(
 
 
 class AutoencoderGenerator(Generator):
-    """A trained autoencoder as a generator; its one latent is ``code``.
+    """A trained autoencoder as a generator; its only latent is ``code``.
 
     Args:
-        network: frozen by this.
+        network: this constructor freezes it.
         channels, size: of the images.
-        facts: which one it is.
+        facts: facts that identify the generator.
     """
 
     rates = {"code": "lr_latent"}  # noqa: RUF012
@@ -125,8 +129,11 @@ class AutoencoderGenerator(Generator):
     def latents(
         self, images: Tensor | None, labels: Tensor, stream: torch.Generator
     ) -> dict[str, Tensor]:
-        """Codes of ``images``, or standard normal ones: the distribution of a code's values, though
-        not their order, so a random start is texture."""
+        """Codes of ``images``, or standard normal codes if there are none.
+
+        Standard normal codes have the distribution of a code's values, but not their arrangement,
+        so a random start is texture.
+        """
         if images is not None:
             return {"code": self.network.encode(images)}
         height, width = (-(-side // PATCH) for side in self.size)

@@ -1,4 +1,4 @@
-"""What a generator is to a distillation: latents to start from, and their way to images."""
+"""The interface of generators: initial latents, and the decoder from latents to images."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any, ClassVar
 
 import torch
 
-RATES = ("lr_latent", "lr_style")  # the settings that give latents their learning rates
+RATES = ("lr_latent", "lr_style")  # the settings that are learning rates of latents
 
 
 class Generator(ABC):
     """A trained, frozen generator.
 
-    Images are in normalised units of the dataset; those of an adapter's generator are pixels in
-    [0, 1], which :func:`dd.pretrain.generators.load_generator` wraps.
+    Images are in normalised units of the dataset. A generator that an adapter returns has pixels in
+    [0, 1] instead; :func:`dd.pretrain.generators.load_generator` converts these.
 
     Attributes:
         channels, size: of the images ``[n, channels, *size]``.
-        rates: for each latent the setting that is its learning rate, one of :data:`RATES`:
+        rates: for each latent the setting that is its learning rate, from :data:`RATES`:
             ``lr_latent`` for codes and feature maps, ``lr_style`` for style vectors (w+).
         encodes: whether latents can start from images.
     """
@@ -33,20 +33,20 @@ class Generator(ABC):
     def latents(
         self, images: torch.Tensor | None, labels: torch.Tensor, stream: torch.Generator
     ) -> dict[str, torch.Tensor]:
-        """Latents to start from, ``[n, ...]`` each.
+        """Initial latents, each ``[n, ...]``.
 
         Args:
             images: ``[n, C, H, W]`` to encode; None for a random start (always, unless
                 ``encodes``).
-            labels: ``[n]`` classes of the images, for a generator that knows classes.
-            stream: on the CPU; what is random comes from it.
+            labels: ``[n]`` classes of the images, for a class-conditional generator.
+            stream: the stream of all random draws, on the CPU.
         """
 
     @abstractmethod
     def decode(self, latents: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Images ``[n, C, H, W]``, differentiable by all latents; an image depends on its own
-        latents alone."""
+        """Images ``[n, C, H, W]``, differentiable with respect to all latents. An image must depend
+        on its own latents alone."""
 
     def describe(self) -> dict[str, Any]:
-        """Which generator it is, for provenance."""
+        """Facts that identify the generator, for provenance."""
         return {}

@@ -1,7 +1,7 @@
-"""Generators from files: the workflow's own, and others' weights through an adapter.
+"""Read generators from files: the workflow's own, and others' weights through an adapter.
 
-Weights are safetensors, so nothing is unpickled. An adapter is code of the user's own, named
-``MODULE:FUNCTION`` on the command line; ``docs/generators.md`` has a complete one.
+Weights are safetensors, so nothing is unpickled. An adapter is the user's own code, named
+``MODULE:FUNCTION`` on the command line. ``docs/generators.md`` has a complete one.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from dd.pretrain.generators.base import RATES, Generator
 from dd.rng import generator
 
 KIND = "generator"
-# What a file and a dataset must agree on, and the dataset's name of it.
+# What a file and a dataset must agree on: key of the header, attribute of the dataset.
 _CHECKED = {"dataset": "name", "whitening": "whitening", "fingerprint": "fingerprint"}
-_TOLD = {*_CHECKED, "architecture", "code", "seed", "settings", "device"}
+_REQUIRED = {*_CHECKED, "architecture", "code", "seed", "settings", "device"}  # in every header
 
 
 def load_generator(
@@ -38,25 +38,25 @@ def load_generator(
     adapter: str = "",
     layer: int = 0,
 ) -> Generator:
-    """The generator in ``path``, frozen, its images in the space of ``dataset``.
+    """The generator in ``path``, frozen, with images in the space of ``dataset``.
 
     Args:
         path: a file of ``python -m dd generator``, or, with ``adapter``, any safetensors file.
-        dataset: whose images it is to make.
-        device: where it computes.
+        dataset: the dataset whose images it should make.
+        device: the device on which it computes.
         adapter: ``MODULE:FUNCTION``; ``FUNCTION(state, channels, size, layer) -> Generator`` gets
             the file's tensors by name, on ``device``, and returns a generator of pixels in [0, 1].
         layer: the intermediate layer whose feature maps are latents, for the adapter; 0: its own
             choice.
 
     Raises:
-        DDError: for a broken file, one of another dataset, whitening or architecture, an adapter
-            that cannot be imported, or one whose generator does not keep to the interface.
+        DDError: if the file is broken, or of another dataset, whitening or architecture; if the
+            adapter cannot be imported, or its generator does not follow the interface.
     """
     if adapter:
         return _adapted(Path(path), dataset, torch.device(device), adapter, layer)
     tensors, header = load_tensors(path, KIND)
-    if not header.keys() >= _TOLD:
+    if not header.keys() >= _REQUIRED:
         raise DDError(
             f"{path}: is no file of `python -m dd generator`; weights of another generator need "
             "--adapter MODULE:FUNCTION (docs/generators.md)"
@@ -104,20 +104,21 @@ def _imported(adapter: str) -> Any:
     if not (module and colon and function.isidentifier()):
         raise DDError(f"--adapter: '{adapter}' must read MODULE:FUNCTION, as in stylegan:load")
     try:
-        found = importlib.import_module(module)
+        imported = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name and (module == error.name or module.startswith(f"{error.name}.")):
             reason = f"no module '{module}'; put it into this folder or on PYTHONPATH"
         else:
             reason = f"module '{module}' needs '{error.name}', which is not installed"
         raise DDError(f"--adapter: {reason}") from None
-    if not callable(getattr(found, function, None)):
-        raise DDError(f"--adapter: module '{module}' ({found.__file__}) has no function {function}")
-    return getattr(found, function)
+    if not callable(getattr(imported, function, None)):
+        where = f"module '{module}' ({imported.__file__})"
+        raise DDError(f"--adapter: {where} has no function {function}")
+    return getattr(imported, function)
 
 
 def _try(made: Generator, dataset: Dataset, device: torch.device, adapter: str) -> None:
-    """Raise a :class:`DDError` unless one image of ``made`` keeps to the interface."""
+    """Raise a :class:`DDError` unless ``made`` follows the interface, for one image."""
     shape = (1, dataset.channels, *dataset.size)
     label = torch.zeros(1, dtype=torch.int64, device=device)
     images = torch.zeros(shape, device=device) if made.encodes else None
@@ -134,21 +135,21 @@ def _try(made: Generator, dataset: Dataset, device: torch.device, adapter: str) 
                 f"{list(latent.shape)} {latent.dtype}, it must be [1, ...] of floats"
             )
     with torch.no_grad():
-        found = made.decode(latents)
-    if found.shape != shape:
+        decoded = made.decode(latents)
+    if decoded.shape != shape:
         raise DDError(
-            f"--adapter: {adapter} decodes one image to {list(found.shape)}, images of "
+            f"--adapter: {adapter} decodes one image to {list(decoded.shape)}, images of "
             f"{dataset.name} are {list(shape)}"
         )
 
 
 class Normalised(Generator):
-    """A generator of pixels in [0, 1], in the space of a dataset.
+    """Converts a generator of pixels in [0, 1] to the space of a dataset.
 
     Args:
-        pixels: that generator.
-        dataset: whose space.
-        facts: which one it is.
+        pixels: the generator of pixels.
+        dataset: the dataset with the space.
+        facts: facts that identify the generator.
     """
 
     def __init__(self, pixels: Generator, dataset: Dataset, facts: Mapping[str, Any]) -> None:
