@@ -1,7 +1,7 @@
-"""Class activation maps of a synthetic set: where each of some frozen networks looks (MetaDD).
+"""Class activation maps of a synthetic set: where frozen networks look (MetaDD).
 
-The maps are of each image's own class, brought to one grid and normalised to 0..1, which is all
-that tables and figures need: they choose which networks to compare.
+The maps are of each image's own class, resized to one grid and normalised to 0..1. Tables and
+figures need no more: they choose which networks to compare.
 """
 
 from __future__ import annotations
@@ -36,22 +36,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_network_options(need)
     need.add_argument("--out", required=True, type=Path, metavar="FILE", help="file to write")
     parser.add_argument(
-        "--images-per-class", type=int, default=10, help="the first of each class, 0: all"
+        "--images-per-class",
+        type=int,
+        default=10,
+        help="number of images per class, the first ones; 0: all",
     )
     add_region_options(parser)
     add_machine_options(parser)
 
 
 def chosen(labels: torch.Tensor, count: int) -> torch.Tensor:
-    """Positions ``[n]`` of the first ``count`` (0: all) of each class in ``labels [M]``, in the
-    order of the set."""
+    """Positions ``[n]`` of the first ``count`` images (0: all) of each class in ``labels [M]``, in
+    the order of the set."""
     of_class = torch.nn.functional.one_hot(labels)
     rank = (of_class.cumsum(0) * of_class).sum(1)  # 1 for the first of its class
     return (rank <= (count or len(labels))).nonzero()[:, 0]
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Write the maps of a set."""
+    """Compute and write the maps of a set."""
     check_regions(arguments)
     if arguments.images_per_class < 0:
         raise DDError(

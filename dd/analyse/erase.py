@@ -1,10 +1,11 @@
-"""Erase what networks look at in the test images, and see what that costs each network.
+"""Erase what networks look at in the test images, and measure the loss of accuracy of each network.
 
-Some networks' class activation maps (of the true class) say what all of them look at, the meta
-region, and what only some of them do, the heterogeneous one (MetaDD, arXiv:2410.05103, Fig. 4). In
-each image as many positions of the grid are erased from the one as from the other, and, to compare,
-as many at random. Erased pixels take the mean colour of the training images; where networks see
-whitened images, pixels are erased before the whitening, which would spread them.
+The class activation maps of some networks (for the true class) define two regions (MetaDD,
+arXiv:2410.05103, Fig. 4): the meta region is where all of these networks look, the heterogeneous
+region where only some of them do. In each image the same number of grid positions is erased from
+either region and, for comparison, at random. Erased pixels take the mean colour of the training
+images. If networks see whitened images, pixels are erased before the whitening, since the whitening
+mixes pixels.
 """
 
 from __future__ import annotations
@@ -40,11 +41,11 @@ ERASED = ("meta", "heterogeneous", "random")
 
 
 def strongest(scores: Tensor, counts: Tensor) -> Tensor:
-    """The positions of the highest scores, among equal ones the first.
+    """The positions of the highest scores; of equal scores the first position.
 
     Args:
         scores: ``[N, h, w]``.
-        counts: ``[N]``, how many of each.
+        counts: ``[N]``, number of positions for each map.
 
     Returns:
         ``[N, h, w]`` bool.
@@ -56,13 +57,13 @@ def strongest(scores: Tensor, counts: Tensor) -> Tensor:
 
 
 def masks(maps: Tensor, threshold: float, chance: Tensor) -> dict[str, Tensor]:
-    """What to erase of each image, by :data:`ERASED`.
+    """What to erase in each image, for each kind in :data:`ERASED`.
 
-    A position is meta where the map of every network is at least ``threshold``, and heterogeneous
-    where that of some is and that of some is not. With n the smaller number of the two kinds in an
-    image, the n positions of the highest minimum over networks are the meta ones to erase, the n
-    of the largest difference (maximum − minimum) the heterogeneous ones, and n of any kind are
-    drawn at random.
+    A position is meta if the maps of all networks are at least ``threshold`` there, and
+    heterogeneous if only those of some networks are. Let n be the number of positions in an image
+    of the kind that has fewer. Erased are the n meta positions with the highest minimum over
+    networks, the n heterogeneous positions with the largest difference (maximum − minimum), and n
+    random positions of any kind.
 
     Args:
         maps: ``[M, N, h, w]``, normalised to 0..1.
@@ -70,7 +71,7 @@ def masks(maps: Tensor, threshold: float, chance: Tensor) -> dict[str, Tensor]:
         chance: ``[N, h, w]``, uniform random numbers.
 
     Returns:
-        ``[N, h, w]`` bool, in each image n of every kind.
+        ``[N, h, w]`` bool; n positions of every kind in each image.
     """
     meta, own = cam.regions(maps, threshold)
     heterogeneous = own.any(0)
@@ -84,12 +85,13 @@ def masks(maps: Tensor, threshold: float, chance: Tensor) -> dict[str, Tensor]:
 
 
 def on_pixels(mask: Tensor, size: tuple[int, int]) -> Tensor:
-    """``[N, h, w]`` bool to ``[N, 1, *size]``: every pixel as the position it lies in."""
+    """Expand a mask ``[N, h, w]`` to pixels ``[N, 1, *size]``: a pixel is as its grid position."""
     return F.interpolate(mask[:, None].float(), size, mode="nearest") > 0
 
 
 def erased(dataset: Dataset, where: Tensor, mask: Tensor) -> Tensor:
-    """The test images ``where [n]``, positions ``mask [n, h, w]`` erased, as networks see them."""
+    """The test images at ``where [n]`` with positions ``mask [n, h, w]`` erased, in the dataset's
+    space."""
     pixels, gone = dataset.test.pixels(where), on_pixels(mask, dataset.size)
     mean_colour = dataset.space.mean.view(-1, 1, 1)
     return dataset.space.from_pixels(torch.where(gone, mean_colour, pixels))
@@ -105,18 +107,19 @@ def measure(
     seed: int,
     rectify: str = cam.RELU,
 ) -> list[dict[str, Any]]:
-    """Test accuracy of ``networks`` without and with erased regions; a row each, in that order.
+    """Test accuracy of ``networks`` without and with erased regions: one row for each.
 
     Args:
-        dataset: its test split is used whole.
+        dataset: its whole test split is used.
         networks: frozen, by spec.
-        regions_from: those whose maps say what the regions are.
-        grid, threshold: see :func:`masks`.
-        seed: of the random positions.
+        regions_from: specs of the networks whose maps define the regions.
+        grid: rows and columns of the maps.
+        threshold: see :func:`masks`.
+        seed: draws the random positions.
         rectify: see :mod:`dd.networks.activation_maps`.
     """
     split, device = dataset.test, dataset.test.labels.device
-    # On the CPU and at once: the same positions on every device.
+    # Drawn on the CPU, for all images at once, so that positions are the same on every device.
     chance = torch.rand((len(split), *grid), generator=generator(seed, "erase"))
     pieces = torch.arange(len(split)).split(TEST_PIECE.get(device.type, 256))
     right: dict[tuple[str, str], list[Tensor]] = {}
@@ -126,8 +129,8 @@ def measure(
         for piece in pieces:
             where = piece.to(device)
             labels, images = split.labels[where], split.take(where)
-            seers = [networks[spec] for spec in regions_from]
-            maps = cam.cams(seers, images, labels, grid, rectify)
+            region_networks = [networks[spec] for spec in regions_from]
+            maps = cam.cams(region_networks, images, labels, grid, rectify)
             chosen = masks(maps, threshold, chance[piece].to(device))
             seen = {NOTHING: images}
             for kind, mask in chosen.items():
@@ -175,26 +178,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     need = parser.add_argument_group("what to erase")
     need.add_argument("--data", required=True, type=Path, metavar="FILE", help="prepared dataset")
     need.add_argument(
-        "--whitening", choices=WHITENINGS, default="none", help="of what the networks see"
+        "--whitening",
+        choices=WHITENINGS,
+        default="none",
+        help="space in which the networks see images",
     )
     add_network_options(need)
     need.add_argument(
         "--regions-from",
         required=True,
         metavar="SPEC.SPEC",
-        help="of these networks, those whose maps say what the regions are, joined by dots",
+        help="those of these networks whose maps define the regions, joined by dots",
     )
     need.add_argument("--out", required=True, type=Path, metavar="FILE", help="CSV to write")
     add_region_options(parser)
-    parser.add_argument("--seed", type=int, default=0, help="of the random positions")
+    parser.add_argument("--seed", type=int, default=0, help="draws the random positions")
     add_machine_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """The stage: one CSV row a network and kind of region.
+    """Run the stage; it writes one CSV row per network and kind of region.
 
-    ``accuracy``, ``difference`` from nothing erased and its ``standard_error`` (over test images)
-    are in percent, as is ``area``, the mean share of an image that is erased.
+    ``accuracy``, its ``difference`` from that without erasing, the ``standard_error`` of this
+    difference (over test images) and ``area``, the mean share of an image that is erased, are in
+    percent.
     """
     check_regions(arguments)
     check_target(arguments.out)
@@ -204,18 +211,18 @@ def run(arguments: argparse.Namespace) -> None:
         raise DDError(f"--regions-from: {error}") from None
     if len(regions_from) < 2:
         raise DDError(
-            f"--regions-from: is {arguments.regions_from}, but what several networks look at "
-            "needs at least 2"
+            f"--regions-from: is {arguments.regions_from}, but regions are defined by at least 2 "
+            "networks"
         )
     device = setup(arguments.device, arguments.threads)
     dataset = load_dataset(arguments.data, device, arguments.whitening)
-    found = load_all(arguments.pretrained, dataset, arguments.width_factor, device)
+    pretrained = load_all(arguments.pretrained, dataset, arguments.width_factor, device)
     for spec in regions_from:
-        if spec not in found:
-            raise DDError(f"--regions-from: {unknown('network of --pretrained', spec, found)}")
+        if spec not in pretrained:
+            raise DDError(f"--regions-from: {unknown('network of --pretrained', spec, pretrained)}")
     rows = measure(
         dataset,
-        {spec: one.network for spec, one in found.items()},
+        {spec: one.network for spec, one in pretrained.items()},
         regions_from,
         common_grid(arguments.grid, dataset.size),
         arguments.threshold,

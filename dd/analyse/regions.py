@@ -1,4 +1,4 @@
-"""The options of stages that ask several networks where they look."""
+"""Options shared by the stages that compute where several networks look."""
 
 from __future__ import annotations
 
@@ -8,35 +8,35 @@ from pathlib import Path
 from dd.errors import DDError
 from dd.networks import activation_maps as cam
 
-THRESHOLD = 0.5  # of a normalised map: half of its range
+THRESHOLD = 0.5  # a network looks where its normalised map, 0 to 1, is at least this
 
 
 def add_network_options(parser: argparse._ActionsContainer) -> None:
-    """``--pretrained`` and ``--width-factor``, for stages that ask several networks."""
+    """``--pretrained`` and ``--width-factor``: the networks whose maps are computed."""
     parser.add_argument(
         "--pretrained",
         required=True,
         type=Path,
         nargs="+",
         metavar="FILE",
-        help="networks of `python -m dd pretrain`",
+        help="networks from `python -m dd pretrain`",
     )
-    parser.add_argument("--width-factor", type=float, default=1.0, help="scale of their widths")
+    parser.add_argument("--width-factor", type=float, default=1.0, help="factor on their widths")
 
 
 def add_region_options(parser: argparse._ActionsContainer) -> None:
-    """``--grid``, ``--rectify`` and ``--threshold``, which say what a region is."""
+    """``--grid``, ``--rectify`` and ``--threshold``, which define regions."""
     parser.add_argument(
         "--grid",
         type=int,
         default=0,
-        help="positions a side of the maps; 0: a quarter of the image's, 4 to 16",
+        help="positions per side of the maps; 0: a quarter of the image's side, 4 to 16",
     )
     parser.add_argument(
         "--rectify",
         choices=cam.RECTIFY,
         default=cam.RELU,
-        help="negative values of a map: relu (0 in their place) or none (they stay)",
+        help="negative values of a map: relu (set to 0) or none (kept)",
     )
     parser.add_argument(
         "--threshold",
@@ -47,7 +47,7 @@ def add_region_options(parser: argparse._ActionsContainer) -> None:
 
 
 def check_regions(arguments: argparse.Namespace) -> None:
-    """Raise a :class:`DDError` for a grid or threshold that makes no regions."""
+    """Raise a :class:`DDError` for a grid or threshold that cannot define regions."""
     if arguments.grid < 0:
         raise DDError(f"--grid is {arguments.grid}, it must be at least 1, or 0 for the default")
     if not 0 < arguments.threshold <= 1:
