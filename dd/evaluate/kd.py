@@ -15,11 +15,11 @@ def divergence(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
 
 
 def released_divergence(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """KL(softmax(student) || softmax(teacher)) as :func:`divergence`, in the public code's numbers.
+    """KL(softmax(student) || softmax(teacher)) as in the public code, see :func:`divergence`.
 
-    It goes by the student's probabilities, not their logarithms. Once one of them underflows to 0,
-    in float32 where logits lie more than 103 apart, the gradient is NaN, and so is the network:
-    what the published sweep has as 10 % at high temperatures.
+    It uses the student's probabilities, not their logarithms. Once one of them underflows to 0 (in
+    float32 if logits are more than 103 apart), the gradient becomes NaN, and so does the network.
+    This gives the 10 % at high temperatures in the published sweep.
     """
     return F.kl_div(F.log_softmax(teacher, 1), F.softmax(student, 1), reduction="batchmean")
 
@@ -37,18 +37,18 @@ def loss(
     alpha: float,
     variant: str = "paper",
 ) -> torch.Tensor:
-    """Loss of a student that learns from labels and from a teacher's logits.
+    """The loss of a student that learns from labels and from a teacher's logits.
 
     ``paper``: alpha tau^2 KL(teacher / tau || student / tau) + (1 - alpha) CE, Eq. 1 in the usual
     reading (Hinton et al. 2015, arXiv:1503.02531): the teacher's distribution is the target.
-    ``released``: alpha tau^3 KL(student || teacher) + (1 - alpha) CE, what the published sweep over
-    temperatures was run with: logits are not divided by the temperature, the KL is multiplied by
-    it, and goes from the student to the teacher. (There tau falls by a factor of 0.9 an epoch.)
-    At temperature 0 both leave (1 - alpha) CE, their limit.
+    ``released``: alpha tau^3 KL(student || teacher) + (1 - alpha) CE, the loss of the published
+    sweep over temperatures. Here logits are not divided by the temperature, the KL is multiplied by
+    it, and goes from the student to the teacher. (In the sweep tau falls by a factor of 0.9 per
+    epoch.) At temperature 0 both are (1 - alpha) CE, their limit.
 
     Args:
         student: logits ``[B, K]``; labels: ``[B]`` int64 or ``[B, K]`` probabilities.
-        teacher: logits ``[B, K]``; None will do where it has no weight (:func:`needs_teacher`).
+        teacher: logits ``[B, K]``; may be None if it has no weight (:func:`needs_teacher`).
         temperature: tau, at least 0; alpha: 0 to 1.
     """
     hard = (1 - alpha) * F.cross_entropy(student, labels)

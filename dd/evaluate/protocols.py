@@ -1,4 +1,4 @@
-"""Evaluation protocols: what a network that is trained on a synthetic set learns from."""
+"""Evaluation protocols: what networks learn from when they are trained on a synthetic set."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ PROTOCOLS: Registry[type[Hard]] = Registry("protocol")
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What every evaluation of one synthetic set shares.
+    """What all evaluations of one synthetic set share.
 
     Attributes:
-        dataset: its test split is what accuracy is measured on.
+        dataset: accuracy is measured on its test split.
         images, labels: the synthetic set on the device, in the dataset's normalised units.
         recipe: how networks are trained.
-        own: by network, canonical, the recipe of those that are trained otherwise.
-        seed: of network 0; network n has seed + n.
+        own: recipes of the networks that are trained differently, by canonical spec.
+        seed: seed of network 0; network n has seed + n.
         width_factor: scales the widths of all networks.
-        together: train networks stacked, or else in turn.
-        strict: whether a network whose loss becomes NaN is an error, or else a row like others.
-        soft: labels of the set's views, for protocols that learn from them.
+        together: train networks stacked; otherwise one after the other.
+        strict: a network whose loss becomes NaN is an error; otherwise it gives a row like others.
+        soft: soft labels of the set's views, for protocols that learn from them.
     """
 
     dataset: Dataset
@@ -54,7 +54,7 @@ class Task:
         return self.own.get(canonical(arch), self.recipe)
 
     def networks(self, arch: str, numbers: Sequence[int]) -> list[nn.Module]:
-        """Fresh networks ``numbers`` of ``arch``: the same number, the same initial weights."""
+        """New networks of ``arch``; the number of a network determines its initial weights."""
         shape = (self.dataset.channels, self.dataset.size, len(self.dataset.classes))
         return [
             create(
@@ -75,7 +75,7 @@ class Task:
         teachers: Sequence[nn.Module] | None = None,
         views: LabelledViews | None = None,
     ) -> list[nn.Module]:
-        """Networks ``numbers`` of ``arch`` trained on the synthetic set, or on ``views`` of it.
+        """Train networks ``numbers`` of ``arch`` on the synthetic set, or on ``views`` of it.
 
         Raises:
             TrainingDiverged: if a loss becomes NaN or infinite and the task is strict.
@@ -109,21 +109,21 @@ class HardSettings:
 
 @PROTOCOLS.register("hard")
 class Hard:
-    """Networks learn the set's own labels (probabilities, where the set has soft ones)."""
+    """Networks learn from the set's own labels (probabilities, if the set has soft labels)."""
 
     Settings: ClassVar[type] = HardSettings
-    needs_labels: ClassVar[bool] = False  # those of `python -m dd relabel`
+    needs_labels: ClassVar[bool] = False  # needs a file of `python -m dd relabel`
 
     def __init__(self, settings: Any, task: Task) -> None:
         self.settings, self.task = settings, task
 
     def train(self, arch: str, numbers: Sequence[int]) -> list[nn.Module]:
-        """Networks ``numbers`` of ``arch``, trained."""
+        """Train networks ``numbers`` of ``arch``."""
         return self.task.train(arch, numbers)
 
     @classmethod
     def also_trained(cls, settings: Any) -> list[str]:
-        """The networks, canonical, that are trained beside those to be tested."""
+        """Canonical specs of networks that are trained beside those to be tested."""
         return []
 
     def facts(self, number: int) -> dict[str, Any]:
@@ -139,7 +139,7 @@ class KDSettings:
         "architecture of the teacher, trained on the set", default="convnet", check=canonical
     )
     temperature: float = setting(
-        "softens teacher and student, 0: no teacher", at_least=0, default=3.0
+        "temperature of teacher and student, 0: no teacher", at_least=0, default=3.0
     )
     alpha: float = setting("weight of the teacher, 0 to 1", at_least=0, at_most=1, default=0.5)
     variant: str = setting(
@@ -149,14 +149,16 @@ class KDSettings:
         default="paper",
     )
     temperature_decay: float = setting(
-        "factor on the temperature per epoch, 1: none", above=0, at_most=1, default=1.0
+        "factor on the temperature per epoch, 1: no decay", above=0, at_most=1, default=1.0
     )
 
 
 @PROTOCOLS.register("kd")
 class Distilled(Hard):
-    """Networks learn from labels and from a teacher trained on the same set, each its own. Where
-    the teacher would have no weight, none is trained."""
+    """Networks learn from labels and from a teacher that is trained on the same set.
+
+    Each network number has its own teacher. If the teacher would have no weight, none is trained.
+    """
 
     Settings = KDSettings
 
@@ -173,8 +175,8 @@ class Distilled(Hard):
             trained = self.task.train(self.settings.teacher, missing)
             self.teachers |= zip(missing, trained, strict=True)
             for n in missing:
-                found = accuracy(self.teachers[n], self.task.dataset.test)
-                self.accuracies[n] = round(found, 4)
+                tested = accuracy(self.teachers[n], self.task.dataset.test)
+                self.accuracies[n] = round(tested, 4)
         return self.task.train(arch, numbers, self._loss, [self.teachers[n] for n in numbers])
 
     @classmethod
@@ -198,14 +200,16 @@ class SoftSettings:
     """Learning from the soft labels of every view (SRe2L)."""
 
     teacher: str = setting(
-        "networks that gave the labels, joined by dots; nothing: those of the file",
+        "networks that gave the labels, joined by dots; empty: those of the file",
         default="",
         check=lambda text: [canonical(spec) for spec in text.split(".") if text],
     )
-    temperature: float = setting("softens labels and student", above=0, default=20.0)
-    views: int = setting("views in the file of labels, 0: whatever it has", at_least=0, default=0)
+    temperature: float = setting("temperature of labels and student", above=0, default=20.0)
+    views: int = setting(
+        "number of views in the file of labels, 0: any number", at_least=0, default=0
+    )
     kl_factor: str = setting(
-        "on the KL divergence: squared (temperature squared) or one",
+        "factor on the KL divergence: squared (temperature squared) or one",
         choices=soft_labels.FACTORS,
         default="squared",
     )
@@ -213,8 +217,9 @@ class SoftSettings:
 
 @PROTOCOLS.register("soft")
 class Soft(Hard):
-    """Networks learn from a frozen network's answer to every view (SRe2L, arXiv:2306.13092,
-    section 3.4): KL divergence alone, no labels of the set. Views stand for augmentation."""
+    """Networks learn from a frozen network's output for every view (SRe2L, arXiv:2306.13092,
+    section 3.4). The loss is the KL divergence alone; labels of the set are not used. Views replace
+    augmentation."""
 
     Settings = SoftSettings
     needs_labels = True

@@ -1,5 +1,7 @@
-"""Soft labels of a synthetic set, view by view: what ``python -m dd relabel`` writes and how
-students learn from it (SRe2L, arXiv:2306.13092, sections 3.3 and 3.4)."""
+"""Soft labels for each view of a synthetic set (SRe2L, arXiv:2306.13092, sections 3.3 and 3.4).
+
+``python -m dd relabel`` writes them, and students learn from them.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,8 @@ from dd.training.train import shuffled
 
 KIND = "labels"
 FACTORS = ("squared", "one")
-_TOLD = {"kind", "seed", "views", "keep", "settings", "teachers"}  # by every file's header
-# What labels and the set that is evaluated must agree on, and how messages call it.
+_REQUIRED = {"kind", "seed", "views", "keep", "settings", "teachers"}  # keys of every header
+# What labels and the evaluated set must agree on, with the name in messages.
 _AGREE = {
     "version": "code version",
     "fingerprint": "contents of the dataset",
@@ -37,8 +39,8 @@ _AGREE = {
 def loss(student: Tensor, teacher: Tensor, temperature: float, factor: str) -> Tensor:
     """KL(softmax(teacher / T) || softmax(student / T)), mean over the batch, times a factor.
 
-    ``squared``: T², as SRe2L's code for Tiny ImageNet has it; ``one``: as its code for ImageNet
-    has it. With AdamW the two train almost alike, with SGD they are learning rates T² apart.
+    ``squared``: T², as in SRe2L's code for Tiny ImageNet. ``one``: 1, as in its code for ImageNet.
+    With AdamW both train almost alike; with SGD they differ like learning rates by a factor of T².
 
     Args:
         student: logits ``[B, K]``; teacher: log-probabilities ``[B, K]``.
@@ -50,13 +52,15 @@ def loss(student: Tensor, teacher: Tensor, temperature: float, factor: str) -> T
 
 
 def compact(log_probabilities: Tensor, keep: int) -> dict[str, Tensor]:
-    """What is stored of ``log_probabilities [n, K]``: 2·K bytes a view, or with ``keep`` k above 0
-    4·k + 2 (6·k + 2 above 32,768 classes).
+    """The stored form of ``log_probabilities [n, K]``.
+
+    It takes 2·K bytes per view and image, or with ``keep`` k above 0 4·k + 2 (6·k + 2 above 32,768
+    classes).
 
     Returns:
         ``log_probabilities`` ``[n, K]`` float16. With ``keep``: ``classes`` ``[n, k]``, the most
-        probable ones, and ``log_probabilities`` ``[n, k + 1]``, theirs and, last, that of each
-        class left out, which share evenly what remains.
+        probable ones, and ``log_probabilities`` ``[n, k + 1]``: their values, and last the value of
+        each remaining class. The remaining classes share the remaining probability evenly.
     """
     if not keep:
         return {"log_probabilities": _half(log_probabilities)}
@@ -68,12 +72,12 @@ def compact(log_probabilities: Tensor, keep: int) -> dict[str, Tensor]:
 
 
 def _half(values: Tensor) -> Tensor:
-    """``values`` in float16, where e^-65504 stands for what is less, 0 at any temperature."""
+    """``values`` in float16. Smaller ones become -65504; e^-65504 is 0 at any temperature."""
     return values.clamp(min=torch.finfo(torch.float16).min).half()
 
 
 def expand(stored: dict[str, Tensor], classes: int) -> Tensor:
-    """Log-probabilities ``[n, K]`` float32 from what :func:`compact` returned."""
+    """Log-probabilities ``[n, K]`` float32 from the result of :func:`compact`."""
     values = stored["log_probabilities"].float()
     if "classes" not in stored:
         return values
@@ -82,7 +86,7 @@ def expand(stored: dict[str, Tensor], classes: int) -> Tensor:
 
 
 def class_type(classes: int) -> torch.dtype:
-    """The integer type that class numbers are stored in."""
+    """The integer type in which class numbers are stored."""
     return torch.int16 if classes <= torch.iinfo(torch.int16).max + 1 else torch.int32
 
 
@@ -93,7 +97,7 @@ class SoftLabels:
         path: the file.
 
     Raises:
-        DDError: for a file that is missing, broken or holds no such labels.
+        DDError: if the file is missing or broken, or holds no soft labels.
     """
 
     def __init__(self, path: Path) -> None:
@@ -103,7 +107,7 @@ class SoftLabels:
             raise DDError(
                 f"{path}: is a {kind} file, one of labels is needed (python -m dd relabel)"
             )
-        if not self.header.keys() >= _TOLD or "log_probabilities" not in shapes:
+        if not self.header.keys() >= _REQUIRED or "log_probabilities" not in shapes:
             raise DDError(f"{path}: is no file of soft labels (python -m dd relabel)")
         self.names = [name for name in ("classes", "log_probabilities") if name in shapes]
         self.shape = shapes["log_probabilities"][0]
@@ -119,19 +123,24 @@ class SoftLabels:
 
     @property
     def accuracy(self) -> float:
-        """Their test accuracy in percent (the mean of several)."""
-        found = [teacher["accuracy"] for teacher in self.header["teachers"]]
-        return sum(found) / len(found)
+        """Test accuracy of these networks in percent (the mean of several)."""
+        accuracies = [teacher["accuracy"] for teacher in self.header["teachers"]]
+        return sum(accuracies) / len(accuracies)
 
     def facts(self) -> dict[str, Any]:
-        """How the labels were made, as columns of an evaluation beside teacher and views."""
+        """How the labels were made, as columns of an evaluation, without teacher and views."""
         s = self.settings
         made = {"keep": self.header["keep"], "crop": s.crop, "flip": s.flip, "cutmix": s.cutmix}
         return {"teacher_accuracy": round(self.accuracy, 4), **made}
 
     def check(self, dataset: Dataset, synthetic: Path, count: int) -> None:
-        """Raise a :class:`DDError` unless the labels are those of the ``count`` images in the file
-        ``synthetic``, read for ``dataset``."""
+        """Raise a :class:`DDError` unless these are the labels of the file ``synthetic``.
+
+        Args:
+            dataset: for which the set was read.
+            synthetic: the file of the set.
+            count: number of its images.
+        """
         check_space(self.path, self.header)
         for key, value in agreement(dataset, synthetic).items():
             if self.header.get(key) != value:
@@ -147,8 +156,8 @@ class SoftLabels:
             )
 
     def check_batch(self, size: int) -> None:
-        """Raise a :class:`DDError` unless students that learn from ``size`` images at a step see
-        the batches that were mixed."""
+        """Raise a :class:`DDError` unless students with batches of ``size`` images see the batches
+        that were mixed."""
         count, mixed = self.shape[1], self.settings.batch
         if self.settings.cutmix and min(size, count) != min(mixed, count):
             raise DDError(
@@ -158,36 +167,43 @@ class SoftLabels:
             )
 
     def read(self, view: int) -> dict[str, Tensor]:
-        """What is stored of all images in ``view``, see :func:`compact`; a :class:`DDError` if it
-        is not what was written."""
+        """The stored labels of all images in ``view``, see :func:`compact`.
+
+        Raises:
+            DDError: if their checksum differs.
+        """
         return {name: self._rows.read(name, (view,)) for name in self.names}
 
 
-def _view_settings(path: Path, found: Any) -> ViewSettings:
-    """The settings of views in a header; a :class:`DDError` for those of other code, which drew
-    other views."""
+def _view_settings(path: Path, stored: Any) -> ViewSettings:
+    """The settings of views in a header.
+
+    Raises:
+        DDError: if their names are those of another code version, which drew other views.
+    """
     known = [field.name for field in fields(ViewSettings)]
-    if not isinstance(found, dict) or sorted(found) != sorted(known):
+    if not isinstance(stored, dict) or sorted(stored) != sorted(known):
         raise DDError(
-            f"{path}: these labels are of views that are no longer drawn so (settings must be "
+            f"{path}: its labels are of views that are no longer drawn like this (settings must be "
             f"{', '.join(known)}); make the labels again (python -m dd relabel)"
         )
-    return ViewSettings(**found)
+    return ViewSettings(**stored)
 
 
 def agreement(dataset: Dataset, synthetic: Path) -> dict[str, str]:
-    """What labels depend on beside their settings and teachers."""
-    found = (__version__, dataset.fingerprint, file_digest(synthetic))
-    return dict(zip(_AGREE, found, strict=True))
+    """What labels depend on besides their settings and teachers."""
+    values = (__version__, dataset.fingerprint, file_digest(synthetic))
+    return dict(zip(_AGREE, values, strict=True))
 
 
 class LabelledViews:
-    """The views of a synthetic set with their labels, :class:`dd.training.train.Feed` and
-    :class:`dd.training.train.Guide` at once: epoch e shows view e mod E.
+    """The views of a synthetic set with their labels; epoch e shows view e mod E.
+
+    It is both a :class:`dd.training.train.Feed` and a :class:`dd.training.train.Guide`.
 
     Args:
-        labels: of the set.
-        images: ``[M, C, H, W]`` on the device, normalised units.
+        labels: the soft labels of the set.
+        images: ``[M, C, H, W]`` on the device, in normalised units.
         classes: K.
     """
 
@@ -200,8 +216,11 @@ class LabelledViews:
     def batches(
         self, generators: Sequence[torch.Generator], size: int, epoch: int
     ) -> Iterator[Tensor]:
-        """See :class:`dd.training.train.Feed`. Mixed images come in the batches in which they were
-        mixed, the same for all networks; others in an order of each network's own."""
+        """See :class:`dd.training.train.Feed`.
+
+        Mixed images come in the batches in which they were mixed, the same for all networks. Other
+        images come in a different order for each network.
+        """
         if not self.labels.settings.cutmix:
             return shuffled(generators, len(self.images), size)
         self._turn_to(epoch)
@@ -213,7 +232,7 @@ class LabelledViews:
         return self._drawn.apply(self.images, indices.flatten()).unflatten(0, indices.shape)
 
     def at(self, indices: Tensor, batch: Tensor, epoch: int) -> Tensor:
-        """See :class:`dd.training.train.Guide`: log-probabilities, which are logits too."""
+        """See :class:`dd.training.train.Guide`: log-probabilities, which can serve as logits."""
         self._turn_to(epoch)
         chosen = indices.flatten().to(self.images.device)
         stored = {name: values[chosen] for name, values in self._stored.items()}

@@ -1,4 +1,4 @@
-"""N networks of one architecture behind one interface: stacked into one function, or one alone."""
+"""One interface for N networks of one architecture (stacked into one function), or for one."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Ensemble(ABC):
     """Networks that are trained side by side.
 
     Attributes:
-        stacked: whether parameters have an axis for the networks in front.
+        stacked: whether the first axis of parameters counts the networks.
         networks: the modules; their values are current after :meth:`finish`.
-        parameters: what an optimiser changes, in the order of ``named_parameters``.
+        parameters: the tensors for an optimiser, in the order of ``named_parameters``.
     """
 
     stacked: ClassVar[bool]
@@ -27,7 +27,7 @@ class Ensemble(ABC):
 
     @abstractmethod
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """``[N, B, C, H, W]`` to logits ``[N, B, K]``, network n on images[n]."""
+        """``[N, B, C, H, W]`` to logits ``[N, B, K]``; network n gets images[n]."""
 
     @abstractmethod
     def flat(self) -> torch.Tensor:
@@ -35,17 +35,17 @@ class Ensemble(ABC):
 
     @abstractmethod
     def state(self) -> dict[str, torch.Tensor]:
-        """Parameters and buffers by name, as :meth:`load_state` takes them."""
+        """Parameters and buffers by name, for :meth:`load_state`."""
 
     @torch.no_grad()
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
-        """Take over what :meth:`state` returned."""
+        """Restore what :meth:`state` returned."""
         for name, tensor in self.state().items():
             tensor.copy_(state[name])
 
     @abstractmethod
     def finish(self) -> None:
-        """Bring the networks up to date and put them in evaluation mode."""
+        """Copy the trained values into the networks and put them in evaluation mode."""
 
 
 class Single(Ensemble):
@@ -104,5 +104,5 @@ class Stack(Ensemble):
 
 
 def ensemble(networks: Sequence[nn.Module]) -> Ensemble:
-    """``networks`` stacked, or the one alone."""
+    """A :class:`Stack` of ``networks``, or a :class:`Single` if there is only one."""
     return Single(networks) if len(networks) == 1 else Stack(networks)

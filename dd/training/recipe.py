@@ -1,4 +1,4 @@
-"""How a network is trained, as one declaration: epochs, rates, optimiser, augmentation."""
+"""Recipes: how a network is trained (epochs, rates, optimiser, augmentation)."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from dd.data.augment import MEANING, check_strategy
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a network is trained, and what the field reports with it."""
+    """How a network is trained."""
 
     epochs: int = setting("epochs on the training images", at_least=0)
     lr: float = setting("learning rate at the start", above=0)
     optimizer: str = setting("sgd or adamw", choices=("sgd", "adamw"), default="sgd")
     momentum: float = setting("SGD momentum, 0 to 1", at_least=0, at_most=1)
     weight_decay: float = setting("weight decay", at_least=0)
-    batch: int = setting("images a step", at_least=1)
+    batch: int = setting("batch size, images", at_least=1)
     augment: str = setting(MEANING, check=check_strategy)
     schedule: str = setting(
-        "learning rate over time: paper (x 0.1 at half time), released (as the DC family's code "
-        "runs it: one epoch more, x 0.1 after epoch index epochs // 2 + 1, momentum lost there), "
-        "cosine (from epoch to epoch, towards 0) or constant",
+        "learning rate over time: paper (x 0.1 halfway), released (as in the DC family's code: one "
+        "more epoch, x 0.1 after epoch index epochs // 2 + 1, where momentum is lost), "
+        "cosine (changes every epoch, towards 0) or constant",
         choices=("paper", "released", "cosine", "constant"),
     )
     decayed: str = setting(
-        "which parameters weight decay pulls: all, or matrices (those of more than one dimension)",
+        "parameters with weight decay: all, or matrices (those of more than one dimension)",
         choices=("all", "matrices"),
         default="all",
     )
 
     def phases(self) -> list[tuple[int, float, bool]]:
-        """Phases ``(epochs, learning rate, fresh optimiser?)``."""
+        """The phases of training: ``(epochs, learning rate, whether the optimiser is new)``."""
         half = self.epochs // 2
         if self.schedule == "constant" or not self.epochs:
             return [(self.epochs, self.lr, True)]
@@ -50,19 +50,19 @@ class Recipe:
         return [(before, self.lr, True), (self.epochs + 1 - before, self.lr * 0.1, True)]
 
     def rates(self) -> list[tuple[float, bool]]:
-        """For each epoch its learning rate, and whether the optimiser starts anew with it."""
-        told, anew = [], False
+        """For each epoch its learning rate, and whether it starts with a new optimiser."""
+        rates, anew = [], False
         for epochs, lr, fresh in self.phases():
-            anew |= fresh  # also where the phase that asks for it has no epoch
+            anew |= fresh  # a phase without epochs passes this on to the next one
             for _ in range(epochs):
-                told.append((lr, anew))
+                rates.append((lr, anew))
                 anew = False
-        return told
+        return rates
 
     def new_optimizer(
         self, parameters: Sequence[torch.Tensor], stacked: bool = False
     ) -> torch.optim.Optimizer:
-        """A new optimiser of ``parameters``, those of several networks if ``stacked``."""
+        """A new optimiser of ``parameters``; if ``stacked``, their first axis counts networks."""
         groups = [{"params": list(parameters)}]
         if self.decayed == "matrices":
             matrices = [p for p in parameters if p.ndim - stacked > 1]

@@ -1,4 +1,4 @@
-"""Optimisers and trainings whose state a checkpoint can keep as named tensors."""
+"""The state of optimisers and trainings as named tensors, for checkpoints."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PREFIX = "optimizer."
 
 
 def step(optimizer: torch.optim.Optimizer, factor: float = 1.0) -> None:
-    """One step with all learning rates times ``factor``."""
+    """One optimiser step with all learning rates multiplied by ``factor``."""
     rates = [group["lr"] for group in optimizer.param_groups]
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate * factor
@@ -22,13 +22,13 @@ def step(optimizer: torch.optim.Optimizer, factor: float = 1.0) -> None:
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Let all parameters have the learning rate ``rate`` from now on."""
+    """Set the learning rate of all parameters to ``rate``."""
     for group in optimizer.param_groups:
         group["lr"] = rate
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """What the optimiser keeps beside the parameters: ``optimizer.<parameter's number>.<name>``."""
+    """The optimiser's own tensors, as ``optimizer.<parameter's number>.<name>``."""
     return {
         f"{PREFIX}{number}.{name}": value
         for number, parameter in _numbered(optimizer)
@@ -40,14 +40,14 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]
 def load_optimizer_state(
     optimizer: torch.optim.Optimizer, state: Mapping[str, torch.Tensor]
 ) -> None:
-    """Take over what :func:`optimizer_state` returned; other names in ``state`` are ignored."""
+    """Restore what :func:`optimizer_state` returned; other names in ``state`` are ignored."""
     parameters = dict(_numbered(optimizer))
     for key, value in state.items():
         if not key.startswith(PREFIX):
             continue
         number, name = key.removeprefix(PREFIX).split(".", 1)
         parameter = parameters[int(number)]
-        # the count of steps stays where torch keeps it, on the CPU
+        # torch keeps the step count on the CPU, so leave it there
         value = value.clone() if value.ndim == 0 else value.to(parameter.device, copy=True)
         optimizer.state[parameter][name] = value
 
@@ -69,6 +69,6 @@ def training_state(
 def resume_training(
     tensors: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer
 ) -> dict[str, torch.Tensor]:
-    """Bring ``optimizer`` to where it was; returns the network's state for it to take over."""
+    """Restore ``optimizer``, and return the state of the network, for its ``load_state``."""
     load_optimizer_state(optimizer, tensors)
     return under(_NETWORK, tensors)
