@@ -12,6 +12,7 @@ from dd.networks.options import auxiliaries
 from dd.networks.pool import load_pool
 from dd.plan.jobs import (
     GENERATOR,
+    ActivationMaps,
     Distillation,
     Erasing,
     Evaluation,
@@ -94,7 +95,7 @@ class Estimate:
             case other:
                 raise ValueError(f"no rule to count {other}")
         step += updates * (self._regulariser(job, count) + self._generator(job, count))
-        return self.plan.distillations[job][-1] * step
+        return self.plan.planned(job).snapshots[-1] * step
 
     def _regulariser(self, job: Distillation, count: int) -> float:
         """Of an update under MetaDD: maps without a graph, if they count, then each network's way
@@ -123,7 +124,11 @@ class Estimate:
         return views * data.classes * made.ipc * teachers
 
     def _evaluation(self, job: Evaluation) -> float:
-        made, options, archs = job.distillation, self.plan.protocol(job), self.plan.evaluations[job]
+        made, options, archs = (
+            job.distillation,
+            self.plan.protocol(job),
+            self.plan.planned(job).archs,
+        )
         data = DATA[made.dataset]
         count = data.train if made.method == "full" else data.classes * made.ipc
         trained = [(name, self.plan.protocol(job, name)) for name in archs]
@@ -168,7 +173,7 @@ class Estimate:
                 kept = 2 if method.objective == "iadd" else 1
                 names = networks(self.run, job.method, job.dataset, job.ipc)
                 values += kept * sum(parameters(name, data) for name in names)
-            return 4 * values * len(self.plan.distillations[job])
+            return 4 * values * len(self.plan.planned(job).snapshots)
         if isinstance(job, Relabelling):
             made = job.snapshot.distillation
             data, settings = DATA[made.dataset], self.run.relabel(made.dataset)
@@ -188,13 +193,13 @@ class Estimate:
         """Jobs, operations and bytes by stage, in the order of the workflow."""
         plan = self.plan
         jobs = {
-            "buffer": plan.shards,
-            "pretrain": plan.pretrainings,
-            "distill": list(plan.distillations),
-            "relabel": plan.relabellings,
-            "evaluate": list(plan.evaluations),
-            "cams": plan.snapshots_with_cams,
-            "erase": plan.erasings,
+            "buffer": plan.of(Shard),
+            "pretrain": plan.of(Pretraining),
+            "distill": list(plan.of(Distillation)),
+            "relabel": plan.of(Relabelling),
+            "evaluate": list(plan.of(Evaluation)),
+            "cams": plan.of(ActivationMaps),
+            "erase": plan.of(Erasing),
         }
         raw = sum(self._prepared(name) for name in plan.run.datasets)
         found = {"prepare": {"jobs": len(plan.run.datasets), "operations": 0.0, "bytes": raw}}
@@ -221,10 +226,10 @@ class Estimate:
 
     def _shared(self, key: Callable[[Distillation], str]) -> dict[str, dict[str, float]]:
         found: dict[str, dict[str, float]] = {}
-        for job in sorted(self.plan.distillations, key=lambda j: list(DATA).index(j.dataset)):
+        for job in sorted(self.plan.of(Distillation), key=lambda j: list(DATA).index(j.dataset)):
             one = found.setdefault(key(job), {"jobs": 0, "distill": 0.0, "evaluate": 0.0})
             one["jobs"] += 1
             one["distill"] += self.work(job)
-        for job in self.plan.evaluations:
+        for job in self.plan.of(Evaluation):
             found[key(job.distillation)]["evaluate"] += self.work(job)
         return found

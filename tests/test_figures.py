@@ -23,7 +23,11 @@ from dd.data.synthetic import SyntheticSet
 from dd.errors import DDError
 from dd.networks.build import create
 from dd.plan.exhibits import Exhibit, load_exhibit
-from dd.plan.jobs import Distillation, evaluation_file, metrics_file, synthetic_file
+from dd.plan.jobs import (
+    Distillation,
+    Evaluation,
+    Snapshot,
+)
 from dd.plan.plan import Plan
 from dd.report.figure import KINDS, check_layout
 from dd.report.figures import accuracy_curve, bars, difference, images, training_curves, weights
@@ -43,21 +47,23 @@ def plan(tmp_path_factory, digits, digits_file):
     save_json(f"{run.root}/config.json", plan.document())
     (results / "smoke" / "data").mkdir()
     (results / "smoke" / "data" / "digits.safetensors").write_bytes(digits_file.read_bytes())
-    for job, archs in plan.evaluations.items():
+    for job in plan.of(Evaluation):
+        archs = job.archs
         value = 20 + len(job.protocol)
         rows = [{"arch": a, "accuracy": value + len(a) + n} for a in archs for n in (0, 1)]
-        save_rows(evaluation_file(run, job), rows)
+        save_rows(job.file(run), rows)
     header = {"classes": digits.classes, "width_factor": run.width_factor}
-    for job, snapshots in plan.distillations.items():
+    for job in plan.of(Distillation):
+        snapshots = job.snapshots
         for iteration in snapshots:
             labels = torch.arange(10).repeat_interleave(job.ipc)
             images = torch.zeros(len(labels), 1, 8, 8)
             made = SyntheticSet(images, labels, *digits.mean_and_std(), header=header)
             if job.method.startswith(("mtt", "iadd")):
                 made.extras = extras(job, iteration)
-            synthetic.save(synthetic_file(run, job, iteration), made)
+            synthetic.save(Snapshot(job, iteration).file(run), made)
         lines = [json.dumps({"iteration": n, "loss": 5 / n}) for n in range(1, snapshots[-1] + 1)]
-        save_text(metrics_file(run, job), "".join(f"{line}\n" for line in lines))
+        save_text(job.metrics(run), "".join(f"{line}\n" for line in lines))
     return plan
 
 
@@ -222,9 +228,10 @@ def comparable(tmp_path_factory):
     """The run on CIFAR-10, which published values stand beside, with made-up evaluations."""
     plan = Plan(load_run("cifar10", {"results": str(tmp_path_factory.mktemp("cifar10"))}))
     save_json(f"{plan.run.root}/config.json", plan.document())
-    for job, archs in plan.evaluations.items():
+    for job in plan.of(Evaluation):
+        archs = job.archs
         rows = [{"arch": a, "accuracy": 20 + n} for a in archs for n in range(plan.run.networks)]
-        save_rows(evaluation_file(plan.run, job), rows)
+        save_rows(job.file(plan.run), rows)
     return plan
 
 

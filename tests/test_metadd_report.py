@@ -23,12 +23,12 @@ from dd.errors import DDError
 from dd.networks.options import canonical
 from dd.plan.exhibits import Exhibit, load_exhibit
 from dd.plan.jobs import (
-    cams_file,
-    erasing_file,
-    evaluation_file,
-    metrics_file,
-    pretrained_file,
-    synthetic_file,
+    ActivationMaps,
+    Distillation,
+    Erasing,
+    Evaluation,
+    Pretraining,
+    Snapshot,
 )
 from dd.plan.needs import cam_rectify
 from dd.plan.plan import Plan
@@ -100,20 +100,22 @@ def plan(tmp_path_factory, digits, digits_file):
     save_json(f"{run.root}/config.json", plan.document())
     (folder / "tiny" / "data").mkdir()
     (folder / "tiny" / "data" / "digits.safetensors").write_bytes(digits_file.read_bytes())
-    for job in plan.pretrainings:
+    for job in plan.of(Pretraining):
         header = {"network": job.network, "accuracy": 79.5, "least_accuracy": 80.0}
         if job.network != "alexnet":
             header["accuracy"] = 95.0
-        save_tensors(pretrained_file(run, job), "network", {"x": torch.zeros(1)}, header)
-    for job, archs in plan.evaluations.items():
+        save_tensors(job.file(run), "network", {"x": torch.zeros(1)}, header)
+    for job in plan.of(Evaluation):
+        archs = job.archs
         more = 10 * ("metadd" in job.distillation.method) + 2 * job.distillation.seed
         rows = [
             {"arch": arch, "network": n, "accuracy": 20 + len(arch) + more + n}
             for arch in archs
             for n in (0, 1)
         ]
-        save_rows(evaluation_file(run, job), rows)
-    for job, snapshots in plan.distillations.items():
+        save_rows(job.file(run), rows)
+    for job in plan.of(Distillation):
+        snapshots = job.snapshots
         regularised = "metadd" in job.method
         for iteration in snapshots:
             labels = torch.arange(10)
@@ -124,19 +126,23 @@ def plan(tmp_path_factory, digits, digits_file):
                 | {"peak_memory_mb": {"host": 800.0 + 400 * regularised + 10 * job.seed}},
             }
             made = SyntheticSet(start, labels, *digits.mean_and_std(), header=header)
-            synthetic.save(synthetic_file(run, job, iteration), made)
+            synthetic.save(Snapshot(job, iteration).file(run), made)
         # differences .1 .3 .2 and .1 .3 .9, or three times as much; 5 s before the first
         steps = [0.1, 0.3, 0.9 if job.seed else 0.2]
         elapsed = 5 + numpy.cumsum([0, *(step * (3 if regularised else 1) for step in steps)])
         lines = [{"iteration": n + 1, "loss": 1.0, "seconds": s} for n, s in enumerate(elapsed)]
-        save_text(metrics_file(run, job), "".join(f"{json.dumps(line)}\n" for line in lines))
-    for snapshot in plan.snapshots_with_cams:
+        save_text(job.metrics(run), "".join(f"{json.dumps(line)}\n" for line in lines))
+    for snapshot in plan.of(ActivationMaps):
         job = snapshot.distillation
         values = first_maps(job.seed)
         if "metadd" in job.method and snapshot.iterations == 60:
             values = [values[0]] * 5  # all look at the same
-        save_maps(cams_file(run, job, snapshot.iterations), values, snapshot.iterations)
-    save_rows(erasing_file(run, "digits"), erasing_rows())
+        save_maps(
+            ActivationMaps(Snapshot(job, snapshot.iterations)).file(run),
+            values,
+            snapshot.iterations,
+        )
+    save_rows(Erasing("digits").file(run), erasing_rows())
     return plan
 
 
@@ -277,7 +283,7 @@ def test_parts_and_networks_are_specs_of_their_own(plan):
     assert [row["loss"] for row in ablation] == ["DM: none", "DM: ce", "DM: kl", "DM: both"]
     auxiliary, _ = render(plan, "metadd_auxiliary")
     assert len(auxiliary) == 8
-    specs = {job.method for job in plan.distillations}
+    specs = {job.method for job in plan.of(Distillation)}
     assert {"dm+metadd@lambda_kl=0", "dm+metadd@lambda_ce=0", "dm", "dm+metadd"} < specs
     assert "dm+metadd@auxiliary=resnet18_bn,lambda_kl=0" in specs
     marked = {row["auxiliary"]: row["seen"] for row in auxiliary}
@@ -291,7 +297,7 @@ def test_maps_of_a_run_follow_one_convention(plan):
     run = replace(plan.run, recipes=plan.run.recipes | {"metadd": {"rectify": "none"}})
     other = Plan(run)
     assert other.cams_options()["rectify"] == "none"
-    assert other.erase_options(other.erasings[0])["rectify"] == "none"
+    assert other.erase_options(other.of(Erasing)[0])["rectify"] == "none"
     (chosen,) = {entry["rectify"] for entry in other.document()["cams"].values()}
     assert chosen == "none"
     for kind, name in (("table", "metadd_meta_area"), ("figure", "metadd_variance"),

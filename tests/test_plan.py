@@ -22,7 +22,7 @@ from dd.config.recipes import (
 from dd.config.run import load_run, read_run
 from dd.errors import DDError
 from dd.plan.exhibits import Cell, Exhibit
-from dd.plan.jobs import Distillation, Evaluation, Pretraining
+from dd.plan.jobs import Distillation, Evaluation, Pretraining, Shard
 from dd.plan.plan import Plan, options
 
 PROTOCOLS = {
@@ -221,7 +221,7 @@ def test_what_is_no_image_in_a_mirror_is_flipped_nowhere():
 @pytest.mark.parametrize("name", ["covid", "iadd", "iadd-digits", "smoke"])
 def test_experts_and_students_see_the_same_augmentation(name):
     plan = Plan(load_run(name))
-    matched = [job for job in plan.distillations if "experts" in plan.settings(job)]
+    matched = [job for job in plan.of(Distillation) if "experts" in plan.settings(job)]
     assert matched
     for job in matched:
         used = {
@@ -275,15 +275,15 @@ def test_distillations_are_shared(cifar10):
         for method in ("dc", "dc+pool", "dc+pool-random", "dc+pool-various", "dc+pool-released")
         for ipc in (1, 10)
     }
-    assert cifar10.distillations == expected
+    assert cifar10.of(Distillation) == expected
 
 
 def test_evaluations_are_shared_and_have_the_union_of_networks(cifar10):
     job = Evaluation(Distillation("cifar10", "dc+pool", 1, 0), 1000, "hard")
     everyone = ("alexnet", "convnet", "lenet", "mlp", "resnet18", "vgg11")
-    assert cifar10.evaluations[job] == everyone
+    assert cifar10.planned(job).archs == everyone
     at_default = Evaluation(Distillation("cifar10", "dc", 1, 0), 3000, "kd")
-    assert cifar10.evaluations[at_default] == tuple(a for a in everyone if a != "convnet")
+    assert cifar10.planned(at_default).archs == tuple(a for a in everyone if a != "convnet")
     ablation = cifar10.inputs("table", "modelpool_ablation")
     curve = cifar10.inputs("figure", "modelpool_temperature")
     shared = set(ablation) & set(curve)
@@ -304,8 +304,8 @@ def test_evaluations_are_shared_and_have_the_union_of_networks(cifar10):
 def test_seeds_multiply_the_sets(seeds):
     plan = Plan(load_run("smoke", {"seeds": seeds}))
     once = Plan(load_run("smoke"))
-    assert len(plan.distillations) == 2 * len(once.distillations)
-    assert len(plan.evaluations) == 2 * len(once.evaluations)
+    assert len(plan.of(Distillation)) == 2 * len(once.of(Distillation))
+    assert len(plan.of(Evaluation)) == 2 * len(once.of(Evaluation))
 
 
 def test_a_selection_is_evaluated_where_it_is_done(cifar10):
@@ -475,20 +475,20 @@ def test_a_folder_with_the_data_of_every_dataset(tmp_path):
 def test_experts_are_trained_once_for_all_that_match_them():
     # CIFAR-10 and CIFAR-100 with ZCA at some IPCs and without at others
     plan = Plan(load_run("iadd"))
-    spaces = {(shard.dataset, shard.whitening) for shard in plan.shards}
+    spaces = {(shard.dataset, shard.whitening) for shard in plan.of(Shard)}
     assert spaces == {
         ("cifar10", "zca"), ("cifar10", "none"), ("cifar100", "zca"), ("cifar100", "none"),
         ("tiny_imagenet", "none"),
     }  # fmt: skip
-    assert len(plan.shards) == 5 * 10  # 100 experts in shards of 10
+    assert len(plan.of(Shard)) == 5 * 10  # 100 experts in shards of 10
     job = next(
-        j for j in plan.distillations if (j.method, j.dataset, j.ipc) == ("mtt", "cifar10", 1)
+        j for j in plan.of(Distillation) if (j.method, j.dataset, j.ipc) == ("mtt", "cifar10", 1)
     )
     assert [shard.number for shard in plan.shards_of(job)] == list(range(10))
     pairs = plan.buffer_options(plan.shards_of(job)[3])
     assert (pairs["first"], pairs["experts"], pairs["whitening"]) == (30, 10, "zca")
     assert plan.preparation("cifar10")["zca"] and not plan.preparation("tiny_imagenet")["zca"]
-    full = [j for j in plan.distillations if j.method == "full"]
+    full = [j for j in plan.of(Distillation) if j.method == "full"]
     assert [(j.dataset, j.ipc) for j in full] == [(name, 0) for name in plan.run.datasets]
 
 
@@ -524,7 +524,7 @@ def test_weights_of_the_user_take_the_place_of_training(tmp_path):
     }
     ours, theirs = Plan(load_run("smoke")), Plan(load_run(str(write_run(tmp_path, **given))))
     generator = Pretraining("digits", "none", "generator")
-    assert set(ours.pretrainings) - set(theirs.pretrainings) == {generator}
+    assert set(ours.of(Pretraining)) - set(theirs.of(Pretraining)) == {generator}
     latents, pixels = (Distillation("digits", method, 1, 0) for method in ("dm+glad", "dm"))
     trained = "results/smoke/pretrained/digits/none/generator.safetensors"
     for plan, jobs, file, adapter in (
@@ -537,7 +537,7 @@ def test_weights_of_the_user_take_the_place_of_training(tmp_path):
         assert plan.distill_options(latents)["adapter"] == adapter
         assert "adapter" not in plan.distill_options(pixels)
     # the file is read by `dd pretrain`, which checks it and measures it on this dataset
-    for job in theirs.pretrainings:
+    for job in theirs.of(Pretraining):
         given = "mine/resnet.safetensors" if job.network == "resnet18_bn" else None
         assert theirs.pretrain_options(job)["weights"] == given
         assert ours.pretrain_options(job)["weights"] is None

@@ -15,7 +15,12 @@ from dd.data import synthetic
 from dd.data.dataset import load_dataset
 from dd.errors import DDError
 from dd.plan.exhibits import Cell, Exhibit
-from dd.plan.jobs import cams_file, data_file, distillations, synthetic_file
+from dd.plan.jobs import (
+    ActivationMaps,
+    Preparation,
+    Snapshot,
+    distillations,
+)
 from dd.plan.needs import cam_rectify
 from dd.report import escape
 from dd.report.captions import facts, warnings
@@ -94,10 +99,10 @@ def _looked(
 ) -> tuple[list[Looked], float]:
     """The first image of each of the first classes in a cell's first set; the threshold."""
     run, job = exhibit.run, distillations(cell, exhibit.run)[0]
-    path = synthetic_file(run, job, cell.iterations)
+    path = Snapshot(job, cell.iterations).file(run)
     made = synthetic.load(path)
-    maps = read(cams_file(run, job, cell.iterations), cam_rectify(run))
-    dataset = load_dataset(data_file(run, cell.dataset), whitening=made.whitening or "none")
+    maps = read(ActivationMaps(Snapshot(job, cell.iterations)).file(run), cam_rectify(run))
+    dataset = load_dataset(Preparation(cell.dataset).file(run), whitening=made.whitening or "none")
     if int(maps.images.max()) >= len(made):
         raise DDError(f"{maps.path}: has maps of images that {path} does not have; make it again")
     classes = made.hard_labels.numpy()[maps.images]

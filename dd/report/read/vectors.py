@@ -9,13 +9,13 @@ import numpy
 from dd.artifacts.headers import describe_tensors, load_arrays
 from dd.errors import DDError
 from dd.plan.exhibits import Cell, Exhibit
-from dd.plan.jobs import distillations, synthetic_file
+from dd.plan.jobs import Snapshot, distillations
 
 
 def sets(exhibit: Exhibit, cell: Cell) -> list[str]:
     """The files of a cell's synthetic sets, one a seed."""
     run = exhibit.run
-    return [synthetic_file(run, job, cell.iterations) for job in distillations(cell, run)]
+    return [Snapshot(job, cell.iterations).file(run) for job in distillations(cell, run)]
 
 
 def load_extras(path: str | Path, prefix: str) -> dict[str, numpy.ndarray]:

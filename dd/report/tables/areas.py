@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dd.plan.exhibits import Exhibit
-from dd.plan.jobs import cams_file, distillations
+from dd.plan.jobs import ActivationMaps, Snapshot, distillations
 from dd.plan.needs import cam_rectify
 from dd.report.captions import facts, warnings
 from dd.report.labels import axis_label, value_label
@@ -28,7 +28,8 @@ def areas(exhibit: Exhibit) -> tuple[Rows, Sheet]:
     thresholds: set[float] = set()
     for cell in exhibit.cells():
         files = [
-            cams_file(exhibit.run, job, cell.iterations) for job in distillations(cell, exhibit.run)
+            ActivationMaps(Snapshot(job, cell.iterations)).file(exhibit.run)
+            for job in distillations(cell, exhibit.run)
         ]
         for group, members in groups(exhibit, cell.dataset).items():
             values, threshold = pooled(files, members, cam_rectify(exhibit.run))

@@ -12,7 +12,7 @@ from dd.config.run import Run
 from dd.networks.options import OPTIONS, parse
 from dd.networks.pool import load_pool
 from dd.plan.exhibits import Exhibit
-from dd.plan.jobs import GENERATOR, Distillation
+from dd.plan.jobs import Distillation, Evaluation, GeneratorTraining, Pretraining
 from dd.plan.plan import Plan
 from dd.report.labels import NETWORKS as NAMES
 from dd.report.sheet import Sheet
@@ -28,15 +28,18 @@ def settings_rows(run: Run) -> list[Row]:
     are trained on its sets, and the protocols. Rows that would say the same are one. The name of a
     method whose recipe has no settings for a dataset or IPC says so."""
     plan = Plan(replace(run, optional=[]))
-    methods = dict.fromkeys(job.method for job in plan.distillations)
+    methods = dict.fromkeys(job.method for job in plan.of(Distillation))
     rows = [row for method in methods if run.parse(method).pool for row in _pool_rows(run, method)]
-    for job in plan.pretrainings:
-        generator = job.network == GENERATOR
-        own = run.generator(job.dataset) if generator else run.pretrain(job.network, job.dataset)
-        rows.append(_row("pretraining", job.network, settings=own))
-    for job, snapshots in plan.distillations.items():
+    trained = [
+        *((job.network, "pretrain", job) for job in plan.of(Pretraining)),
+        *(("generator", "generator", job) for job in plan.of(GeneratorTraining)),
+    ]
+    for name, stage, job in trained:
+        own = run.training(stage, job.dataset, name)
+        rows.append(_row("pretraining", name, settings=own))
+    for job in plan.of(Distillation):
         objective = run.parse(job.method).objective
-        ran = {"iterations": snapshots[-1], **plan.settings(job)}
+        ran = {"iterations": job.snapshots[-1], **job.settings(run)}
         name = f"{objective}, IPC {job.ipc}{_instead(run, objective, job)}"
         rows.append(_row("distillation", name, settings=ran))
         for part in run.parse(job.method).parts:
@@ -45,12 +48,12 @@ def settings_rows(run: Run) -> list[Row]:
             rows.append(_row("distillation", name, settings=own))
         evaluation = run.evaluation(job.method, job.dataset, job.ipc)
         rows.append(_row("evaluation", f"sets of {objective}, IPC {job.ipc}", settings=evaluation))
-    for job in plan.evaluations:
+    for job in plan.of(Evaluation):
         made = job.distillation
-        for arch, own in plan.arch_settings(job).items():
+        for arch, own in job.arch_settings(run).items():
             name = f"{arch} on sets of {run.parse(made.method).objective}, IPC {made.ipc}"
             rows.append(_row("evaluation", name, settings=own))
-    for protocol in dict.fromkeys(job.protocol.partition("@")[0] for job in plan.evaluations):
+    for protocol in dict.fromkeys(job.protocol.partition("@")[0] for job in plan.of(Evaluation)):
         chosen = {key: v for key, v in run.protocols[protocol].items() if key != "protocol"}
         if chosen:
             rows.append(_row("protocol", protocol, settings=chosen))
