@@ -28,8 +28,9 @@ from dd.plan.jobs import (
     Evaluation,
     Snapshot,
 )
+from dd.plan.kinds import kind_of
 from dd.plan.plan import Plan
-from dd.report.figure import KINDS, check_layout
+from dd.report.figure import check_layout
 from dd.report.figures import accuracy_curve, bars, difference, images, training_curves, weights
 from dd.report.figures.bars import _offset
 from dd.report.figures.images import joined, tiles
@@ -146,9 +147,8 @@ def test_dollars_are_drawn_as_they_are(plan, tmp_path, monkeypatch, name, shown)
 
     monkeypatch.setattr(images, "load_dataset", load)
     exhibit = with_formulas(exhibit_of(plan, name))
-    draw, _ = KINDS[exhibit.definition["kind"]]
     always = [f"title {FORMULA}", f"caption {FORMULA}", f"_digits (scikit-learn, 8x8) {FORMULA}"]
-    assert_no_formulas(draw(exhibit), [*always, *shown], tmp_path / "figure.png")
+    assert_no_formulas(kind_of(exhibit).render(exhibit), [*always, *shown], tmp_path / "figure.png")
 
 
 def test_labels_with_an_underscore_are_in_the_legend(plan):

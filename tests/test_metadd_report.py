@@ -30,10 +30,10 @@ from dd.plan.jobs import (
     Pretraining,
     Snapshot,
 )
+from dd.plan.kinds import kind_of
 from dd.plan.needs import cam_rectify
 from dd.plan.plan import Plan
 from dd.plan.validate import check_plan
-from dd.report.figure import KINDS
 from dd.report.figures import cams, erasing, variance
 from dd.report.read import maps
 from dd.report.tables import areas, cost
@@ -132,13 +132,13 @@ def plan(tmp_path_factory, digits, digits_file):
         elapsed = 5 + numpy.cumsum([0, *(step * (3 if regularised else 1) for step in steps)])
         lines = [{"iteration": n + 1, "loss": 1.0, "seconds": s} for n, s in enumerate(elapsed)]
         save_text(job.metrics(run), "".join(f"{json.dumps(line)}\n" for line in lines))
-    for snapshot in plan.of(ActivationMaps):
-        job = snapshot.distillation
+    for shown in plan.of(ActivationMaps):
+        snapshot, job = shown.snapshot, shown.snapshot.distillation
         values = first_maps(job.seed)
         if "metadd" in job.method and snapshot.iterations == 60:
             values = [values[0]] * 5  # all look at the same
         save_maps(
-            ActivationMaps(Snapshot(job, snapshot.iterations)).file(run),
+            shown.file(run),
             values,
             snapshot.iterations,
         )
@@ -272,7 +272,7 @@ def test_the_best_is_that_of_an_objective(plan):
     definition = read_yaml(CONFIG / "tables" / "metadd_cross_arch.yaml")
     methods = definition["axes"]["method"]
     axes = {"ipc": 1, "arch": "vit", "method": {m: methods[m] for m in ("dm", "dm+metadd", "dc")}}
-    exhibit = Exhibit("best", "best.yaml", definition | {"axes": axes}, plan.run)
+    exhibit = Exhibit("table", "best", "best.yaml", definition | {"axes": axes}, plan.run)
     rows = [{"method": m, "ipc": 1, "arch": "vit", "dataset": "d", "mean": v}
             for m, v in (("dm", 30.0), ("dm+metadd", 31.0), ("dc", 50.0))]  # fmt: skip
     assert _best(exhibit, rows) == {id(rows[1])}  # dc has nobody to compete with
@@ -293,11 +293,14 @@ def test_parts_and_networks_are_specs_of_their_own(plan):
 
 def test_maps_of_a_run_follow_one_convention(plan):
     """That of its MetaDD: in jobs, in config.json, in what tables and figures read and say."""
-    assert plan.cams_options() == {"width_factor": 0.125, "rectify": "relu"}
+    assert plan.of(ActivationMaps)[0].options(plan.run) == {
+        "width_factor": 0.125,
+        "rectify": "relu",
+    }
     run = replace(plan.run, recipes=plan.run.recipes | {"metadd": {"rectify": "none"}})
     other = Plan(run)
-    assert other.cams_options()["rectify"] == "none"
-    assert other.erase_options(other.of(Erasing)[0])["rectify"] == "none"
+    assert other.of(ActivationMaps)[0].options(other.run)["rectify"] == "none"
+    assert other.of(Erasing)[0].options(other.run)["rectify"] == "none"
     (chosen,) = {entry["rectify"] for entry in other.document()["cams"].values()}
     assert chosen == "none"
     for kind, name in (("table", "metadd_meta_area"), ("figure", "metadd_variance"),
@@ -353,9 +356,8 @@ def test_dollars_are_drawn_as_they_are(plan, tmp_path, monkeypatch, name, shown)
     for module in (cams, erasing, variance):  # which of the run's networks are poor
         monkeypatch.setattr(module, "warnings", lambda exhibit: [f"Note: {FORMULA}."])
     exhibit = with_formulas(figure_exhibit(plan, name))
-    draw, _ = KINDS[exhibit.definition["kind"]]
     always = [f"title {FORMULA}", f"caption {FORMULA}", f"_digits (8x8) {FORMULA}"]
-    assert_no_formulas(draw(exhibit), [*always, *shown], tmp_path / "figure.png")
+    assert_no_formulas(kind_of(exhibit).render(exhibit), [*always, *shown], tmp_path / "figure.png")
 
 
 def test_maps_and_regions_are_drawn(plan):

@@ -119,7 +119,7 @@ def test_sets_are_as_large_as_their_files(digits_file, tmp_path, monkeypatch):
 def test_differences_are_in_the_size_of_a_set(estimate):
     mtt, iadd, dm = (
         estimate.bytes(Distillation("cifar10", spec, 1, 0))
-        / len(estimate.plan.of(Distillation)[str(Distillation("cifar10", spec, 1, 0))].snapshots)
+        / len(estimate.plan.planned(Distillation("cifar10", spec, 1, 0)).snapshots)
         for spec in ("mtt", "iadd", "dm")
     )
     assert mtt - dm == 4 * 320_010 and iadd - mtt == 4 * 320_010
@@ -129,8 +129,8 @@ def test_more_datasets_are_more_jobs(tmp_path, estimate):
     document = enlarged(load_run("paper"), 3)
     (tmp_path / "large.yaml").write_text(yaml.safe_dump(document))
     large = Plan(load_run(str(tmp_path / "large.yaml"))).main
-    for name in ("distillations", "evaluations", "relabellings", "erasings"):
-        assert len(getattr(large, name)) == 3 * len(getattr(estimate.plan, name))
+    for stage in (Distillation, Evaluation, Relabelling, Erasing):
+        assert len(large.of(stage)) == 3 * len(estimate.plan.of(stage))
 
 
 def test_measured_rates_agree():
