@@ -32,10 +32,10 @@ def settings_rows(run: Run) -> list[Row]:
     plan = Plan(replace(run, optional=[]))
     methods = dict.fromkeys(job.method for job in plan.distillations)
     rows = [row for method in methods if run.parse(method).pool for row in _pool_rows(run, method)]
-    for job in plan.pretrainings:
-        generator = job.network == GENERATOR
-        own = run.generator(job.dataset) if generator else run.pretrain(job.network, job.dataset)
-        rows.append(_row("pretraining", job.network, settings=own))
+    for made in plan.pretrainings:
+        generator = made.network == GENERATOR
+        own = run.generator(made.dataset) if generator else run.pretrain(made.network, made.dataset)
+        rows.append(_row("pretraining", made.network, settings=own))
     for job, snapshots in plan.distillations.items():
         objective = run.parse(job.method).objective
         ran = {"iterations": snapshots[-1], **plan.settings(job)}
@@ -47,12 +47,12 @@ def settings_rows(run: Run) -> list[Row]:
             rows.append(_row("distillation", name, settings=own))
         evaluation = run.evaluation(job.method, job.dataset, job.ipc)
         rows.append(_row("evaluation", f"sets of {objective}, IPC {job.ipc}", settings=evaluation))
-    for job in plan.evaluations:
-        made = job.distillation
-        for arch, own in plan.arch_settings(job).items():
-            name = f"{arch} on sets of {run.parse(made.method).objective}, IPC {made.ipc}"
+    for tested in plan.evaluations:
+        job = tested.distillation
+        for arch, own in plan.arch_settings(tested).items():
+            name = f"{arch} on sets of {run.parse(job.method).objective}, IPC {job.ipc}"
             rows.append(_row("evaluation", name, settings=own))
-    for protocol in dict.fromkeys(job.protocol.partition("@")[0] for job in plan.evaluations):
+    for protocol in dict.fromkeys(one.protocol.partition("@")[0] for one in plan.evaluations):
         chosen = {key: v for key, v in run.protocols[protocol].items() if key != "protocol"}
         if chosen:
             rows.append(_row("protocol", protocol, settings=chosen))
