@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.operations import DATA, autoencoder, operations, parameters
 from dd.evaluate.kd import needs_teacher
+from dd.networks.options import auxiliaries
 from dd.networks.pool import load_pool
 from dd.plan.jobs import (
     GENERATOR,
@@ -19,7 +20,7 @@ from dd.plan.jobs import (
     Shard,
     Snapshot,
 )
-from dd.plan.needs import auxiliaries, auxiliary, auxiliary_networks, networks, pool_files
+from dd.plan.needs import auxiliary, auxiliary_networks, networks, pool_files
 from dd.plan.plan import Plan
 
 MAPPED = 10  # images a class whose activation maps are kept (dd/analyse/cams.py)

@@ -20,7 +20,7 @@ from dd.config.run import load_run
 from dd.data import synthetic
 from dd.data.synthetic import SyntheticSet
 from dd.errors import DDError
-from dd.networks.build import canonical
+from dd.networks.options import canonical
 from dd.plan.exhibits import Exhibit, load_exhibit
 from dd.plan.jobs import (
     cams_file,

@@ -16,6 +16,7 @@ from dd.config.methods import Part, format_value, parse_protocol
 from dd.config.recipes import uses_pretrained
 from dd.config.run import Run
 from dd.errors import DDError, unknown
+from dd.networks.options import auxiliaries
 from dd.plan.exhibits import Cell, Exhibit, load_exhibit, published_files
 from dd.plan.jobs import (
     GENERATOR,
@@ -40,7 +41,6 @@ from dd.plan.jobs import (
 )
 from dd.plan.measurements import measured_jobs
 from dd.plan.needs import (
-    auxiliaries,
     auxiliary,
     auxiliary_networks,
     cam_networks,

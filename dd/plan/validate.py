@@ -16,7 +16,7 @@ from dd.distill.regularisers import REGULARISERS
 from dd.errors import DDError, unknown
 from dd.evaluate.protocols import PROTOCOLS
 from dd.evaluate.relabel import Settings as RelabelSettings
-from dd.networks.build import canonical
+from dd.networks.options import canonical
 from dd.networks.pool import load_pool
 from dd.plan.jobs import GENERATOR
 from dd.plan.needs import cam_rectify, metadd

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from dd.artifacts.headers import read_header
 from dd.config.run import Run
 from dd.plan.exhibits import Exhibit
 from dd.plan.jobs import (
@@ -11,17 +12,13 @@ from dd.plan.jobs import (
     pretrained_file,
 )
 from dd.plan.plan import Plan
+from dd.pretrain.agreement import warning
 from dd.report import fallbacks
 
 
 def pretrained_warnings(run: Run, exhibit: Exhibit) -> list[str]:
     """What has to be said of the frozen networks that a table or figure was made with: which are
     less accurate than their dataset asks."""
-    from dd.artifacts.tensors import (
-        read_header,  # imports torch, which the workflow's parsing need not
-    )
-    from dd.pretrain.frozen import warning
-
     jobs = [job for job in Plan(run).pretrained_for(exhibit) if job.network != GENERATOR]
     told = [
         warning(read_header(pretrained_file(run, job)), run.datasets[job.dataset]["label"])

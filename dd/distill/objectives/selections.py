@@ -9,7 +9,7 @@ import torch
 from dd.config.settings import setting
 from dd.distill.objectives.base import OBJECTIVES, Objective, Outcome, Settings
 from dd.distill.parametrisations.base import Parametrisation
-from dd.networks.build import canonical
+from dd.networks.options import canonical
 from dd.training.recipe import Recipe
 from dd.training.train import embed_all, train
 

@@ -20,7 +20,7 @@ from dd.distill.objectives.base import OBJECTIVES, Objective
 from dd.distill.parametrisations.base import Parametrisation
 from dd.errors import DDError
 from dd.networks.batchnorm import has_batch_norm
-from dd.networks.build import canonical
+from dd.networks.options import canonical
 
 BETAS = (0.5, 0.9)  # of Adam
 

@@ -10,10 +10,10 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
+from dd.analyse.regions import regions
 from dd.data import synthetic
 from dd.data.dataset import load_dataset
 from dd.errors import DDError
-from dd.networks import activation_maps as cam
 from dd.plan.exhibits import Cell, Exhibit
 from dd.plan.jobs import cams_file, data_file, distillations, synthetic_file
 from dd.plan.needs import cam_rectify
@@ -100,23 +100,22 @@ def _looked(
     dataset = load_dataset(data_file(run, cell.dataset), whitening=made.whitening or "none")
     if int(maps.images.max()) >= len(made):
         raise DDError(f"{maps.path}: has maps of images that {path} does not have; make it again")
-    classes = made.hard_labels[maps.images]
+    classes = made.hard_labels.numpy()[maps.images]
     images = made.images_for(dataset)
-    meta, own = cam.regions(maps.of(networks), maps.threshold)
+    meta, own = regions(maps.of(networks), maps.threshold)
     rows = []
     for label in range(min(exhibit.definition.get("classes", CLASSES), len(dataset.classes))):
         if not (classes == label).any():
             raise DDError(f"{maps.path}: has no image of class '{dataset.classes[label]}'")
-        first = int((classes == label).nonzero()[0, 0])
-        position = maps.images[first : first + 1]
-        pixels = dataset.to_pixels(images[position])[0].movedim(0, -1)
+        first = int((classes == label).argmax())
+        pixels = dataset.to_pixels(images[maps.images[first]][None])[0].movedim(0, -1)
         rows.append(
             Looked(
                 name=f"{name}\n{escape.figure(f'class {dataset.classes[label]}')}",
                 pixels=pixels.expand(*pixels.shape[:2], 3).numpy(),
-                maps=maps.of(networks)[:, first].numpy(),
-                meta=meta[first].numpy(),
-                heterogeneous=own.any(0)[first].numpy(),
+                maps=maps.of(networks)[:, first],
+                meta=meta[first],
+                heterogeneous=own.any(0)[first],
             )
         )
     return rows, maps.threshold

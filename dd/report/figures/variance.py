@@ -36,7 +36,7 @@ def draw(exhibit: Exhibit) -> Figure:
             cams_file(exhibit.run, job, cell.iterations) for job in distillations(cell, exhibit.run)
         ]
         for group, members in groups(exhibit, cell.dataset).items():
-            found = pooled(files, members, cam_rectify(exhibit.run))[0][VARIANCE].numpy()
+            found = pooled(files, members, cam_rectify(exhibit.run))[0][VARIANCE]
             spread = (found.mean(), found.std(ddof=1) if len(found) > 1 else 0.0)
             lines.setdefault((*spot, group), {})[cell.iterations] = spread
     down, across, hues, drawn = (list(dict.fromkeys(spot[i] for spot in lines)) for i in range(4))

@@ -8,7 +8,7 @@ from typing import Any
 
 from dd.artifacts.text import load_rows
 from dd.errors import DDError
-from dd.networks.build import canonical
+from dd.networks.options import canonical
 from dd.plan.exhibits import Cell, Exhibit
 from dd.plan.jobs import evaluation_file, evaluations
 from dd.plan.needs import seen

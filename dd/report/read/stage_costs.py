@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dd.artifacts.tensors import read_header
+from dd.artifacts.headers import read_header
 from dd.artifacts.text import load_rows
 from dd.errors import DDError
 from dd.plan.exhibits import Exhibit

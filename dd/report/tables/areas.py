@@ -37,7 +37,7 @@ def areas(exhibit: Exhibit) -> tuple[Rows, Sheet]:
             row["members"] = " ".join(members)
             for name, found in values.items():
                 row[name] = found.mean().item()
-                row[f"{name}_std"] = found.std().item() if len(found) > 1 else None
+                row[f"{name}_std"] = found.std(ddof=1).item() if len(found) > 1 else None
             of_maps = {"rectify": cam_rectify(exhibit.run), "threshold": threshold}
             rows.append(row | {"images": len(found), **of_maps})
     down, across = [*exhibit.definition["rows"], "networks"], exhibit.definition["columns"]

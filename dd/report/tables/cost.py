@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy
 
-from dd.artifacts.tensors import read_header
+from dd.artifacts.headers import read_header
 from dd.errors import DDError
 from dd.plan.exhibits import Cell, Exhibit
 from dd.plan.jobs import distillations, metrics_file, synthetic_file

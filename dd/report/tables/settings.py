@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -10,8 +9,7 @@ from typing import Any
 from dd.config.methods import format_value
 from dd.config.recipes import fallback
 from dd.config.run import Run
-from dd.networks.architectures import NETWORKS
-from dd.networks.build import parse
+from dd.networks.options import OPTIONS, parse
 from dd.networks.pool import load_pool
 from dd.plan.exhibits import Exhibit
 from dd.plan.jobs import GENERATOR, Distillation
@@ -95,8 +93,7 @@ def _family(network: str) -> str:
 def _options(network: str) -> dict[str, list[Any]]:
     """All options of a network, given or default, each as a list of one."""
     name, given = parse(network)
-    parameters = inspect.signature(NETWORKS[name]).parameters.values()
-    known = {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    known = {key: option.default for key, option in OPTIONS[name].items()}
     options = known | given
     if options.get("depth") == 0:
         options["depth"] = "by image size"
