@@ -1,4 +1,4 @@
-"""The order of the package's layers: imports go downwards, in no circle, and plans need no torch."""
+"""The order of the layers: imports go downwards, in no circle; plans and tables need no torch."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
-    "report plan distill analyse evaluate pretrain training networks data config artifacts runtime"
-).split()
+    "report", "plan", "distill", "analyse", "evaluate", "pretrain", "training", "networks", "data",
+    "config", "artifacts", "runtime",
+)  # fmt: skip
 FLAT = ("errors", "registry", "rng")  # below all layers
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path

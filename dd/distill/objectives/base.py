@@ -94,7 +94,7 @@ class Objective:
 
     def __init__(
         self,
-        settings,
+        settings: Any,
         dataset: Dataset,
         ipc: int,
         networks: NetworkSource,
