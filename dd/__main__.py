@@ -9,31 +9,24 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
+import io
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from dd import __version__
 from dd.errors import DDError, printable, unknown
+from dd.plan import jobs
 from dd.runtime.preemption import STATUS, Terminated, heeding_sigterm
 
-STAGES = {
-    "prepare": ("dd.data.prepare", "make one safetensors file of raw images"),
-    "buffer": ("dd.pretrain.buffer", "train experts on a dataset and store their trajectories"),
-    "pretrain": ("dd.pretrain.pretrain", "train a network on a dataset, to be used frozen"),
-    "generator": ("dd.pretrain.generator", "train a generator, whose latents can replace pixels"),
-    "distill": ("dd.distill.distill", "distil a synthetic set from a dataset"),
-    "relabel": ("dd.evaluate.relabel", "make soft labels of a synthetic set, for each view"),
-    "evaluate": ("dd.evaluate.evaluate", "train networks on a synthetic set and test them"),
-    "cams": ("dd.analyse.cams", "make class activation maps of a synthetic set"),
-    "erase": ("dd.analyse.erase", "measure accuracy with regions of the test images erased"),
-    "configure": ("dd.plan.configure", "resolve and check the configuration of a run"),
-    "table": ("dd.report.table", "make a table (CSV, Markdown, LaTeX, HTML) of a run"),
-    "figure": ("dd.report.figure", "make a figure (PNG, PDF) of a run"),
-    "record": ("dd.report.record", "record code, machines and checksums of a finished run"),
-    "index": ("dd.report.index", "make a page that shows a finished run: README.md"),
-    "verify": ("dd.report.verify", "check a finished run again"),
-    "inspect": ("dd.artifacts.inspect", "describe an artifact: kind, shapes, provenance"),
+STAGES = {stage.stage: (stage.module, stage.summary) for stage in jobs.STAGES} | {
+    "configure": ("dd.plan.configure", "a run's resolved and checked configuration"),
+    "table": ("dd.report.table", "a table (CSV, Markdown, LaTeX, HTML) of a run"),
+    "figure": ("dd.report.figure", "a figure (PNG, PDF) of a run"),
+    "record": ("dd.report.record", "the record of a finished run: code, machines, checksums"),
+    "index": ("dd.report.index", "a page that shows a finished run: README.md"),
+    "verify": ("dd.report.verify", "a check of a finished run"),
+    "inspect": ("dd.artifacts.inspect", "a description of an artifact: kind, shapes, provenance"),
 }
 
 
@@ -49,7 +42,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 class Parser(argparse.ArgumentParser):
     """An argparse parser with one-line errors and with defaults in its help."""
 
-    def __init__(self, *args, **kwargs) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("formatter_class", HelpFormatter)
         kwargs.setdefault("allow_abbrev", False)
         super().__init__(*args, **kwargs)
@@ -122,5 +115,6 @@ def _is_out_of_memory(error: Exception) -> bool:
 if __name__ == "__main__":
     # a terminal that cannot show a character must not stop a job
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(main())

@@ -20,8 +20,8 @@ from safetensors.torch import load_file
 from dd.__main__ import STAGES, main
 from dd.artifacts import checkpoint
 from dd.artifacts.atomic import sweep
+from dd.artifacts.headers import read_header
 from dd.artifacts.row_files import RowWriter
-from dd.artifacts.tensors import read_header
 from dd.artifacts.text import load_rows
 from dd.errors import DDError
 from tests.runs import flip

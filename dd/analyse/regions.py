@@ -1,14 +1,37 @@
-"""Options shared by the stages that compute where several networks look."""
+"""The regions where networks look, and the options of stages that compute them.
+
+Tables read maps without torch, so this module does not import it.
+"""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any, TypeVar
 
 from dd.errors import DDError
-from dd.networks import activation_maps as cam
+from dd.networks.options import RECTIFY, RELU
 
+KIND = "cams"  # of files of maps
 THRESHOLD = 0.5  # a network looks where its normalised map, 0 to 1, is at least this
+
+Masks = TypeVar("Masks", bound=Any)  # torch tensors or NumPy arrays
+
+
+def regions(maps: Masks, threshold: float) -> tuple[Masks, Masks]:
+    """The region where all networks look, and for each network the rest of where it looks.
+
+    Args:
+        maps: ``[M, N, h, w]``, normalised.
+        threshold: a network looks where its map is at least this.
+
+    Returns:
+        The meta region ``[N, h, w]`` and the heterogeneous region of each network
+        ``[M, N, h, w]``, bool. No position is in both.
+    """
+    looked = maps >= threshold
+    meta = looked.all(0)
+    return meta, looked & ~meta
 
 
 def add_network_options(parser: argparse._ActionsContainer) -> None:
@@ -34,8 +57,8 @@ def add_region_options(parser: argparse._ActionsContainer) -> None:
     )
     parser.add_argument(
         "--rectify",
-        choices=cam.RECTIFY,
-        default=cam.RELU,
+        choices=RECTIFY,
+        default=RELU,
         help="negative values of a map: relu (set to 0) or none (kept)",
     )
     parser.add_argument(

@@ -11,8 +11,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from dd import __version__
 
 
@@ -30,6 +28,8 @@ def code_version() -> str:
 
 def provenance(**facts: Any) -> dict[str, Any]:
     """Where an artifact comes from: code, libraries, machine, time, and what the stage adds."""
+    import torch  # late: only stages that compute call this, and they have torch
+
     origin = {
         "code": code_version(),
         "python": platform.python_version(),

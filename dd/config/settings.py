@@ -57,7 +57,7 @@ def build(cls: type[S], values: Mapping[str, Any], where: str) -> S:
     return cls(**checked)
 
 
-def _checked(where: str, name: str, value: Any, kind: type, rules: Mapping[str, Any]) -> Any:
+def _checked(where: str, name: str, value: Any, kind: type[Any], rules: Mapping[str, Any]) -> Any:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if kind is float and number:
         value = float(value)

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from dd.artifacts.tensors import describe_tensors, load_tensors, read_header, save_tensors
+from dd.artifacts.headers import read_header
+from dd.artifacts.tensors import load_tensors, save_tensors
 from dd.data.dataset import Dataset
 from dd.data.space import MARK, WHITENINGS, Space, check_space
 from dd.errors import DDError, unknown
@@ -32,9 +33,10 @@ class SyntheticSet:
             no normalisation if the images are whitened.
         learned_lr: the student's learning rate if the method learned one.
         header: provenance and facts (dataset, spec, ipc, iteration, whitening).
-        indices: ``[M]`` int64 into the training split, instead of ``images``; else None.
-        extras: further tensors that the method stores, with a dot in their names
-            (``importance.convnet``). :func:`save` writes them; only :func:`load_extras` reads them.
+        indices: ``[M]`` int64 into the training split, in place of ``images``; else None.
+        extras: further tensors that the method keeps, with a dot in their names
+            (``importance.convnet``). Written by :func:`save`; only tables and figures read
+            them (:mod:`dd.report.read.vectors`).
 
     Raises:
         ValueError: if both or neither of ``images`` and ``indices`` are given, or an extra has no
@@ -85,7 +87,7 @@ class SyntheticSet:
                 f"synthetic set: its images have the whitening {said}, dataset {dataset.name} was "
                 f"read with {dataset.whitening}; read it with {said}"
             )
-        if self.indices is not None:
+        if self.images is None:
             return self._real_images(dataset)
         expected = (dataset.channels, *dataset.size)
         if tuple(self.images.shape[1:]) != expected:
@@ -140,6 +142,7 @@ class SyntheticSet:
 
     def _real_images(self, dataset: Dataset) -> torch.Tensor:
         """The training images that the indices select."""
+        assert self.indices is not None  # it has no images
         made_from = self.header.get("fingerprint", dataset.fingerprint)
         if made_from != dataset.fingerprint:
             raise DDError(
@@ -168,10 +171,9 @@ def _size(shape: Any) -> str:
 def save(path: str | Path, synthetic: SyntheticSet) -> None:
     """Write the set as an artifact of kind ``synthetic``."""
     tensors = {"labels": synthetic.labels, **synthetic.extras}
-    if synthetic.images is None:
-        tensors |= {"indices": synthetic.indices}
-    else:
-        tensors |= {"images": synthetic.images}
+    for name, tensor in (("images", synthetic.images), ("indices", synthetic.indices)):
+        if tensor is not None:
+            tensors[name] = tensor
     if synthetic.mean is not None and synthetic.std is not None:
         tensors |= {"mean": synthetic.mean, "std": synthetic.std}
     if synthetic.learned_lr is not None:
@@ -187,19 +189,17 @@ def load(path: str | Path) -> SyntheticSet:
     """
     tensors, header = load_tensors(path, "synthetic", required=("labels",), only=_TENSORS)
     _check_whitening(path, header)
-    images, indices, labels = (tensors.get(name) for name in ("images", "indices", "labels"))
-    if images is None and indices is None:
-        raise DDError(f"{path}: is no synthetic file: tensor 'images' is missing (or 'indices')")
+    images, indices, labels = tensors.get("images"), tensors.get("indices"), tensors["labels"]
     if images is not None and indices is not None:
         raise DDError(f"{path}: holds 'images' and 'indices'; a set has one of them")
-    if images is None:
+    if images is not None:
+        _check_images(path, images)
+        count = len(images)
+    elif indices is not None:
         _check_indices(path, indices)
-    elif images.ndim != 4 or images.dtype != torch.float32 or images.numel() == 0:
-        raise DDError(
-            f"{path}: 'images' is {images.dtype} {list(images.shape)}, "
-            "it must be float32 [M, C, H, W]"
-        )
-    count = len(indices if images is None else images)
+        count = len(indices)
+    else:
+        raise DDError(f"{path}: is no synthetic file: tensor 'images' is missing (or 'indices')")
     hard = labels.ndim == 1 and labels.dtype == torch.int64
     soft = labels.ndim == 2 and labels.dtype == torch.float32
     if not (hard or soft) or len(labels) != count:
@@ -223,17 +223,6 @@ def load(path: str | Path) -> SyntheticSet:
     )
 
 
-def load_extras(path: str | Path, prefix: str) -> dict[str, torch.Tensor]:
-    """The tensors ``<prefix>.<name>`` of the set at ``path``, by ``<name>``; empty if it has none.
-
-    Raises:
-        DDError: if the file is missing, broken or no synthetic set.
-    """
-    names = [name for name in describe_tensors(path) if name.startswith(f"{prefix}.")]
-    tensors, _ = load_tensors(path, "synthetic", only=names)
-    return {name.removeprefix(f"{prefix}."): tensor for name, tensor in tensors.items()}
-
-
 def whitening(path: str | Path) -> str | None:
     """The space of the set at ``path`` (see :attr:`SyntheticSet.whitening`), from its header alone.
 
@@ -252,6 +241,14 @@ def _check_whitening(path: str | Path, header: dict[str, Any]) -> None:
     check_space(path, header)
 
 
+def _check_images(path: str | Path, images: torch.Tensor) -> None:
+    if images.ndim != 4 or images.dtype != torch.float32 or images.numel() == 0:
+        raise DDError(
+            f"{path}: 'images' is {images.dtype} {list(images.shape)}, "
+            "it must be float32 [M, C, H, W]"
+        )
+
+
 def _check_indices(path: str | Path, indices: torch.Tensor) -> None:
     if indices.ndim != 1 or indices.dtype != torch.int64 or indices.numel() == 0:
         raise DDError(
@@ -264,7 +261,7 @@ def _check_normalisation(
 ) -> None:
     if (mean is None) != (std is None):
         raise DDError(f"{path}: 'mean' and 'std' come together, one is missing")
-    if mean is None:
+    if mean is None or std is None:
         return
     if not mean.dtype == std.dtype == torch.float32:
         raise DDError(f"{path}: 'mean' and 'std' must be float32")

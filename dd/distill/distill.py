@@ -17,8 +17,8 @@ from typing import Any
 import torch
 
 from dd.artifacts.atomic import check_target
+from dd.artifacts.headers import read_header
 from dd.artifacts.lock import alone
-from dd.artifacts.tensors import read_header
 from dd.config import recipes
 from dd.config.methods import parse_part
 from dd.config.settings import add_options, build

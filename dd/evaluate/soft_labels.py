@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from dd import __version__
+from dd.artifacts.headers import describe_tensors, read_header
 from dd.artifacts.row_files import RowReader
-from dd.artifacts.tensors import describe_tensors, read_header
 from dd.artifacts.text import file_digest
 from dd.data.dataset import Dataset
 from dd.data.space import check_space
@@ -242,8 +242,8 @@ class LabelledViews:
         view = epoch % self.labels.views
         if view == self._view:
             return
-        size = tuple(self.images.shape[2:])
+        count, _, height, width = self.images.shape
         self._view = view
-        self._drawn = draw(self.labels.seed, view, len(self.images), size, self.labels.settings)
+        self._drawn = draw(self.labels.seed, view, count, (height, width), self.labels.settings)
         stored = self.labels.read(view)
         self._stored = {name: values.to(self.images.device) for name, values in stored.items()}

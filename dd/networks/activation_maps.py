@@ -16,9 +16,7 @@ from torch import Tensor
 from dd.errors import DDError, unknown
 from dd.networks.architectures import NETWORKS
 from dd.networks.base import Network, SpatialNetwork, TokenNetwork
-
-RELU, NONE = "relu", "none"
-RECTIFY = (RELU, NONE)  # negative values of a map are set to 0, or kept
+from dd.networks.options import RECTIFY, RELU
 
 
 def activation_maps(
@@ -98,7 +96,11 @@ def _grad_cam(network: SpatialNetwork, images: Tensor, labels: Tensor) -> tuple[
 def _mapped() -> list[str]:
     """Names of the registered networks that have activation maps."""
     classes = {name: getattr(NETWORKS[name], "func", NETWORKS[name]) for name in NETWORKS}
-    return sorted(n for n, c in classes.items() if issubclass(c, SpatialNetwork | TokenNetwork))
+    return sorted(
+        name
+        for name, made in classes.items()
+        if isinstance(made, type) and issubclass(made, SpatialNetwork | TokenNetwork)
+    )
 
 
 def resized(maps: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -147,22 +149,6 @@ def divergence(p: Tensor) -> Tensor:
 def variance(maps: Tensor) -> Tensor:
     """Variance of maps ``[M, N, h, w]`` over M (divided by M), mean over positions: ``[N]``."""
     return maps.var(0, correction=0).mean((-2, -1))
-
-
-def regions(maps: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    """The region where all networks look, and for each network the rest of where it looks.
-
-    Args:
-        maps: ``[M, N, h, w]``, normalised.
-        threshold: a network looks where its map is at least this.
-
-    Returns:
-        The meta region ``[N, h, w]`` and the heterogeneous region of each network
-        ``[M, N, h, w]``, bool. No position is in both.
-    """
-    looked = maps >= threshold
-    meta = looked.all(0)
-    return meta, looked & ~meta
 
 
 def cams(
@@ -214,4 +200,7 @@ def common_grid(side: int, size: tuple[int, int]) -> tuple[int, int]:
         size: of the images.
     """
     fewest, most = GRIDS
-    return (side, side) if side else tuple(min(max(edge // PIXELS, fewest), most) for edge in size)
+    if side:
+        return side, side
+    height, width = (min(max(edge // PIXELS, fewest), most) for edge in size)
+    return height, width

@@ -31,6 +31,7 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
     deviations = getattr(module, "deviations", {})
     for layer in module.modules():
         if type(layer) in deviations:
+            assert isinstance(layer, nn.modules.conv._ConvNd | nn.Linear)
             _normal(layer.weight, deviations[type(layer)](layer.weight), generator)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)

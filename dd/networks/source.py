@@ -11,8 +11,9 @@ import torch
 
 from dd.errors import DDError
 from dd.networks.base import Network
-from dd.networks.build import canonical, create
+from dd.networks.build import create
 from dd.networks.init import initialise
+from dd.networks.options import canonical
 from dd.networks.pool import PoolDefinition
 
 
@@ -60,11 +61,13 @@ class _Source:
     ) -> None:
         self._specs = list(specs)
         self._trained = trained
-        for spec in self._specs if trained is not None else []:
-            if spec not in trained:
-                raise DDError(f"no pretrained {spec} among {', '.join(trained) or 'no network'}")
+        if trained is not None:
+            for spec in self._specs:
+                if spec not in trained:
+                    among = ", ".join(trained) or "no network"
+                    raise DDError(f"no pretrained {spec} among {among}")
         self._shape = (channels, size, classes)
-        self._settings = {"width_factor": width_factor, "device": device}
+        self._width_factor, self._device = width_factor, device
         self._modules: dict[str, Network] = {}
 
     def specs(self) -> list[str]:
@@ -72,7 +75,13 @@ class _Source:
 
     def skeleton(self, spec: str) -> Network:
         if spec not in self._modules:
-            self._modules[spec] = create(spec, *self._shape, generator=None, **self._settings)
+            self._modules[spec] = create(
+                spec,
+                *self._shape,
+                generator=None,
+                width_factor=self._width_factor,
+                device=self._device,
+            )
         return self._modules[spec].train()
 
     def _next(self, spec: str, generator: torch.Generator) -> Network:
@@ -88,7 +97,7 @@ class SingleSource(_Source):
     """The same architecture at every iteration.
 
     Args:
-        spec: the network, see :func:`dd.networks.build.parse`.
+        spec: the network, see :func:`dd.networks.options.parse`.
         channels, size, classes, width_factor, device: see :func:`dd.networks.build.create`.
         trained: frozen networks by spec, to be drawn unchanged; None: new ones are initialised.
     """

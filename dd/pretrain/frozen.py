@@ -37,7 +37,7 @@ class Pretrained:
     """A trained network.
 
     Attributes:
-        spec: canonical, see :func:`dd.networks.build.canonical`.
+        spec: canonical, see :func:`dd.networks.options.canonical`.
         network: in evaluation mode, its parameters without gradient.
         accuracy: on the test split, in percent.
         least_accuracy: the accuracy that the dataset's recipe requires, in percent; 0: none.
@@ -115,20 +115,6 @@ def load_all(
             raise DDError(f"{path}: holds a {spec}, as {path_of[spec]} does; give one of them")
         by_spec[spec], path_of[spec] = one, path
     return by_spec
-
-
-def warning(header: Mapping[str, Any], dataset: str) -> str:
-    """A note for tables if a network is worse than its recipe requires, otherwise "".
-
-    ``header`` is that of the network, ``dataset`` the label of its dataset.
-    """
-    reached, least = header["accuracy"], header["least_accuracy"]
-    if reached >= least:
-        return ""
-    return (
-        f"{header['network']} reached {reached:.1f} % on the test set of {dataset}, below the "
-        f"{least:g} % asked there of a pretrained network"
-    )
 
 
 @torch.no_grad()

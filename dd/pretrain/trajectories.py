@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from dd.artifacts.headers import describe_tensors, read_header
 from dd.artifacts.row_files import ROOM, RowReader, RowWriter
-from dd.artifacts.tensors import describe_tensors, read_header
 from dd.data.space import check_space
 from dd.errors import DDError
 from dd.pretrain.agreement import AGREE
@@ -122,9 +122,9 @@ class Trajectories:
             last: least number of epochs.
         """
         if network not in self.shards:
-            held = ", ".join(self.shards) or "none"
+            given = ", ".join(self.shards) or "none"
             raise DDError(
-                f"--buffers: trajectories of {network} are needed, those given are of {held}"
+                f"--buffers: trajectories of {network} are needed, those given are of {given}"
             )
         for shard in self.shards[network]:
             wanted = [[name, list(shape)] for name, shape in parameters]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from dd.config.settings import setting
+from dd.distill.importance import RATES
 from dd.distill.objectives import mtt
 from dd.distill.objectives.base import OBJECTIVES, Outcome
 from dd.distill.parametrisations.base import Parametrisation
@@ -16,8 +18,6 @@ from dd.errors import Divergence
 from dd.networks.inert import inert
 from dd.pretrain.trajectories import Segment, layout
 
-RATES = {"raw": "lr_weights", "normalised": "lr_softmax", "layer": "lr_layer"}
-"""For each way of learning the weights, the setting that is their learning rate."""
 WEIGHTS = (*RATES, "prune", "none")
 
 
@@ -58,7 +58,7 @@ class ImportanceAware(mtt.TrajectoryMatching):
 
     Settings = Settings
 
-    def __init__(self, *arguments, **keywords) -> None:
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
         self.spread = 1.0, 1.0  # smallest and largest weight of the last iteration
         self.sizes: dict[str, Tensor] = {}  # number of parameters of each tensor

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 
 from dd.config.settings import setting
 from dd.distill.objectives.base import OBJECTIVES, Objective, Outcome, Settings
 from dd.distill.parametrisations.base import Parametrisation
-from dd.networks.build import canonical
+from dd.networks.options import canonical
 from dd.training.recipe import Recipe
 from dd.training.train import embed_all, train
 
@@ -116,13 +114,14 @@ class FeatureSettings(SelectionSettings):
 
 
 class FeatureSelection(Random):
-    """A selection in the embedding space of a network trained on the real training split.
-
-    ``pick(features [N, F], count)`` returns the indices ``[count]`` of the selected images.
-    """
+    """A selection in the embedding space of a network trained on the real training split."""
 
     Settings = FeatureSettings
-    pick: ClassVar[Callable[[torch.Tensor, int], torch.Tensor]]
+
+    @staticmethod
+    def pick(features: torch.Tensor, count: int) -> torch.Tensor:
+        """The indices ``[count]`` of the selected images, from their ``features [N, F]``."""
+        raise NotImplementedError
 
     def start(self) -> torch.Tensor:
         split, s = self.dataset.train, self.settings

@@ -20,7 +20,7 @@ from dd.distill.objectives.base import OBJECTIVES, Objective
 from dd.distill.parametrisations.base import Parametrisation
 from dd.errors import DDError
 from dd.networks.batchnorm import has_batch_norm
-from dd.networks.build import canonical
+from dd.networks.options import canonical
 
 BETAS = (0.5, 0.9)  # decay rates of Adam's moments
 
@@ -56,6 +56,7 @@ def statistics_distance(layer: _BatchNorm, inputs: Tensor) -> Tensor:
     axes = [axis for axis in range(inputs.ndim) if axis != 1]
     variance, mean = torch.var_mean(inputs, axes, correction=0)
     norm = torch.linalg.vector_norm
+    assert layer.running_mean is not None and layer.running_var is not None
     return norm(mean - layer.running_mean) + norm(variance - layer.running_var)
 
 
@@ -68,6 +69,7 @@ def watched(network: nn.Module) -> Iterator[list[Tensor]]:
     distances: list[Tensor] = []
 
     def watch(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert isinstance(layer, _BatchNorm)
         distances.append(statistics_distance(layer, inputs[0]))
 
     hooks = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from dd.errors import DDError
 from dd.networks import activation_maps as cam
 from dd.networks.activation_maps import common_grid
 from dd.networks.base import Network
-from dd.networks.build import auxiliaries
+from dd.networks.options import RECTIFY, RELU, auxiliaries
 
 MAPS, LOGITS = "maps", "logits"  # between which outputs the divergence is
 
@@ -46,7 +47,7 @@ class Settings:
     )
     rectify: str = setting(
         "negative values of a map, before it is scaled to 0 to 1: relu (set to 0) or none (kept)",
-        choices=cam.RECTIFY,
+        choices=RECTIFY,
     )
     confidence: float = setting(
         "positions where a map, 0 to 1, is below this are set to 0 before maps are compared; 0: "
@@ -105,7 +106,7 @@ class ArchitectureInvariance(Regulariser):
     Settings = Settings
 
     @staticmethod
-    def needs(settings: Settings) -> list[str]:
+    def needs(settings: Any) -> list[str]:
         return auxiliaries(settings.auxiliary)
 
     def gradient(
@@ -125,6 +126,7 @@ class ArchitectureInvariance(Regulariser):
         specs = self.needs(s)
         used = [self.networks[specs[n]] for n in self._some(len(specs), s.draw).tolist()]
         seen = self._some(len(images), s.images).to(images.device)
+        height, width = images.shape[-2:]
         each = s.lambda_ai * used[0].classifier.out_features / len(seen)  # λ / ipc, scaled up
         total[seen], metrics = invariance(
             used,
@@ -133,7 +135,7 @@ class ArchitectureInvariance(Regulariser):
             ce=each * s.lambda_ce * len(specs) / len(used),
             kl=each * s.lambda_kl,
             temperature=s.temperature if s.compare == MAPS else s.logit_temperature,
-            grid=common_grid(s.grid, tuple(images.shape[-2:])),
+            grid=common_grid(s.grid, (height, width)),
             piece=s.piece,
             compare=s.compare,
             rectify=s.rectify,
@@ -159,7 +161,7 @@ def invariance(
     grid: tuple[int, int],
     piece: int,
     compare: str = MAPS,
-    rectify: str = cam.RELU,
+    rectify: str = RELU,
     confidence: float = 0.0,
 ) -> tuple[torch.Tensor, dict[str, float]]:
     """Gradient of Σ_i [ ce Σ_m CE(f_m(x_i), y_i) + kl (1/M) Σ_m KL(p_m,i ‖ p̄_i) ] by the images.
@@ -192,7 +194,9 @@ def invariance(
     metrics: dict[str, float] = {}
     if kl:
         logits, maps = _first_pass(networks, images, labels, grid, rectify, piece, compare)
-        compared = (logits if compare == LOGITS else maps).requires_grad_()
+        compared = logits if compare == LOGITS else maps
+        assert compared is not None  # if maps are compared, there are maps
+        compared.requires_grad_()
         rows = compared[:, :, None] if compare == LOGITS else cam.confident(compared, confidence)
         apart = cam.divergence(cam.distributions(rows, temperature))
         (slopes,) = torch.autograd.grad(kl * apart.sum(), compared)
@@ -256,7 +260,8 @@ def _pull_back(
                 f"{leaf.shape[-1]} in one position, so its activation map tells nothing; leave it "
                 "out of auxiliary, or set lambda_kl to 0"
             )
-        maps = cam.normalised(cam.resized(raw, tuple(cotangent.shape[-2:])))
+        rows, columns = cotangent.shape[-2:]
+        maps = cam.normalised(cam.resized(raw, (rows, columns)))
         follows = (maps * cotangent).sum()
     entropy = F.cross_entropy(logits, labels, reduction="sum")
     (gradient,) = torch.autograd.grad(ce * entropy + follows if ce else follows, leaf)

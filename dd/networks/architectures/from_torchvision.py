@@ -16,7 +16,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable, Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ HIDDEN = 4096
 Deviations = Mapping[type[nn.Module], Callable[[Tensor], float]]
 
 
-def _torchvision(name: str) -> Callable[..., nn.Module]:
+def _torchvision(name: str) -> Callable[..., Any]:
     """A network of torchvision, imported late: the import takes two seconds, like some jobs."""
     return getattr(importlib.import_module("torchvision.models"), name)
 
