@@ -31,17 +31,11 @@ rule figures:
         rendered("figure", RUN.figures),
 
 
-include: "workflow/rules/prepare.smk"
-include: "workflow/rules/buffer.smk"
-include: "workflow/rules/pretrain.smk"
-include: "workflow/rules/distill.smk"
-include: "workflow/rules/relabel.smk"
-include: "workflow/rules/evaluate.smk"
-include: "workflow/rules/analyse.smk"
-include: "workflow/rules/report.smk"
-include: "workflow/rules/tables.smk"
-include: "workflow/rules/figures.smk"
-include: "workflow/rules/targets.smk"
+# Rules, a file each for preparation, buffers, pretraining, distillation, ...: a new one is found by itself.
+for rules in sorted(Path(workflow.basedir, "workflow", "rules").glob("*.smk")):
+    if rules.stem != "common":
+
+        include: rules
 
 
 onsuccess:

@@ -31,6 +31,7 @@ from dd.plan.jobs import (
     Shard,
     command_words,
 )
+from dd.plan.kinds import inputs
 from dd.plan.plan import Plan
 
 PROTOCOLS = {
@@ -292,8 +293,8 @@ def test_evaluations_are_shared_and_have_the_union_of_networks(cifar10):
     assert cifar10.planned(job).archs == everyone
     at_default = Evaluation(Distillation("cifar10", "dc", 1, 0), 3000, "kd")
     assert cifar10.planned(at_default).archs == tuple(a for a in everyone if a != "convnet")
-    ablation = cifar10.inputs("table", "modelpool_ablation")
-    curve = cifar10.inputs("figure", "modelpool_temperature")
+    ablation = inputs(cifar10.exhibits["table", "modelpool_ablation"], cifar10.main.jobs)
+    curve = inputs(cifar10.exhibits["figure", "modelpool_temperature"], cifar10.main.jobs)
     shared = set(ablation) & set(curve)
     root = "results/cifar10/evaluations/cifar10"
     assert shared == {

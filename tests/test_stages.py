@@ -15,6 +15,7 @@ from dd.artifacts.text import save_json, save_rows, save_text
 from dd.config.run import load_run
 from dd.errors import DDError
 from dd.plan.exhibits import load_exhibit
+from dd.plan.kinds import inputs
 from dd.plan.plan import Plan
 from dd.report.figures.stages import draw
 from dd.report.labels import value_label
@@ -111,7 +112,7 @@ def test_it_is_drawn(plan, tmp_path):
 
 def test_it_is_made_after_the_jobs_but_their_measurements_are_not_made_again(plan):
     for kind in ("table", "figure"):
-        files = plan.inputs(kind, "cost")
+        files = inputs(plan.exhibits[kind, "cost"], plan.main.jobs)
         assert {job.made for job in jobs_of(plan)} <= set(files)
         assert not {job.benchmark for job in jobs_of(plan)} & {*files, *plan.files()}
 

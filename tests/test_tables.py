@@ -18,6 +18,7 @@ from dd.data import synthetic
 from dd.data.synthetic import SyntheticSet
 from dd.errors import DDError
 from dd.plan.jobs import Distillation, Evaluation, Snapshot
+from dd.plan.kinds import inputs
 from dd.plan.plan import Plan
 from dd.report.sheet import Sheet, Text
 from dd.report.tables.hyperparameters import hyperparameter_rows
@@ -593,7 +594,7 @@ def test_reweighting_shows_one_column(tmp_path, capsys):
 
 def test_a_table_of_weights_is_made_from_sets_and_evaluations():
     plan = Plan(every_ipc("smoke"))
-    files = plan.inputs("table", "iadd_weights")
+    files = inputs(plan.exhibits["table", "iadd_weights"], plan.main.jobs)
     for part in ("distilled", "evaluations"):
         place = f"{plan.run.root}/{part}/digits/iadd@weights=layer/ipc1/seed0/it60"
         assert [file for file in files if file.startswith(place)]

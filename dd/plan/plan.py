@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 from dd.config.run import Run
 from dd.errors import DDError, unknown
-from dd.plan import kinds
 from dd.plan.exhibits import Exhibit, load_exhibit
 from dd.plan.jobs import STAGES, Job, Preparation, needed
+from dd.plan.kinds import kind_of
 
 ENDINGS = {"table": ("csv", "md", "tex", "html"), "figure": ("png", "pdf")}
 
@@ -78,7 +78,7 @@ class Plan:
         """The jobs of the run, stage after stage."""
         roots: list[Job] = [Preparation(dataset) for dataset in self.run.datasets]
         for exhibit in self.exhibits.values():
-            roots += kinds.kind_of(exhibit).jobs(exhibit)
+            roots += kind_of(exhibit).jobs(exhibit)
         found = needed(self.run, roots)
         return [job for stage in STAGES for job in found if type(job) is stage]
 
@@ -93,10 +93,6 @@ class Plan:
     @cached_property
     def _planned(self) -> dict[Job, Job]:
         return {job: job for job in self.jobs}
-
-    def inputs(self, kind: str, name: str) -> list[str]:
-        """The files that a table or figure is rendered from, beside its definition."""
-        return kinds.inputs(self.exhibits[kind, name], self.main.jobs)
 
     def targets(self) -> dict[str, tuple[list[str], list[str]]]:
         """Tables and figures by target: each paper's (without the optional ones), each name's."""

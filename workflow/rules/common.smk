@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dd.config.run import load_run
 from dd.errors import DDError, printable
+from dd.plan import kinds
 from dd.plan.jobs import STAGES, command_words
 from dd.plan.plan import Plan
 from dd.plan.wildcards import exactly
@@ -60,6 +61,11 @@ def growing(stage, resource):
 def inputs(stage):
     """The files that a job of ``stage`` reads, by the option that names them."""
     return lambda wildcards: JOBS[stage][wildcards.job].inputs(RUN)
+
+
+def read_by(kind, name):
+    """The files that a table or figure is rendered from, beside its definition."""
+    return kinds.inputs(PLAN.exhibits[kind, name], PLAN.main.jobs)
 
 
 def words(stage):

@@ -8,10 +8,7 @@ for snapshots in sorted({job.snapshots for job in JOBS["distill"].values()}):
         input:
             unpack(inputs("distill")),
         output:
-            [
-                f"{RUN.root}/distilled/{{job}}/it{iteration}.safetensors"
-                for iteration in snapshots
-            ],
+            [f"{RUN.root}/distilled/{{job}}/it{iteration}.safetensors" for iteration in snapshots],
             metrics=f"{RUN.root}/distilled/{{job}}/metrics.jsonl",
         log:
             f"{RUN.root}/logs/distill/{{job}}.log",

@@ -3,7 +3,7 @@ rule figure:
     input:
         config=CONFIG,
         definition=lambda w: PLAN.exhibits["figure", w.figure].path,
-        files=lambda w: PLAN.inputs("figure", w.figure),
+        files=lambda w: read_by("figure", w.figure),
     output:
         png=report(
             f"{RUN.root}/figures/{{figure}}.png",

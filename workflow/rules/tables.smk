@@ -3,7 +3,7 @@ rule table:
     input:
         config=CONFIG,
         definition=lambda w: PLAN.exhibits["table", w.table].path,
-        files=lambda w: PLAN.inputs("table", w.table),
+        files=lambda w: read_by("table", w.table),
     output:
         csv=f"{RUN.root}/tables/{{table}}.csv",
         md=f"{RUN.root}/tables/{{table}}.md",
