@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +17,8 @@ import torch
 from torch import nn
 
 from dd.artifacts.atomic import check_target
-from dd.artifacts.text import file_digest, load_json, save_json, save_rows
+from dd.artifacts.resume_rows import load_progress, save_progress
+from dd.artifacts.text import file_digest, save_rows
 from dd.config import recipes
 from dd.config.methods import parse_arch_settings
 from dd.config.settings import add_options, build
@@ -250,13 +250,16 @@ def run(arguments: argparse.Namespace) -> None:
         "labels": labels.header if labels else None,
     }
     partial = arguments.out.with_name(f".{arguments.out.name}.partial.json")
+    # architectures and number of networks are no part of the identity: they may change in between
+    kept = load_progress("evaluate", partial, identity).get("rows", [])
+    finished = [row for row in kept if row["arch"] in archs and row["network"] < arguments.networks]
     rows = evaluate(
         protocol_class(settings, task),
         archs,
         arguments.networks,
         arguments.networks if task.together else 1,
-        _finished(partial, identity, archs, arguments.networks),
-        lambda rows: save_json(partial, {"identity": identity, "rows": rows}),
+        finished,
+        lambda rows: save_progress(partial, identity, {"rows": rows}),
     )
     where = {"synthetic": digest, "device": device.type}
     each = {arch: conditions | dataclasses.asdict(task.recipe_of(arch)) for arch in archs}
@@ -297,22 +300,3 @@ def _labels(
                 "make the labels again (python -m dd relabel)"
             )
     return labels
-
-
-def _finished(
-    partial: Path, identity: dict[str, Any], archs: Sequence[str], count: int
-) -> list[dict[str, Any]]:
-    """Rows of an evaluation that was killed, if it was of the same thing."""
-    if not partial.exists():
-        return []
-    try:
-        document = load_json(partial)
-    except DDError as error:
-        print(f"evaluate: starting anew, what was done cannot be read ({error})")
-        return []
-    if not isinstance(document, dict) or document.get("identity") != json.loads(
-        json.dumps(identity)
-    ):
-        print(f"evaluate: starting anew, {partial} belongs to other settings")
-        return []
-    return [row for row in document["rows"] if row["arch"] in archs and row["network"] < count]

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import math
 import time
 from collections.abc import Sequence
@@ -22,10 +21,11 @@ import torch
 from torch import Tensor
 
 from dd.artifacts.atomic import check_target
+from dd.artifacts.checkpoint import state_path
 from dd.artifacts.lock import alone
 from dd.artifacts.provenance import command_line, provenance
+from dd.artifacts.resume_rows import load_progress, save_progress
 from dd.artifacts.row_files import RowWriter
-from dd.artifacts.text import load_json, save_json
 from dd.config import recipes
 from dd.config.settings import add_options, build, setting
 from dd.data.dataset import Dataset
@@ -99,7 +99,11 @@ class LabelWriter:
             tensors = {"classes": (class_type(classes), (*shape[:2], self.keep)), **tensors}
         facts = self.facts()
         writer = RowWriter(self.out, KIND, 1, tensors, facts)
-        done, before = self._state(facts, writer.found)
+        kept = state_path(self.out)
+        at = load_progress("relabel", kept, facts, writer.found)
+        done, before = at.get("done", 0), at.get("seconds", 0.0)
+        if done:
+            print(f"relabel: going on after {done} views")
         networks = [teacher.network for teacher in self.teachers.values()]
         parts = torch.arange(count).split(TEST_PIECE.get(device.type, 256))
         with Progress("relabel", views, "views", initial=done) as progress:
@@ -113,8 +117,7 @@ class LabelWriter:
                 if pace.due() and view + 1 < views:
                     writer.sync()
                     seconds = before + time.monotonic() - started
-                    at = {"done": view + 1, "seconds": seconds}
-                    save_json(self._kept, {"facts": facts, "at": at})
+                    save_progress(kept, facts, {"done": view + 1, "seconds": seconds})
                     pace.saved()
         made = provenance(
             command=command_line(),
@@ -124,7 +127,7 @@ class LabelWriter:
             peak_memory_mb=peak_memory_mb(device),
         )
         writer.finish(facts | {"provenance": made})
-        self._kept.unlink(missing_ok=True)
+        kept.unlink(missing_ok=True)
 
     def facts(self) -> dict[str, Any]:
         """What identifies the labels."""
@@ -142,27 +145,6 @@ class LabelWriter:
             ],
             "device": self.images.device.type,
         }
-
-    @property
-    def _kept(self) -> Path:
-        return self.out.with_name(f".{self.out.name}.state")
-
-    def _state(self, facts: dict[str, Any], rows: bool) -> tuple[int, float]:
-        """Views that a killed job of the same facts had labelled, and its seconds; or zeros,
-        as also without its ``rows``."""
-        if not self._kept.exists():
-            return 0, 0.0
-        try:
-            document = load_json(self._kept)
-            told, at = document["facts"], document["at"]
-        except (DDError, KeyError, TypeError) as error:
-            print(f"relabel: starting anew, the checkpoint cannot be read ({error})")
-            return 0, 0.0
-        if told != json.loads(json.dumps(facts)) or not rows:
-            print(f"relabel: starting anew, {self._kept} belongs to other settings or has no rows")
-            return 0, 0.0
-        print(f"relabel: going on after {at['done']} views")
-        return at["done"], at["seconds"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,14 +11,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import time
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from dd.artifacts.atomic import check_target
-from dd.artifacts.checkpoint import load_checkpoint, restore_streams, save_checkpoint
 from dd.artifacts.provenance import command_line, provenance
 from dd.artifacts.tensors import load_tensors
 from dd.config import recipes
@@ -31,12 +28,11 @@ from dd.networks.build import canonical, create
 from dd.pretrain import frozen
 from dd.pretrain.agreement import agreement
 from dd.rng import generator
-from dd.runtime.preemption import Pace
 from dd.runtime.process import add_checkpoint_option, add_machine_options, peak_memory_mb, setup
 from dd.runtime.progress import Progress
 from dd.training.ensemble import ensemble
 from dd.training.recipe import Recipe
-from dd.training.state import resume_training, set_rate, training_state
+from dd.training.resume import Checkpoints, epochs
 from dd.training.train import accuracy, augmented, check_losses, train_epoch
 
 TRAIN_SAMPLE = 10_000  # training images that the training accuracy is measured on, at most
@@ -58,61 +54,35 @@ def train(
     dataset: Dataset,
     settings: Settings,
     seed: int,
-    kept: Path,
-    facts: dict[str, Any],
-    every: float,
-) -> float:
+    job: Checkpoints,
+) -> None:
     """Train ``network`` in place from the last checkpoint, if any, and leave it in evaluation mode.
 
     Args:
         network: newly initialised, on the device of ``dataset``.
         seed: of the order of the images and their augmentation.
-        kept: where the checkpoint is.
-        facts: what identifies the training; a checkpoint of another one is set aside.
-        every: seconds between checkpoints.
-
-    Returns:
-        Seconds that the training took before and after it was killed.
+        job: where the training is kept and goes on from.
 
     Raises:
         DDError: if the loss becomes NaN or infinite.
     """
-    started = time.monotonic()
-    split, rates = dataset.train.resident(), settings.rates()
+    split = dataset.train.resident()
     feed = augmented(split, settings.augment)
     student = ensemble([network.train()])
     streams = {"order": generator(seed, "pretrain", "order")}
-    optimizer = settings.new_optimizer(student.parameters, student.stacked)
-    tensors, at = load_checkpoint("pretrain", kept, facts)
-    first, before = at.get("epoch", 0), at.get("seconds", 0.0)
-    if at:
-        student.load_state(resume_training(tensors, optimizer))
-        restore_streams(tensors, streams)
-        print(f"pretrain: going on after {first} epochs")
-    pace = Pace(every)
-    with Progress("pretrain", len(rates), "epochs", initial=first) as progress:
-        for epoch in range(first, len(rates)):
-            lr, fresh = rates[epoch]
-            if fresh and epoch:
-                optimizer = settings.new_optimizer(student.parameters, student.stacked)
-            set_rate(optimizer, lr)
+    total, first = len(settings.rates()), job.at.get("epoch", 0)
+    with Progress("pretrain", total, "epochs", initial=first) as progress:
+        for epoch, optimizer in epochs(student, settings, job, streams):
             order = list(streams.values())
             losses = train_epoch(student, optimizer, feed, split.labels, settings, order)
             check_losses(losses, settings, epoch + 1)
             progress.update(loss=losses.item())
-            if pace.due() and epoch + 1 < len(rates):
-                seconds = before + time.monotonic() - started
-                at = {"epoch": epoch + 1, "seconds": seconds}
-                tensors = training_state(student.state(), optimizer)
-                save_checkpoint(kept, facts, at, tensors, streams)
-                pace.saved()
     student.finish()
     if not all(tensor.isfinite().all() for tensor in network.state_dict().values()):
         raise DDError(
             f"training diverged: its last step left NaN or infinite values, at learning rate "
             f"{settings.lr}; use a smaller one"
         )
-    return before + time.monotonic() - started
 
 
 def give(network: Network, spec: str, path: Path) -> None:
@@ -186,12 +156,13 @@ def run(arguments: argparse.Namespace) -> None:
         "settings": {} if arguments.weights else dataclasses.asdict(settings),
         "device": device.type,
     }
-    kept, seconds = out.with_name(f".{out.name}.state"), 0.0
+    job, seconds = Checkpoints("pretrain", out, arguments.checkpoint_every), 0.0
     if arguments.weights:
         give(network, spec, arguments.weights)
     else:
-        every = arguments.checkpoint_every
-        seconds = train(network, dataset, settings, seed, kept, facts, every)
+        job.resume(facts)
+        train(network, dataset, settings, seed, job)
+        seconds = job.seconds  # of the training alone, without the measurements below
     found = round(accuracy(network, dataset.test), 4)
     made = provenance(
         command=command_line(),
@@ -207,7 +178,7 @@ def run(arguments: argparse.Namespace) -> None:
         "provenance": made,
     }
     frozen.save(out, network, facts)
-    kept.unlink(missing_ok=True)
+    job.remove()
     if warning := frozen.warning(facts, dataset.label):
         print(f"pretrain: {warning}")
     print(

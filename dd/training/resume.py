@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from dd.artifacts.checkpoint import load_checkpoint, restore_streams, save_checkpoint
+from dd.artifacts.checkpoint import load_checkpoint, restore_streams, save_checkpoint, state_path
 from dd.artifacts.row_files import RowWriter
 from dd.runtime.preemption import Pace
 from dd.training.ensemble import Ensemble
@@ -49,7 +49,7 @@ class Checkpoints:
 
     def __init__(self, stage: str, out: Path, every: float) -> None:
         self.stage, self.every = stage, every
-        self.path = out.with_name(f".{out.name}.state")
+        self.path = state_path(out)
         self.at: dict[str, Any] = {}
         self._started, self._before = time.monotonic(), 0.0
         self._found: dict[str, torch.Tensor] = {}
