@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, get_type_hints
 
 from dd.errors import DDError, unknown
 
 S = TypeVar("S")
+
+Declared = dict[str, tuple[dataclasses.Field, str]]
+"""Settings by name: a field that has the type, and what the setting means."""
 
 
 def setting(
@@ -84,14 +87,25 @@ def kind_of(field: dataclasses.Field) -> type:
     return _TYPES[str(field.type)]
 
 
+def declared(cls: type) -> Declared:
+    """The settings of the dataclass ``cls``."""
+    return {field.name: (field, field.metadata["help"]) for field in dataclasses.fields(cls)}
+
+
+def add_recipe_options(
+    parser: argparse.ArgumentParser, fields: Declared, skip: tuple[str, ...] = ()
+) -> None:
+    """:func:`add_options` of a stage whose settings come from its recipe where not given."""
+    group = parser.add_argument_group("settings (default: the recipe's, dd/config/recipes.yaml)")
+    add_options(group, fields, skip)
+
+
 def add_options(
-    parser: Any, fields: Mapping[str, tuple[dataclasses.Field, str]], skip: tuple[str, ...] = ()
+    parser: argparse._ActionsContainer, fields: Declared, skip: tuple[str, ...] = ()
 ) -> None:
     """Command-line options for settings, left out of the namespace where not given.
 
     Args:
-        parser: an argparse parser or group.
-        fields: by setting name, a field that has its type, and the help.
         skip: names that the command line says otherwise.
     """
     for name, (field, text) in sorted(fields.items()):
@@ -102,6 +116,11 @@ def add_options(
                 default=argparse.SUPPRESS,
                 help=text,
             )
+
+
+def given_settings(names: Iterable[str], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the settings ``names`` that are among the ``options`` of a command line."""
+    return {name: options[name] for name in names if name in options}
 
 
 _LARGEST = 3.4e38  # of float32, the type of images and parameters; NaN is not below it either

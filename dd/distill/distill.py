@@ -21,7 +21,7 @@ from dd.artifacts.lock import alone
 from dd.artifacts.tensors import read_header
 from dd.config import recipes
 from dd.config.methods import parse_part
-from dd.config.settings import add_options, build
+from dd.config.settings import Declared, add_recipe_options, build, declared, given_settings
 from dd.data.dataset import Dataset, load_dataset
 from dd.distill.loop import DistillationLoop
 from dd.distill.objectives import OBJECTIVES
@@ -102,40 +102,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of all random numbers")
     add_checkpoint_option(parser)
     add_machine_options(parser)
-    group = parser.add_argument_group("settings (default: the recipe's, dd/config/recipes.yaml)")
-    add_options(group, _declared_settings(), skip=("iterations",))  # said by --snapshots
+    add_recipe_options(parser, _declared_settings(), skip=("iterations",))  # said by --snapshots
 
 
 def _parts(registry: Registry) -> str:
     """The names in a registry of parts and their settings, for the help."""
     told = []
     for name in registry:
-        fields = dataclasses.fields(registry[name].Settings)
-        told.append(f"{name} ({'; '.join(f'{f.name}: ' + f.metadata['help'] for f in fields)})")
+        meanings = [
+            f"{key}: {text}" for key, (_, text) in declared(registry[name].Settings).items()
+        ]
+        told.append(f"{name} ({'; '.join(meanings)})")
     return " or ".join(told)
 
 
-def _declared_settings() -> dict[str, tuple[dataclasses.Field, str]]:
+def _declared_settings() -> Declared:
     """Every setting that any objective declares, with what it means to whom."""
     meanings: dict[str, dict[str, list[str]]] = {}
-    declared: dict[str, dataclasses.Field] = {}
+    fields: dict[str, dataclasses.Field] = {}
     for objective in OBJECTIVES:
-        for field in dataclasses.fields(OBJECTIVES[objective].Settings):
-            owners = meanings.setdefault(field.name, {})
-            owners.setdefault(field.metadata["help"], []).append(objective)
-            declared[field.name] = field
+        for name, (field, text) in declared(OBJECTIVES[objective].Settings).items():
+            meanings.setdefault(name, {}).setdefault(text, []).append(objective)
+            fields[name] = field
     return {
         name: (
             field,
             "; ".join(f"{text} [{', '.join(who)}]" for text, who in meanings[name].items()),
         )
-        for name, field in declared.items()
+        for name, field in fields.items()
     }
 
 
 def run(arguments: argparse.Namespace) -> None:
     """The stage: check everything, then distil."""
-    options = vars(arguments)
     objective_class = OBJECTIVES[arguments.objective]
     if objective_class.takes_all and arguments.ipc != 0:
         raise DDError(
@@ -143,7 +142,7 @@ def run(arguments: argparse.Namespace) -> None:
         )
     if arguments.ipc < 1 and not objective_class.takes_all:
         raise DDError(f"--ipc is {arguments.ipc}, it must be at least 1")
-    given = {name: options[name] for name in _declared_settings() if name in options}
+    given = given_settings(_declared_settings(), vars(arguments))
     if arguments.pool and "network" in given:
         raise DDError("--pool: networks are drawn from it; leave --network out")
     check_target(arguments.out / "metrics.jsonl")

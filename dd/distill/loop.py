@@ -15,7 +15,7 @@ import torch
 
 from dd.artifacts.atomic import replacing
 from dd.artifacts.checkpoint import load_checkpoint, restore_streams, save_checkpoint, under
-from dd.artifacts.provenance import command_line, provenance
+from dd.artifacts.provenance import stage_provenance
 from dd.artifacts.text import save_text
 from dd.data import synthetic
 from dd.data.dataset import Dataset
@@ -24,7 +24,6 @@ from dd.distill.objectives.base import Objective
 from dd.distill.parametrisations import Parametrisation
 from dd.errors import DDError, Divergence
 from dd.runtime.preemption import Pace
-from dd.runtime.process import peak_memory_mb
 from dd.runtime.progress import Progress
 
 
@@ -113,13 +112,6 @@ class DistillationLoop:
         objective = self.objective
         dataset: Dataset = objective.dataset
         outcome = objective.outcome(self.canvas)
-        origin = provenance(
-            command=command_line(),
-            wall_seconds=round(self.seconds, 1),
-            device=str(objective.device),
-            threads=torch.get_num_threads(),
-            peak_memory_mb=peak_memory_mb(objective.device),
-        )
         return SyntheticSet(
             self.canvas.images().cpu() if outcome.indices is None else None,
             self.canvas.labels.cpu(),
@@ -132,7 +124,7 @@ class DistillationLoop:
                 "iteration": self.iteration,
                 "classes": dataset.classes,
                 "whitening": dataset.whitening,
-                "provenance": origin,
+                "provenance": stage_provenance(objective.device, self.seconds),
             },
         )
 

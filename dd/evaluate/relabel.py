@@ -20,24 +20,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dd.artifacts.atomic import check_target
+from dd.artifacts.atomic import check_safetensors, check_target
 from dd.artifacts.checkpoint import state_path
 from dd.artifacts.lock import alone
-from dd.artifacts.provenance import command_line, provenance
+from dd.artifacts.provenance import stage_provenance
 from dd.artifacts.resume_rows import load_progress, save_progress
 from dd.artifacts.row_files import RowWriter
 from dd.config import recipes
-from dd.config.settings import add_options, build, setting
+from dd.config.settings import add_recipe_options, build, declared, given_settings, setting
 from dd.data.dataset import Dataset
 from dd.data.views import ViewSettings, draw
-from dd.errors import DDError
 from dd.evaluate.set_options import add_set_options, read_set
 from dd.evaluate.soft_labels import KIND, agreement, class_type, compact
 from dd.networks.base import Network
 from dd.pretrain import frozen
 from dd.pretrain.frozen import Pretrained
 from dd.runtime.preemption import Pace
-from dd.runtime.process import add_checkpoint_option, add_machine_options, peak_memory_mb, setup
+from dd.runtime.process import add_checkpoint_option, add_machine_options, setup
 from dd.runtime.progress import Progress
 from dd.training.train import TEST_PIECE
 
@@ -119,13 +118,7 @@ class LabelWriter:
                     seconds = before + time.monotonic() - started
                     save_progress(kept, facts, {"done": view + 1, "seconds": seconds})
                     pace.saved()
-        made = provenance(
-            command=command_line(),
-            wall_seconds=round(before + time.monotonic() - started, 1),
-            device=str(device),
-            threads=torch.get_num_threads(),
-            peak_memory_mb=peak_memory_mb(device),
-        )
+        made = stage_provenance(device, before + time.monotonic() - started)
         writer.finish(facts | {"provenance": made})
         kept.unlink(missing_ok=True)
 
@@ -164,20 +157,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     need.add_argument("--seed", type=int, default=0, help="of the views")
     add_checkpoint_option(parser)
     add_machine_options(parser)
-    group = parser.add_argument_group("settings (default: the recipe's, dd/config/recipes.yaml)")
-    add_options(group, {f.name: (f, f.metadata["help"]) for f in dataclasses.fields(Settings)})
+    add_recipe_options(parser, declared(Settings))
 
 
 def run(arguments: argparse.Namespace) -> None:
     """The stage: check everything, then label."""
-    options = vars(arguments)
-    if arguments.out.suffix != ".safetensors":
-        raise DDError(f"--out: {arguments.out} must end in .safetensors")
+    check_safetensors("--out", arguments.out)
     check_target(arguments.out)
     device = setup(arguments.device, arguments.threads)
     made, dataset = read_set(arguments, device)
-    given = {f.name: options[f.name] for f in dataclasses.fields(Settings) if f.name in options}
-    settings = build(Settings, recipes.resolve_relabel(dataset.name, given), "relabel")
+    own = given_settings(declared(Settings), vars(arguments))
+    settings = build(Settings, recipes.resolve_relabel(dataset.name, own), "relabel")
     taken = recipes.fallback("relabel", dataset.name, ipc=1)  # the same for all
     if taken:
         print(f"relabel: {taken.said('relabelling', dataset.name)}")

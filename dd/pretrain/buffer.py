@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 
-from dd.artifacts.atomic import check_target
+from dd.artifacts.atomic import check_safetensors, check_target
 from dd.artifacts.lock import alone
-from dd.artifacts.provenance import command_line, provenance
+from dd.artifacts.provenance import stage_provenance
 from dd.config import recipes
-from dd.config.settings import add_options, build, setting
+from dd.config.settings import add_recipe_options, build, declared, given_settings, setting
 from dd.data.dataset import Dataset, load_dataset
 from dd.data.space import WHITENINGS
 from dd.errors import DDError, unknown
@@ -32,7 +32,6 @@ from dd.runtime.process import (
     add_checkpoint_option,
     add_machine_options,
     add_together_option,
-    peak_memory_mb,
     setup,
     stacked,
 )
@@ -133,13 +132,7 @@ class Buffer:
             {"number": number, "test_accuracy": found}
             for number, found in zip(self.numbers, accuracies, strict=True)
         ]
-        made = provenance(
-            command=command_line(),
-            wall_seconds=round(job.seconds, 1),
-            device=str(split.labels.device),
-            threads=torch.get_num_threads(),
-            peak_memory_mb=peak_memory_mb(split.labels.device),
-        )
+        made = stage_provenance(split.labels.device, job.seconds)
         writer.finish(facts | {"experts": entries, "provenance": made})
         job.remove()
         return accuracies
@@ -179,25 +172,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_together_option(parser, "the experts of a shard")
     add_checkpoint_option(parser)
     add_machine_options(parser)
-    group = parser.add_argument_group("settings (default: the recipe's, dd/config/recipes.yaml)")
-    add_options(group, {f.name: (f, f.metadata["help"]) for f in dataclasses.fields(Settings)})
+    add_recipe_options(parser, declared(Settings))
 
 
 def run(arguments: argparse.Namespace) -> None:
     """The stage: check everything, then train."""
-    options = vars(arguments)
     if arguments.first < 0:
         raise DDError(f"--first is {arguments.first}, it must be at least 0")
     if arguments.whitening not in WHITENINGS:
         raise unknown("--whitening", arguments.whitening, WHITENINGS)
-    if arguments.out.suffix != ".safetensors":
-        raise DDError(f"--out: {arguments.out} must end in .safetensors")
+    check_safetensors("--out", arguments.out)
     network = canonical(arguments.network)
     check_target(arguments.out)
     device = setup(arguments.device, arguments.threads)
     dataset = load_dataset(arguments.data, device, arguments.whitening)
-    given = {f.name: options[f.name] for f in dataclasses.fields(Settings) if f.name in options}
-    settings = build(Settings, recipes.resolve_buffer(dataset.name, given), "buffer")
+    own = given_settings(declared(Settings), vars(arguments))
+    settings = build(Settings, recipes.resolve_buffer(dataset.name, own), "buffer")
     buffer = Buffer(
         dataset=dataset,
         network=network,

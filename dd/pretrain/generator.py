@@ -18,18 +18,18 @@ import torch
 import torch.nn.functional as F
 
 from dd import __version__
-from dd.artifacts.atomic import check_target
-from dd.artifacts.provenance import command_line, provenance
+from dd.artifacts.atomic import check_safetensors, check_target
+from dd.artifacts.provenance import stage_provenance
 from dd.artifacts.tensors import save_tensors
 from dd.config import recipes
-from dd.config.settings import add_options, build, setting
+from dd.config.settings import add_recipe_options, build, declared, given_settings, setting
 from dd.data.dataset import Dataset, Split, load_dataset
 from dd.data.space import WHITENINGS
 from dd.errors import DDError, unknown
 from dd.networks.layers import GROUPS
 from dd.pretrain.generators.autoencoder import PATCH, Autoencoder, code_channels, create
 from dd.rng import generator
-from dd.runtime.process import add_checkpoint_option, add_machine_options, peak_memory_mb, setup
+from dd.runtime.process import add_checkpoint_option, add_machine_options, setup
 from dd.runtime.progress import Progress
 from dd.training.ensemble import ensemble
 from dd.training.recipe import Recipe
@@ -96,13 +96,7 @@ class Training:
                 check_losses(loss, s, epoch + 1)
                 progress.update(loss=loss.item())
         found = reconstruction(network.eval(), self.dataset)
-        made = provenance(
-            command=command_line(),
-            wall_seconds=round(job.seconds, 1),
-            device=str(device),
-            threads=torch.get_num_threads(),
-            peak_memory_mb=peak_memory_mb(device),
-        )
+        made = stage_provenance(device, job.seconds)
         header = facts | {"reconstruction": found, "provenance": made}
         save_tensors(self.out, "generator", network.state_dict(), header)
         job.remove()
@@ -191,22 +185,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of all random numbers")
     add_checkpoint_option(parser)
     add_machine_options(parser)
-    group = parser.add_argument_group("settings (default: the recipe's, dd/config/recipes.yaml)")
-    add_options(group, {f.name: (f, f.metadata["help"]) for f in dataclasses.fields(Settings)})
+    add_recipe_options(parser, declared(Settings))
 
 
 def run(arguments: argparse.Namespace) -> None:
     """The stage: check everything, then train."""
-    options = vars(arguments)
     if arguments.whitening not in WHITENINGS:
         raise unknown("--whitening", arguments.whitening, WHITENINGS)
-    if arguments.out.suffix != ".safetensors":
-        raise DDError(f"--out: {arguments.out} must end in .safetensors")
+    check_safetensors("--out", arguments.out)
     check_target(arguments.out)
     device = setup(arguments.device, arguments.threads)
     dataset = load_dataset(arguments.data, device, arguments.whitening)
-    given = {f.name: options[f.name] for f in dataclasses.fields(Settings) if f.name in options}
-    settings = build(Settings, recipes.resolve_generator(dataset.name, given), "generator")
+    own = given_settings(declared(Settings), vars(arguments))
+    settings = build(Settings, recipes.resolve_generator(dataset.name, own), "generator")
     limit = PATCH * PATCH * dataset.channels
     if settings.code >= limit:
         raise DDError(

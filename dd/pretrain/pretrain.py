@@ -15,11 +15,11 @@ from pathlib import Path
 
 import torch
 
-from dd.artifacts.atomic import check_target
-from dd.artifacts.provenance import command_line, provenance
+from dd.artifacts.atomic import check_safetensors, check_target
+from dd.artifacts.provenance import stage_provenance
 from dd.artifacts.tensors import load_tensors
 from dd.config import recipes
-from dd.config.settings import add_options, build, setting
+from dd.config.settings import add_recipe_options, build, declared, given_settings, setting
 from dd.data.dataset import Dataset, Split, load_dataset
 from dd.data.space import WHITENINGS
 from dd.errors import DDError
@@ -28,7 +28,7 @@ from dd.networks.build import canonical, create
 from dd.pretrain import frozen
 from dd.pretrain.agreement import agreement
 from dd.rng import generator
-from dd.runtime.process import add_checkpoint_option, add_machine_options, peak_memory_mb, setup
+from dd.runtime.process import add_checkpoint_option, add_machine_options, setup
 from dd.runtime.progress import Progress
 from dd.training.ensemble import ensemble
 from dd.training.recipe import Recipe
@@ -122,21 +122,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation")
     add_checkpoint_option(parser)
     add_machine_options(parser)
-    group = parser.add_argument_group("settings (default: the recipe's, dd/config/recipes.yaml)")
-    add_options(group, {f.name: (f, f.metadata["help"]) for f in dataclasses.fields(Settings)})
+    add_recipe_options(parser, declared(Settings))
 
 
 def run(arguments: argparse.Namespace) -> None:
     """The stage: check everything, then train, measure and write."""
-    options, out, seed = vars(arguments), arguments.out, arguments.seed
-    for name, path in (("out", out), ("weights", arguments.weights)):
-        if path is not None and path.suffix != ".safetensors":
-            raise DDError(f"--{name}: {path} must end in .safetensors")
+    out, seed = arguments.out, arguments.seed
+    check_safetensors("--out", out)
+    if arguments.weights:
+        check_safetensors("--weights", arguments.weights)
     spec = canonical(arguments.network)
     check_target(out)
     device = setup(arguments.device, arguments.threads)
     dataset = load_dataset(arguments.data, device, arguments.whitening)
-    own = {f.name: options[f.name] for f in dataclasses.fields(Settings) if f.name in options}
+    own = given_settings(declared(Settings), vars(arguments))
     settings = build(Settings, recipes.resolve_pretrain(spec, dataset.name, own), "pretrain")
     network = create(
         spec,
@@ -164,18 +163,11 @@ def run(arguments: argparse.Namespace) -> None:
         train(network, dataset, settings, seed, job)
         seconds = job.seconds  # of the training alone, without the measurements below
     found = round(accuracy(network, dataset.test), 4)
-    made = provenance(
-        command=command_line(),
-        wall_seconds=round(seconds, 1),
-        device=str(device),
-        threads=torch.get_num_threads(),
-        peak_memory_mb=peak_memory_mb(device),
-    )
     facts |= {
         "accuracy": found,
         "train_accuracy": round(accuracy(network, _sample(dataset.train, seed)), 4),
         "least_accuracy": settings.least_accuracy,
-        "provenance": made,
+        "provenance": stage_provenance(device, seconds),
     }
     frozen.save(out, network, facts)
     job.remove()
