@@ -2,6 +2,10 @@
 
 A field is made by :func:`setting`; the command line, the recipes and the provenance all read the
 same declaration, so a new method declares its settings once, in its own file.
+
+What type a setting has and what may stand for it is said here alone. The type comes from the
+dataclass (:func:`kind_of`); where a document gives defaults, from the default. A value comes from a
+document (:func:`as_kind`) or, as text, from a command line or a method's name (:func:`from_text`).
 """
 
 from __future__ import annotations
@@ -9,11 +13,18 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar, get_type_hints
+from functools import partial
+from types import UnionType
+from typing import Any, TypeVar
 
 from dd.errors import DDError, unknown
 
 S = TypeVar("S")
+
+NUMBER = int | float
+Kind = type | UnionType
+"""Of a setting: ``int``, ``float`` or ``str``; or ``NUMBER``, where a document's default is a whole
+number and does not tell whether others must be."""
 
 Declared = dict[str, tuple[dataclasses.Field, str]]
 """Settings by name: a field that has the type, and what the setting means."""
@@ -38,7 +49,7 @@ def build(cls: type[S], values: Mapping[str, Any], where: str) -> S:
     """An instance of the settings dataclass ``cls`` from ``values``.
 
     Args:
-        cls: the dataclass; its type hints (int, float, str) are enforced.
+        cls: the dataclass; the types of its fields (int, float, str) are enforced.
         values: one value a field.
         where: what the values belong to, for messages (``dc``, a file name).
 
@@ -49,25 +60,18 @@ def build(cls: type[S], values: Mapping[str, Any], where: str) -> S:
     for name in values:
         if name not in fields:
             raise unknown(f"setting of {where}", name, fields)
-    hints = get_type_hints(cls)
     checked = {}
     for name, field in fields.items():
         if name not in values:
             if field.default is not dataclasses.MISSING:
                 continue
             raise DDError(f"{where}: setting '{name}' is missing ({field.metadata['help']})")
-        checked[name] = _checked(where, name, values[name], hints[name], field.metadata)
+        value = as_kind(f"{where}: {name}", values[name], kind_of(field))
+        checked[name] = _allowed(where, name, value, field.metadata)
     return cls(**checked)
 
 
-def _checked(where: str, name: str, value: Any, kind: type, rules: Mapping[str, Any]) -> Any:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if kind is float and number:
-        value = float(value)
-    if not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
-        raise DDError(f"{where}: {name} is {value!r}, it must be {_KINDS[kind]}")
-    if kind is float and not abs(value) <= _LARGEST:
-        raise DDError(f"{where}: {name} is {value!r}, it must be a number that float32 can hold")
+def _allowed(where: str, name: str, value: Any, rules: Mapping[str, Any]) -> Any:
     for rule, broken, text in (
         ("at_least", lambda limit: not value >= limit, "at least"),
         ("above", lambda limit: not value > limit, "above"),
@@ -82,9 +86,41 @@ def _checked(where: str, name: str, value: Any, kind: type, rules: Mapping[str, 
     return value
 
 
-def kind_of(field: dataclasses.Field) -> type:
-    """The type of a field made by :func:`setting`: int, float or str."""
-    return _TYPES[str(field.type)]
+def kind_of(field: dataclasses.Field) -> Kind:
+    """The type of a field made by :func:`setting`."""
+    # an annotation is text where its module imports `annotations` from __future__
+    return _TYPES[field.type] if isinstance(field.type, str) else field.type
+
+
+def as_kind(what: str, value: Any, kind: Kind) -> Any:
+    """``value`` of a document as ``kind``: a whole number may stand for any number, and nothing
+    else for what it is not.
+
+    Raises:
+        DDError: if it is of another type, or a number that float32 cannot hold, naming ``what``.
+    """
+    found = NUMBER if kind is float else kind
+    if not isinstance(value, found) or isinstance(value, bool):  # true is an int in Python
+        raise DDError(f"{what} is {value!r}, it must be {_KINDS[kind]}")
+    if kind is not str and not abs(value) <= _LARGEST:
+        raise DDError(f"{what} is {value!r}, it must be a number that float32 can hold")
+    return float(value) if kind is float else value
+
+
+def from_text(what: str, text: str, kind: Kind) -> Any:
+    """The value of ``kind`` that ``text`` writes; 3.0 and 3e0 write the whole number 3, too.
+
+    Raises:
+        DDError: as :func:`as_kind`.
+    """
+    if kind is str:
+        return text
+    try:
+        value = float(text)
+    except ValueError:
+        raise DDError(f"{what} is {text!r}, it must be {_KINDS[kind]}") from None
+    whole = kind is not float and value.is_integer()
+    return as_kind(what, int(value) if whole else value, kind)
 
 
 def declared(cls: type) -> Declared:
@@ -110,9 +146,10 @@ def add_options(
     """
     for name, (field, text) in sorted(fields.items()):
         if name not in skip:
+            option = "--" + name.replace("_", "-")
             parser.add_argument(
-                "--" + name.replace("_", "-"),
-                type=kind_of(field),
+                option,
+                type=partial(from_text, option, kind=kind_of(field)),
                 default=argparse.SUPPRESS,
                 help=text,
             )
@@ -124,5 +161,10 @@ def given_settings(names: Iterable[str], options: Mapping[str, Any]) -> dict[str
 
 
 _LARGEST = 3.4e38  # of float32, the type of images and parameters; NaN is not below it either
-_TYPES = {"int": int, "float": float, "str": str}
-_KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+_KINDS: dict[Kind, str] = {
+    int: "a whole number",
+    float: "a number",
+    NUMBER: "a number",
+    str: "text",
+}
+_TYPES = {kind.__name__: kind for kind in (int, float, str)}
