@@ -75,7 +75,7 @@ def test_a_teacher_has_its_own(evaluate):
 def test_a_killed_evaluation_with_other_settings_of_one_starts_anew(
     evaluate, tmp_path, monkeypatch, capsys
 ):
-    import dd.evaluate as stage
+    import dd.evaluate.evaluate as stage
 
     class Killed(BaseException):
         """Stands for SIGKILL."""

@@ -14,7 +14,13 @@ from torch.func import functional_call
 from dd.config.settings import setting
 from dd.data import augment
 from dd.data.augment import Drawn
-from dd.distill.objectives.base import OBJECTIVES, ImageSettings, Objective, Outcome
+from dd.distill.objectives.base import (
+    OBJECTIVES,
+    ImageSettings,
+    NetworkSettings,
+    Objective,
+    Outcome,
+)
 from dd.distill.parametrisations.base import Parametrisation
 from dd.distill.unroll import pull_back, unroll
 from dd.errors import DDError, Divergence
@@ -27,7 +33,7 @@ PROBES = 4  # segments whose end is kept with a snapshot
 
 
 @dataclass(frozen=True)
-class Settings(ImageSettings):
+class Settings(ImageSettings, NetworkSettings):
     """Settings of trajectory matching (the paper's names in brackets)."""
 
     experts: int = setting("experts to draw from, the first of the buffer", at_least=1)
