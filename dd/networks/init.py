@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from dd.networks.base import Network
+
 
 @torch.no_grad()
 def initialise(module: nn.Module, generator: torch.Generator) -> None:
@@ -17,8 +19,8 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
     Weights and biases of convolutions and linear layers are uniform in ±1/√fan_in (Kaiming's
     uniform with a = √5, torch's default); norms start as the identity, their running statistics at
     mean 0 and variance 1. Embeddings (positions, class tokens) are normal with deviation 0.02, as
-    in ViT's code. Layers whose type is a key of ``module.deviations``, where it has any, have
-    normal weights, with the deviation that the function there gives for a weight, and biases of 0.
+    in ViT's code. Layers whose type is a key of a network's ``deviations`` have normal weights,
+    with the deviation that the function there gives for a weight, and biases of 0.
 
     Args:
         module: on any device; values are drawn on the generator's device and copied if it differs.
@@ -27,7 +29,7 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
     Raises:
         TypeError: for a layer with parameters whose initialisation is not known here.
     """
-    deviations = getattr(module, "deviations", {})
+    deviations = module.deviations if isinstance(module, Network) else {}
     for layer in module.modules():
         if type(layer) in deviations:
             _normal(layer.weight, deviations[type(layer)](layer.weight), generator)
