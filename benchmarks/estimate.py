@@ -8,18 +8,22 @@ from typing import Any
 
 from benchmarks.operations import DATA, autoencoder, operations, parameters
 from dd.evaluate.kd import needs_teacher
+from dd.networks.options import auxiliaries
 from dd.networks.pool import load_pool
 from dd.plan.jobs import (
-    GENERATOR,
+    STAGES,
+    ActivationMaps,
     Distillation,
     Erasing,
     Evaluation,
+    GeneratorTraining,
+    Job,
+    Preparation,
     Pretraining,
     Relabelling,
     Shard,
-    Snapshot,
 )
-from dd.plan.needs import auxiliaries, auxiliary, auxiliary_networks, networks, pool_files
+from dd.plan.needs import auxiliary, auxiliary_networks, cam_networks, networks, pool_files
 from dd.plan.plan import Plan
 
 MAPPED = 10  # images a class whose activation maps are kept (dd/analyse/cams.py)
@@ -31,44 +35,47 @@ class Estimate:
     def __init__(self, plan: Plan) -> None:
         self.plan, self.run = plan, plan.run
 
-    def work(self, job: Any) -> float:
+    def work(self, job: Job) -> float:
         """Floating-point operations of a compute job; 0 for one that trains and shows nothing."""
         rules: Mapping[type, Callable[[Any], float]] = {
+            Preparation: lambda _: 0.0,
             Shard: self._buffer,
             Pretraining: self._pretraining,
+            GeneratorTraining: self._generator_training,
             Distillation: self._distillation,
             Relabelling: self._relabelling,
             Evaluation: self._evaluation,
-            Snapshot: self._maps,
+            ActivationMaps: self._maps,
             Erasing: self._erasing,
         }
         return rules[type(job)](job)
 
     def _buffer(self, job: Shard) -> float:
-        settings, data = self.run.buffer(job.dataset), DATA[job.dataset]
+        settings, data = self.run.training("buffer", job.dataset), DATA[job.dataset]
         images = settings["experts"] * settings["epochs"] * data.train
         return images * operations("train", job.network, data)
 
     def _pretraining(self, job: Pretraining) -> float:
         data = DATA[job.dataset]
-        if job.network == GENERATOR:
-            own = self.run.generator(job.dataset)
-            step, _ = autoencoder(own["width"], own["code"], data)
-            return own["epochs"] * data.train * step
-        epochs = self.run.pretrain(job.network, job.dataset)["epochs"]
+        epochs = self.run.training("pretrain", job.dataset, job.network)["epochs"]
         trained = epochs * data.train * operations("train", job.network, data)
         return trained + data.test * operations("forward", job.network, data)
 
+    def _generator_training(self, job: GeneratorTraining) -> float:
+        own, data = self.run.training("generator", job.dataset), DATA[job.dataset]
+        step, _ = autoencoder(own["width"], own["code"], data)
+        return own["epochs"] * data.train * step
+
     def _drawn(self, way: str, job: Distillation) -> float:
         """Operations for an image with the networks that a distillation draws, on average."""
-        data, settings = DATA[job.dataset], self.plan.settings(job)
+        data, settings = DATA[job.dataset], job.settings(self.run)
         if files := pool_files(self.run, job.method):
             networks = load_pool(files[0]).networks()
             return sum(share * operations(way, name, data) for name, share in networks)
         return operations(way, settings["network"], data)
 
     def _distillation(self, job: Distillation) -> float:
-        data, settings = DATA[job.dataset], self.plan.settings(job)
+        data, settings = DATA[job.dataset], job.settings(self.run)
         method, count, updates = self.run.parse(job.method), data.classes * job.ipc, 1
         real = data.classes * settings.get("batch_real", 0)
         match method.objective:
@@ -93,7 +100,7 @@ class Estimate:
             case other:
                 raise ValueError(f"no rule to count {other}")
         step += updates * (self._regulariser(job, count) + self._generator(job, count))
-        return self.plan.distillations[job][-1] * step
+        return self.plan.planned(job).snapshots[-1] * step
 
     def _regulariser(self, job: Distillation, count: int) -> float:
         """Of an update under MetaDD: maps without a graph, if they count, then each network's way
@@ -112,99 +119,89 @@ class Estimate:
         """Of an update under GLaD: decoding, and the gradient by the codes."""
         if not self.run.parse(job.method).parametrisation:
             return 0.0
-        own = self.run.generator(job.dataset)
+        own = self.run.training("generator", job.dataset)
         return count * autoencoder(own["width"], own["code"], DATA[job.dataset])[1]
 
     def _relabelling(self, job: Relabelling) -> float:
         made = job.snapshot.distillation
-        data, views = DATA[made.dataset], self.run.relabel(made.dataset)["views"]
+        data, views = DATA[made.dataset], self.run.training("relabel", made.dataset)["views"]
         teachers = sum(operations("forward", name, data) for name in auxiliaries(job.teacher))
         return views * data.classes * made.ipc * teachers
 
     def _evaluation(self, job: Evaluation) -> float:
-        made, options, archs = job.distillation, self.plan.protocol(job), self.plan.evaluations[job]
+        made, options, archs = (
+            job.distillation,
+            job.conditions(self.run),
+            self.plan.planned(job).archs,
+        )
         data = DATA[made.dataset]
         count = data.train if made.method == "full" else data.classes * made.ipc
-        trained = [(name, self.plan.protocol(job, name)) for name in archs]
+        trained = [(name, job.conditions(self.run, name)) for name in archs]
         total = 0.0
         if options["protocol"] == "kd" and needs_teacher(options["temperature"], options["alpha"]):
             teacher = options["teacher"]
             # a teacher for each number; it looks once at images that stay
             looks = [1 if own["augment"] == "none" else own["epochs"] for _, own in trained]
             total += sum(looks) * count * operations("forward", teacher, data)
-            trained.append((teacher, self.plan.protocol(job, teacher)))
+            trained.append((teacher, job.conditions(self.run, teacher)))
         for name, own in trained:
             total += own["epochs"] * count * operations("train", name, data)
             total += data.test * operations("forward", name, data)
         return self.run.networks * total
 
-    def _maps(self, job: Snapshot) -> float:
-        made = job.distillation
+    def _maps(self, job: ActivationMaps) -> float:
+        made = job.snapshot.distillation
         data, shown = DATA[made.dataset], min(made.ipc, MAPPED)
-        names = [one.network for one in self.plan.seers_of(made)]
+        names = cam_networks(self.run)
         return data.classes * shown * sum(operations("forward", name, data) for name in names)
 
     def _erasing(self, job: Erasing) -> float:
         """Maps of the networks that define regions; then all, on images whole and erased thrice."""
         data = DATA[job.dataset]
-        names = [one.network for one in self.plan.erased_for(job)]
-        asked = [*auxiliary(self.run, job.dataset), *(4 * names)]
+        seen = auxiliary(self.run, job.dataset)
+        asked = [*seen, *(4 * list(dict.fromkeys([*seen, *cam_networks(self.run)])))]
         return data.test * sum(operations("forward", name, data) for name in asked)
 
-    def bytes(self, job: Any) -> int:
+    def bytes(self, job: Job) -> int:
         """What a job leaves on the disk, its headers and tables apart."""
+        if isinstance(job, Preparation):  # 8-bit images, and ZCA's matrix where a method wants it
+            data = DATA[job.dataset]
+            return (data.train + data.test) * data.values + (4 * data.values**2 if job.zca else 0)
         if isinstance(job, Shard):
-            settings = self.run.buffer(job.dataset)
+            settings = self.run.training("buffer", job.dataset)
             width = {"float32": 4, "bfloat16": 2}[settings["precision"]]
             size = parameters(job.network, DATA[job.dataset])
             return settings["experts"] * (settings["epochs"] + 1) * size * width
-        if isinstance(job, Pretraining) and job.network != GENERATOR:
+        if isinstance(job, Pretraining):
             return 4 * parameters(job.network, DATA[job.dataset])
         if isinstance(job, Distillation):
             data, method = DATA[job.dataset], self.run.parse(job.method)
             values = data.classes * job.ipc * data.values
-            if "experts" in self.plan.settings(job):  # differences, and weights where it learns any
+            if "experts" in job.settings(self.run):  # differences, and weights where it learns any
                 kept = 2 if method.objective == "iadd" else 1
                 names = networks(self.run, job.method, job.dataset, job.ipc)
                 values += kept * sum(parameters(name, data) for name in names)
-            return 4 * values * len(self.plan.distillations[job])
+            return 4 * values * len(self.plan.planned(job).snapshots)
         if isinstance(job, Relabelling):
             made = job.snapshot.distillation
-            data, settings = DATA[made.dataset], self.run.relabel(made.dataset)
+            data, settings = DATA[made.dataset], self.run.training("relabel", made.dataset)
             kept = settings["keep"] or data.classes
             width = 2 if not settings["keep"] else 4  # a probability, and which class it is of
             return settings["views"] * data.classes * made.ipc * kept * width
         return 0
 
-    def _prepared(self, dataset: str) -> int:
-        """Bytes of a dataset's file: 8-bit images, and ZCA's matrix where a method wants it."""
-        data = DATA[dataset]
-        zca = 4 * data.values**2 if self.plan.preparation(dataset)["zca"] else 0
-        return (data.train + data.test) * data.values + zca
-
     @cached_property
     def stages(self) -> dict[str, dict[str, float]]:
         """Jobs, operations and bytes by stage, in the order of the workflow."""
-        plan = self.plan
-        jobs = {
-            "buffer": plan.shards,
-            "pretrain": plan.pretrainings,
-            "distill": list(plan.distillations),
-            "relabel": plan.relabellings,
-            "evaluate": list(plan.evaluations),
-            "cams": plan.snapshots_with_cams,
-            "erase": plan.erasings,
-        }
-        raw = sum(self._prepared(name) for name in plan.run.datasets)
-        found = {"prepare": {"jobs": len(plan.run.datasets), "operations": 0.0, "bytes": raw}}
-        return found | {
-            stage: {
+        found = {}
+        for stage in STAGES:
+            those = self.plan.of(stage)
+            found[stage.stage] = {
                 "jobs": len(those),
                 "operations": sum(map(self.work, those)),
                 "bytes": sum(map(self.bytes, those)),
             }
-            for stage, those in jobs.items()
-        }
+        return found
 
     @cached_property
     def objectives(self) -> dict[str, dict[str, float]]:
@@ -220,10 +217,10 @@ class Estimate:
 
     def _shared(self, key: Callable[[Distillation], str]) -> dict[str, dict[str, float]]:
         found: dict[str, dict[str, float]] = {}
-        for job in sorted(self.plan.distillations, key=lambda j: list(DATA).index(j.dataset)):
+        for job in sorted(self.plan.of(Distillation), key=lambda j: list(DATA).index(j.dataset)):
             one = found.setdefault(key(job), {"jobs": 0, "distill": 0.0, "evaluate": 0.0})
             one["jobs"] += 1
             one["distill"] += self.work(job)
-        for job in self.plan.evaluations:
+        for job in self.plan.of(Evaluation):
             found[key(job.distillation)]["evaluate"] += self.work(job)
         return found

@@ -15,18 +15,10 @@ from typing import NoReturn
 
 from dd import __version__
 from dd.errors import DDError, printable, unknown
+from dd.plan import jobs
 from dd.runtime.preemption import STATUS, Terminated, heeding_sigterm
 
-STAGES = {
-    "prepare": ("dd.data.prepare", "raw images to one safetensors file"),
-    "buffer": ("dd.pretrain.buffer", "trajectories of experts trained on a dataset"),
-    "pretrain": ("dd.pretrain.pretrain", "a network trained on a dataset, to be used frozen"),
-    "generator": ("dd.pretrain.generator", "a generator whose latents stand for pixels"),
-    "distill": ("dd.distill.distill", "a synthetic set from a dataset"),
-    "relabel": ("dd.evaluate.relabel", "soft labels of a synthetic set, view by view"),
-    "evaluate": ("dd.evaluate.evaluate", "test accuracy of networks trained on a synthetic set"),
-    "cams": ("dd.analyse.cams", "class activation maps of a synthetic set"),
-    "erase": ("dd.analyse.erase", "accuracy with regions of the test images erased"),
+STAGES = {stage.stage: (stage.module, stage.summary) for stage in jobs.STAGES} | {
     "configure": ("dd.plan.configure", "a run's resolved and checked configuration"),
     "table": ("dd.report.table", "a table (CSV, Markdown, LaTeX, HTML) of a run"),
     "figure": ("dd.report.figure", "a figure (PNG, PDF) of a run"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from dd.errors import unknown
 
@@ -49,3 +51,16 @@ class Registry(Generic[T]):
 
     def __len__(self) -> int:
         return len(self._items)
+
+
+def resolve(reference: str) -> Any:
+    """What a text such as ``dd.distill.objectives:OBJECTIVES[dc].Settings`` names.
+
+    Raises:
+        DDError: for a key that a registry in it does not have.
+    """
+    module, _, path = reference.partition(":")
+    found = importlib.import_module(module)
+    for attribute, key in re.findall(r"(\w+)|\[([^\]]*)\]", path):
+        found = getattr(found, attribute) if attribute else found[key]
+    return found

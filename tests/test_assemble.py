@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dd.__main__ import main
-from dd.artifacts.tensors import read_header
+from dd.artifacts.headers import read_header
 from dd.config import recipes
 from dd.data import synthetic
 from dd.distill.objectives import OBJECTIVES

@@ -11,11 +11,13 @@ from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
+from dd.analyse.regions import regions
 from dd.errors import DDError
 from dd.networks import activation_maps as cam
 from dd.networks.architectures import NETWORKS
 from dd.networks.base import SpatialNetwork
 from dd.networks.build import create
+from dd.networks.options import RECTIFY
 from dd.rng import generator
 
 LABELS = torch.tensor([3, 0, 7, 7])
@@ -122,12 +124,12 @@ def test_patch_tokens_are_read_by_the_class_row():
 def test_one_convention_for_every_kind_of_network(spec):
     """ReLU, or none, whatever the network's map is made of."""
     network, images = small(spec), pictures()
-    maps = {name: cam.activation_maps(network, images, LABELS, name)[1] for name in cam.RECTIFY}
+    maps = {name: cam.activation_maps(network, images, LABELS, name)[1] for name in RECTIFY}
     assert (maps["none"] < 0).any() and (maps["none"] > 0).any()
     assert torch.equal(maps["relu"], maps["none"].clamp(min=0))
     assert torch.equal(cam.activation_maps(network, images, LABELS)[1], maps["relu"])
-    shown = {name: cam.cams([network], images, LABELS, (7, 7), name)[0] for name in cam.RECTIFY}
-    for name in cam.RECTIFY:  # ReLU comes before resizing, as in Grad-CAM
+    shown = {name: cam.cams([network], images, LABELS, (7, 7), name)[0] for name in RECTIFY}
+    for name in RECTIFY:  # ReLU comes before resizing, as in Grad-CAM
         expected = cam.normalised(cam.resized(maps[name], (7, 7)))
         torch.testing.assert_close(shown[name], expected)
     with pytest.raises(DDError, match="unknown rectification 'rely': did you mean 'relu'"):
@@ -140,19 +142,19 @@ def test_a_map_without_evidence_for_its_class():
     network.classifier.weight.data = torch.tensor([[1.0, 0.0], [2.0, -1.5]])
     image = torch.tensor([[[[1.0, 2.0, 4.0]], [[3.0, 5.0, 6.0]]]], requires_grad=True)
     found = {}
-    for name in cam.RECTIFY:
+    for name in RECTIFY:
         shown = cam.normalised(cam.activation_maps(network, image, labels, name)[1])
         p = cam.distributions(shown, 1.0)
         (slope,) = torch.autograd.grad(p[0, 0, 0], image)
         found[name] = shown.flatten().tolist(), p.std().item(), slope.abs().sum().item()
-        assert cam.regions(shown[None], 0.5)[0].sum() == (name == "none")
+        assert regions(shown[None], 0.5)[0].sum() == (name == "none")
     assert found["relu"] == ([0.0, 0.0, 0.0], 0.0, 0.0)
     shown, spread, slope = found["none"]
     assert shown == pytest.approx([0.4, 0.0, 1.0])  # of -2.5, -3.5 and -1
     assert spread > 0.1 and slope > 0.1
 
 
-@pytest.mark.parametrize("rectify", cam.RECTIFY)
+@pytest.mark.parametrize("rectify", RECTIFY)
 @pytest.mark.parametrize("spec", ["lenet", "convnet", "resnet18_bn", "vit"])
 def test_slopes_by_the_images_agree_with_finite_differences(spec, rectify):
     """Of maps through all that is made of them, and of logits."""
@@ -291,6 +293,6 @@ def test_variance_is_over_networks():
 
 def test_regions_by_hand():
     maps = torch.tensor([[[[0.9, 0.5, 0.5, 0.1]]], [[[0.5, 0.4, 0.7, 0.2]]]])
-    meta, heterogeneous = cam.regions(maps, 0.5)
+    meta, heterogeneous = regions(maps, 0.5)
     assert meta.int().tolist() == [[[1, 0, 1, 0]]]
     assert heterogeneous.int().tolist() == [[[[0, 1, 0, 0]]], [[[0, 0, 0, 0]]]]

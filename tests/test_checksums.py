@@ -10,8 +10,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from dd.artifacts.headers import read_header
 from dd.artifacts.row_files import RowReader, RowWriter
-from dd.artifacts.tensors import load_tensors, read_header, save_tensors
+from dd.artifacts.tensors import load_tensors, save_tensors
 from dd.errors import DDError
 from tests.runs import flip
 

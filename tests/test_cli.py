@@ -15,7 +15,7 @@ import pytest
 
 from dd import __version__
 from dd.__main__ import STAGES, Parser, main
-from dd.artifacts.tensors import read_header
+from dd.artifacts.headers import read_header
 from dd.artifacts.text import load_rows
 from dd.runtime import progress
 from dd.runtime.progress import Progress

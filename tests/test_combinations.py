@@ -16,8 +16,9 @@ from dd.data import synthetic
 from dd.distill.objectives import OBJECTIVES
 from dd.distill.parametrisations import PARAMETRISATIONS
 from dd.distill.regularisers import REGULARISERS
-from dd.plan.jobs import Distillation, Pretraining
-from dd.plan.plan import Plan, options
+from dd.plan.jobs import Distillation, Pretraining, command_words
+from dd.plan.plan import Plan
+from dd.report.read.vectors import load_extras
 
 SMALL = "convnet:depth=1,norm=batch,width=8"
 OTHER = "vit:depth=1,heads=1,width=8"
@@ -50,7 +51,7 @@ def words(command, given, **files):
     for name, paths in files.items():
         if paths:
             command = [*command, f"--{name}", *map(str, paths)]
-    return [*command, *options(given), "--threads", "1", "--device", "cpu"]
+    return [*command, *command_words(given), "--threads", "1", "--device", "cpu"]
 
 
 @pytest.fixture(scope="module")
@@ -84,14 +85,9 @@ def made(plan, digits_file):
         for job in jobs:
             if job in files:
                 continue
-            stage, given = "buffer", None
-            if isinstance(job, Pretraining):
-                generator = job.network == "generator"
-                stage = "generator" if generator else "pretrain"
-                given = (plan.generator_options if generator else plan.pretrain_options)(job)
-            path = f"{plan.run.root}/{stage}/{job}.safetensors"
-            command = [stage, "--data", str(digits_file), "--out", path]
-            assert main(words(command, given or plan.buffer_options(job))) == 0
+            path = job.file(plan.run)
+            command = [job.stage, "--data", str(digits_file), "--out", path]
+            assert main(words(command, job.options(plan.run))) == 0
             files[job] = path
         return [files[job] for job in jobs]
 
@@ -114,15 +110,12 @@ def test_the_seams_are_those_of_the_architecture():
 def test_every_combination_distils(parts, plan, made, digits_file, digits, tmp_path):
     objective, parametrisation, regulariser, pool = parts
     spec = "+".join(filter(None, (objective, pool, parametrisation, regulariser)))
-    job = Distillation("digits", spec, 2, 0)
+    job = Distillation("digits", spec, 2, 0, (0, STEPS))
     command = ["distill", "--data", str(digits_file), "--out", str(tmp_path)]
-    command += ["--snapshots", "0", str(STEPS)]
-    files = {
-        "buffers": made(plan.shards_of(job)),
-        "pretrained": made(plan.pretrained_of(job)),
-        "generator": made(plan.generator_of(job)),
-    }
-    assert main(words(command, plan.distill_options(job), **files)) == 0
+    reads = job.reads(plan.run)
+    files = {name: made(reads[name]) for name in ("buffers", "pretrained", "generator")}
+    files["pool"] = reads["pool"]
+    assert main(words(command, job.options(plan.run), **files)) == 0
 
     start, end = (synthetic.load(tmp_path / f"it{n}.safetensors") for n in (0, STEPS))
     assert end.images.shape == (20, 1, 8, 8)
@@ -138,18 +131,17 @@ def test_every_combination_distils(parts, plan, made, digits_file, digits, tmp_p
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
     assert len(lines) == STEPS and all("loss" in line for line in lines)
     assert all(("cam_variance" in line) == bool(regulariser) for line in lines)
-    latents = synthetic.load_extras(tmp_path / f"it{STEPS}.safetensors", "latent")
+    latents = load_extras(tmp_path / f"it{STEPS}.safetensors", "latent")
     assert bool(latents) == bool(parametrisation)
 
 
 def test_a_regulariser_of_weight_0_changes_nothing(plan, made, digits_file, tmp_path):
     made_by = {}
     for spec in ("dm", "dm+metadd@lambda_ai=0"):
-        job = Distillation("digits", spec, 2, 0)
+        job = Distillation("digits", spec, 2, 0, (STEPS,))
         command = ["distill", "--data", str(digits_file), "--out", str(tmp_path / spec)]
-        command += ["--snapshots", str(STEPS)]
-        files = {"pretrained": made(plan.pretrained_of(job))}
-        assert main(words(command, plan.distill_options(job), **files)) == 0
+        files = {"pretrained": made(job.reads(plan.run)["pretrained"])}
+        assert main(words(command, job.options(plan.run), **files)) == 0
         made_by[spec] = synthetic.load(tmp_path / spec / f"it{STEPS}.safetensors").images
     assert torch.equal(*made_by.values())
 

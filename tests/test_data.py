@@ -16,7 +16,8 @@ import torch
 from PIL import Image
 
 from dd.__main__ import main
-from dd.artifacts.tensors import load_tensors, read_header, save_tensors
+from dd.artifacts.headers import read_header
+from dd.artifacts.tensors import load_tensors, save_tensors
 from dd.data import decode, layouts, zca
 from dd.data.dataset import fingerprint, load_dataset
 from dd.data.prepare import channel_statistics, prepare

@@ -19,9 +19,9 @@ from safetensors.torch import load_file
 
 from dd.__main__ import STAGES, main
 from dd.artifacts.atomic import sweep
+from dd.artifacts.headers import read_header
 from dd.artifacts.lock import alone as locked
 from dd.artifacts.row_files import RowWriter
-from dd.artifacts.tensors import read_header
 from dd.artifacts.text import load_rows
 from dd.errors import DDError
 from tests.runs import flip

@@ -23,9 +23,14 @@ from dd.data.synthetic import SyntheticSet
 from dd.errors import DDError
 from dd.networks.build import create
 from dd.plan.exhibits import Exhibit, load_exhibit
-from dd.plan.jobs import Distillation, evaluation_file, metrics_file, synthetic_file
+from dd.plan.jobs import (
+    Distillation,
+    Evaluation,
+    Snapshot,
+)
+from dd.plan.kinds import kind_of
 from dd.plan.plan import Plan
-from dd.report.figure import KINDS, check_layout
+from dd.report.figure import check_layout
 from dd.report.figures import accuracy_curve, bars, difference, images, training_curves, weights
 from dd.report.figures.bars import _offset
 from dd.report.figures.images import joined, tiles
@@ -43,21 +48,23 @@ def plan(tmp_path_factory, digits, digits_file):
     save_json(f"{run.root}/config.json", plan.document())
     (results / "smoke" / "data").mkdir()
     (results / "smoke" / "data" / "digits.safetensors").write_bytes(digits_file.read_bytes())
-    for job, archs in plan.evaluations.items():
+    for job in plan.of(Evaluation):
+        archs = job.archs
         value = 20 + len(job.protocol)
         rows = [{"arch": a, "accuracy": value + len(a) + n} for a in archs for n in (0, 1)]
-        save_rows(evaluation_file(run, job), rows)
+        save_rows(job.file(run), rows)
     header = {"classes": digits.classes, "width_factor": run.width_factor}
-    for job, snapshots in plan.distillations.items():
+    for job in plan.of(Distillation):
+        snapshots = job.snapshots
         for iteration in snapshots:
             labels = torch.arange(10).repeat_interleave(job.ipc)
             images = torch.zeros(len(labels), 1, 8, 8)
             made = SyntheticSet(images, labels, *digits.mean_and_std(), header=header)
             if job.method.startswith(("mtt", "iadd")):
                 made.extras = extras(job, iteration)
-            synthetic.save(synthetic_file(run, job, iteration), made)
+            synthetic.save(Snapshot(job, iteration).file(run), made)
         lines = [json.dumps({"iteration": n, "loss": 5 / n}) for n in range(1, snapshots[-1] + 1)]
-        save_text(metrics_file(run, job), "".join(f"{line}\n" for line in lines))
+        save_text(job.metrics(run), "".join(f"{line}\n" for line in lines))
     return plan
 
 
@@ -140,9 +147,8 @@ def test_dollars_are_drawn_as_they_are(plan, tmp_path, monkeypatch, name, shown)
 
     monkeypatch.setattr(images, "load_dataset", load)
     exhibit = with_formulas(exhibit_of(plan, name))
-    draw, _ = KINDS[exhibit.definition["kind"]]
     always = [f"title {FORMULA}", f"caption {FORMULA}", f"_digits (scikit-learn, 8x8) {FORMULA}"]
-    assert_no_formulas(draw(exhibit), [*always, *shown], tmp_path / "figure.png")
+    assert_no_formulas(kind_of(exhibit).render(exhibit), [*always, *shown], tmp_path / "figure.png")
 
 
 def test_labels_with_an_underscore_are_in_the_legend(plan):
@@ -222,9 +228,10 @@ def comparable(tmp_path_factory):
     """The run on CIFAR-10, which published values stand beside, with made-up evaluations."""
     plan = Plan(load_run("cifar10", {"results": str(tmp_path_factory.mktemp("cifar10"))}))
     save_json(f"{plan.run.root}/config.json", plan.document())
-    for job, archs in plan.evaluations.items():
+    for job in plan.of(Evaluation):
+        archs = job.archs
         rows = [{"arch": a, "accuracy": 20 + n} for a in archs for n in range(plan.run.networks)]
-        save_rows(evaluation_file(plan.run, job), rows)
+        save_rows(job.file(plan.run), rows)
     return plan
 
 

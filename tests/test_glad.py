@@ -11,7 +11,7 @@ from test_objectives import make
 
 from dd.__main__ import main
 from dd.artifacts.checkpoint import save_checkpoint
-from dd.artifacts.tensors import read_header
+from dd.artifacts.headers import read_header
 from dd.config import recipes
 from dd.config.settings import build
 from dd.data.dataset import load_dataset

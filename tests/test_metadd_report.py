@@ -20,20 +20,20 @@ from dd.config.run import load_run
 from dd.data import synthetic
 from dd.data.synthetic import SyntheticSet
 from dd.errors import DDError
-from dd.networks.build import canonical
+from dd.networks.options import canonical
 from dd.plan.exhibits import Exhibit, load_exhibit
 from dd.plan.jobs import (
-    cams_file,
-    erasing_file,
-    evaluation_file,
-    metrics_file,
-    pretrained_file,
-    synthetic_file,
+    ActivationMaps,
+    Distillation,
+    Erasing,
+    Evaluation,
+    Pretraining,
+    Snapshot,
 )
+from dd.plan.kinds import kind_of
 from dd.plan.needs import cam_rectify
 from dd.plan.plan import Plan
 from dd.plan.validate import check_plan
-from dd.report.figure import KINDS
 from dd.report.figures import cams, erasing, variance
 from dd.report.read import maps
 from dd.report.tables import areas, cost
@@ -100,20 +100,22 @@ def plan(tmp_path_factory, digits, digits_file):
     save_json(f"{run.root}/config.json", plan.document())
     (folder / "tiny" / "data").mkdir()
     (folder / "tiny" / "data" / "digits.safetensors").write_bytes(digits_file.read_bytes())
-    for job in plan.pretrainings:
+    for job in plan.of(Pretraining):
         header = {"network": job.network, "accuracy": 79.5, "least_accuracy": 80.0}
         if job.network != "alexnet":
             header["accuracy"] = 95.0
-        save_tensors(pretrained_file(run, job), "network", {"x": torch.zeros(1)}, header)
-    for job, archs in plan.evaluations.items():
+        save_tensors(job.file(run), "network", {"x": torch.zeros(1)}, header)
+    for job in plan.of(Evaluation):
+        archs = job.archs
         more = 10 * ("metadd" in job.distillation.method) + 2 * job.distillation.seed
         rows = [
             {"arch": arch, "network": n, "accuracy": 20 + len(arch) + more + n}
             for arch in archs
             for n in (0, 1)
         ]
-        save_rows(evaluation_file(run, job), rows)
-    for job, snapshots in plan.distillations.items():
+        save_rows(job.file(run), rows)
+    for job in plan.of(Distillation):
+        snapshots = job.snapshots
         regularised = "metadd" in job.method
         for iteration in snapshots:
             labels = torch.arange(10)
@@ -124,19 +126,23 @@ def plan(tmp_path_factory, digits, digits_file):
                 | {"peak_memory_mb": {"host": 800.0 + 400 * regularised + 10 * job.seed}},
             }
             made = SyntheticSet(start, labels, *digits.mean_and_std(), header=header)
-            synthetic.save(synthetic_file(run, job, iteration), made)
+            synthetic.save(Snapshot(job, iteration).file(run), made)
         # differences .1 .3 .2 and .1 .3 .9, or three times as much; 5 s before the first
         steps = [0.1, 0.3, 0.9 if job.seed else 0.2]
         elapsed = 5 + numpy.cumsum([0, *(step * (3 if regularised else 1) for step in steps)])
         lines = [{"iteration": n + 1, "loss": 1.0, "seconds": s} for n, s in enumerate(elapsed)]
-        save_text(metrics_file(run, job), "".join(f"{json.dumps(line)}\n" for line in lines))
-    for snapshot in plan.snapshots_with_cams:
-        job = snapshot.distillation
+        save_text(job.metrics(run), "".join(f"{json.dumps(line)}\n" for line in lines))
+    for shown in plan.of(ActivationMaps):
+        snapshot, job = shown.snapshot, shown.snapshot.distillation
         values = first_maps(job.seed)
         if "metadd" in job.method and snapshot.iterations == 60:
             values = [values[0]] * 5  # all look at the same
-        save_maps(cams_file(run, job, snapshot.iterations), values, snapshot.iterations)
-    save_rows(erasing_file(run, "digits"), erasing_rows())
+        save_maps(
+            shown.file(run),
+            values,
+            snapshot.iterations,
+        )
+    save_rows(Erasing("digits").file(run), erasing_rows())
     return plan
 
 
@@ -266,7 +272,7 @@ def test_the_best_is_that_of_an_objective(plan):
     definition = read_yaml(CONFIG / "tables" / "metadd_cross_arch.yaml")
     methods = definition["axes"]["method"]
     axes = {"ipc": 1, "arch": "vit", "method": {m: methods[m] for m in ("dm", "dm+metadd", "dc")}}
-    exhibit = Exhibit("best", "best.yaml", definition | {"axes": axes}, plan.run)
+    exhibit = Exhibit("table", "best", "best.yaml", definition | {"axes": axes}, plan.run)
     rows = [{"method": m, "ipc": 1, "arch": "vit", "dataset": "d", "mean": v}
             for m, v in (("dm", 30.0), ("dm+metadd", 31.0), ("dc", 50.0))]  # fmt: skip
     assert _best(exhibit, rows) == {id(rows[1])}  # dc has nobody to compete with
@@ -277,7 +283,7 @@ def test_parts_and_networks_are_specs_of_their_own(plan):
     assert [row["loss"] for row in ablation] == ["DM: none", "DM: ce", "DM: kl", "DM: both"]
     auxiliary, _ = render(plan, "metadd_auxiliary")
     assert len(auxiliary) == 8
-    specs = {job.method for job in plan.distillations}
+    specs = {job.method for job in plan.of(Distillation)}
     assert {"dm+metadd@lambda_kl=0", "dm+metadd@lambda_ce=0", "dm", "dm+metadd"} < specs
     assert "dm+metadd@auxiliary=resnet18_bn,lambda_kl=0" in specs
     marked = {row["auxiliary"]: row["seen"] for row in auxiliary}
@@ -287,11 +293,14 @@ def test_parts_and_networks_are_specs_of_their_own(plan):
 
 def test_maps_of_a_run_follow_one_convention(plan):
     """That of its MetaDD: in jobs, in config.json, in what tables and figures read and say."""
-    assert plan.cams_options() == {"width_factor": 0.125, "rectify": "relu"}
+    assert plan.of(ActivationMaps)[0].options(plan.run) == {
+        "width_factor": 0.125,
+        "rectify": "relu",
+    }
     run = replace(plan.run, recipes=plan.run.recipes | {"metadd": {"rectify": "none"}})
     other = Plan(run)
-    assert other.cams_options()["rectify"] == "none"
-    assert other.erase_options(other.erasings[0])["rectify"] == "none"
+    assert other.of(ActivationMaps)[0].options(other.run)["rectify"] == "none"
+    assert other.of(Erasing)[0].options(other.run)["rectify"] == "none"
     (chosen,) = {entry["rectify"] for entry in other.document()["cams"].values()}
     assert chosen == "none"
     for kind, name in (("table", "metadd_meta_area"), ("figure", "metadd_variance"),
@@ -347,9 +356,8 @@ def test_dollars_are_drawn_as_they_are(plan, tmp_path, monkeypatch, name, shown)
     for module in (cams, erasing, variance):  # which of the run's networks are poor
         monkeypatch.setattr(module, "warnings", lambda exhibit: [f"Note: {FORMULA}."])
     exhibit = with_formulas(figure_exhibit(plan, name))
-    draw, _ = KINDS[exhibit.definition["kind"]]
     always = [f"title {FORMULA}", f"caption {FORMULA}", f"_digits (8x8) {FORMULA}"]
-    assert_no_formulas(draw(exhibit), [*always, *shown], tmp_path / "figure.png")
+    assert_no_formulas(kind_of(exhibit).render(exhibit), [*always, *shown], tmp_path / "figure.png")
 
 
 def test_maps_and_regions_are_drawn(plan):

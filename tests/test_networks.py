@@ -17,9 +17,10 @@ from dd.errors import DDError
 from dd.networks.architectures import NETWORKS, from_torchvision
 from dd.networks.base import SpatialNetwork, count_parameters
 from dd.networks.batchnorm import freeze_batch_statistics, has_batch_norm
-from dd.networks.build import canonical, create, parse
+from dd.networks.build import create
 from dd.networks.init import initialise
 from dd.networks.layers import LayerNorm
+from dd.networks.options import canonical, parse
 from dd.networks.pool import PoolDefinition
 from dd.networks.source import PoolSource, SingleSource
 from dd.rng import generator

@@ -15,7 +15,8 @@ from dd.distill.objectives.dm import mean_distance
 from dd.distill.objectives.selections import herding, kcenter
 from dd.distill.parametrisations.pixels import Pixels
 from dd.networks.batchnorm import freeze_batch_statistics
-from dd.networks.build import canonical, create
+from dd.networks.build import create
+from dd.networks.options import canonical
 from dd.networks.source import SingleSource
 from dd.pretrain.agreement import agreement
 from dd.pretrain.trajectories import Trajectories

@@ -6,6 +6,7 @@ import re
 import pytest
 
 from dd.config.run import load_run
+from dd.plan.jobs import Evaluation
 from dd.plan.plan import Plan
 from dd.plan.wildcards import exactly
 
@@ -34,7 +35,7 @@ def test_nothing_matches_where_there_is_nothing():
 
 
 def test_the_papers_own_evaluations_are_matched_and_the_pattern_is_short():
-    names = [str(job) for job in Plan(load_run("paper")).evaluations]
+    names = [str(job) for job in Plan(load_run("paper")).of(Evaluation)]
     pattern = exactly(names)
     assert len(names) > 1500 and len(pattern) < sum(map(len, names)) / 10
     assert all(re.fullmatch(pattern, name) for name in names)

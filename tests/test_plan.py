@@ -22,8 +22,16 @@ from dd.config.recipes import (
 from dd.config.run import load_run, read_run
 from dd.errors import DDError
 from dd.plan.exhibits import Cell, Exhibit
-from dd.plan.jobs import Distillation, Evaluation, Pretraining
-from dd.plan.plan import Plan, options
+from dd.plan.jobs import (
+    Distillation,
+    Evaluation,
+    GeneratorTraining,
+    Preparation,
+    Pretraining,
+    Shard,
+    command_words,
+)
+from dd.plan.plan import Plan
 
 PROTOCOLS = {
     "hard": {"protocol": "hard"},
@@ -221,13 +229,13 @@ def test_what_is_no_image_in_a_mirror_is_flipped_nowhere():
 @pytest.mark.parametrize("name", ["covid", "iadd", "iadd-digits", "smoke"])
 def test_experts_and_students_see_the_same_augmentation(name):
     plan = Plan(load_run(name))
-    matched = [job for job in plan.distillations if "experts" in plan.settings(job)]
+    matched = [job for job in plan.of(Distillation) if "experts" in job.settings(plan.run)]
     assert matched
     for job in matched:
         used = {
-            plan.settings(job)["augment"],
+            job.settings(plan.run)["augment"],
             plan.run.evaluation(job.method, job.dataset, job.ipc)["augment"],
-            plan.run.buffer(job.dataset)["augment"],
+            plan.run.training("buffer", job.dataset)["augment"],
         }
         assert len(used) == 1
 
@@ -275,15 +283,15 @@ def test_distillations_are_shared(cifar10):
         for method in ("dc", "dc+pool", "dc+pool-random", "dc+pool-various", "dc+pool-released")
         for ipc in (1, 10)
     }
-    assert cifar10.distillations == expected
+    assert {job: job.snapshots for job in cifar10.of(Distillation)} == expected
 
 
 def test_evaluations_are_shared_and_have_the_union_of_networks(cifar10):
     job = Evaluation(Distillation("cifar10", "dc+pool", 1, 0), 1000, "hard")
     everyone = ("alexnet", "convnet", "lenet", "mlp", "resnet18", "vgg11")
-    assert cifar10.evaluations[job] == everyone
+    assert cifar10.planned(job).archs == everyone
     at_default = Evaluation(Distillation("cifar10", "dc", 1, 0), 3000, "kd")
-    assert cifar10.evaluations[at_default] == tuple(a for a in everyone if a != "convnet")
+    assert cifar10.planned(at_default).archs == tuple(a for a in everyone if a != "convnet")
     ablation = cifar10.inputs("table", "modelpool_ablation")
     curve = cifar10.inputs("figure", "modelpool_temperature")
     shared = set(ablation) & set(curve)
@@ -304,8 +312,8 @@ def test_evaluations_are_shared_and_have_the_union_of_networks(cifar10):
 def test_seeds_multiply_the_sets(seeds):
     plan = Plan(load_run("smoke", {"seeds": seeds}))
     once = Plan(load_run("smoke"))
-    assert len(plan.distillations) == 2 * len(once.distillations)
-    assert len(plan.evaluations) == 2 * len(once.evaluations)
+    assert len(plan.of(Distillation)) == 2 * len(once.of(Distillation))
+    assert len(plan.of(Evaluation)) == 2 * len(once.of(Evaluation))
 
 
 def test_a_selection_is_evaluated_where_it_is_done(cifar10):
@@ -319,20 +327,24 @@ def test_a_selection_is_evaluated_where_it_is_done(cifar10):
 
 def test_commands_carry_the_settings(cifar10):
     job = Distillation("cifar10", "dc+pool", 10, 0)
-    words = options(cifar10.distill_options(job))
+    inputs, planned = job.inputs(cifar10.run), cifar10.planned(job)
+    words = command_words(inputs | planned.options(cifar10.run))
+    assert words[-4:] == ["--snapshots", "1000", "2000", "3000"]
+    words = words[:-4]
     pairs = dict(zip(words[::2], words[1::2], strict=True))
     assert pairs["--pool"] == "workflow/config/pools/pool.yaml"
     assert (pairs["--outer"], pairs["--inner"], pairs["--lr-img"]) == ("10", "50", "0.1")
     assert "--iterations" not in pairs
-    words = options(cifar10.evaluate_options(Evaluation(job, 1000, "kd-released@temperature=0")))
+    evaluation = Evaluation(job, 1000, "kd-released@temperature=0")
+    words = command_words(evaluation.options(cifar10.run))
     pairs = dict(zip(words[::2], words[1::2], strict=True))
     assert pairs["--protocol"] == "kd"
     assert (pairs["--variant"], float(pairs["--temperature"])) == ("released", 0)
     assert float(pairs["--temperature-decay"]) == 0.9
     assert (pairs["--epochs"], pairs["--networks"], pairs["--seed"]) == ("300", "10", "0")
     assert "--arch-settings" not in words
-    assert options({"zca": True, "resize": None, "x": False}) == ["--zca"]
-    assert options({"few": ["a", 2.0], "none": []}) == ["--few", "a", "2"]
+    assert command_words({"zca": True, "resize": None, "x": False}) == ["--zca"]
+    assert command_words({"few": ["a", 2.0], "none": []}) == ["--few", "a", "2"]
 
 
 def test_commands_say_what_one_network_is_trained_with(tmp_path):
@@ -343,8 +355,8 @@ def test_commands_say_what_one_network_is_trained_with(tmp_path):
     made = Distillation("digits", "dc", 1, 0)
     hard, kd = Evaluation(made, 1, "hard"), Evaluation(made, 1, "kd")
     batch = "convnet:norm=batch@augment=dc:crop_noise"  # for the 7 epochs that the run asks for
-    assert plan.evaluate_options(hard)["arch_settings"] == [batch, "lenet@lr=0.5"]
-    words = options(plan.evaluate_options(kd))
+    assert plan.planned(hard).options(plan.run)["arch_settings"] == [batch, "lenet@lr=0.5"]
+    words = command_words(plan.planned(kd).options(plan.run))
     at = words.index("--arch-settings")
     assert words[at + 1 : at + 3] == [batch, "lenet@lr=0.5"]
     assert words[words.index("--augment") + 1] == "none"
@@ -357,8 +369,8 @@ def test_a_teacher_has_settings_of_its_own(tmp_path):
     own = {"evaluation": {"network": {"convnet": {"epochs": 9}}}}
     plan = Plan(load_run(write_run(tmp_path, axes=axes, recipes=own)))
     made = Distillation("digits", "dc", 1, 0)
-    assert plan.arch_settings(Evaluation(made, 1, "hard")) == {}
-    assert plan.arch_settings(Evaluation(made, 1, "kd")) == {"convnet": {"epochs": 9}}
+    assert Evaluation(made, 1, "hard", ("mlp",)).arch_settings(plan.run) == {}
+    assert Evaluation(made, 1, "kd", ("mlp",)).arch_settings(plan.run) == {"convnet": {"epochs": 9}}
 
 
 def test_published_only_under_the_papers_settings():
@@ -398,10 +410,10 @@ def test_a_folder_keeps_the_normalisation_of_the_source(tmp_path):
         dataset = next(iter(run.datasets))
         expected = {"cifar10": "cifar10", "tiny_imagenet": "tiny-imagenet"}[dataset]
         assert run.normalisation(dataset) == expected
-        asked = Plan(run).preparation(dataset)
+        asked = Preparation(dataset).options(run)
         assert (asked["source"], asked["normalise_as"]) == ("image-folder", expected)
-    plain = Plan(load_run("smoke"))
-    assert plain.preparation("digits")["normalise_as"] == "data"
+    plain = load_run("smoke")
+    assert Preparation("digits").options(plain)["normalise_as"] == "data"
     assert load_run("paper").normalisation("imagenette") == "imagenet"
 
 
@@ -413,8 +425,8 @@ def test_published_values_beside_a_copy_that_has_a_name(tmp_path):
     assert run.datasets["cifar10"]["label"] == "CIFAR-10 (JPEG copy)"
     assert run.datasets["cifar10"]["comparable_to"] == "cifar10"
     assert run.as_published("dc", "cifar10", 1)
-    assert not {"copy", "comparable_to"} & Plan(run).preparation("cifar10").keys()
-    assert Plan(run).preparation("cifar10")["label"] == "CIFAR-10 (JPEG copy)"
+    assert not {"copy", "comparable_to"} & Preparation("cifar10").options(run).keys()
+    assert Preparation("cifar10").options(run)["label"] == "CIFAR-10 (JPEG copy)"
     tiny = load_run("metadd", {"data_root": folder, "copy": "JPEG"})
     assert tiny.datasets["tiny_imagenet"]["channels"] == 3
     assert tiny.as_published("dm", "tiny_imagenet", 10)
@@ -475,25 +487,28 @@ def test_a_folder_with_the_data_of_every_dataset(tmp_path):
 def test_experts_are_trained_once_for_all_that_match_them():
     # CIFAR-10 and CIFAR-100 with ZCA at some IPCs and without at others
     plan = Plan(load_run("iadd"))
-    spaces = {(shard.dataset, shard.whitening) for shard in plan.shards}
+    spaces = {(shard.dataset, shard.whitening) for shard in plan.of(Shard)}
     assert spaces == {
         ("cifar10", "zca"), ("cifar10", "none"), ("cifar100", "zca"), ("cifar100", "none"),
         ("tiny_imagenet", "none"),
     }  # fmt: skip
-    assert len(plan.shards) == 5 * 10  # 100 experts in shards of 10
+    assert len(plan.of(Shard)) == 5 * 10  # 100 experts in shards of 10
     job = next(
-        j for j in plan.distillations if (j.method, j.dataset, j.ipc) == ("mtt", "cifar10", 1)
+        j for j in plan.of(Distillation) if (j.method, j.dataset, j.ipc) == ("mtt", "cifar10", 1)
     )
-    assert [shard.number for shard in plan.shards_of(job)] == list(range(10))
-    pairs = plan.buffer_options(plan.shards_of(job)[3])
+    shards = job.reads(plan.run)["buffers"]
+    assert [shard.number for shard in shards] == list(range(10))
+    pairs = shards[3].options(plan.run)
     assert (pairs["first"], pairs["experts"], pairs["whitening"]) == (30, 10, "zca")
-    assert plan.preparation("cifar10")["zca"] and not plan.preparation("tiny_imagenet")["zca"]
-    full = [j for j in plan.distillations if j.method == "full"]
+    assert plan.planned(Preparation("cifar10")).zca
+    assert not plan.planned(Preparation("tiny_imagenet")).zca
+    full = [j for j in plan.of(Distillation) if j.method == "full"]
     assert [(j.dataset, j.ipc) for j in full] == [(name, 0) for name in plan.run.datasets]
 
 
 def test_a_pool_needs_the_experts_of_all_its_networks():
-    shards = Plan(load_run("smoke")).shards_of(Distillation("digits", "mtt+pool-various", 1, 0))
+    job = Distillation("digits", "mtt+pool-various", 1, 0)
+    shards = job.reads(load_run("smoke"))["buffers"]
     assert [shard.network for shard in shards] == ["convnet", "lenet", "alexnet", "vgg11"]
 
 
@@ -523,24 +538,24 @@ def test_weights_of_the_user_take_the_place_of_training(tmp_path):
         "generators": {"digits": {"weights": "mine/gan.safetensors", "adapter": "mine:load"}},
     }
     ours, theirs = Plan(load_run("smoke")), Plan(load_run(str(write_run(tmp_path, **given))))
-    generator = Pretraining("digits", "none", "generator")
-    assert set(ours.pretrainings) - set(theirs.pretrainings) == {generator}
+    generator = GeneratorTraining("digits", "none")
+    assert set(ours.of(Pretraining)) == set(theirs.of(Pretraining))
+    assert (ours.of(GeneratorTraining), theirs.of(GeneratorTraining)) == ([generator], [])
     latents, pixels = (Distillation("digits", method, 1, 0) for method in ("dm+glad", "dm"))
     trained = "results/smoke/pretrained/digits/none/generator.safetensors"
-    for plan, jobs, file, adapter in (
-        (ours, [generator], trained, None),
-        (theirs, [], "mine/gan.safetensors", "mine:load"),
+    for plan, file, adapter in (
+        (ours, trained, None),
+        (theirs, "mine/gan.safetensors", "mine:load"),
     ):
-        assert plan.generator_of(latents) == jobs
-        assert plan.generator_files(latents) == [file]
-        assert plan.generator_files(pixels) == []
-        assert plan.distill_options(latents)["adapter"] == adapter
-        assert "adapter" not in plan.distill_options(pixels)
+        assert latents.inputs(plan.run)["generator"] == [file]
+        assert pixels.inputs(plan.run)["generator"] == []
+        assert latents.options(plan.run)["adapter"] == adapter
+        assert "adapter" not in pixels.options(plan.run)
     # the file is read by `dd pretrain`, which checks it and measures it on this dataset
-    for job in theirs.pretrainings:
-        given = "mine/resnet.safetensors" if job.network == "resnet18_bn" else None
-        assert theirs.pretrain_options(job)["weights"] == given
-        assert ours.pretrain_options(job)["weights"] is None
+    for job in theirs.of(Pretraining):
+        given = ["mine/resnet.safetensors"] if job.network == "resnet18_bn" else []
+        assert job.inputs(theirs.run)["weights"] == given
+        assert job.inputs(ours.run)["weights"] == []
 
 
 def test_config_json_gives_the_run_back(tmp_path):

@@ -14,7 +14,8 @@ import torch
 from dd.errors import DDError
 from dd.networks.architectures import NETWORKS
 from dd.networks.batchnorm import freeze_batch_statistics
-from dd.networks.build import canonical, create
+from dd.networks.build import create
+from dd.networks.options import canonical
 from dd.networks.pool import load_pool
 from dd.networks.source import PoolSource, SingleSource
 from dd.rng import generator

@@ -8,14 +8,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dd.__main__ import main
-from dd.artifacts.tensors import load_tensors, read_header, save_tensors
+from dd.artifacts.headers import read_header
+from dd.artifacts.tensors import load_tensors, save_tensors
 from dd.config import recipes
 from dd.config.settings import build
 from dd.errors import DDError
 from dd.networks.architectures import NETWORKS
 from dd.networks.build import create
 from dd.pretrain import frozen
-from dd.pretrain.frozen import load, load_all, take_weights, warning
+from dd.pretrain.agreement import warning
+from dd.pretrain.frozen import load, load_all, take_weights
 from dd.pretrain.pretrain import Settings
 from dd.rng import generator
 

@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from dd.__main__ import main
-from dd.artifacts.tensors import load_tensors, read_header
+from dd.artifacts.headers import read_header
+from dd.artifacts.tensors import load_tensors
 from dd.artifacts.text import load_rows
 
 SNAPSHOTS = [0, 3, 25]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from dd.artifacts.headers import read_header
 from dd.artifacts.row_files import RowWriter
-from dd.artifacts.tensors import read_header
 from dd.networks.build import create
 from dd.rng import generator
 from dd.training.ensemble import ensemble

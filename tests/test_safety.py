@@ -15,7 +15,7 @@ import yaml
 from dd.__main__ import main
 from dd.config.run import load_run
 from dd.errors import DDError
-from dd.plan.plan import options
+from dd.plan.jobs import command_words
 from tests.runs import ROOT, TINY, copy_workflow, snakemake
 
 JOINED = {"options", "archs", "labels", "read", "snapshots", "overrides"}  # made by shlex.join
@@ -276,7 +276,7 @@ def test_settings_in_methods_are_plain(value):
 
 
 def test_a_value_is_no_option():
-    assert options({"label": "--zca", "lr_img": -0.5, "root": "x y"}) == [
+    assert command_words({"label": "--zca", "lr_img": -0.5, "root": "x y"}) == [
         "--label=--zca", "--lr-img", "-0.5", "--root", "x y",
     ]  # fmt: skip
 

@@ -52,11 +52,11 @@ def test_jobs_by_hand(estimate):
     assert estimate.bytes(shard) == 10 * 51 * 320_010 * 4
     # MTT at IPC 1: 50 steps on 10 images, as far as the run's last snapshot goes
     job = Distillation("cifar10", "mtt", 1, 0)
-    assert estimate.work(job) == estimate.plan.distillations[job][-1] * 50 * 10 * UNROLL
+    assert estimate.work(job) == estimate.plan.planned(job).snapshots[-1] * 50 * 10 * UNROLL
     # DC at IPC 10: 10 matching steps, 9 times 50 epochs of the network on 100 images between them
     job = Distillation("cifar10", "dc", 10, 0)
     step = 10 * (10 * 256 * TRAIN + 100 * MATCH) + 9 * 50 * 100 * TRAIN
-    assert estimate.work(job) == estimate.plan.distillations[job][-1] * step
+    assert estimate.work(job) == estimate.plan.planned(job).snapshots[-1] * step
 
 
 def test_metadd_by_hand(estimate):
@@ -68,14 +68,14 @@ def test_metadd_by_hand(estimate):
     works = {}
     for spec in ("dm", "dm+metadd", "dm+metadd@lambda_kl=0"):
         job = Distillation("tiny_imagenet", spec, 10, 0)
-        works[spec] = estimate.work(job) / estimate.plan.distillations[job][-1]
+        works[spec] = estimate.work(job) / estimate.plan.planned(job).snapshots[-1]
     assert works["dm+metadd"] - works["dm"] == pytest.approx(1000 * (once + back))
     assert works["dm+metadd@lambda_kl=0"] - works["dm"] == pytest.approx(1000 * back)
 
 
 def test_a_teacher_counts_for_itself_and_looks_once_at_images_that_stay(estimate):
     job = Evaluation(Distillation("cifar10", "dc", 1, 0), 1000, "kd")
-    nets = estimate.plan.evaluations[job]
+    nets = estimate.plan.planned(job).archs
     total = sum(
         300 * 10 * operations("train", net, CIFAR) + 10_000 * operations("forward", net, CIFAR)
         for net in [*nets, "convnet"]
@@ -87,7 +87,7 @@ def test_no_teacher_counts_where_it_has_no_weight(estimate):
     job = Evaluation(Distillation("cifar10", "dc", 1, 0), 1000, "kd-released@temperature=0")
     total = sum(
         300 * 10 * operations("train", net, CIFAR) + 10_000 * operations("forward", net, CIFAR)
-        for net in estimate.plan.evaluations[job]
+        for net in estimate.plan.planned(job).archs
     )
     assert estimate.work(job) == pytest.approx(5 * total)
 
@@ -112,14 +112,14 @@ def test_sets_are_as_large_as_their_files(digits_file, tmp_path, monkeypatch):
     command = ["distill", "--data", str(digits_file), "--objective", "random", "--ipc", "2"]
     assert main([*command, "--out", str(tmp_path / "set"), "--device", "cpu"]) == 0
     size = os.path.getsize(tmp_path / "set/it0.safetensors")
-    expected = small.bytes(next(iter(small.plan.distillations)))
+    expected = small.bytes(next(iter(small.plan.of(Distillation))))
     assert expected == 2 * 10 * 64 * 4 and expected < size < expected + 5000
 
 
 def test_differences_are_in_the_size_of_a_set(estimate):
     mtt, iadd, dm = (
         estimate.bytes(Distillation("cifar10", spec, 1, 0))
-        / len(estimate.plan.distillations[Distillation("cifar10", spec, 1, 0)])
+        / len(estimate.plan.planned(Distillation("cifar10", spec, 1, 0)).snapshots)
         for spec in ("mtt", "iadd", "dm")
     )
     assert mtt - dm == 4 * 320_010 and iadd - mtt == 4 * 320_010
@@ -129,8 +129,8 @@ def test_more_datasets_are_more_jobs(tmp_path, estimate):
     document = enlarged(load_run("paper"), 3)
     (tmp_path / "large.yaml").write_text(yaml.safe_dump(document))
     large = Plan(load_run(str(tmp_path / "large.yaml"))).main
-    for name in ("distillations", "evaluations", "relabellings", "erasings"):
-        assert len(getattr(large, name)) == 3 * len(getattr(estimate.plan, name))
+    for stage in (Distillation, Evaluation, Relabelling, Erasing):
+        assert len(large.of(stage)) == 3 * len(estimate.plan.of(stage))
 
 
 def test_measured_rates_agree():

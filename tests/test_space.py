@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from dd.__main__ import main
-from dd.artifacts.tensors import load_tensors, read_header, save_tensors
+from dd.artifacts.headers import read_header
+from dd.artifacts.tensors import load_tensors, save_tensors
 from dd.artifacts.text import load_rows
 from dd.config import normalisation
 from dd.data import synthetic, zca

@@ -15,7 +15,6 @@ from dd.artifacts.text import save_json, save_rows, save_text
 from dd.config.run import load_run
 from dd.errors import DDError
 from dd.plan.exhibits import load_exhibit
-from dd.plan.measurements import measured_jobs
 from dd.plan.plan import Plan
 from dd.report.figures.stages import draw
 from dd.report.labels import value_label
@@ -37,6 +36,10 @@ RUN = {
 }
 
 
+def jobs_of(plan):
+    return [job.measured(plan.run) for job in plan.jobs]
+
+
 def benchmark(seconds, memory, cpu) -> str:
     return f"{HEADER}{seconds}\t0:00:01\t{memory}\t2\t3\t4\t5\t6\t7\t{cpu}\n"
 
@@ -47,7 +50,7 @@ def plan(tmp_path):
     (tmp_path / "two.yaml").write_text(yaml.safe_dump(RUN))
     plan = Plan(load_run(str(tmp_path / "two.yaml"), {"results": str(tmp_path)}))
     save_json(f"{plan.run.root}/config.json", plan.document())
-    for job in measured_jobs(plan):
+    for job in jobs_of(plan):
         device, measured = "cpu", benchmark(4, 600, 3.5)
         if job.stage == "distill":
             seed = int(Path(job.made).parent.name.removeprefix("seed"))
@@ -93,7 +96,7 @@ def test_sums(plan, tmp_path):
 
 
 def test_no_gpu_no_column(plan, tmp_path):
-    for job in measured_jobs(plan):
+    for job in jobs_of(plan):
         if not job.made.endswith(".csv"):
             save_tensors(job.made, "made", {"x": torch.zeros(1)}, {})
     assert render(plan, "table", tmp_path / "cost.csv") == 0
@@ -109,8 +112,8 @@ def test_it_is_drawn(plan, tmp_path):
 def test_it_is_made_after_the_jobs_but_their_measurements_are_not_made_again(plan):
     for kind in ("table", "figure"):
         files = plan.inputs(kind, "cost")
-        assert {job.made for job in measured_jobs(plan)} <= set(files)
-        assert not {job.benchmark for job in measured_jobs(plan)} & {*files, *plan.files()}
+        assert {job.made for job in jobs_of(plan)} <= set(files)
+        assert not {job.benchmark for job in jobs_of(plan)} & {*files, *plan.files()}
 
 
 def test_settings_of_a_method_are_told():
@@ -135,7 +138,7 @@ def test_no_benchmark(text, tmp_path):
 
 
 def test_a_lost_measurement_is_told(plan, tmp_path):
-    lost = [job for job in measured_jobs(plan) if job.stage == "distill" and job.method == "dc"]
+    lost = [job for job in jobs_of(plan) if job.stage == "distill" and job.method == "dc"]
     for job in lost[1:]:
         Path(job.benchmark).unlink()  # those of seeds 1 and 2
     assert render(plan, "table", tmp_path / "cost.csv") == 0

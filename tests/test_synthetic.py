@@ -13,6 +13,7 @@ from dd.data import synthetic
 from dd.data.dataset import load_dataset
 from dd.data.synthetic import SyntheticSet
 from dd.errors import DDError
+from dd.report.read.vectors import load_extras
 from dd.rng import generator
 
 
@@ -93,10 +94,10 @@ def test_extras_are_kept_and_read_when_asked_for(digits, tmp_path):
     }
     synthetic.save(path, dataclasses.replace(example(digits), extras=extras))
     assert synthetic.load(path).extras == {}
-    found = synthetic.load_extras(path, "importance")
+    found = load_extras(path, "importance")
     assert found.keys() == {"convnet", "convnet:depth=1"}
     assert torch.equal(found["convnet"], extras["importance.convnet"])
-    assert synthetic.load_extras(path, "labels") == {}
+    assert load_extras(path, "labels") == {}
 
 
 def test_loading_reads_no_extras(digits, tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from dd.config.run import load_run
 from dd.data import synthetic
 from dd.data.synthetic import SyntheticSet
 from dd.errors import DDError
-from dd.plan.jobs import evaluation_file, synthetic_file
+from dd.plan.jobs import Distillation, Evaluation, Snapshot
 from dd.plan.plan import Plan
 from dd.report.sheet import Sheet, Text
 from dd.report.tables.hyperparameters import hyperparameter_rows
@@ -30,13 +30,14 @@ def fill(run_name: str, results: Path, accuracy, **overrides) -> Plan:
     """A run's config.json and evaluation files; ``accuracy(job, arch, network)`` in percent."""
     plan = Plan(every_ipc(run_name, {"results": str(results), **overrides}))
     save_json(f"{plan.run.root}/config.json", plan.document())
-    for job, archs in plan.evaluations.items():
+    for job in plan.of(Evaluation):
+        archs = job.archs
         rows = [
             {"arch": arch, "network": n, "accuracy": accuracy(job, arch, n)}
             for arch in archs
             for n in range(plan.run.networks)
         ]
-        save_rows(evaluation_file(plan.run, job), rows)
+        save_rows(job.file(plan.run), rows)
     return plan
 
 
@@ -455,7 +456,7 @@ def test_baselines_stand_beside_comparable_numbers(tmp_path):
 
 def test_the_full_dataset_is_evaluated_once(tmp_path):
     plan = fill("smoke", tmp_path, lambda job, *_: 10.0 + (job.distillation.method == "full"))
-    found = {str(job) for job in plan.evaluations if job.distillation.method == "full"}
+    found = {str(job) for job in plan.of(Evaluation) if job.distillation.method == "full"}
     assert found == {"digits/full/ipc0/seed0/it0/hard"}
     rows = [row for row in render(plan, "iadd_sota") if row["method"] == "full"]
     assert [(row["ipc"], row["mean"]) for row in rows] == [("1", "11.0"), ("10", "11.0")]
@@ -476,14 +477,15 @@ def fill_weights(tmp_path, kept, **overrides) -> Plan:
 
     plan = fill("smoke", tmp_path, accuracy, **overrides)
     header = {"classes": list("0123456789"), "width_factor": plan.run.width_factor}
-    for job, snapshots in plan.distillations.items():
+    for job in plan.of(Distillation):
+        snapshots = job.snapshots
         if job.method in SPECS.values():
             images, labels = torch.zeros(10, 1, 8, 8), torch.arange(10)
             vectors = {name: torch.tensor(values) for name, values in kept(job).items()}
             made = SyntheticSet(
                 images, labels, torch.zeros(1), torch.ones(1), extras=vectors, header=header
             )
-            synthetic.save(synthetic_file(plan.run, job, snapshots[-1]), made)
+            synthetic.save(Snapshot(job, snapshots[-1]).file(plan.run), made)
     return plan
 
 

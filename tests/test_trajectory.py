@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from dd.__main__ import main
-from dd.artifacts.tensors import load_tensors, read_header, save_tensors
+from dd.artifacts.headers import read_header
+from dd.artifacts.tensors import load_tensors, save_tensors
 from dd.data import augment
 from dd.data.dataset import load_dataset
 from dd.errors import DDError

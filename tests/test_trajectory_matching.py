@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from torch.func import functional_call
 
 from dd.__main__ import main
-from dd.artifacts.tensors import load_tensors, read_header, save_tensors
+from dd.artifacts.headers import read_header
+from dd.artifacts.tensors import load_tensors, save_tensors
 from dd.config import recipes
 from dd.config.settings import build
 from dd.data import augment, synthetic
@@ -27,6 +28,7 @@ from dd.networks.build import create
 from dd.networks.source import SingleSource
 from dd.pretrain.agreement import agreement
 from dd.pretrain.trajectories import Trajectories
+from dd.report.read.vectors import load_extras
 from dd.rng import generator
 
 SPEC, PARAMETERS = "convnet:depth=2,width=8", 1026
@@ -479,8 +481,8 @@ def test_weights_make_a_difference(digits_file, shard, tmp_path):
         assert main(command) == 0
         path = tmp_path / mode / "it3.safetensors"
         found[mode] = synthetic.load(path).images.numpy().tobytes()
-        assert bool(synthetic.load_extras(path, "importance")) == (mode in LEARNED)
-        assert synthetic.load_extras(path, "difference")[SPEC].shape == (PARAMETERS,)
+        assert bool(load_extras(path, "importance")) == (mode in LEARNED)
+        assert load_extras(path, "difference")[SPEC].shape == (PARAMETERS,)
     assert len(set(found.values())) == len(WEIGHTS)
 
 
@@ -511,7 +513,7 @@ def test_divergence_is_told_and_can_be_retried(
     if iteration == 1:  # nothing has moved yet
         first = synthetic.load(out / ".checkpoint" / "it0.safetensors")
         assert torch.equal(kept.images, first.images) and kept.learned_lr == first.learned_lr
-    extras = synthetic.load_extras(last, "importance")
+    extras = load_extras(last, "importance")
     assert all(tensor.isfinite().all() for tensor in extras.values())
     retried = common | changes | cure
     assert main(distill(digits_file, [shard], out, objective, **retried)) == 0
@@ -569,7 +571,7 @@ def test_a_pool_matches_the_experts_of_all_its_networks(pool, digits_file, shard
     assert main(command([shard, other], tmp_path / "both")) == 0
     assert {row["network"] for row in metrics(tmp_path / "both")} == {SPEC, "mlp:width=8"}
     path = tmp_path / "both" / "it8.safetensors"
-    assert synthetic.load_extras(path, "importance").keys() == {SPEC, "mlp:width=8"}
+    assert load_extras(path, "importance").keys() == {SPEC, "mlp:width=8"}
     assert main(command([shard], tmp_path / "one")) == 2
     said = capsys.readouterr().err
     assert f"trajectories of mlp:width=8 are needed, those given are of {SPEC}" in said

@@ -10,6 +10,7 @@ import pytest
 
 from dd.config.methods import format_value
 from dd.config.run import load_run
+from dd.plan.jobs import Evaluation
 from dd.plan.plan import Plan
 from tests.runs import TINY, jobs, snakemake
 
@@ -182,7 +183,7 @@ def test_commands_can_be_copied(checkout):
 
 def test_every_path_is_plain(tmp_path):
     """Protocols and specs in paths keep to characters that shells and file systems take."""
-    for job in Plan(load_run("cifar10")).evaluations:
+    for job in Plan(load_run("cifar10")).of(Evaluation):
         assert re.fullmatch(r"[A-Za-z0-9_./+@=,-]+", str(job)), job
     assert format_value(3.0) == "3" and format_value(0.05) == "0.05"
 

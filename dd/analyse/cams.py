@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from dd.analyse.regions import add_network_options, add_region_options, check_regions
+from dd.analyse.regions import KIND, add_network_options, add_region_options, check_regions
 from dd.artifacts.atomic import check_target
 from dd.artifacts.provenance import stage_provenance
 from dd.artifacts.tensors import save_tensors
@@ -22,8 +22,6 @@ from dd.networks import activation_maps as cam
 from dd.networks.activation_maps import common_grid
 from dd.pretrain.frozen import load_all
 from dd.runtime.process import add_machine_options, setup
-
-KIND = "cams"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

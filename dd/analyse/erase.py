@@ -19,7 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dd.analyse.regions import add_network_options, add_region_options, check_regions
+from dd.analyse.regions import (
+    add_network_options,
+    add_region_options,
+    check_regions,
+    regions,
+)
 from dd.artifacts.atomic import check_target
 from dd.artifacts.text import save_rows
 from dd.data.dataset import Dataset, load_dataset
@@ -28,7 +33,7 @@ from dd.errors import DDError, unknown
 from dd.networks import activation_maps as cam
 from dd.networks.activation_maps import common_grid
 from dd.networks.base import Network
-from dd.networks.build import auxiliaries
+from dd.networks.options import RELU, auxiliaries
 from dd.pretrain.frozen import load_all
 from dd.rng import generator
 from dd.runtime.process import add_machine_options, setup
@@ -72,7 +77,7 @@ def masks(maps: Tensor, threshold: float, chance: Tensor) -> dict[str, Tensor]:
     Returns:
         ``[N, h, w]`` bool, in each image n of every kind.
     """
-    meta, own = cam.regions(maps, threshold)
+    meta, own = regions(maps, threshold)
     heterogeneous = own.any(0)
     low, high = maps.amin(0), maps.amax(0)
     counts = torch.minimum(meta.sum((1, 2)), heterogeneous.sum((1, 2)))
@@ -103,7 +108,7 @@ def measure(
     grid: tuple[int, int],
     threshold: float,
     seed: int,
-    rectify: str = cam.RELU,
+    rectify: str = RELU,
 ) -> list[dict[str, Any]]:
     """Test accuracy of ``networks`` without and with erased regions; a row each, in that order.
 

@@ -1,14 +1,37 @@
-"""The options of stages that ask several networks where they look."""
+"""Where networks look: the regions of their maps, and the options of stages that ask several.
+
+Reading maps for tables needs this file without torch.
+"""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TypeVar
 
 from dd.errors import DDError
-from dd.networks import activation_maps as cam
+from dd.networks.options import RECTIFY, RELU
 
+KIND = "cams"  # of files of maps
 THRESHOLD = 0.5  # of a normalised map: half of its range
+
+Masks = TypeVar("Masks")  # tensors of torch or arrays of NumPy
+
+
+def regions(maps: Masks, threshold: float) -> tuple[Masks, Masks]:
+    """Where all networks look, and where each looks beside that.
+
+    Args:
+        maps: ``[M, N, h, w]``, normalised.
+        threshold: a network looks where its map is at least this.
+
+    Returns:
+        The meta region ``[N, h, w]`` and the heterogeneous region of each network
+        ``[M, N, h, w]``, bool; no position is in both.
+    """
+    looked = maps >= threshold
+    meta = looked.all(0)
+    return meta, looked & ~meta
 
 
 def add_network_options(parser: argparse._ActionsContainer) -> None:
@@ -34,8 +57,8 @@ def add_region_options(parser: argparse._ActionsContainer) -> None:
     )
     parser.add_argument(
         "--rectify",
-        choices=cam.RECTIFY,
-        default=cam.RELU,
+        choices=RECTIFY,
+        default=RELU,
         help="negative values of a map: relu (0 in their place) or none (they stay)",
     )
     parser.add_argument(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dd.artifacts.tensors import describe_tensors, read_header
+from dd.artifacts.headers import describe_tensors, read_header
 from dd.artifacts.text import load_json, load_rows
 from dd.errors import DDError, printable
 

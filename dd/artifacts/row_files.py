@@ -18,7 +18,7 @@ import safetensors
 import torch
 
 from dd.artifacts.atomic import sweep
-from dd.artifacts.tensors import FORMAT, HEADER
+from dd.artifacts.headers import FORMAT, HEADER
 from dd.artifacts.text import digest
 from dd.errors import DDError
 

@@ -10,23 +10,17 @@ import errno
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from dd.artifacts.atomic import replacing
+from dd.artifacts.headers import FORMAT, HEADER, load
 from dd.artifacts.text import digest
-from dd.errors import DDError
-
-FORMAT = 1
-
-HEADER = ""  # the key of the header's own checksum, beside those of the tensors
 
 
 def save_tensors(
@@ -43,7 +37,7 @@ def save_tensors(
     """
     document = json.dumps({"kind": kind, "format": FORMAT, **header})
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    sums = {name: _checksum(tensor) for name, tensor in plain.items()}
+    sums = {name: digest(_content(tensor)) for name, tensor in plain.items()}
     metadata = {"dd": document, "sha256": json.dumps({HEADER: digest(document.encode()), **sums})}
     with replacing(path) as partial:
         try:
@@ -52,16 +46,6 @@ def save_tensors(
             found = re.search(r"os error (\d+)", str(error))
             number = int(found[1]) if found else errno.EIO
             raise OSError(number, os.strerror(number), str(path)) from None
-
-
-def read_header(path: str | Path) -> dict[str, Any]:
-    """The header of an artifact, without its tensors. A foreign safetensors file has ``{}``.
-
-    Raises:
-        DDError: if the file is missing, truncated or no safetensors file.
-    """
-    with _opened(path) as file:
-        return _header(path, file)
 
 
 def load_tensors(
@@ -75,84 +59,9 @@ def load_tensors(
     Raises:
         DDError: if the file is missing, truncated, of another kind, or lacks a required tensor.
     """
-    with _opened(path) as file:
-        header = _header(path, file)
-        names = set(file.keys())
-        found = header.get("kind")
-        missing = [name for name in required if name not in names]
-        if found is not None and found != kind:
-            raise DDError(f"{path}: is a {found} file, a {kind} file is needed")
-        if missing:
-            raise DDError(
-                f"{path}: is no {kind} file: tensor '{missing[0]}' is missing "
-                f"(it holds {', '.join(sorted(names)) or 'nothing'})"
-            )
-        wanted = names if only is None else names & set(only)
-        try:
-            tensors = {name: file.get_tensor(name) for name in sorted(wanted)}
-        except (SafetensorError, OSError) as error:
-            raise DDError(f"{path}: is broken ({error}); make it again") from None
-        sums = _checksums(path, file)
-    for name, tensor in tensors.items():
-        if name in sums and sums[name] != _checksum(tensor):
-            raise DDError(
-                f"{path}: tensor '{name}' is not what was written (its checksum differs); delete "
-                "the file and make it again"
-            )
-    return tensors, header
+    return load(path, "pt", _content, kind, required, only)
 
 
-def describe_tensors(path: str | Path) -> dict[str, tuple[list[int], str]]:
-    """Shape and dtype of each tensor in a safetensors file, without reading the values."""
-    with _opened(path) as file:
-        slices = {name: file.get_slice(name) for name in sorted(file.keys())}
-        return {name: (s.get_shape(), s.get_dtype()) for name, s in slices.items()}
-
-
-@contextmanager
-def _opened(path: str | Path) -> Iterator[Any]:
-    if not Path(path).is_file():
-        raise DDError(f"{path}: no such file")
-    try:
-        file = safetensors.safe_open(str(path), framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise DDError(f"{path}: is truncated, broken or no safetensors file ({error})") from None
-    with file as opened:
-        yield opened
-
-
-def _header(path: str | Path, file: Any) -> dict[str, Any]:
-    document = (file.metadata() or {}).get("dd", "{}")
-    expected = _checksums(path, file).get(HEADER)
-    if expected is not None and expected != digest(document.encode()):
-        raise DDError(
-            f"{path}: its header is not what was written (its checksum differs); delete the file "
-            "and make it again"
-        )
-    try:
-        header = json.loads(document)
-    except json.JSONDecodeError:
-        raise DDError(f"{path}: its header is not JSON; make the file again") from None
-    if not isinstance(header, dict):
-        raise DDError(f"{path}: its header is no JSON object; make the file again")
-    if header.get("format", FORMAT) != FORMAT:
-        raise DDError(
-            f"{path}: has format {header['format']}, this version reads {FORMAT}; make it again"
-        )
-    return header
-
-
-def _checksums(path: str | Path, file: Any) -> dict[str, str]:
-    """Those that the file was written with; none in a foreign one."""
-    try:
-        sums = json.loads((file.metadata() or {}).get("sha256", "{}"))
-    except json.JSONDecodeError:
-        sums = None
-    if not isinstance(sums, dict):
-        raise DDError(f"{path}: its checksums are broken; delete the file and make it again")
-    return sums
-
-
-def _checksum(tensor: torch.Tensor) -> str:
-    """Of a contiguous tensor on the CPU: its bytes."""
-    return digest(tensor.reshape(-1).view(torch.uint8).numpy().data)
+def _content(tensor: torch.Tensor) -> memoryview:
+    """The bytes of a contiguous tensor on the CPU."""
+    return tensor.reshape(-1).view(torch.uint8).numpy().data

@@ -178,6 +178,14 @@ def resolve_relabel(dataset: str, overrides: Mapping[str, Any] | None = None) ->
     return _resolve("relabel", "training", dataset, 1, overrides or {})
 
 
+def resolve_training(
+    stage: str, dataset: str, overrides: Mapping[str, Any] | None = None, network: str = ""
+) -> dict[str, Any]:
+    """The settings of a ``stage`` that knows no method (``buffer``, ``pretrain``, ``generator``,
+    ``relabel``) on ``dataset``, for ``network`` where it trains one."""
+    return _resolve(stage, "training", dataset, 1, overrides or {}, network=network)
+
+
 def resolve_part(
     name: str,
     objective: str,
@@ -189,6 +197,20 @@ def resolve_part(
     kinds = ("parametrisation", "regularisation")
     kind = next((kind for kind in kinds if name in _having(kind)), kinds[0])
     return _resolve(name, kind, dataset, ipc, overrides or {}, objective=objective)
+
+
+def check_overrides(name: str, dataset: str, ipc: int, overrides: Mapping[str, Any]) -> None:
+    """Raise a :class:`DDError` if ``overrides`` do not fit the settings of the block ``name``: an
+    objective's, a part's, a stage's, or ``evaluation``, which are those of all objectives."""
+    if name == "evaluation":
+        for objective in objectives():
+            resolve_evaluation(objective, dataset, ipc, overrides)
+    elif name in (*parametrisations(), *regularisers()):
+        resolve_part(name, "", dataset, ipc, overrides)
+    elif name in _having("training"):
+        resolve_training(name, dataset, overrides)
+    else:
+        resolve(name, dataset, ipc, overrides)
 
 
 def _resolve(

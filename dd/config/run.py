@@ -17,19 +17,14 @@ from dd.config.documents import check, load_config, read_yaml
 from dd.config.methods import Method, Part, parse
 from dd.config.normalisation import CONSTANTS, constants, of_published, of_source
 from dd.config.recipes import (
+    check_overrides,
     check_sections,
     fallback,
     merged,
-    objectives,
-    parametrisations,
-    regularisers,
     resolve,
-    resolve_buffer,
     resolve_evaluation,
-    resolve_generator,
     resolve_part,
-    resolve_pretrain,
-    resolve_relabel,
+    resolve_training,
 )
 from dd.errors import DDError, unknown
 
@@ -128,27 +123,16 @@ class Run:
         own = merged(self._own("evaluation"), dataset, ipc, objective, network)
         return resolve_evaluation(objective, dataset, ipc, own, network)
 
-    def buffer(self, dataset: str) -> dict[str, Any]:
-        """How this run trains the experts of trajectory matching on ``dataset``."""
-        return resolve_buffer(dataset, merged(self._own("buffer"), dataset, 1))
+    def training(self, stage: str, dataset: str, network: str = "") -> dict[str, Any]:
+        """The settings of a ``stage`` that knows no method (``buffer``, ``pretrain``,
+        ``generator``, ``relabel``) on ``dataset``, for ``network`` where it trains one."""
+        own = merged(self._own(stage), dataset, network=network)
+        return resolve_training(stage, dataset, own, network)
 
     def part(self, part: Part, objective: str, dataset: str, ipc: int) -> dict[str, Any]:
         """The settings of a parametrisation or regulariser when ``objective`` distils."""
         own = merged(self._own(part.name), dataset, ipc, objective) | part.settings
         return resolve_part(part.name, objective, dataset, ipc, own)
-
-    def pretrain(self, network: str, dataset: str) -> dict[str, Any]:
-        """How this run trains ``network`` on ``dataset`` to be used frozen."""
-        own = merged(self._own("pretrain"), dataset, network=network)
-        return resolve_pretrain(network, dataset, own)
-
-    def generator(self, dataset: str) -> dict[str, Any]:
-        """How this run trains a generator on ``dataset``."""
-        return resolve_generator(dataset, merged(self._own("generator"), dataset))
-
-    def relabel(self, dataset: str) -> dict[str, Any]:
-        """Which views of synthetic images of ``dataset`` this run gives soft labels."""
-        return resolve_relabel(dataset, merged(self._own("relabel"), dataset))
 
     def as_published(
         self, method: str, dataset: str, ipc: int, trained: Iterable[str] = ("",)
@@ -168,7 +152,7 @@ class Run:
                 == resolve_evaluation(objective, dataset, ipc, network=network)
                 for network in trained
             )
-            and self.buffer(dataset) == resolve_buffer(dataset)
+            and self.training("buffer", dataset) == resolve_training("buffer", dataset)
             and not parsed.parts  # nothing is published of them that one could compare with
         )
 
@@ -367,22 +351,7 @@ def _check_names(run: Run) -> None:
     for block, overrides in run.recipes.items():
         check_sections(block, overrides)
         for dataset, ipc in itertools.product(run.datasets, run.axes["ipc"]):
-            own = merged(overrides, dataset, ipc)
-            if block == "buffer":
-                resolve_buffer(dataset, own)
-            elif block == "pretrain":
-                resolve_pretrain("", dataset, own)
-            elif block == "generator":
-                resolve_generator(dataset, own)
-            elif block == "relabel":
-                resolve_relabel(dataset, own)
-            elif block in (*parametrisations(), *regularisers()):
-                resolve_part(block, "", dataset, ipc, own)
-            elif block == "evaluation":
-                for objective in objectives():
-                    resolve_evaluation(objective, dataset, ipc, own)
-            else:
-                resolve(block, dataset, ipc, own)
+            check_overrides(block, dataset, ipc, merged(overrides, dataset, ipc))
 
 
 def _check_images(dataset: str, options: Mapping[str, Any]) -> None:

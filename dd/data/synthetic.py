@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from dd.artifacts.tensors import describe_tensors, load_tensors, read_header, save_tensors
+from dd.artifacts.headers import read_header
+from dd.artifacts.tensors import load_tensors, save_tensors
 from dd.data.dataset import Dataset
 from dd.data.space import MARK, WHITENINGS, Space, check_space
 from dd.errors import DDError, unknown
@@ -34,7 +35,8 @@ class SyntheticSet:
         header: provenance and facts (dataset, spec, ipc, iteration, whitening).
         indices: ``[M]`` int64 into the training split, in place of ``images``; else None.
         extras: further tensors that the method keeps, with a dot in their names
-            (``importance.convnet``). Written by :func:`save`; read by :func:`load_extras` alone.
+            (``importance.convnet``). Written by :func:`save`; only tables and figures read
+            them (:mod:`dd.report.read.vectors`).
 
     Raises:
         ValueError: for both or neither of ``images`` and ``indices``, or extras without a dot.
@@ -217,17 +219,6 @@ def load(path: str | Path) -> SyntheticSet:
     return SyntheticSet(
         images, labels, mean, std, None if rate is None else rate.item(), header, indices
     )
-
-
-def load_extras(path: str | Path, prefix: str) -> dict[str, torch.Tensor]:
-    """The tensors ``<prefix>.<name>`` of the set at ``path``, by ``<name>``; empty without any.
-
-    Raises:
-        DDError: if the file is missing, broken or no synthetic set.
-    """
-    names = [name for name in describe_tensors(path) if name.startswith(f"{prefix}.")]
-    tensors, _ = load_tensors(path, "synthetic", only=names)
-    return {name.removeprefix(f"{prefix}."): tensor for name, tensor in tensors.items()}
 
 
 def whitening(path: str | Path) -> str | None:

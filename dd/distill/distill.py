@@ -13,8 +13,8 @@ import dataclasses
 from pathlib import Path
 
 from dd.artifacts.atomic import check_target
+from dd.artifacts.headers import read_header
 from dd.artifacts.lock import alone
-from dd.artifacts.tensors import read_header
 from dd.config import recipes
 from dd.config.settings import Declared, add_recipe_options, build, declared, given_settings
 from dd.data.dataset import load_dataset

@@ -29,7 +29,7 @@ from dd.evaluate.protocols import PROTOCOLS, Hard, Task
 from dd.evaluate.set_options import add_set_options, read_set
 from dd.evaluate.soft_labels import SoftLabels
 from dd.networks.base import count_parameters
-from dd.networks.build import canonical
+from dd.networks.options import canonical
 from dd.runtime.process import add_machine_options, add_together_option, setup, stacked
 from dd.runtime.progress import Progress
 from dd.training.recipe import Recipe

@@ -13,7 +13,8 @@ from dd.config.settings import setting
 from dd.data.dataset import Dataset
 from dd.evaluate import kd, soft_labels
 from dd.evaluate.soft_labels import LabelledViews, SoftLabels
-from dd.networks.build import canonical, create
+from dd.networks.build import create
+from dd.networks.options import canonical
 from dd.registry import Registry
 from dd.rng import generator
 from dd.training.recipe import Recipe

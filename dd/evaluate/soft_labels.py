@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from dd import __version__
+from dd.artifacts.headers import describe_tensors, read_header
 from dd.artifacts.row_files import RowReader
-from dd.artifacts.tensors import describe_tensors, read_header
 from dd.artifacts.text import file_digest
 from dd.data.dataset import Dataset
 from dd.data.space import check_space

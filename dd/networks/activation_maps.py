@@ -16,9 +16,7 @@ from torch import Tensor
 from dd.errors import DDError, unknown
 from dd.networks.architectures import NETWORKS
 from dd.networks.base import Network, SpatialNetwork, TokenNetwork
-
-RELU, NONE = "relu", "none"
-RECTIFY = (RELU, NONE)  # what becomes of the negative values of a map: 0, or they stay
+from dd.networks.options import RECTIFY, RELU
 
 
 def activation_maps(
@@ -145,22 +143,6 @@ def divergence(p: Tensor) -> Tensor:
 def variance(maps: Tensor) -> Tensor:
     """``[M, N, h, w]`` to ``[N]``: variance over M (divided by M), mean over the positions."""
     return maps.var(0, correction=0).mean((-2, -1))
-
-
-def regions(maps: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    """Where all networks look, and where each looks beside that.
-
-    Args:
-        maps: ``[M, N, h, w]``, normalised.
-        threshold: a network looks where its map is at least this.
-
-    Returns:
-        The meta region ``[N, h, w]`` and the heterogeneous region of each network
-        ``[M, N, h, w]``, bool; no position is in both.
-    """
-    looked = maps >= threshold
-    meta = looked.all(0)
-    return meta, looked & ~meta
 
 
 def cams(

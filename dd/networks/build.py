@@ -2,71 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
-from functools import cache
-from typing import Literal, get_args, get_origin
-
 import torch
 
-from dd.errors import DDError, unknown
+from dd.errors import DDError
 from dd.networks.architectures import NETWORKS
 from dd.networks.base import Network
 from dd.networks.init import initialise
-
-Option = int | str
+from dd.networks.options import parse
 
 LARGEST = 10**6  # sides, classes, factors: beyond it something is wrong
-
-
-def parse(spec: str) -> tuple[str, dict[str, Option]]:
-    """Split ``NAME`` or ``NAME:key=value,key=value`` into the name and the options given.
-
-    >>> parse("convnet:depth=1,norm=batch")
-    ('convnet', {'depth': 1, 'norm': 'batch'})
-
-    Raises:
-        DDError: for an unknown network or option, or a value that the option does not take.
-    """
-    name, colon, rest = spec.partition(":")
-    known = _options(NETWORKS[name])
-    given: dict[str, Option] = {}
-    for item in rest.split(",") if colon else []:
-        key, equals, text = item.partition("=")
-        if not equals or not text:
-            raise DDError(f"network '{spec}': '{item}' should read key=value")
-        if key not in known:
-            if not known:
-                raise DDError(f"network '{spec}': {name} has no options, write '{name}'")
-            raise unknown(f"option of {name}", key, known)
-        if key in given:
-            raise DDError(f"network '{spec}': {key} is given twice")
-        given[key] = _value(spec, key, text, known[key].annotation)
-    return name, given
-
-
-def canonical(spec: str) -> str:
-    """The one way to write a network: options sorted, those at their default left out.
-
-    >>> canonical("convnet:width=64,norm=instance")
-    'convnet:width=64'
-    """
-    name, given = parse(spec)
-    known = _options(NETWORKS[name])
-    told = [f"{key}={given[key]}" for key in sorted(given) if given[key] != known[key].default]
-    return f"{name}:{','.join(told)}" if told else name
-
-
-def auxiliaries(joined: str) -> list[str]:
-    """The canonical networks of specs joined by dots, ``convnet.resnet18_bn``.
-
-    Raises:
-        DDError: for a network that is unknown or named twice.
-    """
-    specs = [canonical(spec) for spec in joined.split(".")]
-    for spec in specs:
-        if specs.count(spec) > 1:
-            raise DDError(f"networks '{joined}': {spec} is named twice, once is enough")
-    return specs
 
 
 def create(
@@ -82,7 +26,7 @@ def create(
     """Build a network and draw its parameters.
 
     Args:
-        spec: see :func:`parse`.
+        spec: see :func:`dd.networks.options.parse`.
         channels, size, classes: of the images ``[N, channels, *size]`` and their labels.
         generator: where the initial parameters come from; ``None`` leaves all parameters 0, for a
             network that is only counted or whose parameters are loaded.
@@ -116,20 +60,3 @@ def create(
     else:
         initialise(network, generator)
     return network
-
-
-@cache
-def _options(network: type[Network]) -> dict[str, inspect.Parameter]:
-    """A network's keyword-only parameters by name (a plan asks for them over and over)."""
-    parameters = inspect.signature(network, eval_str=True).parameters.values()
-    return {p.name: p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
-
-
-def _value(spec: str, key: str, text: str, annotation: type) -> Option:
-    if get_origin(annotation) is Literal:
-        if text not in get_args(annotation):
-            raise unknown(f"{key} in '{spec}'", text, get_args(annotation))
-        return text
-    if not text.isdecimal() or int(text) < 1:
-        raise DDError(f"network '{spec}': {key} is '{text}', it must be a whole number from 1")
-    return int(text)

@@ -11,7 +11,7 @@ from typing import Any
 
 from dd.config.documents import read_yaml
 from dd.errors import DDError, unknown
-from dd.networks.build import canonical
+from dd.networks.options import canonical
 
 REQUIRED = ("title", "main", "probability", "others")
 OPTIONAL = ("warmup", "source")

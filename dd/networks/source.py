@@ -11,8 +11,9 @@ import torch
 
 from dd.errors import DDError
 from dd.networks.base import Network
-from dd.networks.build import canonical, create
+from dd.networks.build import create
 from dd.networks.init import initialise
+from dd.networks.options import canonical
 from dd.networks.pool import PoolDefinition
 
 
@@ -101,7 +102,7 @@ class SingleSource(_Source):
     """The same architecture at every iteration.
 
     Args:
-        spec: the network, see :func:`dd.networks.build.parse`.
+        spec: the network, see :func:`dd.networks.options.parse`.
         channels, size, classes, width_factor, device: see :func:`dd.networks.build.create`.
         trained: frozen networks by spec, which are drawn as they are; None: fresh ones.
     """

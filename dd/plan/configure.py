@@ -7,9 +7,12 @@ from typing import Any
 
 import yaml
 
+from dd.artifacts.text import save_json
 from dd.config.run import load_run
 from dd.errors import DDError
+from dd.plan.jobs import Distillation, Evaluation
 from dd.plan.plan import Plan
+from dd.plan.validate import check_plan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,15 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Check the run down to names and values that only the stages know, and write it."""
-    from dd.artifacts.text import save_json
-    from dd.plan.validate import check_plan
-
     plan = Plan(load_run(arguments.run, parse_overrides(arguments.set), arguments.workflow))
     check_plan(plan)
     save_json(arguments.out, plan.document())
     print(
-        f"{arguments.out}: run {plan.run.name}, {len(plan.distillations)} distillations, "
-        f"{len(plan.evaluations)} evaluations"
+        f"{arguments.out}: run {plan.run.name}, {len(plan.of(Distillation))} distillations, "
+        f"{len(plan.of(Evaluation))} evaluations"
     )
 
 

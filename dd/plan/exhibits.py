@@ -41,8 +41,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Exhibit:
-    """A table or figure: its definition and the run it belongs to."""
+    """A table or figure: its definition and the run it belongs to.
 
+    Attributes:
+        renders: ``table`` or ``figure``.
+        name: the stem of its definition's file, ``path``.
+    """
+
+    renders: str
     name: str
     path: str
     definition: Mapping[str, Any]
@@ -157,7 +163,7 @@ def load_exhibit(kind: str, path: str | Path, run: Run) -> Exhibit:
         DDError: if the definition does not fit its schema or names an axis that is not there.
     """
     definition = load_config(path, run.schema(kind))
-    exhibit = Exhibit(Path(path).stem, str(path), definition, run)
+    exhibit = Exhibit(kind, Path(path).stem, str(path), definition, run)
     named = list(definition.get("rows", []))
     named += [axis for axes in definition.get("layout", {}).values() for axis in axes]
     named += definition.get("columns", []) if definition["kind"] in PIVOTS else []

@@ -1,31 +1,176 @@
-"""The jobs of a run: what identifies each, which files it makes, which networks it uses."""
+"""The jobs of a run. A class of jobs is a stage, and knows all that the workflow asks of it.
+
+To add a stage, write its class here and list it in :data:`STAGES`, write its rule
+(``workflow/rules``) and its own file. The plan, the checks of a run, the measurements and the rules
+go over :data:`STAGES`.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, NamedTuple, Self
 
+from dd.config.methods import Part, format_value, parse_protocol
+from dd.config.recipes import uses_pretrained
 from dd.config.run import Run
+from dd.errors import DDError
+from dd.networks.options import auxiliaries, canonical
+from dd.networks.pool import load_pool
 from dd.plan.exhibits import Cell
+from dd.plan.measurements import MeasuredJob
+from dd.plan.needs import (
+    auxiliary,
+    auxiliary_networks,
+    cam_networks,
+    cam_rectify,
+    metadd,
+    networks,
+    pool_files,
+)
 
-GENERATOR = "generator"  # its file's stem, beside networks
+HARD, SOFT, KD = "hard", "soft", "kd"  # protocols that plan and tables know by name
+
+
+class Declared(NamedTuple):
+    """Values of a job, and the class of settings that they must fit.
+
+    Attributes:
+        settings: the class as text, ``MODULE:NAME``, where a name may go on (``OBJECTIVES[dc]
+            .Settings``): a run is planned without importing the stages.
+        values: by setting; None: the class need only exist.
+        owner: what the values belong to, for messages.
+    """
+
+    settings: str
+    values: Mapping[str, Any] | None
+    owner: str
 
 
 @dataclass(frozen=True)
-class Distillation:
-    """One job that makes a synthetic set; its path below ``distilled/`` names it."""
+class Job(ABC):
+    """A job of the workflow: one call of ``python -m dd STAGE``. Its text names it in paths.
+
+    Attributes:
+        stage: the command, also of its logs and measurements.
+        module: that runs it.
+        summary: what it makes, for ``python -m dd --help``.
+        folder: of its files in the run's folder.
+        suffix: of its file.
+        resources: its key in a run's ``resources``.
+        section: its key in ``config.json``; "" if it has none there.
+    """
+
+    stage: ClassVar[str]
+    module: ClassVar[str]
+    summary: ClassVar[str]
+    folder: ClassVar[str]
+    suffix: ClassVar[str] = ".safetensors"
+    resources: ClassVar[str]
+    section: ClassVar[str] = ""
+
+    def file(self, run: Run) -> str:
+        """What it makes; of several files the last."""
+        return f"{run.root}/{self.folder}/{self}{self.suffix}"
+
+    def files(self, run: Run) -> list[str]:
+        """All that it makes."""
+        return [self.file(run)]
+
+    @abstractmethod
+    def reads(self, run: Run) -> dict[str, list[Job | Snapshot | str]]:
+        """By option of its command: jobs whose files it reads, sets, or files that are there."""
+
+    def inputs(self, run: Run) -> dict[str, list[str]]:
+        """The same as files."""
+        return {
+            option: [one if isinstance(one, str) else one.file(run) for one in sources]
+            for option, sources in self.reads(run).items()
+        }
+
+    @abstractmethod
+    def options(self, run: Run) -> dict[str, Any]:
+        """Options of its command, files apart, that decide what comes out."""
+
+    def declared(self, run: Run) -> Iterator[Declared]:
+        """Its values and the classes of settings that check them, one after the other."""
+        yield from ()
+
+    def check(self, run: Run, settings: list[Any]) -> None:  # noqa: B027  # nothing, as a rule
+        """Raise a :class:`DDError` for what its ``settings`` alone, one for each of
+        :meth:`declared`, do not show."""
+
+    def described(self, run: Run) -> dict[str, Any]:
+        """Its entry in ``config.json``."""
+        return self.options(run)
+
+    @abstractmethod
+    def measured(self, run: Run) -> MeasuredJob:
+        """Where it stands in the table of costs, and Snakemake's measurement of it."""
+
+    def _measured(
+        self, run: Run, dataset: str, method: str = "", ipc: int | None = None, protocol: str = ""
+    ) -> MeasuredJob:
+        return MeasuredJob(
+            stage=f"{self.stage}, {protocol}" if protocol else self.stage,
+            dataset=dataset,
+            method=method,
+            ipc=ipc or None,
+            benchmark=f"{run.root}/benchmarks/{self.stage}/{self}.tsv",
+            made=self.file(run),
+        )
+
+    def joined(self, other: Self) -> Self:
+        """This job and ``other``, an equal one, as one that does what is asked of both."""
+        return self
+
+
+@dataclass(frozen=True)
+class Preparation(Job):
+    """Raw images to one file a dataset.
+
+    Attributes:
+        zca: whether a method wants its images whitened.
+    """
+
+    stage, module = "prepare", "dd.data.prepare"
+    summary = "raw images to one safetensors file"
+    folder, resources = "data", "prepare"
 
     dataset: str
-    method: str
-    ipc: int
-    seed: int
+    zca: bool = field(default=False, compare=False)
 
     def __str__(self) -> str:
-        return f"{self.dataset}/{self.method}/ipc{self.ipc}/seed{self.seed}"
+        return self.dataset
+
+    def reads(self, run: Run) -> dict[str, list[Job | Snapshot | str]]:
+        return {}
+
+    def options(self, run: Run) -> dict[str, Any]:
+        shown = ("comparable_to", "copy")  # by tables and figures alone
+        asked = {k: v for k, v in run.datasets[self.dataset].items() if k not in shown}
+        asked["normalise_as"] = run.normalisation(self.dataset)
+        return asked | {"name": self.dataset, "zca": self.zca}
+
+    def declared(self, run: Run) -> Iterator[Declared]:
+        source = run.datasets[self.dataset]["source"]
+        yield Declared(f"dd.data.sources:SOURCES[{source}]", None, "prepare")
+
+    def measured(self, run: Run) -> MeasuredJob:
+        return self._measured(run, self.dataset)
+
+    def joined(self, other: Preparation) -> Preparation:
+        return replace(self, zca=self.zca or other.zca)
 
 
 @dataclass(frozen=True)
-class Shard:
-    """One job that trains experts; its path below ``buffers/`` names it."""
+class Shard(Job):
+    """Experts of trajectory matching, as many as a buffer of the run has."""
+
+    stage, module = "buffer", "dd.pretrain.buffer"
+    summary = "trajectories of experts trained on a dataset"
+    folder, resources, section = "buffers", "buffer", "buffers"
 
     dataset: str
     whitening: str
@@ -35,10 +180,33 @@ class Shard:
     def __str__(self) -> str:
         return f"{self.dataset}/{self.whitening}/{self.network}/shard{self.number}"
 
+    def reads(self, run: Run) -> dict[str, list[Job | Snapshot | str]]:
+        return {"data": [_data(self.dataset, self.whitening)]}
+
+    def options(self, run: Run) -> dict[str, Any]:
+        settings = run.training("buffer", self.dataset)
+        return {
+            "network": self.network,
+            "whitening": self.whitening,
+            "first": self.number * settings["experts"],
+            "width_factor": run.width_factor,
+            **settings,
+        }
+
+    def declared(self, run: Run) -> Iterator[Declared]:
+        yield Declared(f"{self.module}:Settings", run.training("buffer", self.dataset), self.stage)
+
+    def measured(self, run: Run) -> MeasuredJob:
+        return self._measured(run, self.dataset, self.network)
+
 
 @dataclass(frozen=True)
-class Pretraining:
-    """One job that trains a network, or a generator, to be used frozen: ``pretrained/<job>``."""
+class Pretraining(Job):
+    """A network that is trained on the real data, or given, to be used frozen."""
+
+    stage, module = "pretrain", "dd.pretrain.pretrain"
+    summary = "a network trained on a dataset, to be used frozen"
+    folder, resources, section = "pretrained", "pretrain", "pretrained"
 
     dataset: str
     whitening: str
@@ -46,6 +214,191 @@ class Pretraining:
 
     def __str__(self) -> str:
         return f"{self.dataset}/{self.whitening}/{self.network}"
+
+    def reads(self, run: Run) -> dict[str, list[Job | Snapshot | str]]:
+        given = run.pretrained.get(self.dataset, {}).get(self.network)
+        weights: list[Job | Snapshot | str] = [given] if given else []
+        return {"data": [_data(self.dataset, self.whitening)], "weights": weights}
+
+    def options(self, run: Run) -> dict[str, Any]:
+        return {
+            "network": self.network,
+            "whitening": self.whitening,
+            "width_factor": run.width_factor,
+            **run.training("pretrain", self.dataset, self.network),
+        }
+
+    def described(self, run: Run) -> dict[str, Any]:
+        return self.options(run) | {"weights": next(iter(self.inputs(run)["weights"]), None)}
+
+    def declared(self, run: Run) -> Iterator[Declared]:
+        values = run.training("pretrain", self.dataset, self.network)
+        yield Declared(f"{self.module}:Settings", values, self.stage)
+
+    def measured(self, run: Run) -> MeasuredJob:
+        return self._measured(run, self.dataset, self.network)
+
+
+@dataclass(frozen=True)
+class GeneratorTraining(Job):
+    """A generator that is trained on the real data, whose latents can stand for pixels."""
+
+    stage, module = "generator", "dd.pretrain.generator"
+    summary = "a generator whose latents stand for pixels"
+    folder, resources, section = "pretrained", "pretrain", "pretrained"
+
+    dataset: str
+    whitening: str
+
+    def __str__(self) -> str:
+        return f"{self.dataset}/{self.whitening}/generator"
+
+    def reads(self, run: Run) -> dict[str, list[Job | Snapshot | str]]:
+        return {"data": [_data(self.dataset, self.whitening)]}
+
+    def options(self, run: Run) -> dict[str, Any]:
+        return {"whitening": self.whitening, **run.training("generator", self.dataset)}
+
+    def declared(self, run: Run) -> Iterator[Declared]:
+        values = run.training("generator", self.dataset)
+        yield Declared(f"{self.module}:Settings", values, self.stage)
+
+    def measured(self, run: Run) -> MeasuredJob:
+        return self._measured(run, self.dataset)
+
+
+@dataclass(frozen=True)
+class Distillation(Job):
+    """A synthetic set.
+
+    Attributes:
+        method: see :mod:`dd.config.methods`.
+        snapshots: the iterations that are kept, ascending.
+    """
+
+    stage, module = "distill", "dd.distill.distill"
+    summary = "a synthetic set from a dataset"
+    folder, resources, section = "distilled", "distill", "distillations"
+
+    dataset: str
+    method: str
+    ipc: int
+    seed: int
+    snapshots: tuple[int, ...] = field(default=(), compare=False)
+
+    def __str__(self) -> str:
+        return f"{self.dataset}/{self.method}/ipc{self.ipc}/seed{self.seed}"
+
+    def file(self, run: Run) -> str:
+        return Snapshot(self, self.snapshots[-1]).file(run)
+
+    def files(self, run: Run) -> list[str]:
+        return [*(Snapshot(self, n).file(run) for n in self.snapshots), self.metrics(run)]
+
+    def metrics(self, run: Run) -> str:
+        """What it says of each iteration, a file beside its snapshots."""
+        return f"{run.root}/{self.folder}/{self}/metrics.jsonl"
+
+    def settings(self, run: Run) -> dict[str, Any]:
+        """The objective's settings, iterations apart."""
+        settings = run.distillation(self.method, self.dataset, self.ipc)
+        return {name: value for name, value in settings.items() if name != "iterations"}
+
+    def parts(self, run: Run) -> dict[str, dict[str, Any]]:
+        """Name and settings of its parametrisation and regulariser, those that it has."""
+        method = run.parse(self.method)
+        chosen = {"parametrisation": method.parametrisation, "regulariser": method.regulariser}
+        return {
+            kind: {
+                "name": part.name,
+                **run.part(part, method.objective, self.dataset, self.ipc),
+            }
+            for kind, part in chosen.items()
+            if part
+        }
+
+    def reads(self, run: Run) -> dict[str, list[Job | Snapshot | str]]:
+        method, whitening = run.parse(self.method), self.settings(run)["whitening"]
+        names = auxiliary_networks(run, self.method, self.dataset, self.ipc)
+        if uses_pretrained(method.objective):
+            names = [*networks(run, self.method, self.dataset, self.ipc), *names]
+        generator: list[Job | Snapshot | str] = []
+        if method.parametrisation:
+            given = run.generators.get(self.dataset)
+            trained = GeneratorTraining(self.dataset, whitening)
+            generator = [given["weights"] if given else trained]
+        return {
+            "data": [_data(self.dataset, whitening)],
+            "pool": [*pool_files(run, self.method)],
+            "buffers": [*self._shards(run)],
+            "pretrained": _frozen(self.dataset, whitening, names),
+            "generator": generator,
+        }
+
+    def _shards(self, run: Run) -> list[Shard]:
+        """The shards of its experts, where it matches trajectories."""
+        settings = self.settings(run)
+        if "experts" not in settings:
+            return []
+        count = -(-settings["experts"] // run.training("buffer", self.dataset)["experts"])
+        return [
+            Shard(self.dataset, settings["whitening"], network, number)
+            for network in networks(run, self.method, self.dataset, self.ipc)
+            for number in range(count)
+        ]
+
+    def options(self, run: Run) -> dict[str, Any]:
+        method = run.parse(self.method)
+        options = {
+            "objective": method.objective,
+            "ipc": self.ipc,
+            "seed": self.seed,
+            "width_factor": run.width_factor,
+            **self.settings(run),
+        }
+        if method.pool:  # in place of a network
+            options.pop("network", None)
+        for kind, settings in self.parts(run).items():
+            name = settings.pop("name")
+            options[kind] = str(Part(name, settings))
+        if method.parametrisation:
+            options["adapter"] = run.generators.get(self.dataset, {}).get("adapter")
+        return options | {"snapshots": list(self.snapshots)}
+
+    def described(self, run: Run) -> dict[str, Any]:
+        return {"snapshots": list(self.snapshots), **self.settings(run), **self.parts(run)}
+
+    def declared(self, run: Run) -> Iterator[Declared]:
+        method = run.parse(self.method)
+        values = self.settings(run) | {"iterations": self.snapshots[-1]}
+        registry = f"dd.distill.objectives:OBJECTIVES[{method.objective}]"
+        yield Declared(f"{registry}.Settings", values, method.objective)
+        registries = {
+            "parametrisation": "dd.distill.parametrisations:PARAMETRISATIONS",
+            "regulariser": "dd.distill.regularisers:REGULARISERS",
+        }
+        for kind, own in self.parts(run).items():
+            name = own.pop("name")
+            yield Declared(f"{registries[kind]}[{name}].Settings", own, name)
+
+    def check(self, run: Run, settings: list[Any]) -> None:
+        for pool in pool_files(run, self.method):
+            load_pool(pool)
+        if "experts" in self.settings(run):
+            own, epochs = settings[0], run.training("buffer", self.dataset)["epochs"]
+            if own.last_epoch > epochs:
+                raise DDError(
+                    f"max_start_epoch {own.max_start_epoch} and expert_epochs "
+                    f"{own.expert_epochs} need {own.last_epoch} epochs of the experts, the buffer "
+                    f"has {epochs}"
+                )
+
+    def measured(self, run: Run) -> MeasuredJob:
+        return self._measured(run, self.dataset, self.method, self.ipc)
+
+    def joined(self, other: Distillation) -> Distillation:
+        asked = {*self.snapshots, *other.snapshots}
+        return replace(self, snapshots=tuple(sorted(asked)))
 
 
 @dataclass(frozen=True)
@@ -58,10 +411,21 @@ class Snapshot:
     def __str__(self) -> str:
         return f"{self.distillation}/it{self.iterations}"
 
+    def file(self, run: Run) -> str:
+        return f"{run.root}/{Distillation.folder}/{self}{Distillation.suffix}"
+
+    def job(self) -> Distillation:
+        """The distillation, asked to keep this set."""
+        return replace(self.distillation, snapshots=(self.iterations,))
+
 
 @dataclass(frozen=True)
-class Relabelling:
-    """One job that gives the views of a synthetic set soft labels; a path below ``labels/``."""
+class Relabelling(Job):
+    """Soft labels of the views of a synthetic set."""
+
+    stage, module = "relabel", "dd.evaluate.relabel"
+    summary = "soft labels of a synthetic set, view by view"
+    folder, resources, section = "labels", "relabel", "labels"
 
     snapshot: Snapshot
     teacher: str
@@ -69,10 +433,182 @@ class Relabelling:
     def __str__(self) -> str:
         return f"{self.snapshot}/{self.teacher}"
 
+    def reads(self, run: Run) -> dict[str, list[Job | Snapshot | str]]:
+        made = self.snapshot.distillation
+        whitening = made.settings(run)["whitening"]
+        return {
+            "data": [_data(made.dataset, whitening)],
+            "synthetic": [self.snapshot],
+            "teacher": _frozen(made.dataset, whitening, auxiliaries(self.teacher)),
+        }
+
+    def options(self, run: Run) -> dict[str, Any]:
+        made = self.snapshot.distillation
+        views = run.training("relabel", made.dataset)
+        return {"seed": made.seed, "width_factor": run.width_factor, **views}
+
+    def declared(self, run: Run) -> Iterator[Declared]:
+        values = run.training("relabel", self.snapshot.distillation.dataset)
+        yield Declared(f"{self.module}:Settings", values, self.stage)
+
+    def measured(self, run: Run) -> MeasuredJob:
+        made = self.snapshot.distillation
+        return self._measured(run, made.dataset, made.method, made.ipc)
+
 
 @dataclass(frozen=True)
-class Erasing:
-    """One job that erases regions of test images; its path below ``erasing/`` names it."""
+class Evaluation(Job):
+    """Test accuracies of networks that are trained on a synthetic set.
+
+    Attributes:
+        protocol: canonical, see :mod:`dd.config.methods`.
+        archs: the networks that are asked for, in alphabetical order.
+    """
+
+    stage, module = "evaluate", "dd.evaluate.evaluate"
+    summary = "test accuracy of networks trained on a synthetic set"
+    folder, resources, section, suffix = "evaluations", "evaluate", "evaluations", ".csv"
+
+    distillation: Distillation
+    iterations: int
+    protocol: str
+    archs: tuple[str, ...] = field(default=(), compare=False)
+
+    def __str__(self) -> str:
+        return f"{self.snapshot}/{self.protocol}"
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The set that is evaluated."""
+        return Snapshot(self.distillation, self.iterations)
+
+    def reads(self, run: Run) -> dict[str, list[Job | Snapshot | str]]:
+        made = self.distillation
+        return {
+            "data": [_data(made.dataset, made.settings(run)["whitening"])],
+            "synthetic": [self.snapshot],
+            "labels": [*self.labels(run)],
+        }
+
+    def labels(self, run: Run) -> list[Relabelling]:
+        """The soft labels that the networks learn, if the protocol has them learn some."""
+        options = parse_protocol(self.protocol, run.protocols).options
+        if options["protocol"] != SOFT:
+            return []
+        return [Relabelling(self.snapshot, options["teacher"])]
+
+    def options(self, run: Run) -> dict[str, Any]:
+        # Apart by more than a set has networks: no two sets of a cell share a network's seed.
+        fixed: dict[str, Any] = {"networks": run.networks, "seed": 1000 * self.distillation.seed}
+        fixed["diverged"] = "record"  # a setting that fails is a result too; tables say so
+        fixed["arch_settings"] = [str(Part(*own)) for own in self.arch_settings(run).items()]
+        fixed["width_factor"] = run.width_factor
+        return {"arch": list(self.archs), **fixed, **self.conditions(run)}
+
+    def conditions(self, run: Run, network: str = "") -> dict[str, Any]:
+        """How ``network``, or one that no section of a recipe is about, is trained: settings and
+        protocol."""
+        made = self.distillation
+        protocol = parse_protocol(self.protocol, run.protocols)
+        settings = run.evaluation(made.method, made.dataset, made.ipc, network)
+        return settings | dict(protocol.options)
+
+    def arch_settings(self, run: Run) -> dict[str, dict[str, Any]]:
+        """The networks, a teacher trained there included, that are trained with other settings
+        than :meth:`conditions` says of all, and those settings."""
+        common = self.conditions(run)
+        archs = dict.fromkeys(self.archs)
+        if common["protocol"] == KD:
+            archs[common["teacher"]] = None
+        own = {arch: self.conditions(run, arch).items() - common.items() for arch in archs}
+        return {arch: dict(sorted(settings)) for arch, settings in own.items() if settings}
+
+    def described(self, run: Run) -> dict[str, Any]:
+        own = {"arch_settings": self.arch_settings(run)}
+        return {"arch": list(self.archs), **self.conditions(run), **own}
+
+    def declared(self, run: Run) -> Iterator[Declared]:
+        made = self.distillation
+        training = run.evaluation(made.method, made.dataset, made.ipc)
+        for arch in ("", *self.arch_settings(run)):
+            values = self.conditions(run, arch)
+            own = {name: values[name] for name in training}
+            yield Declared(
+                "dd.training.recipe:Recipe", own, f"evaluation of {arch}" if arch else "evaluation"
+            )
+        values = self.conditions(run)
+        protocol = values["protocol"]
+        own = {k: v for k, v in values.items() if k not in training and k != "protocol"}
+        yield Declared(
+            f"dd.evaluate.protocols:PROTOCOLS[{protocol}].Settings",
+            own,
+            f"protocol {self.protocol}",
+        )
+
+    def check(self, run: Run, settings: list[Any]) -> None:
+        views = run.training("relabel", self.distillation.dataset) if self.labels(run) else {}
+        *trained, _ = settings
+        for recipe in trained:
+            if views.get("cutmix") and views["batch"] != recipe.batch:
+                raise DDError(
+                    f"batch of evaluation is {recipe.batch}, of relabel {views['batch']}: "
+                    "the images that CutMix mixes are those of a batch; give both the same"
+                )
+        for arch in self.archs:
+            canonical(arch)
+
+    def measured(self, run: Run) -> MeasuredJob:
+        made, protocol = self.distillation, self.protocol.partition("@")[0]
+        other = "" if protocol == HARD else protocol
+        return self._measured(run, made.dataset, made.method, made.ipc, other)
+
+    def joined(self, other: Evaluation) -> Evaluation:
+        return replace(self, archs=tuple(sorted({*self.archs, *other.archs})))
+
+
+@dataclass(frozen=True)
+class ActivationMaps(Job):
+    """Class activation maps of a synthetic set under the networks that the run compares."""
+
+    stage, module = "cams", "dd.analyse.cams"
+    summary = "class activation maps of a synthetic set"
+    folder, resources, section = "cams", "analyse", "cams"
+
+    snapshot: Snapshot
+
+    def __str__(self) -> str:
+        return str(self.snapshot)
+
+    def reads(self, run: Run) -> dict[str, list[Job | Snapshot | str]]:
+        made = self.snapshot.distillation
+        whitening = made.settings(run)["whitening"]
+        return {
+            "data": [_data(made.dataset, whitening)],
+            "synthetic": [self.snapshot],
+            "pretrained": _frozen(made.dataset, whitening, cam_networks(run)),
+        }
+
+    def options(self, run: Run) -> dict[str, Any]:
+        return {"width_factor": run.width_factor, "rectify": cam_rectify(run)}
+
+    def described(self, run: Run) -> dict[str, Any]:
+        return {"networks": cam_networks(run), **self.options(run)}
+
+    def declared(self, run: Run) -> Iterator[Declared]:
+        yield _declared_metadd(run, self.snapshot.distillation.dataset)
+
+    def measured(self, run: Run) -> MeasuredJob:
+        made = self.snapshot.distillation
+        return self._measured(run, made.dataset, made.method, made.ipc)
+
+
+@dataclass(frozen=True)
+class Erasing(Job):
+    """Test accuracies of networks with regions of the images erased."""
+
+    stage, module = "erase", "dd.analyse.erase"
+    summary = "accuracy with regions of the test images erased"
+    folder, resources, section, suffix = "erasing", "analyse", "erasing", ".csv"
 
     dataset: str
     whitening: str = "none"
@@ -80,22 +616,51 @@ class Erasing:
     def __str__(self) -> str:
         return f"{self.dataset}/{self.whitening}"
 
+    def reads(self, run: Run) -> dict[str, list[Job | Snapshot | str]]:
+        names = [*auxiliary(run, self.dataset), *cam_networks(run)]  # the first say which regions
+        return {
+            "data": [_data(self.dataset, self.whitening)],
+            "pretrained": _frozen(self.dataset, self.whitening, names),
+        }
 
-@dataclass(frozen=True)
-class Evaluation:
-    """One job that evaluates a snapshot; its path below ``evaluations/`` names it."""
+    def options(self, run: Run) -> dict[str, Any]:
+        return {
+            "whitening": self.whitening,
+            "width_factor": run.width_factor,
+            "regions_from": ".".join(auxiliary(run, self.dataset)),
+            "rectify": cam_rectify(run),
+        }
 
-    distillation: Distillation
-    iterations: int
-    protocol: str
+    def declared(self, run: Run) -> Iterator[Declared]:
+        yield _declared_metadd(run, self.dataset)
 
-    def __str__(self) -> str:
-        return f"{self.distillation}/it{self.iterations}/{self.protocol}"
+    def measured(self, run: Run) -> MeasuredJob:
+        return self._measured(run, self.dataset)
+
+
+STAGES: tuple[type[Job], ...] = (
+    Preparation,
+    Shard,
+    Pretraining,
+    GeneratorTraining,
+    Distillation,
+    Relabelling,
+    Evaluation,
+    ActivationMaps,
+    Erasing,
+)
+"""The classes of jobs, in the order of the workflow."""
 
 
 def distillations(cell: Cell, run: Run) -> list[Distillation]:
+    """The distillations of a cell, one a seed, each asked for the cell's set."""
+    asked = (cell.iterations,)
+    return [Distillation(cell.dataset, cell.method, cell.ipc, seed, asked) for seed in run.seeds]
+
+
+def snapshots(cell: Cell, run: Run) -> list[Snapshot]:
     """The synthetic sets of a cell, one a seed."""
-    return [Distillation(cell.dataset, cell.method, cell.ipc, seed) for seed in run.seeds]
+    return [Snapshot(job, cell.iterations) for job in distillations(cell, run)]
 
 
 def evaluations(cell: Cell, run: Run) -> list[Evaluation]:
@@ -103,43 +668,56 @@ def evaluations(cell: Cell, run: Run) -> list[Evaluation]:
     if cell.arch is None:
         return []
     return [
-        Evaluation(job, cell.iterations, protocol)
+        Evaluation(job, cell.iterations, protocol, (str(cell.arch),))
         for protocol in cell.protocols
         for job in distillations(cell, run)
     ]
 
 
-def data_file(run: Run, dataset: str) -> str:
-    return f"{run.root}/data/{dataset}.safetensors"
+def needed(run: Run, roots: Iterable[Job]) -> list[Job]:
+    """``roots`` and all jobs whose files they read, directly or through others, each once."""
+    jobs: dict[Job, Job] = {}
+
+    def add(job: Job) -> None:
+        if job in jobs:
+            jobs[job] = jobs[job].joined(job)
+            return
+        jobs[job] = job
+        for sources in job.reads(run).values():
+            for source in sources:
+                if not isinstance(source, str):
+                    add(source.job() if isinstance(source, Snapshot) else source)
+
+    for job in roots:
+        add(job)
+    return list(jobs.values())
 
 
-def synthetic_file(run: Run, job: Distillation, iterations: int) -> str:
-    return f"{run.root}/distilled/{job}/it{iterations}.safetensors"
+def command_words(settings: Mapping[str, Any]) -> list[str]:
+    """Settings as command-line options: ``lr_img: 0.1`` is ``--lr-img 0.1``; true is a flag, and
+    a list has its values after the name."""
+    words = []
+    for name, value in settings.items():
+        if value is False or value is None or value == []:
+            continue
+        words.append(f"--{name.replace('_', '-')}")
+        if value is not True:
+            words += [format_value(one) for one in (value if isinstance(value, list) else [value])]
+            if isinstance(value, str) and value.startswith("-"):  # no option of its own
+                words[-2:] = [f"{words[-2]}={words[-1]}"]
+    return words
 
 
-def metrics_file(run: Run, job: Distillation) -> str:
-    return f"{run.root}/distilled/{job}/metrics.jsonl"
+def _data(dataset: str, whitening: str) -> Preparation:
+    return Preparation(dataset, zca=whitening == "zca")
 
 
-def shard_file(run: Run, shard: Shard) -> str:
-    return f"{run.root}/buffers/{shard}.safetensors"
+def _frozen(dataset: str, whitening: str, names: Iterable[str]) -> list[Job | Snapshot | str]:
+    """The frozen networks called ``names``, each once."""
+    return [Pretraining(dataset, whitening, name) for name in dict.fromkeys(names)]
 
 
-def pretrained_file(run: Run, job: Pretraining) -> str:
-    return f"{run.root}/pretrained/{job}.safetensors"
-
-
-def labels_file(run: Run, job: Relabelling) -> str:
-    return f"{run.root}/labels/{job}.safetensors"
-
-
-def cams_file(run: Run, job: Distillation, iterations: int) -> str:
-    return f"{run.root}/cams/{job}/it{iterations}.safetensors"
-
-
-def erasing_file(run: Run, dataset: str) -> str:
-    return f"{run.root}/erasing/{Erasing(dataset)}.csv"
-
-
-def evaluation_file(run: Run, job: Evaluation) -> str:
-    return f"{run.root}/evaluations/{job}.csv"
+def _declared_metadd(run: Run, dataset: str) -> Declared:
+    """What MetaDD's settings say of all class activation maps of a run."""
+    settings = "dd.distill.regularisers:REGULARISERS[metadd].Settings"
+    return Declared(settings, metadd(run, dataset), "metadd")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from dd.config.methods import Part
 from dd.config.run import Run
 from dd.errors import DDError
+from dd.networks.options import auxiliaries, canonical
+from dd.networks.pool import load_pool
 
 
 def pool_files(run: Run, method: str) -> list[str]:
@@ -18,13 +19,11 @@ def pool_files(run: Run, method: str) -> list[str]:
 
 def networks(run: Run, method: str, dataset: str, ipc: int) -> list[str]:
     """The networks that ``method`` distils with, canonical; none where it uses none."""
-    from dd.networks.pool import load_pool  # imports torch, which the workflow's parsing need not
-
     pools = pool_files(run, method)
     if pools:
         return [name for name, _ in load_pool(pools[0]).networks()]
     settings = run.distillation(method, dataset, ipc)
-    return _canonical([settings["network"]] if "network" in settings else [])
+    return [canonical(settings["network"])] if "network" in settings else []
 
 
 def auxiliary_networks(run: Run, method: str, dataset: str, ipc: int) -> list[str]:
@@ -61,13 +60,6 @@ def cam_rectify(run: Run) -> str:
     return chosen[0]
 
 
-def auxiliaries(joined: str) -> list[str]:
-    """See :func:`dd.networks.build.auxiliaries`."""
-    from dd.networks.build import auxiliaries as found  # imports torch, which planning need not
-
-    return found(joined)
-
-
 def seen(run: Run, method: str, dataset: str, ipc: int) -> list[str]:
     """The networks that ``method`` uses while it distils: its own and the auxiliary ones."""
     own = networks(run, method, dataset, ipc)
@@ -77,10 +69,4 @@ def seen(run: Run, method: str, dataset: str, ipc: int) -> list[str]:
 def cam_networks(run: Run) -> list[str]:
     """The networks whose class activation maps the run measures."""
     named = run.cam_networks or auxiliary(run, next(iter(run.datasets)))
-    return _canonical(named)
-
-
-def _canonical(names: Iterable[str]) -> list[str]:
-    from dd.networks.build import canonical  # imports torch, which the workflow's parsing need not
-
-    return [canonical(name) for name in names]
+    return [canonical(name) for name in named]

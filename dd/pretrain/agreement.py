@@ -1,7 +1,11 @@
-"""What a distillation and what it reads must have in common: dataset, space, width, code."""
+"""What a distillation and what it reads must have in common, and what must be said of it.
+
+It needs no torch: tables warn of weak networks, too.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from dd import __version__
@@ -25,3 +29,15 @@ def agreement(dataset: Any, width_factor: float) -> dict[str, Any]:
         "whitening": dataset.whitening,
         "width_factor": width_factor,
     }
+
+
+def warning(header: Mapping[str, Any], dataset: str) -> str:
+    """A phrase for tables about a network that is worse than the recipe of its ``dataset`` (the
+    label) asks, or ""."""
+    found, least = header["accuracy"], header["least_accuracy"]
+    if found >= least:
+        return ""
+    return (
+        f"{header['network']} reached {found:.1f} % on the test set of {dataset}, below the "
+        f"{least:g} % asked there of a pretrained network"
+    )

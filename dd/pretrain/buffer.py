@@ -24,7 +24,8 @@ from dd.data.dataset import Dataset, load_dataset
 from dd.data.space import WHITENINGS
 from dd.errors import DDError, unknown
 from dd.networks.base import count_parameters
-from dd.networks.build import canonical, create
+from dd.networks.build import create
+from dd.networks.options import canonical
 from dd.pretrain.agreement import agreement
 from dd.pretrain.trajectories import PRECISIONS, ShardWriter, layout
 from dd.rng import generator

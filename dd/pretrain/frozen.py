@@ -36,7 +36,7 @@ class Pretrained:
     """A trained network.
 
     Attributes:
-        spec: canonical, see :func:`dd.networks.build.canonical`.
+        spec: canonical, see :func:`dd.networks.options.canonical`.
         network: in evaluation mode, its parameters without gradient.
         accuracy: on the test split, in percent.
         least_accuracy: what the dataset's recipe asks of it, in percent; 0: nothing.
@@ -115,18 +115,6 @@ def load_all(
             raise DDError(f"{path}: holds a {one.spec}, as {by[one.spec]} does; give one of them")
         found[one.spec], by[one.spec] = one, path
     return found
-
-
-def warning(header: Mapping[str, Any], dataset: str) -> str:
-    """A phrase for tables about a network that is worse than the recipe of its ``dataset`` (the
-    label) asks, or ""."""
-    found, least = header["accuracy"], header["least_accuracy"]
-    if found >= least:
-        return ""
-    return (
-        f"{header['network']} reached {found:.1f} % on the test set of {dataset}, below the "
-        f"{least:g} % asked there of a pretrained network"
-    )
 
 
 @torch.no_grad()

@@ -24,9 +24,10 @@ from dd.data.dataset import Dataset, Split, load_dataset
 from dd.data.space import WHITENINGS
 from dd.errors import DDError
 from dd.networks.base import Network
-from dd.networks.build import canonical, create
+from dd.networks.build import create
+from dd.networks.options import canonical
 from dd.pretrain import frozen
-from dd.pretrain.agreement import agreement
+from dd.pretrain.agreement import agreement, warning
 from dd.rng import generator
 from dd.runtime.process import add_checkpoint_option, add_machine_options, setup
 from dd.runtime.progress import Progress
@@ -171,8 +172,8 @@ def run(arguments: argparse.Namespace) -> None:
     }
     frozen.save(out, network, facts)
     job.remove()
-    if warning := frozen.warning(facts, dataset.label):
-        print(f"pretrain: {warning}")
+    if weak := warning(facts, dataset.label):
+        print(f"pretrain: {weak}")
     print(
         f"pretrain: {spec} {facts['origin']}, test accuracy {found:.2f} % on {dataset.label}; {out}"
     )

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from dd.artifacts.headers import describe_tensors, read_header
 from dd.artifacts.row_files import ROOM, RowReader, RowWriter
-from dd.artifacts.tensors import describe_tensors, read_header
 from dd.data.space import check_space
 from dd.errors import DDError
 from dd.pretrain.agreement import AGREE

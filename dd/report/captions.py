@@ -4,38 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from dd.config.run import Run
+from dd.artifacts.headers import read_header
 from dd.plan.exhibits import Exhibit
-from dd.plan.jobs import (
-    GENERATOR,
-    pretrained_file,
-)
-from dd.plan.plan import Plan
+from dd.plan.kinds import networks_behind
+from dd.pretrain.agreement import warning
 from dd.report import fallbacks
 
 
-def pretrained_warnings(run: Run, exhibit: Exhibit) -> list[str]:
-    """What has to be said of the frozen networks that a table or figure was made with: which are
-    less accurate than their dataset asks."""
-    from dd.artifacts.tensors import (
-        read_header,  # imports torch, which the workflow's parsing need not
-    )
-    from dd.pretrain.frozen import warning
-
-    jobs = [job for job in Plan(run).pretrained_for(exhibit) if job.network != GENERATOR]
-    told = [
-        warning(read_header(pretrained_file(run, job)), run.datasets[job.dataset]["label"])
-        for job in jobs
-    ]
-    return list(dict.fromkeys(filter(None, told)))
-
-
 def warnings(exhibit: Exhibit) -> list[str]:
-    """What has to be said of the frozen networks behind a table or figure, a sentence each.
+    """What has to be said of the frozen networks behind a table or figure, a sentence each: which
+    are less accurate than their dataset asks.
 
     They are behind all that was made with them, not behind single numbers: no cell has a mark.
     """
-    return [f"Note: {phrase}." for phrase in pretrained_warnings(exhibit.run, exhibit)]
+    run = exhibit.run
+    phrases = [
+        warning(read_header(job.file(run)), run.datasets[job.dataset]["label"])
+        for job in networks_behind(exhibit)
+    ]
+    return [f"Note: {phrase}." for phrase in dict.fromkeys(filter(None, phrases))]
 
 
 def facts(exhibit: Exhibit, rows: list[dict[str, Any]]) -> str:

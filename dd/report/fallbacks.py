@@ -9,7 +9,8 @@ from dd.config.methods import parse_protocol
 from dd.config.recipes import Fallback, fallback, joined
 from dd.config.run import Run
 from dd.plan.exhibits import Cell, Exhibit
-from dd.plan.plan import SOFT, Plan
+from dd.plan.jobs import SOFT, Distillation, Relabelling
+from dd.plan.plan import Plan
 from dd.report.labels import METHODS
 
 RELABEL = "relabel"
@@ -70,9 +71,9 @@ def sentence(run: Run, uses: Iterable[Use]) -> list[str]:
 def _planned(run: Run) -> Iterator[Use]:
     """The recipes that the jobs of ``run`` follow."""
     plan = Plan(replace(run, optional=[]))
-    for job in plan.distillations:
+    for job in plan.of(Distillation):
         yield from _followed(run, job.method, job.dataset, job.ipc)
-    for labels in plan.relabellings:
+    for labels in plan.of(Relabelling):
         made = labels.snapshot.distillation
         yield RELABEL, made.dataset, made.ipc
 

@@ -3,41 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
 from matplotlib import pyplot
-from matplotlib.figure import Figure
 
 from dd.config.run import read_run
 from dd.errors import DDError
 from dd.plan.exhibits import Exhibit, load_exhibit
-from dd.report.figures import (
-    accuracy_curve,
-    bars,
-    cams,
-    difference,
-    erasing,
-    images,
-    stages,
-    training_curves,
-    variance,
-    weights,
-)
+from dd.plan.kinds import kind_of
 from dd.report.figures.style import save, use_style
-
-KINDS: dict[str, tuple[Callable[[Exhibit], Figure], tuple[str, ...]]] = {
-    "curve": (accuracy_curve.draw, ("x", "color", "style", "column", "row")),
-    "bars": (bars.draw, ("x", "color", "column", "row")),
-    "images": (images.draw, ("block", "row")),
-    "curves": (training_curves.draw, ("x", "color", "column", "row")),
-    "difference": (difference.draw, ("color", "column", "row")),
-    "weights": (weights.draw, ("x", "column", "row")),
-    "cams": (cams.draw, ("block", "row")),
-    "variance": (variance.draw, ("x", "color", "column", "row")),
-    "erasing": (erasing.draw, ()),  # these have no cells: panels a dataset
-    "stages": (stages.draw, ()),
-}
 
 
 def check_layout(exhibit: Exhibit, parts: tuple[str, ...]) -> None:
@@ -59,10 +33,10 @@ def check_layout(exhibit: Exhibit, parts: tuple[str, ...]) -> None:
 def render(exhibit: Exhibit, out: Path) -> None:
     """Draw ``exhibit`` into ``out`` (PNG) and the PDF beside it."""
     use_style()
-    draw, parts = KINDS[exhibit.definition["kind"]]
-    if parts:
-        check_layout(exhibit, parts)
-    figure = draw(exhibit)
+    kind = kind_of(exhibit)
+    if kind.parts:
+        check_layout(exhibit, kind.parts)
+    figure = kind.render(exhibit)
     save(figure, out)
     pyplot.close(figure)
 

@@ -17,6 +17,7 @@ from dd.artifacts.text import load_json, save_text
 from dd.config.run import Run, load_run, read_run
 from dd.errors import DDError
 from dd.plan.exhibits import Exhibit
+from dd.plan.jobs import Distillation, Evaluation
 from dd.plan.plan import Plan
 from dd.report import escape, fallbacks
 from dd.report.captions import caption
@@ -55,7 +56,7 @@ def about(plan: Plan, record: dict[str, Any] | None) -> Sheet:
         "Synthetic sets": f"one a method, IPC and seed ({seeds})",
         "Evaluation": f"{run.networks} networks a synthetic set and architecture",
         "Made": f"{kinds.count('table')} tables and {kinds.count('figure')} figures from "
-        f"{len(plan.distillations)} distillations and {len(plan.evaluations)} evaluations",
+        f"{len(plan.of(Distillation))} distillations and {len(plan.of(Evaluation))} evaluations",
         **({} if record is None else _machines(record)),
     }
     return Sheet(

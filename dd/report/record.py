@@ -14,8 +14,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from dd.artifacts.headers import read_header
 from dd.artifacts.provenance import code_version
-from dd.artifacts.tensors import read_header
 from dd.artifacts.text import file_digest, load_json, save_json
 from dd.config.run import read_run
 from dd.errors import DDError

@@ -3,35 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
 from dd.artifacts.text import save_rows, save_text
 from dd.config.run import read_run
 from dd.errors import DDError
 from dd.plan.exhibits import Exhibit, load_exhibit
+from dd.plan.kinds import kind_of
 from dd.report.sheet import Sheet
-from dd.report.tables.areas import areas
-from dd.report.tables.cost import cost
-from dd.report.tables.hyperparameters import (
-    hyperparameters,
-)
-from dd.report.tables.listing import listing
-from dd.report.tables.pivot import Rows, results
-from dd.report.tables.reweighting import reweighting
-from dd.report.tables.settings import settings
-from dd.report.tables.stages import stages
+from dd.report.tables.pivot import Rows
 
-KINDS: dict[str, Callable[[Exhibit], tuple[Rows, Sheet]]] = {
-    "results": results,
-    "listing": listing,
-    "settings": settings,
-    "hyperparameters": hyperparameters,
-    "cost": cost,
-    "areas": areas,
-    "stages": stages,
-    "reweighting": reweighting,
-}
+
+def render(exhibit: Exhibit) -> tuple[Rows, Sheet]:
+    """The rows of a table, for its CSV, and what is shown of them."""
+    return kind_of(exhibit).render(exhibit)
 
 
 def write(out: Path, rows: Rows, sheet: Sheet) -> None:
@@ -55,6 +40,6 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.out.suffix != ".csv":
         raise DDError(f"--out: {arguments.out} must end in .csv")
     exhibit = load_exhibit("table", arguments.table, read_run(arguments.config))
-    rows, sheet = KINDS[exhibit.definition["kind"]](exhibit)
+    rows, sheet = render(exhibit)
     write(arguments.out, rows, sheet)
     print(f"{arguments.out}: {len(rows)} rows; .md, .tex and .html beside it")

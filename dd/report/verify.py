@@ -16,8 +16,9 @@ from dd.artifacts.atomic import inside
 from dd.artifacts.text import file_digest, load_json, load_rows
 from dd.config.run import read_run
 from dd.errors import DDError
-from dd.plan.jobs import evaluation_file, synthetic_file
+from dd.plan.jobs import Distillation, Evaluation
 from dd.plan.plan import ENDINGS, Plan
+from dd.report.table import render, write
 
 
 def recorded(root: Path) -> dict[str, str]:
@@ -57,9 +58,9 @@ def remove(path: Path) -> None:
 def wrong_sets(plan: Plan) -> dict[str, str]:
     """Evaluations that are not of the set beside them."""
     found = {}
-    for job in plan.evaluations:
-        path = evaluation_file(plan.run, job)
-        digest = file_digest(synthetic_file(plan.run, job.distillation, job.iterations))
+    for job in plan.of(Evaluation):
+        path = job.file(plan.run)
+        digest = file_digest(job.snapshot.file(plan.run))
         if any(row.get("synthetic") != digest for row in load_rows(path)):
             found[path] = "is of another synthetic set than the one beside it"
     return found
@@ -67,8 +68,6 @@ def wrong_sets(plan: Plan) -> dict[str, str]:
 
 def wrong_tables(plan: Plan) -> dict[str, str]:
     """Tables whose cells are not what the files that they come from give."""
-    from dd.report.table import KINDS, write  # imports what draws, which the rest need not
-
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         for (kind, name), exhibit in plan.exhibits.items():
@@ -76,7 +75,7 @@ def wrong_tables(plan: Plan) -> dict[str, str]:
                 continue
             ours = Path(plan.run.root, "tables", f"{name}.csv")
             theirs = Path(folder, ours.name)
-            write(theirs, *KINDS[exhibit.definition["kind"]](exhibit))
+            write(theirs, *render(exhibit))
             for ending in ENDINGS["table"]:
                 path, again = (p.with_suffix(f".{ending}") for p in (ours, theirs))
                 if not path.is_file() or path.read_bytes() != again.read_bytes():
@@ -113,6 +112,6 @@ def run(arguments: argparse.Namespace) -> None:
         raise DDError(f"{root}: {name} {what}{more}{done}")
     tables = [name for kind, name in plan.exhibits if kind == "table"]
     print(
-        f"{root}: all is as recorded: {len(tables)} tables from {len(plan.evaluations)} "
-        f"evaluations of {len(plan.distillations)} distillations"
+        f"{root}: all is as recorded: {len(tables)} tables from {len(plan.of(Evaluation))} "
+        f"evaluations of {len(plan.of(Distillation))} distillations"
     )

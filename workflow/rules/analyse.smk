@@ -1,17 +1,15 @@
 # What networks look at: class activation maps of synthetic sets, and test images without them.
 rule cams:
     input:
-        data=lambda w: data_file(RUN, SNAPSHOTS[w.snapshot].distillation.dataset),
-        synthetic=lambda w: set_file(SNAPSHOTS[w.snapshot]),
-        pretrained=lambda w: pretrained_files(PLAN.seers_of(SNAPSHOTS[w.snapshot].distillation)),
+        unpack(inputs("cams")),
     output:
-        f"{RUN.root}/cams/{{snapshot}}.safetensors",
+        f"{RUN.root}/cams/{{job}}.safetensors",
     log:
-        f"{RUN.root}/logs/cams/{{snapshot}}.log",
+        f"{RUN.root}/logs/cams/{{job}}.log",
     benchmark:
-        f"{RUN.root}/benchmarks/cams/{{snapshot}}.tsv"
+        f"{RUN.root}/benchmarks/cams/{{job}}.tsv"
     wildcard_constraints:
-        snapshot=exactly(SNAPSHOTS),
+        job=exactly(JOBS["cams"]),
     conda:
         "../../environment.yml"
     threads: needed("analyse", "threads")
@@ -20,28 +18,26 @@ rule cams:
         runtime=growing("analyse", "runtime"),
         gpu=GPUS,
     params:
-        options=lambda w: command_line(PLAN.cams_options()),
+        words=words("cams"),
         device=RUN.device,
     message:
-        "class activation maps of {wildcards.snapshot}"
+        "class activation maps of {wildcards.job}"
     shell:
-        "python -m dd cams --synthetic {input.synthetic:q} --data {input.data:q} "
-        "--pretrained {input.pretrained:q} {params.options} --out {output:q} --threads {threads:q} "
+        "python -m dd cams {params.words} --out {output:q} --threads {threads:q} "
         "--device {params.device:q} 2>&1 | tee {log:q}"
 
 
 rule erase:
     input:
-        data=lambda w: data_file(RUN, ERASINGS[w.erasing].dataset),
-        pretrained=lambda w: pretrained_files(PLAN.erased_for(ERASINGS[w.erasing])),
+        unpack(inputs("erase")),
     output:
-        f"{RUN.root}/erasing/{{erasing}}.csv",
+        f"{RUN.root}/erasing/{{job}}.csv",
     log:
-        f"{RUN.root}/logs/erase/{{erasing}}.log",
+        f"{RUN.root}/logs/erase/{{job}}.log",
     benchmark:
-        f"{RUN.root}/benchmarks/erase/{{erasing}}.tsv"
+        f"{RUN.root}/benchmarks/erase/{{job}}.tsv"
     wildcard_constraints:
-        erasing=exactly(ERASINGS),
+        job=exactly(JOBS["erase"]),
     conda:
         "../../environment.yml"
     threads: needed("analyse", "threads")
@@ -50,10 +46,10 @@ rule erase:
         runtime=growing("analyse", "runtime"),
         gpu=GPUS,
     params:
-        options=lambda w: command_line(PLAN.erase_options(ERASINGS[w.erasing])),
+        words=words("erase"),
         device=RUN.device,
     message:
-        "erase regions of the test images of {wildcards.erasing}"
+        "erase regions of the test images of {wildcards.job}"
     shell:
-        "python -m dd erase --data {input.data:q} --pretrained {input.pretrained:q} {params.options} "
-        "--out {output:q} --threads {threads:q} --device {params.device:q} 2>&1 | tee {log:q}"
+        "python -m dd erase {params.words} --out {output:q} --threads {threads:q} "
+        "--device {params.device:q} 2>&1 | tee {log:q}"

@@ -1,15 +1,15 @@
 # Trajectories of experts, in shards: jobs of their own, which a cluster can do side by side.
 rule buffer:
     input:
-        data=lambda w: data_file(RUN, SHARDS[w.shard].dataset),
+        unpack(inputs("buffer")),
     output:
-        f"{RUN.root}/buffers/{{shard}}.safetensors",
+        f"{RUN.root}/buffers/{{job}}.safetensors",
     log:
-        f"{RUN.root}/logs/buffer/{{shard}}.log",
+        f"{RUN.root}/logs/buffer/{{job}}.log",
     benchmark:
-        f"{RUN.root}/benchmarks/buffer/{{shard}}.tsv"
+        f"{RUN.root}/benchmarks/buffer/{{job}}.tsv"
     wildcard_constraints:
-        shard=exactly(SHARDS),
+        job=exactly(JOBS["buffer"]),
     conda:
         "../../environment.yml"
     threads: needed("buffer", "threads")
@@ -18,10 +18,10 @@ rule buffer:
         runtime=growing("buffer", "runtime"),
         gpu=GPUS,
     params:
-        options=lambda w: command_line(PLAN.buffer_options(SHARDS[w.shard])),
+        words=words("buffer"),
         device=RUN.device,
     message:
-        "buffer {wildcards.shard}"
+        "buffer {wildcards.job}"
     shell:
-        "python -m dd buffer --data {input.data:q} {params.options} --out {output:q} "
-        "--threads {threads:q} --device {params.device:q} 2>&1 | tee {log:q}"
+        "python -m dd buffer {params.words} --out {output:q} --threads {threads:q} "
+        "--device {params.device:q} 2>&1 | tee {log:q}"

@@ -7,17 +7,9 @@ from pathlib import Path
 
 from dd.config.run import load_run
 from dd.errors import DDError, printable
-from dd.plan.jobs import (
-    GENERATOR,
-    data_file,
-    labels_file,
-    pretrained_file,
-    shard_file,
-    synthetic_file,
-)
-from dd.plan.needs import pool_files
+from dd.plan.jobs import STAGES, command_words
+from dd.plan.plan import Plan
 from dd.plan.wildcards import exactly
-from dd.plan.plan import Plan, options
 
 # `python` of every job is the one that runs Snakemake, also where its environment is not active.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))
@@ -36,13 +28,7 @@ try:
         from dd.plan.validate import check_plan
 
         check_plan(PLAN)
-    DISTILLATIONS = {str(job): job for job in PLAN.distillations}
-    SHARDS = {str(shard): shard for shard in PLAN.shards}
-    EVALUATIONS = {str(job): job for job in PLAN.evaluations}
-    PRETRAININGS = {str(job): job for job in PLAN.pretrainings}
-    RELABELLINGS = {str(job): job for job in PLAN.relabellings}
-    SNAPSHOTS = {str(snapshot): snapshot for snapshot in PLAN.snapshots_with_cams}
-    ERASINGS = {str(job): job for job in PLAN.erasings}
+    JOBS = {stage.stage: {str(job): job for job in PLAN.of(stage)} for stage in STAGES}
 except DDError as error:
     sys.exit(f"error: {printable(str(error))}")
 
@@ -61,11 +47,6 @@ def rendered(kind, names):
     return [f"{RUN.root}/{kind}s/{name}.{ending}" for name in names]
 
 
-def command_line(settings):
-    """Settings as quoted command-line options."""
-    return shlex.join(options(settings))
-
-
 def needed(stage, resource):
     """Threads, memory or time of a stage's jobs; a stage that the run does not list has distill's."""
     return {"render": RENDERING, **RUN.resources}.get(stage, RUN.resources["distill"])[resource]
@@ -76,34 +57,19 @@ def growing(stage, resource):
     return lambda wildcards, attempt: attempt * needed(stage, resource)
 
 
-def shard_files(distillation):
-    """The buffers that a distillation reads."""
-    return [shard_file(RUN, shard) for shard in PLAN.shards_of(distillation)]
+def inputs(stage):
+    """The files that a job of ``stage`` reads, by the option that names them."""
+    return lambda wildcards: JOBS[stage][wildcards.job].inputs(RUN)
 
 
-def pretrained_files(jobs):
-    """What the jobs train: frozen networks or generators."""
-    return [pretrained_file(RUN, job) for job in jobs]
+def words(stage):
+    """The command line of a job of ``stage``, quoted: the files that it reads, then its options."""
 
+    def of(wildcards):
+        job = JOBS[stage][wildcards.job]
+        return shlex.join(command_words(job.inputs(RUN) | job.options(RUN)))
 
-def given_weights(pretraining):
-    """The user's weights that take the place of training, if any."""
-    return PLAN.pretrain_options(pretraining)["weights"] or []
-
-
-def set_file(snapshot):
-    """The file of a snapshot, or of the set of an evaluation."""
-    return synthetic_file(RUN, snapshot.distillation, snapshot.iterations)
-
-
-def label_files(evaluation):
-    """The soft labels that an evaluation learns from, if its protocol does."""
-    return [labels_file(RUN, job) for job in PLAN.labels_of(evaluation)]
-
-
-def option(name, files):
-    """The option that names the files, if there are any."""
-    return shlex.join([f"--{name}", *files]) if files else ""
+    return of
 
 
 def recorded():

@@ -1,17 +1,15 @@
 # Test accuracies: one job for each snapshot and protocol, with all architectures asked for.
 rule evaluate:
     input:
-        data=lambda w: data_file(RUN, EVALUATIONS[w.evaluation].distillation.dataset),
-        synthetic=lambda w: set_file(EVALUATIONS[w.evaluation]),
-        labels=lambda w: label_files(EVALUATIONS[w.evaluation]),
+        unpack(inputs("evaluate")),
     output:
-        f"{RUN.root}/evaluations/{{evaluation}}.csv",
+        f"{RUN.root}/evaluations/{{job}}.csv",
     log:
-        f"{RUN.root}/logs/evaluate/{{evaluation}}.log",
+        f"{RUN.root}/logs/evaluate/{{job}}.log",
     benchmark:
-        f"{RUN.root}/benchmarks/evaluate/{{evaluation}}.tsv"
+        f"{RUN.root}/benchmarks/evaluate/{{job}}.tsv"
     wildcard_constraints:
-        evaluation=exactly(EVALUATIONS),
+        job=exactly(JOBS["evaluate"]),
     conda:
         "../../environment.yml"
     threads: needed("evaluate", "threads")
@@ -20,13 +18,10 @@ rule evaluate:
         runtime=growing("evaluate", "runtime"),
         gpu=GPUS,
     params:
-        options=lambda w: command_line(PLAN.evaluate_options(EVALUATIONS[w.evaluation])),
-        archs=lambda w: shlex.join(PLAN.evaluations[EVALUATIONS[w.evaluation]]),
-        labels=lambda w, input: option("labels", list(input.labels)),
+        words=words("evaluate"),
         device=RUN.device,
     message:
-        "evaluate {wildcards.evaluation}"
+        "evaluate {wildcards.job}"
     shell:
-        "python -m dd evaluate --synthetic {input.synthetic:q} --data {input.data:q} "
-        "--arch {params.archs} {params.options} {params.labels} --out {output:q} --threads {threads:q} "
+        "python -m dd evaluate {params.words} --out {output:q} --threads {threads:q} "
         "--device {params.device:q} 2>&1 | tee {log:q}"

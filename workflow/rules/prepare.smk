@@ -20,14 +20,16 @@ rule configure:
 
 
 rule prepare:
+    input:
+        unpack(inputs("prepare")),
     output:
-        f"{RUN.root}/data/{{dataset}}.safetensors",
+        f"{RUN.root}/data/{{job}}.safetensors",
     log:
-        f"{RUN.root}/logs/prepare/{{dataset}}.log",
+        f"{RUN.root}/logs/prepare/{{job}}.log",
     benchmark:
-        f"{RUN.root}/benchmarks/prepare/{{dataset}}.tsv"
+        f"{RUN.root}/benchmarks/prepare/{{job}}.tsv"
     wildcard_constraints:
-        dataset=exactly(RUN.datasets),
+        job=exactly(JOBS["prepare"]),
     conda:
         "../../environment.yml"
     threads: needed("prepare", "threads")
@@ -35,8 +37,9 @@ rule prepare:
         mem_mb=growing("prepare", "mem_mb"),
         runtime=growing("prepare", "runtime"),
     params:
-        options=lambda w: command_line(PLAN.preparation(w.dataset)),
+        words=words("prepare"),
     message:
-        "prepare {wildcards.dataset}"
+        "prepare {wildcards.job}"
     shell:
-        "python -m dd prepare {params.options} --threads {threads:q} --out {output:q} 2>&1 | tee {log:q}"
+        "python -m dd prepare {params.words} --out {output:q} --threads {threads:q} "
+        "2>&1 | tee {log:q}"

@@ -1,16 +1,15 @@
 # Networks and generators trained on the real data, to be used frozen.
 rule pretrain:
     input:
-        data=lambda w: data_file(RUN, PRETRAININGS[w.network].dataset),
-        weights=lambda w: given_weights(PRETRAININGS[w.network]),
+        unpack(inputs("pretrain")),
     output:
-        f"{RUN.root}/pretrained/{{network}}.safetensors",
+        f"{RUN.root}/pretrained/{{job}}.safetensors",
     log:
-        f"{RUN.root}/logs/pretrain/{{network}}.log",
+        f"{RUN.root}/logs/pretrain/{{job}}.log",
     benchmark:
-        f"{RUN.root}/benchmarks/pretrain/{{network}}.tsv"
+        f"{RUN.root}/benchmarks/pretrain/{{job}}.tsv"
     wildcard_constraints:
-        network=exactly(name for name, job in PRETRAININGS.items() if job.network != GENERATOR),
+        job=exactly(JOBS["pretrain"]),
     conda:
         "../../environment.yml"
     threads: needed("pretrain", "threads")
@@ -19,26 +18,26 @@ rule pretrain:
         runtime=growing("pretrain", "runtime"),
         gpu=GPUS,
     params:
-        options=lambda w: command_line(PLAN.pretrain_options(PRETRAININGS[w.network])),
+        words=words("pretrain"),
         device=RUN.device,
     message:
-        "pretrain {wildcards.network}"
+        "pretrain {wildcards.job}"
     shell:
-        "python -m dd pretrain --data {input.data:q} {params.options} --out {output:q} "
-        "--threads {threads:q} --device {params.device:q} 2>&1 | tee {log:q}"
+        "python -m dd pretrain {params.words} --out {output:q} --threads {threads:q} "
+        "--device {params.device:q} 2>&1 | tee {log:q}"
 
 
 rule generator:
     input:
-        data=lambda w: data_file(RUN, PRETRAININGS[w.generator].dataset),
+        unpack(inputs("generator")),
     output:
-        f"{RUN.root}/pretrained/{{generator}}.safetensors",
+        f"{RUN.root}/pretrained/{{job}}.safetensors",
     log:
-        f"{RUN.root}/logs/generator/{{generator}}.log",
+        f"{RUN.root}/logs/generator/{{job}}.log",
     benchmark:
-        f"{RUN.root}/benchmarks/generator/{{generator}}.tsv"
+        f"{RUN.root}/benchmarks/generator/{{job}}.tsv"
     wildcard_constraints:
-        generator=exactly(name for name, job in PRETRAININGS.items() if job.network == GENERATOR),
+        job=exactly(JOBS["generator"]),
     conda:
         "../../environment.yml"
     threads: needed("pretrain", "threads")
@@ -47,10 +46,10 @@ rule generator:
         runtime=growing("pretrain", "runtime"),
         gpu=GPUS,
     params:
-        options=lambda w: command_line(PLAN.generator_options(PRETRAININGS[w.generator])),
+        words=words("generator"),
         device=RUN.device,
     message:
-        "train {wildcards.generator}"
+        "train {wildcards.job}"
     shell:
-        "python -m dd generator --data {input.data:q} {params.options} --out {output:q} "
-        "--threads {threads:q} --device {params.device:q} 2>&1 | tee {log:q}"
+        "python -m dd generator {params.words} --out {output:q} --threads {threads:q} "
+        "--device {params.device:q} 2>&1 | tee {log:q}"

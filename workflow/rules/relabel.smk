@@ -1,17 +1,15 @@
 # Soft labels of synthetic sets, view by view, for the protocols that learn from them.
 rule relabel:
     input:
-        data=lambda w: data_file(RUN, RELABELLINGS[w.labels].snapshot.distillation.dataset),
-        synthetic=lambda w: set_file(RELABELLINGS[w.labels].snapshot),
-        teachers=lambda w: pretrained_files(PLAN.teachers_of(RELABELLINGS[w.labels])),
+        unpack(inputs("relabel")),
     output:
-        f"{RUN.root}/labels/{{labels}}.safetensors",
+        f"{RUN.root}/labels/{{job}}.safetensors",
     log:
-        f"{RUN.root}/logs/relabel/{{labels}}.log",
+        f"{RUN.root}/logs/relabel/{{job}}.log",
     benchmark:
-        f"{RUN.root}/benchmarks/relabel/{{labels}}.tsv"
+        f"{RUN.root}/benchmarks/relabel/{{job}}.tsv"
     wildcard_constraints:
-        labels=exactly(RELABELLINGS),
+        job=exactly(JOBS["relabel"]),
     conda:
         "../../environment.yml"
     threads: needed("relabel", "threads")
@@ -20,11 +18,10 @@ rule relabel:
         runtime=growing("relabel", "runtime"),
         gpu=GPUS,
     params:
-        options=lambda w: command_line(PLAN.relabel_options(RELABELLINGS[w.labels])),
+        words=words("relabel"),
         device=RUN.device,
     message:
-        "relabel {wildcards.labels}"
+        "relabel {wildcards.job}"
     shell:
-        "python -m dd relabel --synthetic {input.synthetic:q} --data {input.data:q} "
-        "--teacher {input.teachers:q} {params.options} --out {output:q} --threads {threads:q} "
+        "python -m dd relabel {params.words} --out {output:q} --threads {threads:q} "
         "--device {params.device:q} 2>&1 | tee {log:q}"

@@ -13,7 +13,7 @@ from dd.data.augment import MEANING, check_strategy
 from dd.data.dataset import Dataset
 from dd.data.space import WHITENINGS
 from dd.distill.parametrisations.base import Parametrisation
-from dd.networks.build import canonical
+from dd.networks.options import canonical
 from dd.networks.source import NetworkSource
 from dd.pretrain.trajectories import Trajectories
 from dd.registry import Registry

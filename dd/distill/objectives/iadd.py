@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dd.config.settings import setting
+from dd.distill.importance import RATES
 from dd.distill.objectives import mtt
 from dd.distill.objectives.base import OBJECTIVES, Outcome
 from dd.distill.parametrisations.base import Parametrisation
@@ -16,8 +17,6 @@ from dd.errors import Divergence
 from dd.networks.inert import inert
 from dd.pretrain.trajectories import Segment, layout
 
-RATES = {"raw": "lr_weights", "normalised": "lr_softmax", "layer": "lr_layer"}
-"""The setting that says how fast the weights learn, for each way of learning them."""
 WEIGHTS = (*RATES, "prune", "none")
 
 

@@ -11,7 +11,7 @@ import torch
 from dd.config.settings import setting
 from dd.distill.objectives.base import OBJECTIVES, NetworkSettings, Objective, Outcome, Settings
 from dd.distill.parametrisations.base import Parametrisation
-from dd.networks.build import canonical
+from dd.networks.options import canonical
 from dd.training.recipe import Recipe
 from dd.training.train import embed_all, train
 

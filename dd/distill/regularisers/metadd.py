@@ -14,7 +14,7 @@ from dd.errors import DDError
 from dd.networks import activation_maps as cam
 from dd.networks.activation_maps import common_grid
 from dd.networks.base import Network
-from dd.networks.build import auxiliaries
+from dd.networks.options import RECTIFY, RELU, auxiliaries
 
 MAPS, LOGITS = "maps", "logits"  # what the divergence compares
 
@@ -47,7 +47,7 @@ class Settings:
     rectify: str = setting(
         "negative values of a map before it is brought to 0 to 1: relu, they become 0, or none, "
         "they stay",
-        choices=cam.RECTIFY,
+        choices=RECTIFY,
     )
     confidence: float = setting(
         "positions where a map, 0 to 1, is below this are set to 0 before maps are compared, 0: "
@@ -157,7 +157,7 @@ def invariance(
     grid: tuple[int, int],
     piece: int,
     compare: str = MAPS,
-    rectify: str = cam.RELU,
+    rectify: str = RELU,
     confidence: float = 0.0,
 ) -> tuple[torch.Tensor, dict[str, float]]:
     """Gradient of Σ_i [ ce Σ_m CE(f_m(x_i), y_i) + kl (1/M) Σ_m KL(p_m,i ‖ p̄_i) ] by the images.

@@ -10,12 +10,17 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
+from dd.analyse.regions import regions
 from dd.data import synthetic
 from dd.data.dataset import load_dataset
 from dd.errors import DDError
-from dd.networks import activation_maps as cam
 from dd.plan.exhibits import Cell, Exhibit
-from dd.plan.jobs import cams_file, data_file, distillations, synthetic_file
+from dd.plan.jobs import (
+    ActivationMaps,
+    Preparation,
+    Snapshot,
+    distillations,
+)
 from dd.plan.needs import cam_rectify
 from dd.report import escape
 from dd.report.captions import facts, warnings
@@ -94,29 +99,28 @@ def _looked(
 ) -> tuple[list[Looked], float]:
     """The first image of each of the first classes in a cell's first set; the threshold."""
     run, job = exhibit.run, distillations(cell, exhibit.run)[0]
-    path = synthetic_file(run, job, cell.iterations)
+    path = Snapshot(job, cell.iterations).file(run)
     made = synthetic.load(path)
-    maps = read(cams_file(run, job, cell.iterations), cam_rectify(run))
-    dataset = load_dataset(data_file(run, cell.dataset), whitening=made.whitening or "none")
+    maps = read(ActivationMaps(Snapshot(job, cell.iterations)).file(run), cam_rectify(run))
+    dataset = load_dataset(Preparation(cell.dataset).file(run), whitening=made.whitening or "none")
     if int(maps.images.max()) >= len(made):
         raise DDError(f"{maps.path}: has maps of images that {path} does not have; make it again")
-    classes = made.hard_labels[maps.images]
+    classes = made.hard_labels.numpy()[maps.images]
     images = made.images_for(dataset)
-    meta, own = cam.regions(maps.of(networks), maps.threshold)
+    meta, own = regions(maps.of(networks), maps.threshold)
     rows = []
     for label in range(min(exhibit.definition.get("classes", CLASSES), len(dataset.classes))):
         if not (classes == label).any():
             raise DDError(f"{maps.path}: has no image of class '{dataset.classes[label]}'")
-        first = int((classes == label).nonzero()[0, 0])
-        position = maps.images[first : first + 1]
-        pixels = dataset.to_pixels(images[position])[0].movedim(0, -1)
+        first = int((classes == label).argmax())
+        pixels = dataset.to_pixels(images[maps.images[first]][None])[0].movedim(0, -1)
         rows.append(
             Looked(
                 name=f"{name}\n{escape.figure(f'class {dataset.classes[label]}')}",
                 pixels=pixels.expand(*pixels.shape[:2], 3).numpy(),
-                maps=maps.of(networks)[:, first].numpy(),
-                meta=meta[first].numpy(),
-                heterogeneous=own.any(0)[first].numpy(),
+                maps=maps.of(networks)[:, first],
+                meta=meta[first],
+                heterogeneous=own.any(0)[first],
             )
         )
     return rows, maps.threshold

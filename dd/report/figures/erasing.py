@@ -12,7 +12,7 @@ from dd.analyse.erase import ERASED, NOTHING
 from dd.artifacts.text import load_rows
 from dd.errors import DDError
 from dd.plan.exhibits import Exhibit
-from dd.plan.jobs import erasing_file
+from dd.plan.jobs import Erasing
 from dd.plan.needs import cam_rectify
 from dd.report import escape
 from dd.report.captions import facts, warnings
@@ -30,7 +30,7 @@ def draw(exhibit: Exhibit) -> Figure:
     """A panel a dataset: for each network a bar for each kind of region, the change of its test
     accuracy without it; networks that say what the regions are stand first."""
     run = exhibit.run
-    found = {name: read(erasing_file(run, name), cam_rectify(run)) for name in exhibit.datasets}
+    found = {name: read(Erasing(name).file(run), cam_rectify(run)) for name in exhibit.datasets}
     figure, panels = pyplot.subplots(
         len(found), 1, figsize=(WIDTH, 0.9 + 2.6 * len(found)), squeeze=False, layout="constrained"
     )

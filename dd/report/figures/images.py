@@ -13,7 +13,7 @@ from dd.data import synthetic
 from dd.data.dataset import Dataset, load_dataset
 from dd.errors import DDError
 from dd.plan.exhibits import Exhibit
-from dd.plan.jobs import data_file, distillations, synthetic_file
+from dd.plan.jobs import Preparation, Snapshot, distillations
 from dd.report import escape
 from dd.report.captions import facts
 from dd.report.figures.style import WIDTH, annotate, describe, facet, in_words, place
@@ -36,10 +36,10 @@ def draw(exhibit: Exhibit) -> Figure:
     for cell in cells:
         at = labels(exhibit, cell)
         block, row = place(at, layout["block"]), place(at, layout["row"])
-        path = synthetic_file(run, distillations(cell, run)[0], cell.iterations)
+        path = Snapshot(distillations(cell, run)[0], cell.iterations).file(run)
         space = synthetic.whitening(path) or "none"
         if (cell.dataset, space) not in datasets:
-            data = load_dataset(data_file(run, cell.dataset), whitening=space)
+            data = load_dataset(Preparation(cell.dataset).file(run), whitening=space)
             datasets[cell.dataset, space] = data
         dataset = datasets[cell.dataset, space]
         blocks.setdefault(block, {})[describe(layout["row"], row)] = tiles(path, dataset, count)

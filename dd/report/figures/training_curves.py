@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from dd.errors import DDError
 from dd.plan.exhibits import Exhibit
-from dd.plan.jobs import distillations, metrics_file
+from dd.plan.jobs import distillations
 from dd.report.captions import facts
 from dd.report.figures.style import (
     ACCURACY,
@@ -52,9 +52,7 @@ def draw(exhibit: Exhibit) -> Figure:
         line.sort(key=lambda entry: entry[0].iterations)
         last = line[-1][0]
         jobs = distillations(last, exhibit.run)
-        losses = [
-            read_metric(metrics_file(exhibit.run, job), "loss", last.iterations) for job in jobs
-        ]
+        losses = [read_metric(job.metrics(exhibit.run), "loss", last.iterations) for job in jobs]
         iterations, window = range(1, last.iterations + 1), width(last.iterations)
         windows.add(window)
         for values in losses:

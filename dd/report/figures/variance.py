@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from dd.errors import DDError
 from dd.plan.exhibits import Exhibit
-from dd.plan.jobs import cams_file, distillations
+from dd.plan.jobs import ActivationMaps, Snapshot, distillations
 from dd.plan.needs import cam_rectify
 from dd.report.captions import facts, warnings
 from dd.report.figures.style import WIDTH, annotate, colors, describe, facet, place
@@ -33,10 +33,11 @@ def draw(exhibit: Exhibit) -> Figure:
         at = labels(exhibit, cell)
         spot = tuple(place(at, layout[part]) for part in ("row", "column", "color"))
         files = [
-            cams_file(exhibit.run, job, cell.iterations) for job in distillations(cell, exhibit.run)
+            ActivationMaps(Snapshot(job, cell.iterations)).file(exhibit.run)
+            for job in distillations(cell, exhibit.run)
         ]
         for group, members in groups(exhibit, cell.dataset).items():
-            found = pooled(files, members, cam_rectify(exhibit.run))[0][VARIANCE].numpy()
+            found = pooled(files, members, cam_rectify(exhibit.run))[0][VARIANCE]
             spread = (found.mean(), found.std(ddof=1) if len(found) > 1 else 0.0)
             lines.setdefault((*spot, group), {})[cell.iterations] = spread
     down, across, hues, drawn = (list(dict.fromkeys(spot[i] for spot in lines)) for i in range(4))

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import nn
 
-from dd.artifacts.tensors import describe_tensors, read_header
+from dd.artifacts.headers import describe_tensors, read_header
 from dd.errors import DDError
 from dd.networks.build import create
 from dd.plan.exhibits import Exhibit

@@ -8,9 +8,9 @@ from typing import Any
 
 from dd.artifacts.text import load_rows
 from dd.errors import DDError
-from dd.networks.build import canonical
+from dd.networks.options import canonical
 from dd.plan.exhibits import Cell, Exhibit
-from dd.plan.jobs import evaluation_file, evaluations
+from dd.plan.jobs import evaluations
 from dd.plan.needs import seen
 from dd.report import fallbacks
 from dd.report.read.published import Published, percentage
@@ -66,7 +66,7 @@ def _accuracies(cell: Cell, exhibit: Exhibit) -> tuple[list[float], int, str]:
     run = exhibit.run
     by_protocol: dict[str, list[tuple[float, bool]]] = {}
     for job in evaluations(cell, run):
-        found = _read(evaluation_file(run, job), canonical(str(cell.arch)), run.networks)
+        found = _read(job.file(run), canonical(str(cell.arch)), run.networks)
         by_protocol.setdefault(job.protocol, []).extend(found)
     best = max(by_protocol.values(), key=lambda found: statistics.fmean(a for a, _ in found))
     notes = []

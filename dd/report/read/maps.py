@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy
 
-from dd.analyse.cams import KIND
-from dd.artifacts.tensors import load_tensors
+from dd.analyse.regions import KIND, regions
+from dd.artifacts.headers import load_arrays
 from dd.errors import DDError, unknown
-from dd.networks import activation_maps as cam
-from dd.networks.build import canonical
+from dd.networks.options import RELU, canonical
 from dd.plan.exhibits import Exhibit
 from dd.plan.needs import auxiliary, cam_networks, cam_rectify, seen
 
@@ -34,11 +32,11 @@ class Maps:
 
     path: str
     networks: list[str]
-    maps: Tensor
-    images: Tensor
+    maps: numpy.ndarray
+    images: numpy.ndarray
     threshold: float
 
-    def of(self, networks: list[str]) -> Tensor:
+    def of(self, networks: list[str]) -> numpy.ndarray:
         """The maps of ``networks``, in their order.
 
         Raises:
@@ -60,8 +58,8 @@ def read(path: str, rectify: str) -> Maps:
     Raises:
         DDError: if it is missing, no file of ``python -m dd cams``, or its maps do otherwise.
     """
-    tensors, header = load_tensors(path, KIND, ("maps", "images"))
-    maps, images = tensors["maps"].float(), tensors["images"]
+    arrays, header = load_arrays(path, KIND, ("maps", "images"))
+    maps, images = arrays["maps"].astype(numpy.float32), arrays["images"]
     try:
         networks = [entry["network"] for entry in header["networks"]]
         threshold = float(header["threshold"])
@@ -94,7 +92,7 @@ def check_rectify(path: str, found: Any, rectify: str) -> None:
 
 def convention(exhibit: Exhibit) -> str:
     """What a caption has to say of negative values of maps."""
-    if cam_rectify(exhibit.run) == cam.RELU:
+    if cam_rectify(exhibit.run) == RELU:
         return "Negative values of all maps count as 0 (ReLU)."
     return "Maps keep their negative values (no ReLU)."
 
@@ -128,7 +126,7 @@ def groups(exhibit: Exhibit, dataset: str) -> dict[str, list[str]]:
     return found
 
 
-def measures(maps: Tensor, threshold: float) -> dict[str, Tensor]:
+def measures(maps: numpy.ndarray, threshold: float) -> dict[str, numpy.ndarray]:
     """Of each image: the share of its area in % that all networks look at (``meta_area``) and that
     only some of them do (``heterogeneous_area``), and the variance of the maps over the networks,
     a mean over positions (``cam_variance``).
@@ -139,15 +137,17 @@ def measures(maps: Tensor, threshold: float) -> dict[str, Tensor]:
     Returns:
         ``[n]`` float64 each.
     """
-    meta, own = cam.regions(maps, threshold)
+    meta, own = regions(maps, threshold)
     return {
-        META: 100 * meta.double().mean((1, 2)),
-        HETEROGENEOUS: 100 * own.any(0).double().mean((1, 2)),
-        VARIANCE: cam.variance(maps.double()),
+        META: 100 * meta.mean((1, 2)),
+        HETEROGENEOUS: 100 * own.any(0).mean((1, 2)),
+        VARIANCE: maps.astype(numpy.float64).var(0).mean((1, 2)),
     }
 
 
-def pooled(paths: list[str], networks: list[str], rectify: str) -> tuple[dict[str, Tensor], float]:
+def pooled(
+    paths: list[str], networks: list[str], rectify: str
+) -> tuple[dict[str, numpy.ndarray], float]:
     """:func:`measures` of all images in the files ``paths`` (the seeds of a cell), one after the
     other, and their threshold.
 
@@ -162,5 +162,5 @@ def pooled(paths: list[str], networks: list[str], rectify: str) -> tuple[dict[st
                 f"{files[0].threshold:g}; make both with one"
             )
     found = [measures(file.of(networks), file.threshold) for file in files]
-    joined = {name: torch.cat([values[name] for values in found]) for name in found[0]}
+    joined = {name: numpy.concatenate([values[name] for values in found]) for name in found[0]}
     return joined, files[0].threshold

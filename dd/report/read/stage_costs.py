@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dd.artifacts.tensors import read_header
+from dd.artifacts.headers import read_header
 from dd.artifacts.text import load_rows
 from dd.errors import DDError
 from dd.plan.exhibits import Exhibit
-from dd.plan.measurements import MeasuredJob, measured_jobs
+from dd.plan.measurements import MeasuredJob
 from dd.plan.plan import Plan
 from dd.report.tables.pivot import Rows
 
@@ -72,7 +72,8 @@ def spent(exhibit: Exhibit) -> Rows:
 
     ``gpu_seconds`` are the wall seconds of jobs that held a GPU, None if none did.
     """
-    run, jobs = exhibit.run, measured_jobs(Plan(exhibit.run).main)
+    run = exhibit.run
+    jobs = [job.measured(run) for job in Plan(run).main.jobs]
     datasets, names = list(run.datasets), list(dict.fromkeys(job.stage for job in jobs))
     groups: dict[tuple[Any, ...], list[MeasuredJob]] = {}
     for job in sorted(jobs, key=lambda j: (datasets.index(j.dataset), names.index(j.stage))):

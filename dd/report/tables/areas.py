@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dd.plan.exhibits import Exhibit
-from dd.plan.jobs import cams_file, distillations
+from dd.plan.jobs import ActivationMaps, Snapshot, distillations
 from dd.plan.needs import cam_rectify
 from dd.report.captions import facts, warnings
 from dd.report.labels import axis_label, value_label
@@ -28,7 +28,8 @@ def areas(exhibit: Exhibit) -> tuple[Rows, Sheet]:
     thresholds: set[float] = set()
     for cell in exhibit.cells():
         files = [
-            cams_file(exhibit.run, job, cell.iterations) for job in distillations(cell, exhibit.run)
+            ActivationMaps(Snapshot(job, cell.iterations)).file(exhibit.run)
+            for job in distillations(cell, exhibit.run)
         ]
         for group, members in groups(exhibit, cell.dataset).items():
             values, threshold = pooled(files, members, cam_rectify(exhibit.run))
@@ -37,7 +38,7 @@ def areas(exhibit: Exhibit) -> tuple[Rows, Sheet]:
             row["members"] = " ".join(members)
             for name, found in values.items():
                 row[name] = found.mean().item()
-                row[f"{name}_std"] = found.std().item() if len(found) > 1 else None
+                row[f"{name}_std"] = found.std(ddof=1).item() if len(found) > 1 else None
             of_maps = {"rectify": cam_rectify(exhibit.run), "threshold": threshold}
             rows.append(row | {"images": len(found), **of_maps})
     down, across = [*exhibit.definition["rows"], "networks"], exhibit.definition["columns"]

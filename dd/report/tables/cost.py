@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy
 
-from dd.artifacts.tensors import read_header
+from dd.artifacts.headers import read_header
 from dd.errors import DDError
 from dd.plan.exhibits import Cell, Exhibit
-from dd.plan.jobs import distillations, metrics_file, synthetic_file
+from dd.plan.jobs import Snapshot, distillations
 from dd.report.captions import facts, warnings
 from dd.report.labels import axis_label
 from dd.report.read.accuracies import labels
@@ -83,8 +83,8 @@ def _measured(exhibit: Exhibit, cell: Cell) -> dict[str, Any]:
     """The measures of a cell: median of time over all seeds, the largest memory of any."""
     run = exhibit.run
     jobs = distillations(cell, run)
-    times = seconds_per_iteration([metrics_file(run, job) for job in jobs])
-    origins = [_origin(synthetic_file(run, job, cell.iterations)) for job in jobs]
+    times = seconds_per_iteration([job.metrics(run) for job in jobs])
+    origins = [_origin(Snapshot(job, cell.iterations).file(run)) for job in jobs]
     peaks = [origin["peak_memory_mb"] for origin in origins]
     on_gpu = [peak["gpu"] for peak in peaks if "gpu" in peak]
     return {

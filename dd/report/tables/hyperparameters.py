@@ -11,6 +11,7 @@ from dd.config.methods import format_value
 from dd.config.run import Run
 from dd.errors import DDError, unknown
 from dd.plan.exhibits import Exhibit
+from dd.plan.jobs import Distillation
 from dd.plan.plan import Plan
 from dd.report.captions import facts
 from dd.report.labels import axis_label, setting_label, value_label
@@ -44,12 +45,14 @@ def hyperparameter_rows(
             raise DDError(f"{where}: {unknown('objective', name, recipes.objectives())}")
     plan = Plan(replace(run, optional=[]))
     rows: dict[tuple, dict[str, Any]] = {}
-    for job, snapshots in plan.distillations.items():
+    for job in plan.of(Distillation):
         method = run.parse(job.method)
         if method.objective not in objectives or method.settings or method.parts:
             continue
-        settings = {"iterations": snapshots[-1], **plan.settings(job)}
-        settings |= {f"{BUFFER}{k}": value for k, value in run.buffer(job.dataset).items()}
+        settings = {"iterations": job.snapshots[-1], **job.settings(run)}
+        settings |= {
+            f"{BUFFER}{k}": value for k, value in run.training("buffer", job.dataset).items()
+        }
         label = run.datasets[job.dataset]["label"]
         place = dict(zip(JOB, (label, job.ipc, job.method), strict=True))
         taken = recipes.fallback(method.objective, job.dataset, job.ipc)

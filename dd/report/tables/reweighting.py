@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy
 
-from dd.distill.objectives.iadd import RATES
+from dd.distill.importance import RATES
 from dd.errors import DDError
 from dd.plan.exhibits import Cell, Exhibit
 from dd.report.read.vectors import sets, vectors

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -10,11 +9,10 @@ from typing import Any
 from dd.config.methods import format_value
 from dd.config.recipes import fallback
 from dd.config.run import Run
-from dd.networks.architectures import NETWORKS
-from dd.networks.build import parse
+from dd.networks.options import OPTIONS, parse
 from dd.networks.pool import load_pool
 from dd.plan.exhibits import Exhibit
-from dd.plan.jobs import GENERATOR, Distillation
+from dd.plan.jobs import Distillation, Evaluation, GeneratorTraining, Pretraining
 from dd.plan.plan import Plan
 from dd.report.labels import NETWORKS as NAMES
 from dd.report.sheet import Sheet
@@ -30,15 +28,18 @@ def settings_rows(run: Run) -> list[Row]:
     are trained on its sets, and the protocols. Rows that would say the same are one. The name of a
     method whose recipe has no settings for a dataset or IPC says so."""
     plan = Plan(replace(run, optional=[]))
-    methods = dict.fromkeys(job.method for job in plan.distillations)
+    methods = dict.fromkeys(job.method for job in plan.of(Distillation))
     rows = [row for method in methods if run.parse(method).pool for row in _pool_rows(run, method)]
-    for job in plan.pretrainings:
-        generator = job.network == GENERATOR
-        own = run.generator(job.dataset) if generator else run.pretrain(job.network, job.dataset)
-        rows.append(_row("pretraining", job.network, settings=own))
-    for job, snapshots in plan.distillations.items():
+    trained = [
+        *((job.network, "pretrain", job) for job in plan.of(Pretraining)),
+        *(("generator", "generator", job) for job in plan.of(GeneratorTraining)),
+    ]
+    for name, stage, job in trained:
+        own = run.training(stage, job.dataset, name)
+        rows.append(_row("pretraining", name, settings=own))
+    for job in plan.of(Distillation):
         objective = run.parse(job.method).objective
-        ran = {"iterations": snapshots[-1], **plan.settings(job)}
+        ran = {"iterations": job.snapshots[-1], **job.settings(run)}
         name = f"{objective}, IPC {job.ipc}{_instead(run, objective, job)}"
         rows.append(_row("distillation", name, settings=ran))
         for part in run.parse(job.method).parts:
@@ -47,12 +48,12 @@ def settings_rows(run: Run) -> list[Row]:
             rows.append(_row("distillation", name, settings=own))
         evaluation = run.evaluation(job.method, job.dataset, job.ipc)
         rows.append(_row("evaluation", f"sets of {objective}, IPC {job.ipc}", settings=evaluation))
-    for job in plan.evaluations:
+    for job in plan.of(Evaluation):
         made = job.distillation
-        for arch, own in plan.arch_settings(job).items():
+        for arch, own in job.arch_settings(run).items():
             name = f"{arch} on sets of {run.parse(made.method).objective}, IPC {made.ipc}"
             rows.append(_row("evaluation", name, settings=own))
-    for protocol in dict.fromkeys(job.protocol.partition("@")[0] for job in plan.evaluations):
+    for protocol in dict.fromkeys(job.protocol.partition("@")[0] for job in plan.of(Evaluation)):
         chosen = {key: v for key, v in run.protocols[protocol].items() if key != "protocol"}
         if chosen:
             rows.append(_row("protocol", protocol, settings=chosen))
@@ -95,8 +96,7 @@ def _family(network: str) -> str:
 def _options(network: str) -> dict[str, list[Any]]:
     """All options of a network, given or default, each as a list of one."""
     name, given = parse(network)
-    parameters = inspect.signature(NETWORKS[name]).parameters.values()
-    known = {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    known = {key: option.default for key, option in OPTIONS[name].items()}
     options = known | given
     if options.get("depth") == 0:
         options["depth"] = "by image size"

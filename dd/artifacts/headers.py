@@ -1,0 +1,141 @@
+"""What safetensors artifacts say of themselves, and their tensors as NumPy arrays; without torch.
+
+Tables and the planning of a run read artifacts through this module. Stages that compute read the
+same files as torch tensors (:mod:`dd.artifacts.tensors`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy
+import safetensors
+from safetensors import SafetensorError
+
+from dd.artifacts.text import digest
+from dd.errors import DDError
+
+FORMAT = 1
+
+HEADER = ""  # the key of the header's own checksum, beside those of the tensors
+
+
+def read_header(path: str | Path) -> dict[str, Any]:
+    """The header of an artifact, without its tensors. A foreign safetensors file has ``{}``.
+
+    Raises:
+        DDError: if the file is missing, truncated or no safetensors file.
+    """
+    with _opened(path) as file:
+        return _header(path, file)
+
+
+def describe_tensors(path: str | Path) -> dict[str, tuple[list[int], str]]:
+    """Shape and dtype of each tensor in a safetensors file, without reading the values."""
+    with _opened(path) as file:
+        slices = {name: file.get_slice(name) for name in sorted(file.keys())}
+        return {name: (s.get_shape(), s.get_dtype()) for name, s in slices.items()}
+
+
+def load_arrays(
+    path: str | Path, kind: str, required: Sequence[str] = (), only: Sequence[str] | None = None
+) -> tuple[dict[str, numpy.ndarray], dict[str, Any]]:
+    """Read an artifact of ``kind`` as NumPy arrays; see :func:`dd.artifacts.tensors.load_tensors`.
+
+    bfloat16, which NumPy lacks, cannot be read this way.
+    """
+    return load(path, "numpy", lambda a: numpy.ascontiguousarray(a).data, kind, required, only)
+
+
+def load(
+    path: str | Path,
+    framework: str,
+    content: Callable[[Any], Any],
+    kind: str,
+    required: Sequence[str],
+    only: Sequence[str] | None,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Tensors and header of an artifact of ``kind``, the tensors as ``framework`` has them.
+
+    Args:
+        framework: ``numpy`` or ``pt``.
+        content: the bytes of one of its tensors.
+        required: tensors that a file without our header must hold.
+        only: those that are read; None: all.
+
+    Raises:
+        DDError: if the file is missing, truncated, of another kind, or lacks a required tensor.
+    """
+    with _opened(path, framework) as file:
+        header = _header(path, file)
+        names = set(file.keys())
+        found = header.get("kind")
+        missing = [name for name in required if name not in names]
+        if found is not None and found != kind:
+            raise DDError(f"{path}: is a {found} file, a {kind} file is needed")
+        if missing:
+            raise DDError(
+                f"{path}: is no {kind} file: tensor '{missing[0]}' is missing "
+                f"(it holds {', '.join(sorted(names)) or 'nothing'})"
+            )
+        wanted = names if only is None else names & set(only)
+        try:
+            tensors = {name: file.get_tensor(name) for name in sorted(wanted)}
+        except (SafetensorError, OSError) as error:
+            raise DDError(f"{path}: is broken ({error}); make it again") from None
+        sums = _checksums(path, file)
+    for name, tensor in tensors.items():
+        if name in sums and sums[name] != digest(content(tensor)):
+            raise DDError(
+                f"{path}: tensor '{name}' is not what was written (its checksum differs); delete "
+                "the file and make it again"
+            )
+    return tensors, header
+
+
+@contextmanager
+def _opened(path: str | Path, framework: str = "numpy") -> Iterator[Any]:
+    if not Path(path).is_file():
+        raise DDError(f"{path}: no such file")
+    try:
+        file = safetensors.safe_open(str(path), framework=framework)
+    except (SafetensorError, OSError) as error:
+        raise DDError(f"{path}: is truncated, broken or no safetensors file ({error})") from None
+    with file as opened:
+        yield opened
+
+
+def _header(path: str | Path, file: Any) -> dict[str, Any]:
+    document = (file.metadata() or {}).get("dd", "{}")
+    expected = _checksums(path, file).get(HEADER)
+    if expected is not None and expected != digest(document.encode()):
+        raise DDError(
+            f"{path}: its header is not what was written (its checksum differs); delete the file "
+            "and make it again"
+        )
+    try:
+        header = json.loads(document)
+    except json.JSONDecodeError:
+        raise DDError(f"{path}: its header is not JSON; make the file again") from None
+    if not isinstance(header, dict):
+        raise DDError(f"{path}: its header is no JSON object; make the file again")
+    if header.get("format", FORMAT) != FORMAT:
+        raise DDError(
+            f"{path}: has format {header['format']}, this version reads {FORMAT}; make it again"
+        )
+    return header
+
+
+def _checksums(path: str | Path, file: Any) -> dict[str, str]:
+    """Those that the file was written with; none in a foreign one."""
+    try:
+        sums = json.loads((file.metadata() or {}).get("sha256", "{}"))
+    except json.JSONDecodeError:
+        sums = None
+    if not isinstance(sums, dict):
+        raise DDError(f"{path}: its checksums are broken; delete the file and make it again")
+    return sums

@@ -1,0 +1,121 @@
+"""Names of networks, ``convnet:depth=1,norm=batch``: which networks and options there are.
+
+A name is read and checked here without building the network, so a run is planned without torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from dd.errors import DDError, unknown
+
+RELU, KEPT = "relu", "none"
+RECTIFY = (RELU, KEPT)
+"""What class activation maps do with negative values: 0 in their place, or they stay."""
+
+NORMS = ("instance", "batch", "layer", "group", "none")
+ACTIVATIONS = ("relu", "sigmoid", "leakyrelu", "swish")
+POOLINGS = ("avg", "max", "none")
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of a network.
+
+    Attributes:
+        default: its value in the paper's network; 0 where that follows from the images' size.
+        choices: what it may be; empty for whole numbers from 1.
+    """
+
+    default: int | str
+    choices: tuple[str, ...] = ()
+
+
+OPTIONS: Mapping[str, Mapping[str, Option]] = {
+    "alexnet": {},
+    "alexnet_tv": {},
+    "convnet": {
+        "depth": Option(0),
+        "width": Option(128),
+        "norm": Option("instance", NORMS),
+        "activation": Option("relu", ACTIVATIONS),
+        "pooling": Option("avg", POOLINGS),
+    },
+    "googlenet": {},
+    "lenet": {},
+    "mlp": {"width": Option(128)},
+    "resnet18": {},
+    "resnet18_ap": {},
+    "resnet18_bn": {},
+    "resnet18_tv": {},
+    "vgg11": {},
+    "vgg11_bn": {},
+    "vgg11_tv": {},
+    "vit": {"depth": Option(6), "width": Option(192), "heads": Option(3), "patch": Option(0)},
+    "vit_b_16": {},
+}
+"""The options of each network in ``dd/networks/architectures``, which build it with them."""
+
+
+def parse(spec: str) -> tuple[str, dict[str, int | str]]:
+    """Split ``NAME`` or ``NAME:key=value,key=value`` into the name and the options given.
+
+    >>> parse("convnet:depth=1,norm=batch")
+    ('convnet', {'depth': 1, 'norm': 'batch'})
+
+    Raises:
+        DDError: for an unknown network or option, or a value that the option does not take.
+    """
+    name, colon, rest = spec.partition(":")
+    if name not in OPTIONS:
+        raise unknown("network", name, OPTIONS)
+    known = OPTIONS[name]
+    given: dict[str, int | str] = {}
+    for item in rest.split(",") if colon else []:
+        key, equals, text = item.partition("=")
+        if not equals or not text:
+            raise DDError(f"network '{spec}': '{item}' should read key=value")
+        if key not in known:
+            if not known:
+                raise DDError(f"network '{spec}': {name} has no options, write '{name}'")
+            raise unknown(f"option of {name}", key, known)
+        if key in given:
+            raise DDError(f"network '{spec}': {key} is given twice")
+        given[key] = _value(spec, key, text, known[key])
+    return name, given
+
+
+def canonical(spec: str) -> str:
+    """The one way to write a network: options sorted, those at their default left out.
+
+    >>> canonical("convnet:width=64,norm=instance")
+    'convnet:width=64'
+    """
+    name, given = parse(spec)
+    known = OPTIONS[name]
+    kept = [f"{key}={given[key]}" for key in sorted(given) if given[key] != known[key].default]
+    return f"{name}:{','.join(kept)}" if kept else name
+
+
+def auxiliaries(joined: str) -> list[str]:
+    """The canonical networks of specs joined by dots, ``convnet.resnet18_bn``.
+
+    Raises:
+        DDError: for a network that is unknown or named twice.
+    """
+    specs = [canonical(spec) for spec in joined.split(".")]
+    for spec in specs:
+        if specs.count(spec) > 1:
+            raise DDError(f"networks '{joined}': {spec} is named twice, once is enough")
+    return specs
+
+
+def _value(spec: str, key: str, text: str, option: Option) -> int | str:
+    if option.choices:
+        if text not in option.choices:
+            raise unknown(f"{key} in '{spec}'", text, option.choices)
+        return text
+    if not text.isdecimal() or int(text) < 1:
+        raise DDError(f"network '{spec}': {key} is '{text}', it must be a whole number from 1")
+    return int(text)
