@@ -12,7 +12,7 @@ from dd.config.recipes import resolve
 from dd.config.settings import (
     NUMBER,
     add_options,
-    as_kind,
+    as_type,
     build,
     declared,
     from_text,
@@ -64,14 +64,14 @@ def test_text_is_read_as_the_type_of_the_setting(text, kind, value):
 )
 def test_a_value_of_another_type_is_refused(value, kind, said):
     with pytest.raises(DDError) as error:
-        as_kind("x", value, kind)
+        as_type("x", value, kind)
     assert said in str(error.value)
 
 
 def test_whole_numbers_stand_for_any():
-    found = as_kind("x", 3, float)
+    found = as_type("x", 3, float)
     assert found == 3.0 and type(found) is float
-    assert as_kind("x", 0.5, NUMBER) == 0.5
+    assert as_type("x", 0.5, NUMBER) == 0.5
 
 
 def options(*words):

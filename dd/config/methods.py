@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dd.config.recipes import objectives, parametrisations, regularisers, resolve, resolve_part
-from dd.config.settings import NUMBER, Kind, as_kind, from_text
+from dd.config.settings import NUMBER, Type, as_type, from_text
 from dd.errors import DDError, unknown
 
 
@@ -166,8 +166,8 @@ def parse_protocol(
         if option not in defaults:
             raise unknown(f"option of protocol '{name}'", option, defaults)
         # a definition's `temperature: 3` means any number, not whole ones alone
-        kind = NUMBER if isinstance(defaults[option], int) else type(defaults[option])
-        options[option] = _value(f"protocol '{text}': {option}", value, kind)
+        wanted = NUMBER if isinstance(defaults[option], int) else type(defaults[option])
+        options[option] = _value(f"protocol '{text}': {option}", value, wanted)
     changed = [
         f"{option}={format_value(options[option])}"
         for option in sorted(options)
@@ -198,13 +198,15 @@ def _assignments(text: str, where: str, known: Collection[str]) -> dict[str, Any
     return given
 
 
-def _value(what: str, value: Any, kind: Kind) -> Any:
-    """``value`` as ``kind``: text of a name, or what a document gave.
+def _value(what: str, value: Any, wanted: Type) -> Any:
+    """``value`` as ``wanted``: text of a name, or what a document gave.
 
     Raises:
         DDError: if it is of another type, or text that may not be part of a path.
     """
-    value = from_text(what, value, kind) if isinstance(value, str) else as_kind(what, value, kind)
+    value = (
+        from_text(what, value, wanted) if isinstance(value, str) else as_type(what, value, wanted)
+    )
     if isinstance(value, str) and (odd := re.search(r"[^A-Za-z0-9_.:,=+-]", value)):
         raise DDError(
             f"{what} is {value!r}: it becomes part of a path, {odd[0]!r} may not be in it"

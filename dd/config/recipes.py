@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from dd.config.settings import as_kind
+from dd.config.settings import as_type
 from dd.errors import DDError, unknown
 
 RECIPES = Path(__file__).with_name("recipes.yaml")
@@ -229,7 +229,7 @@ def _resolve(
     for key, value in overrides.items():
         if key not in settings:
             raise unknown(f"{part} setting of {name}", key, settings)
-        as_kind(f"{part} setting '{key}' of {name}", value, type(settings[key]))
+        as_type(f"{part} setting '{key}' of {name}", value, type(settings[key]))
     return settings | overrides
 
 

@@ -4,8 +4,8 @@ A field is made by :func:`setting`; the command line, the recipes and the proven
 same declaration, so a new method declares its settings once, in its own file.
 
 What type a setting has and what may stand for it is said here alone. The type comes from the
-dataclass (:func:`kind_of`); where a document gives defaults, from the default. A value comes from a
-document (:func:`as_kind`) or, as text, from a command line or a method's name (:func:`from_text`).
+dataclass (:func:`type_of`); where a document gives defaults, from the default. A value comes from a
+document (:func:`as_type`) or, as text, from a command line or a method's name (:func:`from_text`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dd.errors import DDError, unknown
 S = TypeVar("S")
 
 NUMBER = int | float
-Kind = type | UnionType
+Type = type | UnionType
 """Of a setting: ``int``, ``float`` or ``str``; or ``NUMBER``, where a document's default is a whole
 number and does not tell whether others must be."""
 
@@ -66,7 +66,7 @@ def build(cls: type[S], values: Mapping[str, Any], where: str) -> S:
             if field.default is not dataclasses.MISSING:
                 continue
             raise DDError(f"{where}: setting '{name}' is missing ({field.metadata['help']})")
-        value = as_kind(f"{where}: {name}", values[name], kind_of(field))
+        value = as_type(f"{where}: {name}", values[name], type_of(field))
         checked[name] = _allowed(where, name, value, field.metadata)
     return cls(**checked)
 
@@ -86,41 +86,41 @@ def _allowed(where: str, name: str, value: Any, rules: Mapping[str, Any]) -> Any
     return value
 
 
-def kind_of(field: dataclasses.Field) -> Kind:
+def type_of(field: dataclasses.Field) -> Type:
     """The type of a field made by :func:`setting`."""
     # an annotation is text where its module imports `annotations` from __future__
     return _TYPES[field.type] if isinstance(field.type, str) else field.type
 
 
-def as_kind(what: str, value: Any, kind: Kind) -> Any:
-    """``value`` of a document as ``kind``: a whole number may stand for any number, and nothing
+def as_type(what: str, value: Any, wanted: Type) -> Any:
+    """``value`` of a document as ``wanted``: a whole number may stand for any number, and nothing
     else for what it is not.
 
     Raises:
         DDError: if it is of another type, or a number that float32 cannot hold, naming ``what``.
     """
-    found = NUMBER if kind is float else kind
-    if not isinstance(value, found) or isinstance(value, bool):  # true is an int in Python
-        raise DDError(f"{what} is {value!r}, it must be {_KINDS[kind]}")
-    if kind is not str and not abs(value) <= _LARGEST:
+    taken = NUMBER if wanted is float else wanted
+    if not isinstance(value, taken) or isinstance(value, bool):  # true is an int in Python
+        raise DDError(f"{what} is {value!r}, it must be {_WORDS[wanted]}")
+    if wanted is not str and not abs(value) <= _LARGEST:
         raise DDError(f"{what} is {value!r}, it must be a number that float32 can hold")
-    return float(value) if kind is float else value
+    return float(value) if wanted is float else value
 
 
-def from_text(what: str, text: str, kind: Kind) -> Any:
-    """The value of ``kind`` that ``text`` writes; 3.0 and 3e0 write the whole number 3, too.
+def from_text(what: str, text: str, wanted: Type) -> Any:
+    """The value of ``wanted`` that ``text`` writes; 3.0 and 3e0 write the whole number 3, too.
 
     Raises:
-        DDError: as :func:`as_kind`.
+        DDError: as :func:`as_type`.
     """
-    if kind is str:
+    if wanted is str:
         return text
     try:
         value = float(text)
     except ValueError:
-        raise DDError(f"{what} is {text!r}, it must be {_KINDS[kind]}") from None
-    whole = kind is not float and value.is_integer()
-    return as_kind(what, int(value) if whole else value, kind)
+        raise DDError(f"{what} is {text!r}, it must be {_WORDS[wanted]}") from None
+    whole = wanted is not float and value.is_integer()
+    return as_type(what, int(value) if whole else value, wanted)
 
 
 def declared(cls: type) -> Declared:
@@ -149,7 +149,7 @@ def add_options(
             option = "--" + name.replace("_", "-")
             parser.add_argument(
                 option,
-                type=partial(from_text, option, kind=kind_of(field)),
+                type=partial(from_text, option, wanted=type_of(field)),
                 default=argparse.SUPPRESS,
                 help=text,
             )
@@ -161,10 +161,10 @@ def given_settings(names: Iterable[str], options: Mapping[str, Any]) -> dict[str
 
 
 _LARGEST = 3.4e38  # of float32, the type of images and parameters; NaN is not below it either
-_KINDS: dict[Kind, str] = {
+_WORDS: dict[Type, str] = {
     int: "a whole number",
     float: "a number",
     NUMBER: "a number",
     str: "text",
 }
-_TYPES = {kind.__name__: kind for kind in (int, float, str)}
+_TYPES = {one.__name__: one for one in (int, float, str)}
