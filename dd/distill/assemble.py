@@ -91,8 +91,8 @@ def assemble(
     _check_pretrained(pretrained, {*auxiliary, *(networks.specs() if drawn is not None else [])})
     trajectories = _trajectories(objective_class, arguments, dataset, device)
     prior = _prior(parametrisation, arguments, dataset, device)
-    # What identifies the distillation: a checkpoint goes on only under the same facts, so whatever
-    # changes an image must be here, and nothing that does not (threads, seconds, paths).
+    # What identifies the distillation. A checkpoint goes on only under the same facts: whatever
+    # changes an image must be among them, what may differ between two starts (paths, seconds) not.
     facts = {
         "dataset": dataset.name,
         "dataset_label": dataset.label,
