@@ -9,9 +9,10 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
+import io
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from dd import __version__
 from dd.errors import DDError, printable, unknown
@@ -41,7 +42,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 class Parser(argparse.ArgumentParser):
     """argparse whose errors are one line and whose help shows defaults."""
 
-    def __init__(self, *args, **kwargs) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("formatter_class", HelpFormatter)
         kwargs.setdefault("allow_abbrev", False)
         super().__init__(*args, **kwargs)
@@ -113,5 +114,6 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 if __name__ == "__main__":
     for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a letter must not stop a job
-        stream.reconfigure(errors="backslashreplace")
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(main())

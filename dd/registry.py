@@ -60,7 +60,7 @@ def resolve(reference: str) -> Any:
         DDError: for a key that a registry in it does not have.
     """
     module, _, path = reference.partition(":")
-    found = importlib.import_module(module)
+    found: Any = importlib.import_module(module)
     for attribute, key in re.findall(r"(\w+)|\[([^\]]*)\]", path):
         found = getattr(found, attribute) if attribute else found[key]
     return found

@@ -489,7 +489,7 @@ def test_bad_metrics(tmp_path, content, message):
         ("iadd_parameter_difference", {"layout": {"color": ["method"], "row": ["dataset"]}},
          "layout has no 'column'; it needs color, column, row"),
         ("iadd_parameter_difference",
-         {"axes": {"ipc": [1], "method": {"random": {"spec": "random"}}}},
+         {"axes": {"ipc": [1], "method": {"random": {"method": "random"}}}},
          "has no 'difference.<network>', which sets of mtt and iadd have"),
     ],
 )  # fmt: skip

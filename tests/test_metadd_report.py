@@ -176,7 +176,7 @@ def figure_exhibit(plan: Plan, name: str):
 
 
 def test_measures_by_hand():
-    found = maps.measures(torch.tensor(FIRST)[:3, None], 0.5)
+    found = maps.measures(numpy.array(FIRST)[:3, None], 0.5)
     # top left: all of 0.9 1.0 0.8; top right 0.6 0.4 0 and bottom left 0.2 0.3 0.7: some
     assert found["meta_area"].tolist() == [25.0]
     assert found["heterogeneous_area"].tolist() == [50.0]
@@ -313,7 +313,7 @@ def test_maps_of_a_run_follow_one_convention(plan):
         assert maps.convention(exhibit) == "Maps keep their negative values (no ReLU)."
     only = {"metadd_meta_area": {"method": ["dm"]}}  # no method here has a regulariser
     bad = {"tables": ["metadd_meta_area"], "figures": [], "axes_for": only, "axes": {"ipc": [1]}}
-    with pytest.raises(DDError, match="activation maps: unknown rectify of metadd 'rely'"):
+    with pytest.raises(DDError, match=r"run .*: unknown rectify of metadd 'rely'"):
         check_plan(Plan(replace(run, recipes={"metadd": {"rectify": "rely"}}, **bad)))
     twice = {"digits": run.datasets["digits"], "mnist": run.datasets["digits"]}
     sections = {"metadd": {"dataset": {"mnist": {"rectify": "none"}}}}
@@ -352,7 +352,7 @@ def test_dollars_are_drawn_as_they_are(plan, tmp_path, monkeypatch, name, shown)
     monkeypatch.setattr(cams, "load_dataset", load)
     rows = [r | {"network": r["network"].replace("vgg11", f"vgg{FORMULA}")} for r in erasing_rows()]
     save_rows(tmp_path / "erasing.csv", rows)
-    monkeypatch.setattr(erasing, "erasing_file", lambda *_: str(tmp_path / "erasing.csv"))
+    monkeypatch.setattr(Erasing, "file", lambda *_: str(tmp_path / "erasing.csv"))
     for module in (cams, erasing, variance):  # which of the run's networks are poor
         monkeypatch.setattr(module, "warnings", lambda exhibit: [f"Note: {FORMULA}."])
     exhibit = with_formulas(figure_exhibit(plan, name))

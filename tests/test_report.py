@@ -142,7 +142,7 @@ def test_text_of_a_run_is_text_in_the_report(tmp_path):
     table = {
         "paper": "mine", "title": evil, "caption": more, "kind": "results", "rows": ["dataset"],
         "columns": ["setting"], "axes": {"ipc": [1], "iterations": [1], "arch": ["mlp"],
-                                         "setting": {"one": {"spec": "dc"}}},
+                                         "setting": {"one": {"method": "dc"}}},
     }  # fmt: skip
     (folder / "workflow/config/tables/mine.yaml").write_text(yaml.safe_dump(table))
     done = snakemake(folder, *WORDS)

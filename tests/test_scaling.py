@@ -11,7 +11,7 @@ from benchmarks.operations import DATA, Data, operations
 from benchmarks.scaling import enlarged, rates
 from dd.__main__ import main
 from dd.config.run import Run, load_run
-from dd.plan.jobs import Distillation, Evaluation, Shard
+from dd.plan.jobs import Distillation, Erasing, Evaluation, Relabelling, Shard
 from dd.plan.plan import Plan
 
 CIFAR = DATA["cifar10"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from dd.errors import DDError
 from dd.networks.options import RECTIFY, RELU
@@ -15,7 +15,7 @@ from dd.networks.options import RECTIFY, RELU
 KIND = "cams"  # of files of maps
 THRESHOLD = 0.5  # of a normalised map: half of its range
 
-Masks = TypeVar("Masks")  # tensors of torch or arrays of NumPy
+Masks = TypeVar("Masks", bound=Any)  # tensors of torch or arrays of NumPy
 
 
 def regions(maps: Masks, threshold: float) -> tuple[Masks, Masks]:

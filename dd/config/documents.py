@@ -59,11 +59,16 @@ def check(document: Any, schema: Any, where: str | Path) -> None:
         raise DDError(f"{where}: {_explain(fault)}")
 
 
+def _parts(fault: ValidationError) -> tuple[Any, ...]:
+    """The rule that was broken, the schema it stands in, what it says, and what broke it."""
+    return fault.validator, fault.schema, fault.validator_value, fault.instance
+
+
 def _explain(fault: ValidationError) -> str:
     key = ".".join(map(str, fault.absolute_path)) or "the file"
-    rule, limit, value = fault.validator, fault.validator_value, fault.instance
+    rule, schema, limit, value = _parts(fault)
     if rule == "additionalProperties":
-        known = fault.schema.get("properties", {})
+        known = schema.get("properties", {})
         extra = min(str(name) for name in value if name not in known)
         return str(unknown("key" if key == "the file" else f"key of {key}", extra, known))
     if rule == "required":
@@ -82,5 +87,5 @@ def _explain(fault: ValidationError) -> str:
         return f"{key} lists a value twice"
     if rule == "pattern":
         what = f"a name in {key}" if "propertyNames" in fault.relative_schema_path else key
-        return f"{what} is {value!r}, it must be {fault.schema['description']}"
+        return f"{what} is {value!r}, it must be {schema['description']}"
     return f"{key}: {' '.join(fault.message.split())}"

@@ -113,7 +113,7 @@ class Run:
     def distillation(self, method: str, dataset: str, ipc: int) -> dict[str, Any]:
         """The settings under which ``method`` distils ``dataset`` in this run."""
         parsed = self.parse(method)
-        own = merged(self._own(parsed.objective), dataset, ipc) | parsed.settings
+        own = merged(self._own(parsed.objective), dataset, ipc) | dict(parsed.settings)
         return resolve(parsed.objective, dataset, ipc, own)
 
     def evaluation(self, method: str, dataset: str, ipc: int, network: str = "") -> dict[str, Any]:
@@ -131,7 +131,7 @@ class Run:
 
     def part(self, part: Part, objective: str, dataset: str, ipc: int) -> dict[str, Any]:
         """The settings of a parametrisation or regulariser when ``objective`` distils."""
-        own = merged(self._own(part.name), dataset, ipc, objective) | part.settings
+        own = merged(self._own(part.name), dataset, ipc, objective) | dict(part.settings)
         return resolve_part(part.name, objective, dataset, ipc, own)
 
     def as_published(

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dd.data import dc_augment, views
+from dd.data.dc_augment import Size
 from dd.data.operations import Operation, integers, shifted, uniform
 from dd.errors import DDError, unknown
 
@@ -188,7 +189,7 @@ def _per_image(parameter: Tensor) -> Tensor:
     return parameter.view(-1, 1, 1, 1)
 
 
-def _draw_color(generator: torch.Generator, count: int, size: tuple[int, int]):
+def _draw_color(generator: torch.Generator, count: int, size: Size) -> tuple[Tensor, ...]:
     brightness = (uniform(generator, count) - 0.5) * BRIGHTNESS
     saturation = uniform(generator, count) * SATURATION
     contrast = uniform(generator, count) + CONTRAST
@@ -203,7 +204,7 @@ def _color(images: Tensor, brightness: Tensor, saturation: Tensor, contrast: Ten
     return level + (images - level) * _per_image(contrast)
 
 
-def _draw_crop(generator: torch.Generator, count: int, size: tuple[int, int]):
+def _draw_crop(generator: torch.Generator, count: int, size: Size) -> tuple[Tensor, ...]:
     limits = [_side(side, CROP) for side in size]
     return tuple(integers(generator, -limit, limit + 1, count) for limit in limits)
 
@@ -212,7 +213,7 @@ def _crop(images: Tensor, down: Tensor, right: Tensor) -> Tensor:
     return shifted(images, down, right, images.new_zeros(()))
 
 
-def _draw_cutout(generator: torch.Generator, count: int, size: tuple[int, int]):
+def _draw_cutout(generator: torch.Generator, count: int, size: Size) -> tuple[Tensor, ...]:
     return tuple(integers(generator, 0, side + 1 - _side(side, CUTOUT) % 2, count) for side in size)
 
 
@@ -230,7 +231,7 @@ def _cutout(images: Tensor, row: Tensor, column: Tensor) -> Tensor:
     return images.masked_fill(hole, 0.0)
 
 
-def _draw_flip(generator: torch.Generator, count: int, size: tuple[int, int]):
+def _draw_flip(generator: torch.Generator, count: int, size: Size) -> tuple[Tensor, ...]:
     return (uniform(generator, count),)
 
 
@@ -238,7 +239,7 @@ def _flip(images: Tensor, uniform: Tensor) -> Tensor:
     return torch.where(_per_image(uniform < 0.5), images.flip(3), images)
 
 
-def _draw_scale(generator: torch.Generator, count: int, size: tuple[int, int]):
+def _draw_scale(generator: torch.Generator, count: int, size: Size) -> tuple[Tensor, ...]:
     span = SCALE - 1 / SCALE
     return tuple(uniform(generator, count) * span + 1 / SCALE for _ in range(2))
 
@@ -248,7 +249,7 @@ def _scale(images: Tensor, across: Tensor, down: Tensor) -> Tensor:
     return _resample(images, (across, zero, zero, zero, down, zero))
 
 
-def _draw_rotate(generator: torch.Generator, count: int, size: tuple[int, int]):
+def _draw_rotate(generator: torch.Generator, count: int, size: Size) -> tuple[Tensor, ...]:
     return ((uniform(generator, count) - 0.5) * 2 * math.radians(ROTATE),)
 
 
@@ -265,7 +266,7 @@ def _resample(images: Tensor, entries: tuple[Tensor, ...]) -> Tensor:
     return F.grid_sample(images, grid, "bilinear", "zeros", align_corners=False)
 
 
-def _draw_resized(generator: torch.Generator, count: int, size: tuple[int, int]):
+def _draw_resized(generator: torch.Generator, count: int, size: Size) -> tuple[Tensor, ...]:
     return (views.draw_boxes(generator, count, size, RESIZED),)
 
 

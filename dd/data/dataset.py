@@ -221,7 +221,9 @@ def _check(path: str | Path, tensors: dict[str, Tensor], classes: Sequence[str])
     for part in ("train", "test"):
         name = f"{part}_images"
         need(
-            tensors[name].dtype == torch.uint8 and tensors[name].dim() == 4 and len(tensors[name]),
+            tensors[name].dtype == torch.uint8
+            and tensors[name].dim() == 4
+            and len(tensors[name]) > 0,
             name,
             "uint8 [N, C, H, W] with N > 0",
         )

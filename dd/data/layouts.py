@@ -111,8 +111,8 @@ def tiny_imagenet(root: Path) -> Listing:
         for wnid, files in found.items():
             if not files:
                 raise DDError(f"{root}: class '{wnid}' has no image ({_KINDS}) in {part}")
-    files = [sorted(found) for found in test.values()]
-    return Listing(_words(root / "words.txt", list(train)), list(train.values()), files)
+    tested = [sorted(found) for found in test.values()]
+    return Listing(_words(root / "words.txt", list(train)), list(train.values()), tested)
 
 
 def class_folders(

@@ -190,7 +190,8 @@ def _normalisation(raw: RawDataset, normalise_as: str) -> tuple[Tensor, Tensor]:
                 f"--normalise-as: the constants of {normalise_as} are for {len(known.mean)} "
                 f"channels, images of {raw.name} have {channels}; use --normalise-as {DATA}"
             )
-        return tuple(torch.tensor(values, dtype=torch.float64) for values in known)
+        mean, std = (torch.tensor(values, dtype=torch.float64) for values in known)
+        return mean, std
     mean, std = channel_statistics(raw.train_images)
     if not std.all():
         channel = std.tolist().index(0)

@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -175,7 +176,7 @@ def _torchvision(name: str, class_name: str, label: str, files: str, by_split: b
 
         # torchvision unpickles CIFAR's batches, but only after their MD5 sums have been found to
         # be those of the original files, which are plain arrays
-        def split(part: str):
+        def split(part: str) -> Any:
             which = {"split": part} if by_split else {"train": part == "train"}
             return make(root, download=options.download, **which)
 
@@ -188,12 +189,11 @@ def _torchvision(name: str, class_name: str, label: str, files: str, by_split: b
                 f"{root}: {name} {tried}; give --root a folder that holds {files}, or use "
                 "--source image-folder"
             ) from None
-        arrays = [array for part in (train, test) for array in _arrays(part)]
         classes = getattr(train, "classes", None) or [str(digit) for digit in range(10)]
-        return RawDataset(name, label, *arrays, list(classes))
+        return RawDataset(name, label, *_arrays(train), *_arrays(test), list(classes))
 
 
-def _arrays(split) -> tuple[Tensor, Tensor]:
+def _arrays(split: Any) -> tuple[Tensor, Tensor]:
     """Images [N, C, H, W] and labels of a torchvision dataset, whose layouts differ."""
     images = torch.as_tensor(split.data)
     labels = torch.as_tensor(split.labels if hasattr(split, "labels") else split.targets)

@@ -46,7 +46,7 @@ class Space:
 
     def from_pixels(self, pixels: Tensor) -> Tensor:
         """``[N, C, H, W]`` pixels in [0, 1] as networks see them; differentiable."""
-        if self.zca_matrix is not None:
+        if self.zca_mean is not None and self.zca_matrix is not None:
             return zca.whiten(pixels, self.zca_mean, self.zca_matrix)
         return (pixels - _per_channel(self.mean, pixels)) / _per_channel(self.std, pixels)
 
@@ -60,7 +60,7 @@ class Space:
 
     def to_pixels(self, images: Tensor) -> Tensor:
         """``[N, C, H, W]`` as networks see them, as pixels; not clamped to [0, 1]."""
-        if self.zca_matrix is not None:
+        if self.zca_mean is not None and self.zca_matrix is not None:
             return zca.unwhiten(images, self.zca_mean, self.zca_matrix)
         return images * _per_channel(self.std, images) + _per_channel(self.mean, images)
 

@@ -85,7 +85,7 @@ class SyntheticSet:
                 f"synthetic set: its images have the whitening {said}, dataset {dataset.name} was "
                 f"read with {dataset.whitening}; read it with {said}"
             )
-        if self.indices is not None:
+        if self.images is None:
             return self._real_images(dataset)
         expected = (dataset.channels, *dataset.size)
         if tuple(self.images.shape[1:]) != expected:
@@ -138,6 +138,7 @@ class SyntheticSet:
 
     def _real_images(self, dataset: Dataset) -> torch.Tensor:
         """The training images that the indices name."""
+        assert self.indices is not None  # it has no images
         made_from = self.header.get("fingerprint", dataset.fingerprint)
         if made_from != dataset.fingerprint:
             raise DDError(
@@ -166,10 +167,9 @@ def _size(shape: Any) -> str:
 def save(path: str | Path, synthetic: SyntheticSet) -> None:
     """Write the set as an artifact of kind ``synthetic``."""
     tensors = {"labels": synthetic.labels, **synthetic.extras}
-    if synthetic.images is None:
-        tensors |= {"indices": synthetic.indices}
-    else:
-        tensors |= {"images": synthetic.images}
+    for name, tensor in (("images", synthetic.images), ("indices", synthetic.indices)):
+        if tensor is not None:
+            tensors[name] = tensor
     if synthetic.mean is not None and synthetic.std is not None:
         tensors |= {"mean": synthetic.mean, "std": synthetic.std}
     if synthetic.learned_lr is not None:
@@ -185,19 +185,17 @@ def load(path: str | Path) -> SyntheticSet:
     """
     tensors, header = load_tensors(path, "synthetic", required=("labels",), only=_TENSORS)
     _check_whitening(path, header)
-    images, indices, labels = (tensors.get(name) for name in ("images", "indices", "labels"))
-    if images is None and indices is None:
-        raise DDError(f"{path}: is no synthetic file: tensor 'images' is missing (or 'indices')")
+    images, indices, labels = tensors.get("images"), tensors.get("indices"), tensors["labels"]
     if images is not None and indices is not None:
         raise DDError(f"{path}: holds 'images' and 'indices'; a set has one of them")
-    if images is None:
+    if images is not None:
+        _check_images(path, images)
+        count = len(images)
+    elif indices is not None:
         _check_indices(path, indices)
-    elif images.ndim != 4 or images.dtype != torch.float32 or images.numel() == 0:
-        raise DDError(
-            f"{path}: 'images' is {images.dtype} {list(images.shape)}, "
-            "it must be float32 [M, C, H, W]"
-        )
-    count = len(indices if images is None else images)
+        count = len(indices)
+    else:
+        raise DDError(f"{path}: is no synthetic file: tensor 'images' is missing (or 'indices')")
     hard = labels.ndim == 1 and labels.dtype == torch.int64
     soft = labels.ndim == 2 and labels.dtype == torch.float32
     if not (hard or soft) or len(labels) != count:
@@ -239,6 +237,14 @@ def _check_whitening(path: str | Path, header: dict[str, Any]) -> None:
     check_space(path, header)
 
 
+def _check_images(path: str | Path, images: torch.Tensor) -> None:
+    if images.ndim != 4 or images.dtype != torch.float32 or images.numel() == 0:
+        raise DDError(
+            f"{path}: 'images' is {images.dtype} {list(images.shape)}, "
+            "it must be float32 [M, C, H, W]"
+        )
+
+
 def _check_indices(path: str | Path, indices: torch.Tensor) -> None:
     if indices.ndim != 1 or indices.dtype != torch.int64 or indices.numel() == 0:
         raise DDError(
@@ -251,7 +257,7 @@ def _check_normalisation(
 ) -> None:
     if (mean is None) != (std is None):
         raise DDError(f"{path}: 'mean' and 'std' come together, one is missing")
-    if mean is None:
+    if mean is None or std is None:
         return
     if not mean.dtype == std.dtype == torch.float32:
         raise DDError(f"{path}: 'mean' and 'std' must be float32")

@@ -154,8 +154,8 @@ def resized_crops(images: Tensor, boxes: Tensor, flipped: Tensor) -> Tensor:
     top, left, height, width = boxes.unbind(1)
     rows = _sources(top, height, images.shape[2])
     columns = _sources(left, width, images.shape[3])
-    columns = tuple(torch.where(flipped[:, None], part.flip(1), part) for part in columns)
-    return _sampled(_sampled(images, 2, *rows), 3, *columns)
+    before, after, weight = (torch.where(flipped[:, None], part.flip(1), part) for part in columns)
+    return _sampled(_sampled(images, 2, *rows), 3, before, after, weight)
 
 
 def _sources(start: Tensor, length: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:

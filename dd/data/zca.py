@@ -33,7 +33,10 @@ def fit(batches: Iterable[Tensor], eps: float = 0.1) -> tuple[Tensor, Tensor]:
     Raises:
         DDError: if there are fewer than two images, or D is above :data:`MAX_DIMENSIONS`.
     """
-    count, origin, total, products = 0, None, None, None
+    count = 0
+    origin: Tensor | None = None
+    total: Tensor
+    products: Tensor
     for batch in batches:
         flat = batch.flatten(1).double()
         if origin is None:
@@ -51,7 +54,7 @@ def fit(batches: Iterable[Tensor], eps: float = 0.1) -> tuple[Tensor, Tensor]:
         count += len(flat)
         total += flat.sum(0)
         products.addmm_(flat.T, flat)
-    if count < 2:
+    if origin is None or count < 2:
         raise DDError(f"ZCA: needs at least 2 training images, not {count}")
     shift = total / count
     covariance = products.sub_(torch.outer(total, shift)).div_(count - 1)

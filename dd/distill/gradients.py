@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -66,7 +66,7 @@ def mean_gradient(
 
 def match_apart(
     network: nn.Module,
-    real: Sequence[torch.Tensor],
+    real: Iterable[torch.Tensor],
     synthetic: Sequence[torch.Tensor],
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Gradient matching class after class: the distance and its gradient for the images.

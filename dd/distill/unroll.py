@@ -80,10 +80,11 @@ def pull_back(
         batch = inputs[step].detach().requires_grad_()
         value = loss(leaves, batch, step)
         gradients = torch.autograd.grad(value, leaves, create_graph=True)
-        product = sum(
+        products = (
             torch.dot(g.flatten(), a.flatten())
             for g, a in zip(gradients, _split(adjoint, shapes), strict=True)
         )
+        product = sum(products, start=cotangent.new_zeros(()))
         *by_leaf, by_batch = torch.autograd.grad(product, [*leaves, batch], materialize_grads=True)
         by_rate = by_rate - product.detach()
         by_input[step] = by_batch.mul_(-rate)

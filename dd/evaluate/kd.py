@@ -54,6 +54,7 @@ def loss(
     hard = (1 - alpha) * F.cross_entropy(student, labels)
     if not needs_teacher(temperature, alpha):
         return hard
+    assert teacher is not None  # it has a weight
     if variant == "paper":
         soft = temperature**2 * divergence(teacher / temperature, student / temperature)
     else:

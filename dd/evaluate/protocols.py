@@ -222,6 +222,7 @@ class Soft(Hard):
 
     def __init__(self, settings: SoftSettings, task: Task) -> None:
         super().__init__(settings, task)
+        assert task.soft is not None  # ``needs_labels``
         self.views = LabelledViews(task.soft, task.images, len(task.dataset.classes))
 
     def train(self, arch: str, numbers: Sequence[int]) -> list[nn.Module]:
@@ -230,7 +231,8 @@ class Soft(Hard):
     def _loss(
         self, logits: torch.Tensor, labels: torch.Tensor, guide: torch.Tensor | None, epoch: int
     ) -> torch.Tensor:
+        assert guide is not None  # the views are the guide
         return soft_labels.loss(logits, guide, self.settings.temperature, self.settings.kl_factor)
 
     def facts(self, number: int) -> dict[str, Any]:
-        return self.task.soft.facts()
+        return self.views.labels.facts()

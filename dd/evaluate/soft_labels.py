@@ -223,8 +223,8 @@ class LabelledViews:
         view = epoch % self.labels.views
         if view == self._view:
             return
-        size = tuple(self.images.shape[2:])
+        count, _, height, width = self.images.shape
         self._view = view
-        self._drawn = draw(self.labels.seed, view, len(self.images), size, self.labels.settings)
+        self._drawn = draw(self.labels.seed, view, count, (height, width), self.labels.settings)
         stored = self.labels.read(view)
         self._stored = {name: values.to(self.images.device) for name, values in stored.items()}

@@ -96,7 +96,11 @@ def _grad_cam(network: SpatialNetwork, images: Tensor, labels: Tensor) -> tuple[
 def _mapped() -> list[str]:
     """Registered networks that have activation maps."""
     classes = {name: getattr(NETWORKS[name], "func", NETWORKS[name]) for name in NETWORKS}
-    return sorted(n for n, c in classes.items() if issubclass(c, SpatialNetwork | TokenNetwork))
+    return sorted(
+        name
+        for name, made in classes.items()
+        if isinstance(made, type) and issubclass(made, SpatialNetwork | TokenNetwork)
+    )
 
 
 def resized(maps: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -190,4 +194,7 @@ def common_grid(side: int, size: tuple[int, int]) -> tuple[int, int]:
     """Positions of the grid that maps of images of ``size`` are compared on; see ``grid`` in
     :class:`Settings` for ``side``."""
     fewest, most = GRIDS
-    return (side, side) if side else tuple(min(max(edge // PIXELS, fewest), most) for edge in size)
+    if side:
+        return side, side
+    height, width = (min(max(edge // PIXELS, fewest), most) for edge in size)
+    return height, width

@@ -71,7 +71,7 @@ class SpatialNetwork(Network):
     def __init__(self, size: tuple[int, int], grain: int, minimum: int = 1) -> None:
         super().__init__()
         self.padded, self.padding = padding(size, grain, minimum)
-        self.pool = nn.Identity()
+        self.pool: nn.Module = nn.Identity()
 
     def features(self, x: Tensor) -> Tensor:
         """The last feature map: ``[N, C, H, W]`` to ``[N, K, h, w]``."""

@@ -43,7 +43,7 @@ def inert(network: Network, channels: int, size: tuple[int, int]) -> Tensor:
         initialise(network, stream)
         with torch.no_grad():
             for p in parameters:
-                p += NOISE * torch.randn(p.shape, generator=stream, dtype=p.dtype)
+                p.add_(NOISE * torch.randn(p.shape, generator=stream, dtype=p.dtype))
         images = torch.randn(IMAGES, channels, *size, generator=stream, dtype=torch.float64)
         logits = network(images)
         along = torch.randn(logits.shape, generator=stream, dtype=torch.float64)

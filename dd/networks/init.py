@@ -32,6 +32,7 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
     deviations = module.deviations if isinstance(module, Network) else {}
     for layer in module.modules():
         if type(layer) in deviations:
+            assert isinstance(layer, nn.modules.conv._ConvNd | nn.Linear)
             _normal(layer.weight, deviations[type(layer)](layer.weight), generator)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)

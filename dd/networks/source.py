@@ -58,11 +58,13 @@ class _Source:
     ) -> None:
         self._specs = list(specs)
         self._trained = trained
-        for spec in self._specs if trained is not None else []:
-            if spec not in trained:
-                raise DDError(f"no pretrained {spec} among {', '.join(trained) or 'no network'}")
+        if trained is not None:
+            for spec in self._specs:
+                if spec not in trained:
+                    among = ", ".join(trained) or "no network"
+                    raise DDError(f"no pretrained {spec} among {among}")
         self._shape = (channels, size, classes)
-        self._settings = {"width_factor": width_factor, "device": device}
+        self._width_factor, self._device = width_factor, device
         self._modules: dict[str, Network] = {}
 
     def specs(self) -> list[str]:
@@ -70,7 +72,13 @@ class _Source:
 
     def skeleton(self, spec: str) -> Network:
         if spec not in self._modules:
-            self._modules[spec] = create(spec, *self._shape, generator=None, **self._settings)
+            self._modules[spec] = create(
+                spec,
+                *self._shape,
+                generator=None,
+                width_factor=self._width_factor,
+                device=self._device,
+            )
         return self._modules[spec].train()
 
     def _next(self, spec: str, generator: torch.Generator) -> Network:

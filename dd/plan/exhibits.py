@@ -66,7 +66,7 @@ class Exhibit:
         return {name: known[name] for name in self.values("dataset") if name in known}
 
     @property
-    def published(self) -> list[dict[str, Any]]:
+    def published(self) -> list[Mapping[str, Any]]:
         """Where published values come from: of each the ``file``, its rows that count (``where``)
         and the cells that they are comparable with (``only``)."""
         given = self.definition.get("published", [])

@@ -21,8 +21,8 @@ def _branches(paths: frozenset[tuple[str, ...]]) -> str:
     for head, *tail in paths:
         tails.setdefault(head, set()).add(tuple(tail))
     heads: dict[frozenset[tuple[str, ...]], list[str]] = {}
-    for head, those in sorted(tails.items()):
-        heads.setdefault(frozenset(those), []).append(re.escape(head))
+    for head, rest in sorted(tails.items()):
+        heads.setdefault(frozenset(rest), []).append(re.escape(head))
     options = []
     for those, names in heads.items():
         head = names[0] if len(names) == 1 else f"(?:{'|'.join(names)})"

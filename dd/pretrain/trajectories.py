@@ -115,9 +115,9 @@ class Trajectories:
         """Raise a :class:`DDError` unless ``network`` has ``experts`` trajectories of ``last``
         epochs, or more, whose layout is ``parameters``."""
         if network not in self.shards:
-            held = ", ".join(self.shards) or "none"
+            given = ", ".join(self.shards) or "none"
             raise DDError(
-                f"--buffers: trajectories of {network} are needed, those given are of {held}"
+                f"--buffers: trajectories of {network} are needed, those given are of {given}"
             )
         for shard in self.shards[network]:
             wanted = [[name, list(shape)] for name, shape in parameters]

@@ -55,8 +55,8 @@ def sentence(run: Run, uses: Iterable[Use]) -> list[str]:
             key = (name, taken, run.datasets[dataset]["label"])
             ipcs.setdefault(key, set()).update({ipc} if taken.of_ipc else ())
     places: dict[tuple[str, Fallback, tuple[int, ...]], list[str]] = {}
-    for (name, taken, label), found in ipcs.items():
-        places.setdefault((name, taken, tuple(sorted(found))), []).append(label)
+    for (name, taken, label), those in ipcs.items():
+        places.setdefault((name, taken, tuple(sorted(those))), []).append(label)
     groups: dict[tuple[str, Fallback], list[str]] = {}
     for (name, taken, found), labels in places.items():
         at = f" at IPC {joined([str(ipc) for ipc in found])}" if found else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -63,7 +64,7 @@ class Recipe:
         self, parameters: Sequence[torch.Tensor], stacked: bool = False
     ) -> torch.optim.Optimizer:
         """A new optimiser of ``parameters``, those of several networks if ``stacked``."""
-        groups = [{"params": list(parameters)}]
+        groups: list[dict[str, Any]] = [{"params": list(parameters)}]
         if self.decayed == "matrices":
             matrices = [p for p in parameters if p.ndim - stacked > 1]
             others = [p for p in parameters if p.ndim - stacked <= 1]

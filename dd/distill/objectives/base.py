@@ -105,7 +105,7 @@ class Objective:
 
     def __init__(
         self,
-        settings,
+        settings: Any,
         dataset: Dataset,
         ipc: int,
         networks: NetworkSource,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -77,6 +78,7 @@ class GradientMatching(Objective):
             augment.apply(t, self.dataset.train.take(indices))
             for t, indices in zip(transforms, real, strict=True)
         )
+        gradients: Iterable[torch.Tensor]
         if self._together(real.numel()):
             loss, gradients = match_together(
                 network, torch.stack(list(batches)), torch.stack(augmented)

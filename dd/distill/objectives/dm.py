@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from dd.config.settings import setting
 from dd.data import augment
 from dd.distill.gradients import CHUNK
 from dd.distill.objectives.base import OBJECTIVES, ImageSettings, NetworkSettings, Objective
 from dd.distill.parametrisations.base import Parametrisation
+from dd.networks.base import Network
 from dd.networks.batchnorm import has_batch_norm
 
 
@@ -64,7 +64,7 @@ class DistributionMatching(Objective):
         return {"loss": loss.item() / self.classes, "network": name}
 
 
-def _embed(network: nn.Module, batches: Sequence[torch.Tensor]) -> torch.Tensor:
+def _embed(network: Network, batches: Sequence[torch.Tensor]) -> torch.Tensor:
     """Embeddings ``[K, B, F]`` of one batch a class, in pieces unless BatchNorm ties them."""
     images = torch.cat(list(batches))
     piece = len(images) if has_batch_norm(network) else CHUNK

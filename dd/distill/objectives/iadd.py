@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,7 +58,7 @@ class ImportanceAware(mtt.TrajectoryMatching):
 
     Settings = Settings
 
-    def __init__(self, *arguments, **keywords) -> None:
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
         self.spread = 1.0, 1.0  # least and largest weight of the last iteration
         self.sizes: dict[str, Tensor] = {}  # how many parameters each tensor has

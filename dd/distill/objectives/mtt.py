@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,7 @@ from dd.distill.objectives.base import (
 from dd.distill.parametrisations.base import Parametrisation
 from dd.distill.unroll import pull_back, unroll
 from dd.errors import DDError, Divergence
-from dd.pretrain.trajectories import Segment, layout
+from dd.pretrain.trajectories import Segment, Trajectories, layout
 from dd.rng import generator
 
 LEAST_RATE = 1e-6  # what keeps a student's rate above 0
@@ -118,8 +119,9 @@ class TrajectoryMatching(Objective):
 
     Settings = Settings
     needs_trajectories = True
+    trajectories: Trajectories  # never None: they are needed
 
-    def __init__(self, *arguments, **keywords) -> None:
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
         s = self.settings
         for spec in self.networks.specs():
@@ -229,7 +231,8 @@ class TrajectoryMatching(Objective):
 
     def _batches(self, stream: torch.Generator) -> list[Tensor]:
         """Indices ``[b]`` of each student step; an epoch's batches are used up before the next."""
-        size, left = self.classes * self.ipc, []
+        size = self.classes * self.ipc
+        left: list[Tensor] = []
         batches = []
         for _ in range(self.settings.student_steps):
             if not left:
@@ -249,13 +252,12 @@ class TrajectoryMatching(Objective):
         for name in self.networks.specs():
             network = self.networks.skeleton(name)
             stream = generator(self.streams.seed, "distill", "probe", name)
-            total = None
+            total = torch.zeros((), device=self.device)
             for _ in range(PROBES):
                 segment = self._segment(name, stream)
                 student = self._student(network, synthetic, stream)
                 end = student.walk(segment.start, float(self.rate))[-1]
                 scale = (segment.start - segment.target).square().mean()
-                share = (end - segment.target).square() / scale
-                total = share if total is None else total + share
+                total = total + (end - segment.target).square() / scale
             found[name] = (total / PROBES).sqrt()
         return found

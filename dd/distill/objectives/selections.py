@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 
@@ -114,13 +112,14 @@ class FeatureSettings(SelectionSettings, NetworkSettings):
 
 
 class FeatureSelection(Random):
-    """A selection in the embedding space of a network trained on the real training split.
-
-    ``pick(features [N, F], count)`` gives the indices ``[count]`` that are kept.
-    """
+    """A selection in the embedding space of a network trained on the real training split."""
 
     Settings = FeatureSettings
-    pick: ClassVar[Callable[[torch.Tensor, int], torch.Tensor]]
+
+    @staticmethod
+    def pick(features: torch.Tensor, count: int) -> torch.Tensor:
+        """The indices ``[count]`` that are kept of ``features [N, F]``."""
+        raise NotImplementedError
 
     def start(self) -> torch.Tensor:
         split, s = self.dataset.train, self.settings

@@ -52,6 +52,7 @@ def statistics_distance(layer: _BatchNorm, inputs: Tensor) -> Tensor:
     axes = [axis for axis in range(inputs.ndim) if axis != 1]
     variance, mean = torch.var_mean(inputs, axes, correction=0)
     norm = torch.linalg.vector_norm
+    assert layer.running_mean is not None and layer.running_var is not None
     return norm(mean - layer.running_mean) + norm(variance - layer.running_var)
 
 
@@ -62,6 +63,7 @@ def watched(network: nn.Module) -> Iterator[list[Tensor]]:
     found: list[Tensor] = []
 
     def watch(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert isinstance(layer, _BatchNorm)
         found.append(statistics_distance(layer, inputs[0]))
 
     hooks = [

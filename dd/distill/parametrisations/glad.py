@@ -86,14 +86,15 @@ class Latents(Parametrisation):
 
     def update(self, gradient: torch.Tensor, factor: float = 1.0) -> None:
         latents = list(self._latents.values())
-        for latent in latents:
-            latent.grad = torch.empty_like(latent)
+        gradients = [torch.empty_like(latent) for latent in latents]
         for rows in self._pieces():
             part = {name: latent.requires_grad_(True) for name, latent in self._part(rows).items()}
             images = self.generator.decode(part)
             found = torch.autograd.grad(images, list(part.values()), gradient[rows])
-            for latent, own in zip(latents, found, strict=True):
-                latent.grad[rows] = own
+            for whole, own in zip(gradients, found, strict=True):
+                whole[rows] = own
+        for latent, whole in zip(latents, gradients, strict=True):
+            latent.grad = whole
         step(self._optimizer, factor)
         self._images = None
 

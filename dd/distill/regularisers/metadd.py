@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -106,7 +107,7 @@ class ArchitectureInvariance(Regulariser):
     Settings = Settings
 
     @staticmethod
-    def needs(settings: Settings) -> list[str]:
+    def needs(settings: Any) -> list[str]:
         return auxiliaries(settings.auxiliary)
 
     def gradient(
@@ -123,6 +124,7 @@ class ArchitectureInvariance(Regulariser):
         specs = self.needs(s)
         used = [self.networks[specs[n]] for n in self._some(len(specs), s.draw).tolist()]
         seen = self._some(len(images), s.images).to(images.device)
+        height, width = images.shape[-2:]
         each = s.lambda_ai * used[0].classifier.out_features / len(seen)  # λ / ipc, scaled up
         total[seen], metrics = invariance(
             used,
@@ -131,7 +133,7 @@ class ArchitectureInvariance(Regulariser):
             ce=each * s.lambda_ce * len(specs) / len(used),
             kl=each * s.lambda_kl,
             temperature=s.temperature if s.compare == MAPS else s.logit_temperature,
-            grid=common_grid(s.grid, tuple(images.shape[-2:])),
+            grid=common_grid(s.grid, (height, width)),
             piece=s.piece,
             compare=s.compare,
             rectify=s.rectify,
@@ -189,7 +191,9 @@ def invariance(
     metrics: dict[str, float] = {}
     if kl:
         logits, maps = _first_pass(networks, images, labels, grid, rectify, piece, compare)
-        tied = (logits if compare == LOGITS else maps).requires_grad_()
+        tied = logits if compare == LOGITS else maps
+        assert tied is not None  # there are maps where maps are compared
+        tied.requires_grad_()
         rows = tied[:, :, None] if compare == LOGITS else cam.confident(tied, confidence)
         apart = cam.divergence(cam.distributions(rows, temperature))
         (slopes,) = torch.autograd.grad(kl * apart.sum(), tied)
@@ -254,7 +258,8 @@ def _pull_back(
                 f"{leaf.shape[-1]} in one position, so its activation map tells nothing; leave it "
                 "out of auxiliary, or set lambda_kl to 0"
             )
-        maps = cam.normalised(cam.resized(raw, tuple(cotangent.shape[-2:])))
+        rows, columns = cotangent.shape[-2:]
+        maps = cam.normalised(cam.resized(raw, (rows, columns)))
         follows = (maps * cotangent).sum()
     entropy = F.cross_entropy(logits, labels, reduction="sum")
     (gradient,) = torch.autograd.grad(ce * entropy + follows if ce else follows, leaf)

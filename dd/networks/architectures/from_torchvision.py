@@ -16,7 +16,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,7 @@ HIDDEN = 4096
 """Width of the two hidden layers of AlexNet and VGG11."""
 
 
-def _torchvision(name: str) -> Callable[..., nn.Module]:
+def _torchvision(name: str) -> Callable[..., Any]:
     """A network of torchvision, which takes two seconds to import: as long as some jobs take."""
     return getattr(importlib.import_module("torchvision.models"), name)
 

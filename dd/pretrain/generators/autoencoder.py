@@ -131,6 +131,7 @@ class AutoencoderGenerator(Generator):
             return {"code": self.network.encode(images)}
         height, width = (-(-side // PATCH) for side in self.size)
         first = self.network.decoder[0]
+        assert isinstance(first, nn.Conv2d)
         shape = (len(labels), first.in_channels, height, width)
         drawn = torch.randn(shape, generator=stream)
         return {"code": drawn.to(first.weight)}

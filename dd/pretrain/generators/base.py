@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
@@ -27,7 +27,7 @@ class Generator(ABC):
     channels: int
     size: tuple[int, int]
     rates: Mapping[str, str]
-    encodes: ClassVar[bool] = False
+    encodes: bool = False
 
     @abstractmethod
     def latents(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.typing import LineStyleType
 
 from dd.plan.exhibits import Exhibit
 from dd.report import escape
@@ -26,8 +28,8 @@ from dd.report.labels import axis_label
 from dd.report.read import published
 from dd.report.read.accuracies import collect
 
-LINES = ("-", "--", ":", "-.")
-FAILED = {"marker": "x", "color": "black", "linestyle": "", "markersize": 5}
+LINES: tuple[LineStyleType, ...] = ("-", "--", ":", "-.")
+FAILED: dict[str, Any] = {"marker": "x", "color": "black", "linestyle": "", "markersize": 5}
 
 
 def draw(exhibit: Exhibit) -> Figure:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas
 import seaborn
 from matplotlib import pyplot
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
 from dd.plan.exhibits import Exhibit
@@ -78,7 +79,9 @@ def draw(exhibit: Exhibit) -> Figure:
             panel.tick_params(axis="x", rotation=40)
             for name in panel.get_xticklabels():
                 name.set(ha="right", rotation_mode="anchor")
-    handles = [pyplot.Rectangle((0, 0), 1, 1, color=c, label=n) for n, c in colors(hues).items()]
+    handles: list[Artist] = [
+        pyplot.Rectangle((0, 0), 1, 1, color=c, label=n) for n, c in colors(hues).items()
+    ]
     if any(row["published"] is not None for row in rows):
         handles.append(published_handle())
     title = escape.figure(" and ".join(map(axis_label, layout["color"])))

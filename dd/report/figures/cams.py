@@ -120,7 +120,7 @@ def _looked(
                 pixels=pixels.expand(*pixels.shape[:2], 3).numpy(),
                 maps=maps.of(networks)[:, first],
                 meta=meta[first],
-                heterogeneous=own.any(0)[first],
+                heterogeneous=numpy.logical_or.reduce(own[:, first]),
             )
         )
     return rows, maps.threshold

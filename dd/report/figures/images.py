@@ -35,19 +35,20 @@ def draw(exhibit: Exhibit) -> Figure:
     names: dict[tuple, list[str]] = {}
     for cell in cells:
         at = labels(exhibit, cell)
-        block, row = place(at, layout["block"]), place(at, layout["row"])
+        block, row_at = place(at, layout["block"]), place(at, layout["row"])
         path = Snapshot(distillations(cell, run)[0], cell.iterations).file(run)
         space = synthetic.whitening(path) or "none"
         if (cell.dataset, space) not in datasets:
             data = load_dataset(Preparation(cell.dataset).file(run), whitening=space)
             datasets[cell.dataset, space] = data
         dataset = datasets[cell.dataset, space]
-        blocks.setdefault(block, {})[describe(layout["row"], row)] = tiles(path, dataset, count)
+        blocks.setdefault(block, {})[describe(layout["row"], row_at)] = tiles(path, dataset, count)
         names[block] = [escape.figure(name) for name in dataset.classes[:COLUMNS]]
     inches = [_inches(rows) + TITLES for rows in blocks.values()]
     figure = pyplot.figure(figsize=(WIDTH, sum(inches) + 0.7), layout="constrained")
     places = figure.add_gridspec(len(blocks), 1, height_ratios=inches)
-    for spot, (block, rows) in zip(places, blocks.items(), strict=True):
+    for index, (block, rows) in enumerate(blocks.items()):
+        spot = places[index, 0]
         if _single(rows):
             panels = [figure.add_subplot(spot)]
             _draw_rows(panels[0], rows, names[block])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from matplotlib import pyplot
 from matplotlib.axes import Axes
@@ -57,7 +57,7 @@ def _draw(
     wall: Axes,
     memory: Axes,
     rows: Rows,
-    tint: dict[int | None, Sequence[float]],
+    tint: Mapping[int | None, Sequence[float]],
     length: int,
 ) -> None:
     """One dataset's panels; ``length``: of the unit of time, in seconds."""

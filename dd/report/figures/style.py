@@ -20,7 +20,7 @@ from dd.report.labels import axis_label, value_label
 
 WIDTH = 7.2  # inches: the text width of a page
 ACCURACY = "Test accuracy (%)"
-PUBLISHED = {
+PUBLISHED: dict[str, Any] = {
     "marker": "D",
     "markersize": 3,
     "markerfacecolor": "white",

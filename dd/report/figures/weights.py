@@ -125,10 +125,11 @@ def _skeleton(path: str, network: str) -> nn.Module:
     for key in ("classes", "width_factor"):
         if key not in header:
             raise DDError(f"{path}: its header has no '{key}'; make it by `python -m dd distill`")
-    (_, channels, *size), _ = shapes["images"]
+    (_, channels, height, width), _ = shapes["images"]
     factor = header["width_factor"]
     classes = len(header["classes"])
-    return create(network, channels, tuple(size), classes, generator=None, width_factor=factor)
+    size = height, width
+    return create(network, channels, size, classes, generator=None, width_factor=factor)
 
 
 def tensors(network: nn.Module) -> list[tuple[str, int]]:

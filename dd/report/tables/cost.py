@@ -39,8 +39,9 @@ def cost(exhibit: Exhibit) -> tuple[Rows, Sheet]:
         plain = str(replace(method, parametrisation=None, regulariser=None))
         base = bases.get((cell.dataset, cell.ipc, plain))
         for name in MEASURES:
-            known = base is not None and row[name] is not None and base[name]
-            row[f"{name}_ratio"] = row[name] / base[name] if known else None
+            own, of_base = row[name], base and base[name]
+            known = own is not None and of_base
+            row[f"{name}_ratio"] = own / of_base if known else None
     shown = [name for name in MEASURES if any(row[name] is not None for row in rows)]
     down = exhibit.definition["rows"]
     header = [*map(axis_label, down)]

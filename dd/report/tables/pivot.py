@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from dd.errors import DDError, unknown
@@ -64,7 +64,7 @@ def arranged(cells: Mapping[tuple[Place, Place], Text]) -> tuple[list[Place], li
     ]
 
 
-def rounded(row: Mapping[str, Any], hidden: set[str] = frozenset()) -> dict[str, Any]:
+def rounded(row: Mapping[str, Any], hidden: Collection[str] = ()) -> dict[str, Any]:
     """A row for the CSV: numbers to four decimals, what is absent empty."""
     shown = {key: value for key, value in row.items() if key not in hidden}
     for key, value in shown.items():

@@ -30,13 +30,12 @@ def settings_rows(run: Run) -> list[Row]:
     plan = Plan(replace(run, optional=[]))
     methods = dict.fromkeys(job.method for job in plan.of(Distillation))
     rows = [row for method in methods if run.parse(method).pool for row in _pool_rows(run, method)]
-    trained = [
-        *((job.network, "pretrain", job) for job in plan.of(Pretraining)),
-        *(("generator", "generator", job) for job in plan.of(GeneratorTraining)),
-    ]
-    for name, stage, job in trained:
-        own = run.training(stage, job.dataset, name)
-        rows.append(_row("pretraining", name, settings=own))
+    for frozen in plan.of(Pretraining):
+        own = run.training(frozen.stage, frozen.dataset, frozen.network)
+        rows.append(_row("pretraining", frozen.network, settings=own))
+    for generator in plan.of(GeneratorTraining):
+        own = run.training(generator.stage, generator.dataset)
+        rows.append(_row("pretraining", generator.stage, settings=own))
     for job in plan.of(Distillation):
         objective = run.parse(job.method).objective
         ran = {"iterations": job.snapshots[-1], **job.settings(run)}
@@ -48,9 +47,9 @@ def settings_rows(run: Run) -> list[Row]:
             rows.append(_row("distillation", name, settings=own))
         evaluation = run.evaluation(job.method, job.dataset, job.ipc)
         rows.append(_row("evaluation", f"sets of {objective}, IPC {job.ipc}", settings=evaluation))
-    for job in plan.of(Evaluation):
-        made = job.distillation
-        for arch, own in job.arch_settings(run).items():
+    for tested in plan.of(Evaluation):
+        made = tested.distillation
+        for arch, own in tested.arch_settings(run).items():
             name = f"{arch} on sets of {run.parse(made.method).objective}, IPC {made.ipc}"
             rows.append(_row("evaluation", name, settings=own))
     for protocol in dict.fromkeys(job.protocol.partition("@")[0] for job in plan.of(Evaluation)):
