@@ -99,8 +99,8 @@ def as_type(what: str, value: Any, wanted: Type) -> Any:
     Raises:
         DDError: if it is of another type, or a number that float32 cannot hold, naming ``what``.
     """
-    taken = NUMBER if wanted is float else wanted
-    if not isinstance(value, taken) or isinstance(value, bool):  # true is an int in Python
+    fits = isinstance(value, NUMBER if wanted is float else wanted)
+    if not fits or isinstance(value, bool):  # true is a whole number in Python
         raise DDError(f"{what} is {value!r}, it must be {_WORDS[wanted]}")
     if wanted is not str and not abs(value) <= _LARGEST:
         raise DDError(f"{what} is {value!r}, it must be a number that float32 can hold")

@@ -20,6 +20,7 @@ from dd.config.settings import Declared, add_recipe_options, build, declared, gi
 from dd.data.dataset import load_dataset
 from dd.distill.assemble import assemble
 from dd.distill.objectives import OBJECTIVES
+from dd.distill.objectives.base import Settings
 from dd.distill.parametrisations import PARAMETRISATIONS
 from dd.distill.regularisers import REGULARISERS
 from dd.errors import DDError
@@ -145,7 +146,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise DDError(f"--snapshots: {snapshots[0]} is no iteration; give numbers from 0")
     # The last snapshot ends the run, and a schedule of the objective has to know where that is.
     values = recipe | {"iterations": snapshots[-1]}
-    settings = build(objective.Settings, values, arguments.objective)
+    settings: Settings = build(objective.Settings, values, arguments.objective)
     dataset = load_dataset(arguments.data, device, settings.whitening)
     loop = assemble(arguments, settings, dataset, snapshots, device)
     # Two processes in one folder would mix the checkpoints of both. All that can be refused has

@@ -69,8 +69,9 @@ class DistillationLoop:
             while self.iteration < last:
                 try:
                     values = self.objective.iteration(self.iteration + 1, self.canvas)
-                    if not math.isfinite(values["loss"]):
-                        raise Divergence(f"the loss is {values['loss']}; try a smaller --lr-img")
+                    loss = float(values["loss"])  # the other values may be text
+                    if not math.isfinite(loss):
+                        raise Divergence(f"the loss is {loss}; try a smaller --lr-img")
                 except Divergence as error:
                     raise self._given_up(error) from None
                 self.iteration += 1
@@ -78,7 +79,7 @@ class DistillationLoop:
                 values |= self.canvas.metrics()
                 line = {"iteration": self.iteration, **values, "seconds": round(self.seconds, 6)}
                 self.metrics.append(json.dumps(line))
-                progress.update(loss=values["loss"])
+                progress.update(loss=loss)
                 if self.iteration in self.snapshots:
                     self._snapshot()
                 if pace.due() or self.iteration == last:

@@ -155,7 +155,8 @@ def _recipes(
     otherwise."""
     method = _method(made, dataset)
     common, own = _recipe(made, method, options), {}
-    known, given = dataclasses.asdict(common), {}
+    known = dataclasses.asdict(common)
+    given: dict[str, dict[str, Any]] = {}
     for text in options["arch_settings"]:
         try:
             arch, settings = parse_arch_settings(text, known)
@@ -208,7 +209,7 @@ def run(arguments: argparse.Namespace) -> None:
             raise DDError(
                 f"--{name.replace('_', '-')} is no option of --protocol {arguments.protocol}"
             )
-    settings = build(protocol_class.Settings, given, f"protocol {arguments.protocol}")
+    settings: Any = build(protocol_class.Settings, given, f"protocol {arguments.protocol}")
     archs = list(dict.fromkeys(canonical(arch) for arch in arguments.arch))
     check_target(arguments.out)
     device = setup(arguments.device, arguments.threads)

@@ -91,7 +91,7 @@ class LabelWriter:
         """Label all views from the last checkpoint, if any."""
         started, pace = time.monotonic(), Pace(self.every)
         count, classes, views = len(self.images), len(self.dataset.classes), self.settings.views
-        size, device = tuple(self.images.shape[2:]), self.images.device
+        size, device = (self.images.shape[2], self.images.shape[3]), self.images.device
         shape = (views, count, self.keep + 1 if self.keep else classes)
         tensors = {"log_probabilities": (torch.float16, shape)}
         if self.keep:  # ahead, so that no number starts at half its size

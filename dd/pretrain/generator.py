@@ -133,7 +133,8 @@ def _epoch(
         images = feed.batch(indices[None], [order], 0)[0]
         codes = network.encode(images)
         noise = torch.randn(codes.shape, generator=streams["noise"]).to(codes.device)
-        decoded = network.decode(codes + settings.noise * noise, images.shape[-2:])
+        size = images.shape[-2], images.shape[-1]
+        decoded = network.decode(codes + settings.noise * noise, size)
         loss = F.mse_loss(decoded, images)
         optimizer.zero_grad()
         loss.backward()

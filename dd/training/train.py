@@ -18,6 +18,7 @@ from torch import nn
 from dd.data import augment
 from dd.data.dataset import Split
 from dd.errors import DDError
+from dd.networks.base import Network
 from dd.runtime.progress import Progress
 from dd.training.ensemble import Ensemble, ensemble
 from dd.training.recipe import Recipe
@@ -262,7 +263,7 @@ def accuracy(network: nn.Module, split: Split) -> float:
 
 
 @torch.no_grad()
-def embed_all(network: nn.Module, split: Split, indices: torch.Tensor) -> torch.Tensor:
+def embed_all(network: Network, split: Split, indices: torch.Tensor) -> torch.Tensor:
     """Embeddings ``[n, F]`` of the images at ``indices``; the network must be in eval mode."""
     piece = TEST_PIECE.get(split.labels.device.type, 256)
     return torch.cat([network.embed(split.take(part)) for part in indices.split(piece)])
