@@ -18,9 +18,9 @@ import torch
 from safetensors.torch import load_file
 
 from dd.__main__ import STAGES, main
-from dd.artifacts import checkpoint
 from dd.artifacts.atomic import sweep
 from dd.artifacts.headers import read_header
+from dd.artifacts.lock import alone as locked
 from dd.artifacts.row_files import RowWriter
 from dd.artifacts.text import load_rows
 from dd.errors import DDError
@@ -187,7 +187,7 @@ def test_killed_at_random_moments(stage, files, alone, tmp_path):
 def test_those_that_fill_the_same_files_wait_for_each_other(stage, files, alone, tmp_path):
     out = tmp_path / "out"
     words = command(stage, files, out)
-    with checkpoint.alone(Path(words[words.index("--out") + 1])):
+    with locked(Path(words[words.index("--out") + 1])):
         logs = [tmp_path / f"{n}.log" for n in range(2)]
         both = [begin(stage, files, out, log) for log in logs]
         until = time.monotonic() + DEADLINE
@@ -228,12 +228,12 @@ def test_rows_of_another_layout_are_set_aside(stage, files, alone, tmp_path, mon
 @pytest.mark.parametrize(("name", "lock"), [("set.v1", "set.v1/.lock"), ("l.safetensors", None)])
 def test_who_has_waited_long_enough_is_told(name, lock, tmp_path):
     out = tmp_path / name
-    with checkpoint.alone(out):
+    with locked(out):
         assert (tmp_path / (lock or f".{name}.lock")).exists()
         told = pytest.raises(DDError, match=f"{out}: another process is making it; wait")
-        with told, checkpoint.alone(out, patience=0):
+        with told, locked(out, patience=0):
             pass
-    with checkpoint.alone(out, patience=0):
+    with locked(out, patience=0):
         pass
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 

@@ -182,7 +182,7 @@ def test_a_killed_training_goes_on_to_the_same_bytes(digits, tmp_path, monkeypat
             if len(kept) == 2:
                 raise KeyboardInterrupt
 
-        patched.setattr("dd.pretrain.generator.save_checkpoint", killed)
+        patched.setattr("dd.training.resume.save_checkpoint", killed)
         with pytest.raises(KeyboardInterrupt):
             training("killed").run()
     assert training("killed").run() == found

@@ -107,7 +107,7 @@ def test_settings_in_a_method(text, canonical, settings):
     [
         ("iadd@weight=raw", "unknown setting of iadd 'weight': did you mean 'weights'?"),
         ("iadd@weights", "'weights' must be NAME=VALUE"),
-        ("mtt@student_steps=many", "student_steps is 'many', it must be a number"),
+        ("mtt@student_steps=many", "student_steps is 'many', it must be a whole number"),
     ],
 )
 def test_wrong_settings_in_a_method(text, message):

@@ -13,7 +13,7 @@ import torch
 
 from dd.analyse.regions import KIND, add_network_options, add_region_options, check_regions
 from dd.artifacts.atomic import check_target
-from dd.artifacts.provenance import command_line, provenance
+from dd.artifacts.provenance import stage_provenance
 from dd.artifacts.tensors import save_tensors
 from dd.data import synthetic
 from dd.data.dataset import load_dataset
@@ -21,7 +21,7 @@ from dd.errors import DDError
 from dd.networks import activation_maps as cam
 from dd.networks.activation_maps import common_grid
 from dd.pretrain.frozen import load_all
-from dd.runtime.process import add_machine_options, peak_memory_mb, setup
+from dd.runtime.process import add_machine_options, setup
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,12 +86,7 @@ def run(arguments: argparse.Namespace) -> None:
             "threshold": arguments.threshold,
             "iteration": made.header.get("iteration"),
             "set": {k: v for k, v in made.header.items() if k not in ("kind", "format")},
-            "provenance": provenance(
-                command=command_line(),
-                device=str(device),
-                threads=torch.get_num_threads(),
-                peak_memory_mb=peak_memory_mb(device),
-            ),
+            "provenance": stage_provenance(device),
         },
     )
     print(f"cams: {arguments.out}: {len(positions)} images under {', '.join(networks)}")

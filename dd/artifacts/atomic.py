@@ -31,6 +31,12 @@ def check_target(path: str | Path) -> None:
         raise DDError(f"{path}: {above} may not be written to; choose another place")
 
 
+def check_safetensors(option: str, path: Path) -> None:
+    """Raise a :class:`DDError` if the file that ``option`` names does not end as its kind does."""
+    if path.suffix != ".safetensors":
+        raise DDError(f"{option}: {path} must end in .safetensors")
+
+
 def inside(root: Path, name: str, where: Path) -> Path:
     """The path of ``name`` in the folder ``root``; ``where`` is the file that gave the name.
 

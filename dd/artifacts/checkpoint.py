@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,16 @@ from typing import Any
 import torch
 
 from dd.artifacts.tensors import load_tensors, save_tensors
+from dd.artifacts.text import through_json
 from dd.errors import DDError
 
 _STREAM = "stream."
+
+
+def state_path(out: Path) -> Path:
+    """Where a stage that makes the file ``out`` keeps what a killed one goes on from: beside it,
+    hidden, because Snakemake deletes the declared outputs of a job that failed."""
+    return out.with_name(f".{out.name}.state")
 
 
 def save_checkpoint(
@@ -49,8 +55,7 @@ def load_checkpoint(
     except (DDError, OSError) as error:
         print(f"{stage}: starting anew, the checkpoint cannot be read ({error})")
         return {}, {}
-    # compare after a round trip through JSON, as the stored facts had one (tuples become lists)
-    if header.get("facts") != json.loads(json.dumps(facts)):
+    if header.get("facts") != through_json(facts):
         print(f"{stage}: starting anew, {path} belongs to other settings")
         return {}, {}
     return tensors, header["at"]

@@ -9,9 +9,12 @@ import sys
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dd import __version__
+
+if TYPE_CHECKING:  # what a page of a run needs of this module does not need torch
+    import torch
 
 
 @cache
@@ -42,6 +45,26 @@ def provenance(**facts: Any) -> dict[str, Any]:
     if str(facts.get("device", "")).startswith("cuda"):
         origin["gpu"] = torch.cuda.get_device_name(facts["device"])
     return origin
+
+
+def stage_provenance(device: torch.device, seconds: float | None = None) -> dict[str, Any]:
+    """The provenance of what a stage computed: also its command, device, threads and memory.
+
+    Args:
+        device: that it computed on.
+        seconds: that it took, those before it was killed included; None: not measured.
+    """
+    import torch  # as above; the next module has it, too
+
+    from dd.runtime.process import peak_memory_mb
+
+    return provenance(
+        command=command_line(),
+        **({} if seconds is None else {"wall_seconds": round(seconds, 1)}),
+        device=str(device),
+        threads=torch.get_num_threads(),
+        peak_memory_mb=peak_memory_mb(device),
+    )
 
 
 @cache

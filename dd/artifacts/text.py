@@ -47,6 +47,11 @@ def load_json(path: str | Path) -> Any:
         raise DDError(f"{path}: is not JSON ({error})") from None
 
 
+def through_json(document: Any) -> Any:
+    """``document`` as it comes back from a JSON file: tuples as lists, keys as text."""
+    return json.loads(json.dumps(document))
+
+
 def save_rows(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows as CSV: one mapping per row, all with the keys of the first."""
     with replacing(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dd.config.recipes import objectives, parametrisations, regularisers, resolve, resolve_part
+from dd.config.settings import NUMBER, Type, as_type, from_text
 from dd.errors import DDError, unknown
 
 
@@ -120,7 +121,7 @@ def _settings(tail: str, known: Mapping[str, Any], owner: str, text: str) -> dic
     for name, value in given.items():
         if name not in known:
             raise unknown(f"setting of {owner}", name, known)
-        given[name] = _like(known[name], value, f"method '{text}': {name}")
+        given[name] = _value(f"method '{text}': {name}", value, type(known[name]))
     return given
 
 
@@ -164,7 +165,9 @@ def parse_protocol(
     for option, value in (given | overrides).items():
         if option not in defaults:
             raise unknown(f"option of protocol '{name}'", option, defaults)
-        options[option] = _like(defaults[option], value, f"protocol '{text}': {option}")
+        # a definition's `temperature: 3` means any number, not whole ones alone
+        wanted = NUMBER if isinstance(defaults[option], int) else type(defaults[option])
+        options[option] = _value(f"protocol '{text}': {option}", value, wanted)
     changed = [
         f"{option}={format_value(options[option])}"
         for option in sorted(options)
@@ -195,16 +198,17 @@ def _assignments(text: str, where: str, known: Collection[str]) -> dict[str, Any
     return given
 
 
-def _like(default: Any, value: Any, what: str) -> Any:
-    """``value`` as the type of ``default``, where whole numbers may stand for any (3 for 3.0)."""
-    if not isinstance(default, (int, float)):
-        if odd := re.search(r"[^A-Za-z0-9_.:,=+-]", str(value)):
-            raise DDError(
-                f"{what} is {str(value)!r}: it becomes part of a path, {odd[0]!r} may not be in it"
-            )
-        return str(value)
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise DDError(f"{what} is {value!r}, it must be a number") from None
-    return int(number) if isinstance(default, int) and number.is_integer() else number
+def _value(what: str, value: Any, wanted: Type) -> Any:
+    """``value`` as ``wanted``: text of a name, or what a document gave.
+
+    Raises:
+        DDError: if it is of another type, or text that may not be part of a path.
+    """
+    value = (
+        from_text(what, value, wanted) if isinstance(value, str) else as_type(what, value, wanted)
+    )
+    if isinstance(value, str) and (odd := re.search(r"[^A-Za-z0-9_.:,=+-]", value)):
+        raise DDError(
+            f"{what} is {value!r}: it becomes part of a path, {odd[0]!r} may not be in it"
+        )
+    return value

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from dd.config.settings import as_type
 from dd.errors import DDError, unknown
 
 RECIPES = Path(__file__).with_name("recipes.yaml")
@@ -228,7 +229,7 @@ def _resolve(
     for key, value in overrides.items():
         if key not in settings:
             raise unknown(f"{part} setting of {name}", key, settings)
-        _check_type(f"{part} setting '{key}' of {name}", value, settings[key])
+        as_type(f"{part} setting '{key}' of {name}", value, type(settings[key]))
     return settings | overrides
 
 
@@ -310,10 +311,3 @@ def _whole(key: Any) -> int:
     if not str(key).isdecimal():
         raise DDError(f"a recipe's section ipc: '{key}' must be a number of images per class")
     return int(key)
-
-
-def _check_type(what: str, value: Any, like: Any) -> None:
-    kinds = (int, float) if isinstance(like, float) else (type(like),)
-    if isinstance(value, bool) is not isinstance(like, bool) or not isinstance(value, kinds):
-        needed = {float: "a number", int: "a whole number", str: "text"}[type(like)]
-        raise DDError(f"{what} is {value!r}, it must be {needed}")

@@ -2,18 +2,33 @@
 
 :func:`setting` makes a field. The command line, the recipes and the provenance all read this one
 declaration, so a new method declares its settings once, in its own file.
+
+This module alone says what type a setting has and which values it may take. The type comes from the
+dataclass (:func:`type_of`) or, where a document gives defaults, from the default. A value comes
+from a document (:func:`as_type`) or, as text, from a command line or a method's name
+(:func:`from_text`).
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, get_type_hints
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from types import UnionType
+from typing import Any, TypeVar
 
 from dd.errors import DDError, unknown
 
 S = TypeVar("S")
+
+NUMBER = int | float
+Type = type | UnionType
+"""Of a setting: ``int``, ``float`` or ``str``; or ``NUMBER``, where a document's default is a whole
+number and does not tell whether others must be."""
+
+Declared = dict[str, tuple[dataclasses.Field, str]]
+"""Settings by name: a field that has the type, and what the setting means."""
 
 
 def setting(
@@ -35,7 +50,7 @@ def build(cls: type[S], values: Mapping[str, Any], where: str) -> S:
     """An instance of the settings dataclass ``cls`` from ``values``.
 
     Args:
-        cls: the dataclass; its type hints (int, float, str) are enforced.
+        cls: the dataclass; the types of its fields (int, float, str) are enforced.
         values: a value for each field.
         where: what the values belong to, for messages (``dc``, a file name).
 
@@ -46,25 +61,18 @@ def build(cls: type[S], values: Mapping[str, Any], where: str) -> S:
     for name in values:
         if name not in fields:
             raise unknown(f"setting of {where}", name, fields)
-    hints = get_type_hints(cls)
     checked = {}
     for name, field in fields.items():
         if name not in values:
             if field.default is not dataclasses.MISSING:
                 continue
             raise DDError(f"{where}: setting '{name}' is missing ({field.metadata['help']})")
-        checked[name] = _checked(where, name, values[name], hints[name], field.metadata)
+        value = as_type(f"{where}: {name}", values[name], type_of(field))
+        checked[name] = _allowed(where, name, value, field.metadata)
     return cls(**checked)
 
 
-def _checked(where: str, name: str, value: Any, kind: type[Any], rules: Mapping[str, Any]) -> Any:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if kind is float and number:
-        value = float(value)
-    if not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
-        raise DDError(f"{where}: {name} is {value!r}, it must be {_KINDS[kind]}")
-    if kind is float and not abs(value) <= _LARGEST:
-        raise DDError(f"{where}: {name} is {value!r}, it must be a number that float32 can hold")
+def _allowed(where: str, name: str, value: Any, rules: Mapping[str, Any]) -> Any:
     for rule, broken, text in (
         ("at_least", lambda limit: not value >= limit, "at least"),
         ("above", lambda limit: not value > limit, "above"),
@@ -79,31 +87,85 @@ def _checked(where: str, name: str, value: Any, kind: type[Any], rules: Mapping[
     return value
 
 
-def kind_of(field: dataclasses.Field) -> type:
-    """The type of a field made by :func:`setting`: int, float or str."""
-    return _TYPES[str(field.type)]
+def type_of(field: dataclasses.Field) -> Type:
+    """The type of a field made by :func:`setting`."""
+    # an annotation is text where its module imports `annotations` from __future__
+    return _TYPES[field.type] if isinstance(field.type, str) else field.type
+
+
+def as_type(what: str, value: Any, wanted: Type) -> Any:
+    """``value`` of a document as ``wanted``: a whole number may stand for any number, and nothing
+    else for what it is not.
+
+    Raises:
+        DDError: if it is of another type, or a number that float32 cannot hold, naming ``what``.
+    """
+    fits = isinstance(value, NUMBER if wanted is float else wanted)
+    if not fits or isinstance(value, bool):  # true is a whole number in Python
+        raise DDError(f"{what} is {value!r}, it must be {_WORDS[wanted]}")
+    if wanted is not str and not abs(value) <= _LARGEST:
+        raise DDError(f"{what} is {value!r}, it must be a number that float32 can hold")
+    return float(value) if wanted is float else value
+
+
+def from_text(what: str, text: str, wanted: Type) -> Any:
+    """The value of ``wanted`` that ``text`` writes; 3.0 and 3e0 write the whole number 3, too.
+
+    Raises:
+        DDError: as :func:`as_type`.
+    """
+    if wanted is str:
+        return text
+    try:
+        value = float(text)
+    except ValueError:
+        raise DDError(f"{what} is {text!r}, it must be {_WORDS[wanted]}") from None
+    whole = wanted is not float and value.is_integer()
+    return as_type(what, int(value) if whole else value, wanted)
+
+
+def declared(cls: type) -> Declared:
+    """The settings of the dataclass ``cls``."""
+    return {field.name: (field, field.metadata["help"]) for field in dataclasses.fields(cls)}
+
+
+def add_recipe_options(
+    parser: argparse.ArgumentParser, fields: Declared, skip: tuple[str, ...] = ()
+) -> None:
+    """:func:`add_options` of a stage whose settings come from its recipe where not given."""
+    group = parser.add_argument_group("settings (default: the recipe's, dd/config/recipes.yaml)")
+    add_options(group, fields, skip)
 
 
 def add_options(
-    parser: Any, fields: Mapping[str, tuple[dataclasses.Field, str]], skip: tuple[str, ...] = ()
+    parser: argparse._ActionsContainer, fields: Declared, skip: tuple[str, ...] = ()
 ) -> None:
     """Add command-line options for settings. An option that is not given is not in the namespace.
 
     Args:
-        parser: an argparse parser or group.
-        fields: for each setting name a field, which gives the type, and the help text.
         skip: settings for which the command line has another option.
     """
     for name, (field, text) in sorted(fields.items()):
         if name not in skip:
+            option = "--" + name.replace("_", "-")
             parser.add_argument(
-                "--" + name.replace("_", "-"),
-                type=kind_of(field),
+                option,
+                type=partial(from_text, option, wanted=type_of(field)),
                 default=argparse.SUPPRESS,
                 help=text,
             )
 
 
+def given_settings(names: Iterable[str], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the settings ``names`` that are among the ``options`` of a command line."""
+    return {name: options[name] for name in names if name in options}
+
+
 _LARGEST = 3.4e38  # of float32, the type of images and parameters; NaN fails this test, too
-_TYPES = {"int": int, "float": float, "str": str}
-_KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+_WORDS: dict[Type, str] = {
+    int: "a whole number",
+    float: "a number",
+    NUMBER: "a number",
+    str: "text",
+}
+_TYPES = {one.__name__: one for one in (int, float, str)}

@@ -15,7 +15,7 @@ import torch
 
 from dd.artifacts.atomic import replacing
 from dd.artifacts.checkpoint import load_checkpoint, restore_streams, save_checkpoint, under
-from dd.artifacts.provenance import command_line, provenance
+from dd.artifacts.provenance import stage_provenance
 from dd.artifacts.text import save_text
 from dd.data import synthetic
 from dd.data.dataset import Dataset
@@ -24,7 +24,6 @@ from dd.distill.objectives.base import Objective
 from dd.distill.parametrisations import Parametrisation
 from dd.errors import DDError, Divergence
 from dd.runtime.preemption import Pace
-from dd.runtime.process import peak_memory_mb
 from dd.runtime.progress import Progress
 
 
@@ -70,8 +69,9 @@ class DistillationLoop:
             while self.iteration < last:
                 try:
                     values = self.objective.iteration(self.iteration + 1, self.canvas)
-                    if not math.isfinite(values["loss"]):
-                        raise Divergence(f"the loss is {values['loss']}; try a smaller --lr-img")
+                    loss = float(values["loss"])  # the other values may be text
+                    if not math.isfinite(loss):
+                        raise Divergence(f"the loss is {loss}; try a smaller --lr-img")
                 except Divergence as error:
                     raise self._given_up(error) from None
                 self.iteration += 1
@@ -79,7 +79,7 @@ class DistillationLoop:
                 values |= self.canvas.metrics()
                 line = {"iteration": self.iteration, **values, "seconds": round(self.seconds, 6)}
                 self.metrics.append(json.dumps(line))
-                progress.update(loss=values["loss"])
+                progress.update(loss=loss)
                 if self.iteration in self.snapshots:
                     self._snapshot()
                 if pace.due() or self.iteration == last:
@@ -113,13 +113,6 @@ class DistillationLoop:
         objective = self.objective
         dataset: Dataset = objective.dataset
         outcome = objective.outcome(self.canvas)
-        origin = provenance(
-            command=command_line(),
-            wall_seconds=round(self.seconds, 1),
-            device=str(objective.device),
-            threads=torch.get_num_threads(),
-            peak_memory_mb=peak_memory_mb(objective.device),
-        )
         return SyntheticSet(
             self.canvas.images().cpu() if outcome.indices is None else None,
             self.canvas.labels.cpu(),
@@ -132,7 +125,7 @@ class DistillationLoop:
                 "iteration": self.iteration,
                 "classes": dataset.classes,
                 "whitening": dataset.whitening,
-                "provenance": origin,
+                "provenance": stage_provenance(objective.device, self.seconds),
             },
         )
 

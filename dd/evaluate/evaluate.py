@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,10 +17,11 @@ import torch
 from torch import nn
 
 from dd.artifacts.atomic import check_target
-from dd.artifacts.text import file_digest, load_json, save_json, save_rows
+from dd.artifacts.resume_rows import load_progress, save_progress
+from dd.artifacts.text import file_digest, save_rows
 from dd.config import recipes
 from dd.config.methods import parse_arch_settings
-from dd.config.settings import add_options, build
+from dd.config.settings import Declared, add_options, build, declared, given_settings
 from dd.data.dataset import Dataset
 from dd.data.synthetic import SyntheticSet, hard_labels
 from dd.errors import DDError, unknown
@@ -117,7 +117,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "training (default: the recipe of the set's objective, else dc's, dd/config/recipes.yaml; "
         "the learning rate that the set brings, if it has one)"
     )
-    add_options(training, {f.name: (f, f.metadata["help"]) for f in dataclasses.fields(Recipe)})
+    add_options(training, declared(Recipe))
     training.add_argument(
         "--arch-settings",
         nargs="+",
@@ -136,13 +136,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_options(protocol, _protocol_settings())
 
 
-def _protocol_settings() -> dict[str, tuple[dataclasses.Field, str]]:
+def _protocol_settings() -> Declared:
     """Every setting that any protocol declares, with what it means to whom."""
-    found: dict[str, tuple[dataclasses.Field, str]] = {}
+    found: Declared = {}
     for name in PROTOCOLS:
-        for field in dataclasses.fields(PROTOCOLS[name].Settings):
+        for field, text in declared(PROTOCOLS[name].Settings).values():
             default = f", default {field.default}" if field.default != "" else ""
-            meaning = f"{field.metadata['help']} [{name}{default}]"
+            meaning = f"{text} [{name}{default}]"
             before = f"{found[field.name][1]}; " if field.name in found else ""
             found[field.name] = (field, before + meaning)
     return found
@@ -155,7 +155,8 @@ def _recipes(
     otherwise."""
     method = _method(made, dataset)
     common, own = _recipe(made, method, options), {}
-    known, given = dataclasses.asdict(common), {}
+    known = dataclasses.asdict(common)
+    given: dict[str, dict[str, Any]] = {}
     for text in options["arch_settings"]:
         try:
             arch, settings = parse_arch_settings(text, known)
@@ -190,10 +191,10 @@ def _recipe(
     made: SyntheticSet, method: tuple[str, str, int], options: dict[str, Any], arch: str = ""
 ) -> Recipe:
     """How ``arch`` is trained: what was given, else what the recipe of ``method`` asks for."""
-    given = {f.name: options[f.name] for f in dataclasses.fields(Recipe) if f.name in options}
+    own = given_settings(declared(Recipe), options)
     if made.learned_lr is not None:
-        given = {"lr": made.learned_lr} | given
-    return build(Recipe, recipes.resolve_evaluation(*method, given, arch), "evaluation")
+        own = {"lr": made.learned_lr} | own
+    return build(Recipe, recipes.resolve_evaluation(*method, own, arch), "evaluation")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -202,14 +203,13 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.networks < 1:
         raise DDError(f"--networks is {arguments.networks}, it must be at least 1")
     protocol_class = PROTOCOLS[arguments.protocol]
-    chosen = {f.name: f for f in dataclasses.fields(protocol_class.Settings)}
-    given = {name: options[name] for name in _protocol_settings() if name in options}
+    given = given_settings(_protocol_settings(), options)
     for name in given:
-        if name not in chosen:
+        if name not in declared(protocol_class.Settings):
             raise DDError(
                 f"--{name.replace('_', '-')} is no option of --protocol {arguments.protocol}"
             )
-    settings = build(protocol_class.Settings, given, f"protocol {arguments.protocol}")
+    settings: Any = build(protocol_class.Settings, given, f"protocol {arguments.protocol}")
     archs = list(dict.fromkeys(canonical(arch) for arch in arguments.arch))
     check_target(arguments.out)
     device = setup(arguments.device, arguments.threads)
@@ -250,13 +250,16 @@ def run(arguments: argparse.Namespace) -> None:
         "labels": labels.header if labels else None,
     }
     partial = arguments.out.with_name(f".{arguments.out.name}.partial.json")
+    # architectures and number of networks are no part of the identity: they may change in between
+    kept = load_progress("evaluate", partial, identity).get("rows", [])
+    finished = [row for row in kept if row["arch"] in archs and row["network"] < arguments.networks]
     rows = evaluate(
         protocol_class(settings, task),
         archs,
         arguments.networks,
         arguments.networks if task.together else 1,
-        _finished(partial, identity, archs, arguments.networks),
-        lambda rows: save_json(partial, {"identity": identity, "rows": rows}),
+        finished,
+        lambda rows: save_progress(partial, identity, {"rows": rows}),
     )
     where = {"synthetic": digest, "device": device.type}
     each = {arch: conditions | dataclasses.asdict(task.recipe_of(arch)) for arch in archs}
@@ -297,22 +300,3 @@ def _labels(
                 "make the labels again (python -m dd relabel)"
             )
     return labels
-
-
-def _finished(
-    partial: Path, identity: dict[str, Any], archs: Sequence[str], count: int
-) -> list[dict[str, Any]]:
-    """Rows of an evaluation that was killed, if it was of the same thing."""
-    if not partial.exists():
-        return []
-    try:
-        document = load_json(partial)
-    except DDError as error:
-        print(f"evaluate: starting anew, what was done cannot be read ({error})")
-        return []
-    if not isinstance(document, dict) or document.get("identity") != json.loads(
-        json.dumps(identity)
-    ):
-        print(f"evaluate: starting anew, {partial} belongs to other settings")
-        return []
-    return [row for row in document["rows"] if row["arch"] in archs and row["network"] < count]

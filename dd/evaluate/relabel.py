@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import math
 import time
 from collections.abc import Sequence
@@ -21,23 +20,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dd.artifacts.atomic import check_target
+from dd.artifacts.atomic import check_safetensors, check_target
+from dd.artifacts.checkpoint import state_path
 from dd.artifacts.lock import alone
-from dd.artifacts.provenance import command_line, provenance
+from dd.artifacts.provenance import stage_provenance
+from dd.artifacts.resume_rows import load_progress, save_progress
 from dd.artifacts.row_files import RowWriter
-from dd.artifacts.text import load_json, save_json
 from dd.config import recipes
-from dd.config.settings import add_options, build, setting
+from dd.config.settings import add_recipe_options, build, declared, given_settings, setting
 from dd.data.dataset import Dataset
 from dd.data.views import ViewSettings, draw
-from dd.errors import DDError
 from dd.evaluate.set_options import add_set_options, read_set
 from dd.evaluate.soft_labels import KIND, agreement, class_type, compact
 from dd.networks.base import Network
 from dd.pretrain import frozen
 from dd.pretrain.frozen import Pretrained
 from dd.runtime.preemption import Pace
-from dd.runtime.process import add_checkpoint_option, add_machine_options, peak_memory_mb, setup
+from dd.runtime.process import add_checkpoint_option, add_machine_options, setup
 from dd.runtime.progress import Progress
 from dd.training.train import TEST_PIECE
 
@@ -92,14 +91,18 @@ class LabelWriter:
         """Label all views from the last checkpoint, if any."""
         started, pace = time.monotonic(), Pace(self.every)
         count, classes, views = len(self.images), len(self.dataset.classes), self.settings.views
-        size, device = tuple(self.images.shape[2:]), self.images.device
+        size, device = (self.images.shape[2], self.images.shape[3]), self.images.device
         shape = (views, count, self.keep + 1 if self.keep else classes)
         tensors = {"log_probabilities": (torch.float16, shape)}
         if self.keep:  # ahead, so that no number starts at half its size
             tensors = {"classes": (class_type(classes), (*shape[:2], self.keep)), **tensors}
         facts = self.facts()
         writer = RowWriter(self.out, KIND, 1, tensors, facts)
-        done, before = self._state(facts, writer.found)
+        kept = state_path(self.out)
+        at = load_progress("relabel", kept, facts, writer.found)
+        done, before = at.get("done", 0), at.get("seconds", 0.0)
+        if done:
+            print(f"relabel: going on after {done} views")
         networks = [teacher.network for teacher in self.teachers.values()]
         parts = torch.arange(count).split(TEST_PIECE.get(device.type, 256))
         with Progress("relabel", views, "views", initial=done) as progress:
@@ -113,18 +116,11 @@ class LabelWriter:
                 if pace.due() and view + 1 < views:
                     writer.sync()
                     seconds = before + time.monotonic() - started
-                    at = {"done": view + 1, "seconds": seconds}
-                    save_json(self._kept, {"facts": facts, "at": at})
+                    save_progress(kept, facts, {"done": view + 1, "seconds": seconds})
                     pace.saved()
-        made = provenance(
-            command=command_line(),
-            wall_seconds=round(before + time.monotonic() - started, 1),
-            device=str(device),
-            threads=torch.get_num_threads(),
-            peak_memory_mb=peak_memory_mb(device),
-        )
+        made = stage_provenance(device, before + time.monotonic() - started)
         writer.finish(facts | {"provenance": made})
-        self._kept.unlink(missing_ok=True)
+        kept.unlink(missing_ok=True)
 
     def facts(self) -> dict[str, Any]:
         """What identifies the labels."""
@@ -142,27 +138,6 @@ class LabelWriter:
             ],
             "device": self.images.device.type,
         }
-
-    @property
-    def _kept(self) -> Path:
-        return self.out.with_name(f".{self.out.name}.state")
-
-    def _state(self, facts: dict[str, Any], rows: bool) -> tuple[int, float]:
-        """Views that a killed job of the same facts had labelled, and its seconds; or zeros,
-        as also without its ``rows``."""
-        if not self._kept.exists():
-            return 0, 0.0
-        try:
-            document = load_json(self._kept)
-            told, at = document["facts"], document["at"]
-        except (DDError, KeyError, TypeError) as error:
-            print(f"relabel: starting anew, the checkpoint cannot be read ({error})")
-            return 0, 0.0
-        if told != json.loads(json.dumps(facts)) or not rows:
-            print(f"relabel: starting anew, {self._kept} belongs to other settings or has no rows")
-            return 0, 0.0
-        print(f"relabel: going on after {at['done']} views")
-        return at["done"], at["seconds"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -182,20 +157,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     need.add_argument("--seed", type=int, default=0, help="of the views")
     add_checkpoint_option(parser)
     add_machine_options(parser)
-    group = parser.add_argument_group("settings (default: the recipe's, dd/config/recipes.yaml)")
-    add_options(group, {f.name: (f, f.metadata["help"]) for f in dataclasses.fields(Settings)})
+    add_recipe_options(parser, declared(Settings))
 
 
 def run(arguments: argparse.Namespace) -> None:
     """The stage: check everything, then label."""
-    options = vars(arguments)
-    if arguments.out.suffix != ".safetensors":
-        raise DDError(f"--out: {arguments.out} must end in .safetensors")
+    check_safetensors("--out", arguments.out)
     check_target(arguments.out)
     device = setup(arguments.device, arguments.threads)
     made, dataset = read_set(arguments, device)
-    given = {f.name: options[f.name] for f in dataclasses.fields(Settings) if f.name in options}
-    settings = build(Settings, recipes.resolve_relabel(dataset.name, given), "relabel")
+    own = given_settings(declared(Settings), vars(arguments))
+    settings = build(Settings, recipes.resolve_relabel(dataset.name, own), "relabel")
     taken = recipes.fallback("relabel", dataset.name, ipc=1)  # the same for all
     if taken:
         print(f"relabel: {taken.said('relabelling', dataset.name)}")

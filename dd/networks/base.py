@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,10 +19,19 @@ The keyword-only parameters are the options of a spec. They are annotated ``int`
 """
 
 
+Deviations = Mapping[type[nn.Module], Callable[[Tensor], float]]
+"""By type of layer, from its weight to the deviation that the weight is drawn with."""
+
+
 class Network(nn.Module, ABC):
-    """A classifier of images: ``classifier(embed(x))``."""
+    """A classifier of images: ``classifier(embed(x))``.
+
+    Attributes:
+        deviations: of layers that are not drawn as torch does, see :mod:`dd.networks.init`.
+    """
 
     classifier: nn.Linear
+    deviations: ClassVar[Deviations] = {}
 
     @abstractmethod
     def embed(self, x: Tensor) -> Tensor:

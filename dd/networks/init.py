@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from dd.networks.base import Network
+
 
 @torch.no_grad()
 def initialise(module: nn.Module, generator: torch.Generator) -> None:
@@ -17,7 +19,7 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
     Weights and biases of convolutions and linear layers are uniform in ±1/√fan_in (Kaiming's
     uniform with a = √5, torch's default). Norms start as the identity, their running statistics at
     mean 0 and variance 1. Embeddings (positions, class tokens) are normal with standard deviation
-    0.02, as in ViT's code. A module may have ``deviations``, which maps types of layers to
+    0.02, as in ViT's code. A network may have ``deviations``, which maps types of layers to
     functions: layers of these types have normal weights, with the standard deviation that the
     function gives for a weight, and biases of 0.
 
@@ -28,7 +30,7 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
     Raises:
         TypeError: for a layer with parameters that this function does not know.
     """
-    deviations = getattr(module, "deviations", {})
+    deviations = module.deviations if isinstance(module, Network) else {}
     for layer in module.modules():
         if type(layer) in deviations:
             assert isinstance(layer, nn.modules.conv._ConvNd | nn.Linear)

@@ -93,6 +93,22 @@ class _Source:
         return module
 
 
+class NoSource:
+    """For a distillation that uses no network: it has none to give."""
+
+    def draw(self, iteration: int, generator: torch.Generator) -> tuple[str, Network]:
+        raise TypeError("the objective's settings name no network to draw")
+
+    def specs(self) -> list[str]:
+        return []
+
+    def skeleton(self, spec: str) -> Network:
+        raise TypeError("the objective's settings name no network to build")
+
+    def describe(self) -> dict[str, Any]:
+        return {"source": "none"}
+
+
 class SingleSource(_Source):
     """The same architecture at every iteration.
 

@@ -10,18 +10,16 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from dd.artifacts.atomic import check_target
-from dd.artifacts.checkpoint import load_checkpoint, restore_streams, save_checkpoint
+from dd.artifacts.atomic import check_safetensors, check_target
 from dd.artifacts.lock import alone
-from dd.artifacts.provenance import command_line, provenance
+from dd.artifacts.provenance import stage_provenance
 from dd.config import recipes
-from dd.config.settings import add_options, build, setting
+from dd.config.settings import add_recipe_options, build, declared, given_settings, setting
 from dd.data.dataset import Dataset, load_dataset
 from dd.data.space import WHITENINGS
 from dd.errors import DDError, unknown
@@ -31,22 +29,18 @@ from dd.networks.options import canonical
 from dd.pretrain.agreement import agreement
 from dd.pretrain.trajectories import PRECISIONS, ShardWriter, layout
 from dd.rng import generator
-from dd.runtime.preemption import Pace
 from dd.runtime.process import (
     add_checkpoint_option,
     add_machine_options,
     add_together_option,
-    peak_memory_mb,
     setup,
     stacked,
 )
 from dd.runtime.progress import Progress
 from dd.training.ensemble import Ensemble, ensemble
 from dd.training.recipe import Recipe
-from dd.training.state import resume_training, set_rate, training_state
+from dd.training.resume import Checkpoints, epochs
 from dd.training.train import accuracy, augmented, check_losses, train_epoch
-
-_NETWORK = "network."  # in a checkpoint: before the names of parameters and buffers
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,8 +81,8 @@ class Buffer:
 
     def run(self) -> list[float]:
         """Train all experts from the last checkpoint, if any; returns their test accuracies, %."""
-        started = time.monotonic()
-        split, epochs = self.dataset.train.resident(), len(self.settings.rates())
+        job = Checkpoints("buffer", self.out, self.every)
+        split, count = self.dataset.train.resident(), len(self.settings.rates())
         feed = augmented(split, self.settings.augment)
         shape = (self.dataset.channels, self.dataset.size, len(self.dataset.classes))
         networks = [
@@ -102,36 +96,24 @@ class Buffer:
             for number in self.numbers
         ]
         facts = self.facts() | {"layout": layout(networks[0])}
-        count = count_parameters(networks[0])
-        writer = ShardWriter(
-            self.out, (len(networks), epochs + 1, count), self.settings.precision, facts
-        )
-        state = self._state(facts, writer.found)
+        rows = (len(networks), count + 1, count_parameters(networks[0]))
+        writer = ShardWriter(self.out, rows, self.settings.precision, facts)
+        job.resume(facts, writer, done="done", unit="expert-epochs")
         every = range(len(networks))
         groups = [list(every)] if self.together else [[n] for n in every]
-        accuracies: list[float] = state.get("accuracies", [])
-        done, before = state.get("done", 0), state.get("seconds", 0.0)
-        pace = Pace(self.every)
-        with Progress("buffer", len(networks) * epochs, "expert-epochs", initial=done) as progress:
+        # a checkpoint is of the group under way; of those before it the accuracies are all that
+        # is needed, their rows are in the shard
+        accuracies: list[float] = job.at.setdefault("accuracies", [])
+        done = job.at.setdefault("done", 0)
+        with Progress("buffer", len(networks) * count, "expert-epochs", initial=done) as progress:
             for group in groups[len(accuracies) // len(groups[0]) :]:
                 experts = ensemble([networks[n] for n in group])
                 orders = {
                     str(n): generator(self.seed, "buffer", self.numbers[n], "order") for n in group
                 }
-                optimizer = self.settings.new_optimizer(experts.parameters, experts.stacked)
-                first = state.pop("epoch", 0)
-                if first:
-                    tensors = state.pop("tensors")
-                    experts.load_state(resume_training(tensors, optimizer))
-                    restore_streams(tensors, orders)
-                else:
+                if not job.found:
                     self._write(writer, group, 0, experts)
-                for epoch, (lr, fresh) in enumerate(self.settings.rates()):
-                    if epoch < first:
-                        continue
-                    if fresh and epoch:
-                        optimizer = self.settings.new_optimizer(experts.parameters, experts.stacked)
-                    set_rate(optimizer, lr)
+                for epoch, optimizer in epochs(experts, self.settings, job, orders):
                     losses = train_epoch(
                         experts,
                         optimizer,
@@ -142,15 +124,8 @@ class Buffer:
                     )
                     check_losses(losses, self.settings, epoch + 1)
                     self._write(writer, group, epoch + 1, experts)
-                    done += len(group)
+                    job.at["done"] += len(group)
                     progress.update(len(group), loss=losses.mean().item())
-                    if pace.due() and epoch + 1 < epochs:
-                        writer.sync()
-                        at = {"done": done, "epoch": epoch + 1, "accuracies": accuracies}
-                        at["seconds"] = before + time.monotonic() - started
-                        kept = training_state(experts.state(), optimizer)
-                        save_checkpoint(self._kept, facts, at, kept, orders)
-                        pace.saved()
                 experts.finish()
                 test = self.dataset.test
                 accuracies += [round(accuracy(networks[n], test), 4) for n in group]
@@ -158,15 +133,9 @@ class Buffer:
             {"number": number, "test_accuracy": found}
             for number, found in zip(self.numbers, accuracies, strict=True)
         ]
-        made = provenance(
-            command=command_line(),
-            wall_seconds=round(before + time.monotonic() - started, 1),
-            device=str(split.labels.device),
-            threads=torch.get_num_threads(),
-            peak_memory_mb=peak_memory_mb(split.labels.device),
-        )
+        made = stage_provenance(split.labels.device, job.seconds)
         writer.finish(facts | {"experts": entries, "provenance": made})
-        self._kept.unlink(missing_ok=True)
+        job.remove()
         return accuracies
 
     def facts(self) -> dict[str, Any]:
@@ -186,22 +155,6 @@ class Buffer:
         for row, parameters in zip(group, experts.flat().cpu(), strict=True):
             writer.write(row, epoch, parameters)
 
-    @property
-    def _kept(self) -> Path:
-        return self.out.with_name(f".{self.out.name}.state")
-
-    def _state(self, facts: dict[str, Any], rows: bool) -> dict[str, Any]:
-        """Where a killed job of the same facts was: what its checkpoint kept, or nothing, as also
-        without its ``rows``."""
-        tensors, at = load_checkpoint("buffer", self._kept, facts)
-        if not at:
-            return {}
-        if not rows:
-            print(f"buffer: starting anew, {self._kept} has no rows")
-            return {}
-        print(f"buffer: going on after {at['done']} expert-epochs")
-        return at | {"tensors": tensors}
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m dd buffer``."""
@@ -220,25 +173,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_together_option(parser, "the experts of a shard")
     add_checkpoint_option(parser)
     add_machine_options(parser)
-    group = parser.add_argument_group("settings (default: the recipe's, dd/config/recipes.yaml)")
-    add_options(group, {f.name: (f, f.metadata["help"]) for f in dataclasses.fields(Settings)})
+    add_recipe_options(parser, declared(Settings))
 
 
 def run(arguments: argparse.Namespace) -> None:
     """The stage: check everything, then train."""
-    options = vars(arguments)
     if arguments.first < 0:
         raise DDError(f"--first is {arguments.first}, it must be at least 0")
     if arguments.whitening not in WHITENINGS:
         raise unknown("--whitening", arguments.whitening, WHITENINGS)
-    if arguments.out.suffix != ".safetensors":
-        raise DDError(f"--out: {arguments.out} must end in .safetensors")
+    check_safetensors("--out", arguments.out)
     network = canonical(arguments.network)
     check_target(arguments.out)
     device = setup(arguments.device, arguments.threads)
     dataset = load_dataset(arguments.data, device, arguments.whitening)
-    given = {f.name: options[f.name] for f in dataclasses.fields(Settings) if f.name in options}
-    settings = build(Settings, recipes.resolve_buffer(dataset.name, given), "buffer")
+    own = given_settings(declared(Settings), vars(arguments))
+    settings = build(Settings, recipes.resolve_buffer(dataset.name, own), "buffer")
     buffer = Buffer(
         dataset=dataset,
         network=network,

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,23 +18,22 @@ import torch
 import torch.nn.functional as F
 
 from dd import __version__
-from dd.artifacts.atomic import check_target
-from dd.artifacts.checkpoint import load_checkpoint, restore_streams, save_checkpoint
-from dd.artifacts.provenance import command_line, provenance
+from dd.artifacts.atomic import check_safetensors, check_target
+from dd.artifacts.provenance import stage_provenance
 from dd.artifacts.tensors import save_tensors
 from dd.config import recipes
-from dd.config.settings import add_options, build, setting
+from dd.config.settings import add_recipe_options, build, declared, given_settings, setting
 from dd.data.dataset import Dataset, Split, load_dataset
 from dd.data.space import WHITENINGS
 from dd.errors import DDError, unknown
 from dd.networks.layers import GROUPS
 from dd.pretrain.generators.autoencoder import PATCH, Autoencoder, code_channels, create
 from dd.rng import generator
-from dd.runtime.preemption import Pace
-from dd.runtime.process import add_checkpoint_option, add_machine_options, peak_memory_mb, setup
+from dd.runtime.process import add_checkpoint_option, add_machine_options, setup
 from dd.runtime.progress import Progress
+from dd.training.ensemble import ensemble
 from dd.training.recipe import Recipe
-from dd.training.state import resume_training, set_rate, training_state
+from dd.training.resume import Checkpoints, epochs
 from dd.training.train import TEST_PIECE, augmented, check_losses
 
 
@@ -82,7 +80,7 @@ class Training:
 
     def run(self) -> dict[str, float]:
         """Train from the last checkpoint, if any; returns :func:`reconstruction` errors."""
-        started, s = time.monotonic(), self.settings
+        job, s = Checkpoints("generator", self.out, self.every), self.settings
         split = self.dataset.train.resident()
         device = split.labels.device
         code = code_channels(s.code, self.dataset.channels)
@@ -90,39 +88,18 @@ class Training:
         network = create(self.dataset.channels, code, s.width, weights, device).train()
         streams = {name: generator(self.seed, "generator", name) for name in ("order", "noise")}
         facts = self.facts() | {"code": code}
-        optimizer = s.new_optimizer(list(network.parameters()))
-        tensors, at = load_checkpoint("generator", self._kept, facts)
-        first, before = at.get("epoch", 0), at.get("seconds", 0.0)
-        if at:
-            network.load_state_dict(resume_training(tensors, optimizer))
-            restore_streams(tensors, streams)
-            print(f"generator: going on after {first} epochs")
-        rates, pace = s.rates(), Pace(self.every)
-        with Progress("generator", len(rates), "epochs", initial=first) as progress:
-            for epoch, (lr, fresh) in list(enumerate(rates))[first:]:
-                if fresh and epoch:
-                    optimizer = s.new_optimizer(list(network.parameters()))
-                set_rate(optimizer, lr)
+        job.resume(facts)
+        total, first = len(s.rates()), job.at.get("epoch", 0)
+        with Progress("generator", total, "epochs", initial=first) as progress:
+            for epoch, optimizer in epochs(ensemble([network]), s, job, streams):
                 loss = _epoch(network, optimizer, split, s, streams)
                 check_losses(loss, s, epoch + 1)
                 progress.update(loss=loss.item())
-                if pace.due() and epoch + 1 < len(rates):
-                    seconds = before + time.monotonic() - started
-                    at = {"epoch": epoch + 1, "seconds": seconds}
-                    tensors = training_state(network.state_dict(), optimizer)
-                    save_checkpoint(self._kept, facts, at, tensors, streams)
-                    pace.saved()
         found = reconstruction(network.eval(), self.dataset)
-        made = provenance(
-            command=command_line(),
-            wall_seconds=round(before + time.monotonic() - started, 1),
-            device=str(device),
-            threads=torch.get_num_threads(),
-            peak_memory_mb=peak_memory_mb(device),
-        )
+        made = stage_provenance(device, job.seconds)
         header = facts | {"reconstruction": found, "provenance": made}
         save_tensors(self.out, "generator", network.state_dict(), header)
-        self._kept.unlink(missing_ok=True)
+        job.remove()
         return found
 
     def facts(self) -> dict[str, Any]:
@@ -141,10 +118,6 @@ class Training:
             "device": self.dataset.train.labels.device.type,
         }
 
-    @property
-    def _kept(self) -> Path:
-        return self.out.with_name(f".{self.out.name}.state")
-
 
 def _epoch(
     network: Autoencoder,
@@ -160,7 +133,8 @@ def _epoch(
         images = feed.batch(indices[None], [order], 0)[0]
         codes = network.encode(images)
         noise = torch.randn(codes.shape, generator=streams["noise"]).to(codes.device)
-        decoded = network.decode(codes + settings.noise * noise, images.shape[-2:])
+        size = images.shape[-2], images.shape[-1]
+        decoded = network.decode(codes + settings.noise * noise, size)
         loss = F.mse_loss(decoded, images)
         optimizer.zero_grad()
         loss.backward()
@@ -212,22 +186,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of all random numbers")
     add_checkpoint_option(parser)
     add_machine_options(parser)
-    group = parser.add_argument_group("settings (default: the recipe's, dd/config/recipes.yaml)")
-    add_options(group, {f.name: (f, f.metadata["help"]) for f in dataclasses.fields(Settings)})
+    add_recipe_options(parser, declared(Settings))
 
 
 def run(arguments: argparse.Namespace) -> None:
     """The stage: check everything, then train."""
-    options = vars(arguments)
     if arguments.whitening not in WHITENINGS:
         raise unknown("--whitening", arguments.whitening, WHITENINGS)
-    if arguments.out.suffix != ".safetensors":
-        raise DDError(f"--out: {arguments.out} must end in .safetensors")
+    check_safetensors("--out", arguments.out)
     check_target(arguments.out)
     device = setup(arguments.device, arguments.threads)
     dataset = load_dataset(arguments.data, device, arguments.whitening)
-    given = {f.name: options[f.name] for f in dataclasses.fields(Settings) if f.name in options}
-    settings = build(Settings, recipes.resolve_generator(dataset.name, given), "generator")
+    own = given_settings(declared(Settings), vars(arguments))
+    settings = build(Settings, recipes.resolve_generator(dataset.name, own), "generator")
     limit = PATCH * PATCH * dataset.channels
     if settings.code >= limit:
         raise DDError(

@@ -11,18 +11,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import time
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from dd.artifacts.atomic import check_target
-from dd.artifacts.checkpoint import load_checkpoint, restore_streams, save_checkpoint
-from dd.artifacts.provenance import command_line, provenance
+from dd.artifacts.atomic import check_safetensors, check_target
+from dd.artifacts.provenance import stage_provenance
 from dd.artifacts.tensors import load_tensors
 from dd.config import recipes
-from dd.config.settings import add_options, build, setting
+from dd.config.settings import add_recipe_options, build, declared, given_settings, setting
 from dd.data.dataset import Dataset, Split, load_dataset
 from dd.data.space import WHITENINGS
 from dd.errors import DDError
@@ -32,12 +29,11 @@ from dd.networks.options import canonical
 from dd.pretrain import frozen
 from dd.pretrain.agreement import agreement, warning
 from dd.rng import generator
-from dd.runtime.preemption import Pace
-from dd.runtime.process import add_checkpoint_option, add_machine_options, peak_memory_mb, setup
+from dd.runtime.process import add_checkpoint_option, add_machine_options, setup
 from dd.runtime.progress import Progress
 from dd.training.ensemble import ensemble
 from dd.training.recipe import Recipe
-from dd.training.state import resume_training, set_rate, training_state
+from dd.training.resume import Checkpoints, epochs
 from dd.training.train import accuracy, augmented, check_losses, train_epoch
 
 TRAIN_SAMPLE = 10_000  # training images that the training accuracy is measured on, at most
@@ -59,61 +55,35 @@ def train(
     dataset: Dataset,
     settings: Settings,
     seed: int,
-    kept: Path,
-    facts: dict[str, Any],
-    every: float,
-) -> float:
+    job: Checkpoints,
+) -> None:
     """Train ``network`` in place from the last checkpoint, if any, and leave it in evaluation mode.
 
     Args:
         network: newly initialised, on the device of ``dataset``.
         seed: of the order of the images and their augmentation.
-        kept: where the checkpoint is.
-        facts: what identifies the training; a checkpoint of another one is set aside.
-        every: seconds between checkpoints.
-
-    Returns:
-        Seconds that the training took before and after it was killed.
+        job: where the training is kept and goes on from.
 
     Raises:
         DDError: if the loss becomes NaN or infinite.
     """
-    started = time.monotonic()
-    split, rates = dataset.train.resident(), settings.rates()
+    split = dataset.train.resident()
     feed = augmented(split, settings.augment)
     student = ensemble([network.train()])
     streams = {"order": generator(seed, "pretrain", "order")}
-    optimizer = settings.new_optimizer(student.parameters, student.stacked)
-    tensors, at = load_checkpoint("pretrain", kept, facts)
-    first, before = at.get("epoch", 0), at.get("seconds", 0.0)
-    if at:
-        student.load_state(resume_training(tensors, optimizer))
-        restore_streams(tensors, streams)
-        print(f"pretrain: going on after {first} epochs")
-    pace = Pace(every)
-    with Progress("pretrain", len(rates), "epochs", initial=first) as progress:
-        for epoch in range(first, len(rates)):
-            lr, fresh = rates[epoch]
-            if fresh and epoch:
-                optimizer = settings.new_optimizer(student.parameters, student.stacked)
-            set_rate(optimizer, lr)
+    total, first = len(settings.rates()), job.at.get("epoch", 0)
+    with Progress("pretrain", total, "epochs", initial=first) as progress:
+        for epoch, optimizer in epochs(student, settings, job, streams):
             order = list(streams.values())
             losses = train_epoch(student, optimizer, feed, split.labels, settings, order)
             check_losses(losses, settings, epoch + 1)
             progress.update(loss=losses.item())
-            if pace.due() and epoch + 1 < len(rates):
-                seconds = before + time.monotonic() - started
-                at = {"epoch": epoch + 1, "seconds": seconds}
-                tensors = training_state(student.state(), optimizer)
-                save_checkpoint(kept, facts, at, tensors, streams)
-                pace.saved()
     student.finish()
     if not all(tensor.isfinite().all() for tensor in network.state_dict().values()):
         raise DDError(
             f"training diverged: its last step left NaN or infinite values, at learning rate "
             f"{settings.lr}; use a smaller one"
         )
-    return before + time.monotonic() - started
 
 
 def give(network: Network, spec: str, path: Path) -> None:
@@ -153,21 +123,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation")
     add_checkpoint_option(parser)
     add_machine_options(parser)
-    group = parser.add_argument_group("settings (default: the recipe's, dd/config/recipes.yaml)")
-    add_options(group, {f.name: (f, f.metadata["help"]) for f in dataclasses.fields(Settings)})
+    add_recipe_options(parser, declared(Settings))
 
 
 def run(arguments: argparse.Namespace) -> None:
     """The stage: check everything, then train, measure and write."""
-    options, out, seed = vars(arguments), arguments.out, arguments.seed
-    for name, path in (("out", out), ("weights", arguments.weights)):
-        if path is not None and path.suffix != ".safetensors":
-            raise DDError(f"--{name}: {path} must end in .safetensors")
+    out, seed = arguments.out, arguments.seed
+    check_safetensors("--out", out)
+    if arguments.weights:
+        check_safetensors("--weights", arguments.weights)
     spec = canonical(arguments.network)
     check_target(out)
     device = setup(arguments.device, arguments.threads)
     dataset = load_dataset(arguments.data, device, arguments.whitening)
-    own = {f.name: options[f.name] for f in dataclasses.fields(Settings) if f.name in options}
+    own = given_settings(declared(Settings), vars(arguments))
     settings = build(Settings, recipes.resolve_pretrain(spec, dataset.name, own), "pretrain")
     network = create(
         spec,
@@ -187,28 +156,22 @@ def run(arguments: argparse.Namespace) -> None:
         "settings": {} if arguments.weights else dataclasses.asdict(settings),
         "device": device.type,
     }
-    kept, seconds = out.with_name(f".{out.name}.state"), 0.0
+    job, seconds = Checkpoints("pretrain", out, arguments.checkpoint_every), 0.0
     if arguments.weights:
         give(network, spec, arguments.weights)
     else:
-        every = arguments.checkpoint_every
-        seconds = train(network, dataset, settings, seed, kept, facts, every)
+        job.resume(facts)
+        train(network, dataset, settings, seed, job)
+        seconds = job.seconds  # of the training alone, without the measurements below
     found = round(accuracy(network, dataset.test), 4)
-    made = provenance(
-        command=command_line(),
-        wall_seconds=round(seconds, 1),
-        device=str(device),
-        threads=torch.get_num_threads(),
-        peak_memory_mb=peak_memory_mb(device),
-    )
     facts |= {
         "accuracy": found,
         "train_accuracy": round(accuracy(network, _sample(dataset.train, seed)), 4),
         "least_accuracy": settings.least_accuracy,
-        "provenance": made,
+        "provenance": stage_provenance(device, seconds),
     }
     frozen.save(out, network, facts)
-    kept.unlink(missing_ok=True)
+    job.remove()
     if weak := warning(facts, dataset.label):
         print(f"pretrain: {weak}")
     print(

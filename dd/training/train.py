@@ -18,10 +18,11 @@ from torch import nn
 from dd.data import augment
 from dd.data.dataset import Split
 from dd.errors import DDError
+from dd.networks.base import Network
 from dd.runtime.progress import Progress
 from dd.training.ensemble import Ensemble, ensemble
 from dd.training.recipe import Recipe
-from dd.training.state import set_rate
+from dd.training.resume import epochs
 
 TEST_PIECE = {"cpu": 256, "cuda": 2048}
 
@@ -156,8 +157,8 @@ def train(
     if together is None:
         together = len(networks) > 1 and labels.device.type == "cuda"
     groups = [list(range(len(networks)))] if together else [[n] for n in range(len(networks))]
-    rates = recipe.rates()
-    progress = Progress(name, len(rates) * len(groups), "epochs") if name else None
+    count = len(recipe.rates())
+    progress = Progress(name, count * len(groups), "epochs") if name else None
     for network in networks:
         network.train()  # gradient matching hands over networks whose batch norms are frozen
     for group in groups:
@@ -165,18 +166,15 @@ def train(
         if teachers:
             taught = ensemble([teachers[n] for n in group])
             guide = Teachers(taught, feed if recipe.augment == "none" else None, len(labels))
-        for epoch, (lr, fresh) in enumerate(rates):
-            if fresh:
-                optimizer = recipe.new_optimizer(students.parameters, students.stacked)
-            set_rate(optimizer, lr)
-            own = [generators[n] for n in group]
+        own = [generators[n] for n in group]
+        for epoch, optimizer in epochs(students, recipe):
             losses = train_epoch(
                 students, optimizer, feed, labels, recipe, own, criterion, guide, epoch
             )
             if progress:
                 progress.update()
-        if strict and rates:
-            check_losses(losses, recipe, len(rates))
+        if strict and count:
+            check_losses(losses, recipe, count)
         students.finish()
 
 
@@ -265,7 +263,7 @@ def accuracy(network: nn.Module, split: Split) -> float:
 
 
 @torch.no_grad()
-def embed_all(network: nn.Module, split: Split, indices: torch.Tensor) -> torch.Tensor:
+def embed_all(network: Network, split: Split, indices: torch.Tensor) -> torch.Tensor:
     """Embeddings ``[n, F]`` of the images at ``indices``; the network must be in eval mode."""
     piece = TEST_PIECE.get(split.labels.device.type, 256)
     return torch.cat([network.embed(split.take(part)) for part in indices.split(piece)])

@@ -62,16 +62,27 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class ImageSettings(Settings):
-    """Settings of all objectives that optimise images."""
+class NetworkSettings(Settings):
+    """Settings of all objectives that draw networks."""
 
     network: str = setting(
         "architecture of its networks, unless they are drawn from a pool", check=canonical
     )
 
+
+@dataclass(frozen=True)
+class OptimisingSettings(Settings):
+    """Settings of every objective that optimises images."""
+
     iterations: int = setting("iterations of the outer loop", at_least=1)
     init: str = setting("start from noise or from real images", choices=("noise", "real"))
     lr_img: float = setting("learning rate of the images", above=0)
+
+
+@dataclass(frozen=True)
+class ImageSettings(OptimisingSettings):
+    """Settings of every objective that does so by SGD with momentum, under augmentation."""
+
     momentum_img: float = setting("momentum of the images, 0 to 1", at_least=0, at_most=1)
     augment: str = setting(MEANING, check=check_strategy)
 
@@ -89,7 +100,7 @@ class Objective:
     """
 
     Settings: ClassVar[type]
-    optimises: ClassVar[bool] = True  # False: it selects real images
+    optimises: ClassVar[bool] = True  # with OptimisingSettings; False: it selects real images
     needs_trajectories: ClassVar[bool] = False
     needs_pretrained: ClassVar[bool] = False  # the source then gives frozen, trained networks
     takes_all: ClassVar[bool] = False  # True: it takes all images, and the IPC must be 0
@@ -139,12 +150,13 @@ class Objective:
         raise TypeError(f"{type(self).__name__} selects, it has no iterations")
 
     def optimizer(self, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
-        """The optimiser of the images, or of their latents: SGD with momentum.
+        """The optimiser of the images, or of their latents: SGD with momentum. An objective
+        without :class:`ImageSettings` has its own.
 
         Args:
             groups: parameter groups, each with ``params`` and ``lr``.
         """
-        return torch.optim.SGD(groups, momentum=getattr(self.settings, "momentum_img", 0.0))
+        return torch.optim.SGD(groups, momentum=self.settings.momentum_img)
 
     def outcome(self, synthetic: Parametrisation) -> Outcome:
         """What a snapshot holds beside the images. It changes no state and uses no stream."""

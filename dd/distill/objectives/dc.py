@@ -12,7 +12,7 @@ from torch import nn
 from dd.config.settings import setting
 from dd.data import augment
 from dd.distill.gradients import match_apart, match_together
-from dd.distill.objectives.base import OBJECTIVES, ImageSettings, Objective
+from dd.distill.objectives.base import OBJECTIVES, ImageSettings, NetworkSettings, Objective
 from dd.distill.parametrisations.base import Parametrisation
 from dd.networks.batchnorm import freeze_batch_statistics, has_batch_norm
 from dd.training.recipe import Recipe
@@ -28,7 +28,7 @@ BATCH_NORM_IMAGES = 16
 
 
 @dataclass(frozen=True)
-class Settings(ImageSettings):
+class Settings(ImageSettings, NetworkSettings):
     """Settings of gradient matching (papers' names in brackets)."""
 
     batch_real: int = setting("real images per class and matching step", at_least=1)

@@ -10,14 +10,14 @@ import torch
 from dd.config.settings import setting
 from dd.data import augment
 from dd.distill.gradients import CHUNK
-from dd.distill.objectives.base import OBJECTIVES, ImageSettings, Objective
+from dd.distill.objectives.base import OBJECTIVES, ImageSettings, NetworkSettings, Objective
 from dd.distill.parametrisations.base import Parametrisation
 from dd.networks.base import Network
 from dd.networks.batchnorm import has_batch_norm
 
 
 @dataclass(frozen=True)
-class Settings(ImageSettings):
+class Settings(ImageSettings, NetworkSettings):
     """Settings of distribution matching."""
 
     batch_real: int = setting("real images per class and iteration", at_least=1)

@@ -15,7 +15,13 @@ from torch.func import functional_call
 from dd.config.settings import setting
 from dd.data import augment
 from dd.data.augment import Drawn
-from dd.distill.objectives.base import OBJECTIVES, ImageSettings, Objective, Outcome
+from dd.distill.objectives.base import (
+    OBJECTIVES,
+    ImageSettings,
+    NetworkSettings,
+    Objective,
+    Outcome,
+)
 from dd.distill.parametrisations.base import Parametrisation
 from dd.distill.unroll import pull_back, unroll
 from dd.errors import DDError, Divergence
@@ -28,7 +34,7 @@ PROBES = 4  # segments on which a snapshot is compared with experts
 
 
 @dataclass(frozen=True)
-class Settings(ImageSettings):
+class Settings(ImageSettings, NetworkSettings):
     """Settings of trajectory matching (the paper's names in brackets)."""
 
     experts: int = setting(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from dd.config.settings import setting
-from dd.distill.objectives.base import OBJECTIVES, Objective, Outcome, Settings
+from dd.distill.objectives.base import OBJECTIVES, NetworkSettings, Objective, Outcome, Settings
 from dd.distill.parametrisations.base import Parametrisation
 from dd.networks.options import canonical
 from dd.training.recipe import Recipe
@@ -103,7 +103,7 @@ class Full(Objective):
 
 
 @dataclass(frozen=True)
-class FeatureSettings(SelectionSettings):
+class FeatureSettings(SelectionSettings, NetworkSettings):
     """Settings of the network whose embeddings are compared."""
 
     network: str = setting("architecture of the feature network", check=canonical)

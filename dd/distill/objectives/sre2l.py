@@ -15,26 +15,23 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dd.config.settings import setting
 from dd.data.views import draw_boxes, resized_crops
-from dd.distill.objectives import base
-from dd.distill.objectives.base import OBJECTIVES, Objective
+from dd.distill.objectives.base import (
+    OBJECTIVES,
+    NetworkSettings,
+    Objective,
+    OptimisingSettings,
+)
 from dd.distill.parametrisations.base import Parametrisation
 from dd.errors import DDError
 from dd.networks.batchnorm import has_batch_norm
-from dd.networks.options import canonical
 
 BETAS = (0.5, 0.9)  # decay rates of Adam's moments
 
 
 @dataclass(frozen=True)
-class Settings(base.Settings):
+class Settings(OptimisingSettings, NetworkSettings):
     """Settings of SRe2L's recovery."""
 
-    network: str = setting(
-        "architecture of its networks, unless they are drawn from a pool", check=canonical
-    )
-    iterations: int = setting("iterations of the outer loop", at_least=1)
-    init: str = setting("start from noise or from real images", choices=("noise", "real"))
-    lr_img: float = setting("learning rate of the images", above=0)
     r_bn: float = setting("weight of the batch-norm statistics", at_least=0)
     first_bn: float = setting("factor on the first batch norm's statistics", at_least=0)
     batch_syn: int = setting("synthetic images per batch, 0: all", at_least=0)

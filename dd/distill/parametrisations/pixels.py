@@ -1,4 +1,4 @@
-"""Pixels as the optimised variables."""
+"""Pixels as the optimised variables, or images that nobody moves."""
 
 from __future__ import annotations
 
@@ -38,3 +38,27 @@ class Pixels(Parametrisation):
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
         self._images.data.copy_(state["images"])
         load_optimizer_state(self._optimizer, state)
+
+
+class Still(Parametrisation):
+    """The images of a selection, which stay as they are.
+
+    Args:
+        images: ``[M, C, H, W]`` normalised units.
+        labels: ``[M]`` int64.
+    """
+
+    def __init__(self, images: torch.Tensor, labels: torch.Tensor) -> None:
+        self.labels, self._images = labels, images.detach()
+
+    def images(self) -> torch.Tensor:
+        return self._images
+
+    def update(self, gradient: torch.Tensor, factor: float = 1.0) -> None:
+        raise TypeError("the images of a selection do not move")
+
+    def state(self) -> dict[str, torch.Tensor]:
+        return {"images": self._images}
+
+    def load_state(self, state: dict[str, torch.Tensor]) -> None:
+        self._images = state["images"].to(self._images.device)

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from dd.networks.base import NETWORKS, SpatialNetwork
+from dd.networks.base import NETWORKS, Deviations, SpatialNetwork
 from dd.networks.layers import conv3x3
 
 SMALL = 128
@@ -29,8 +29,6 @@ SMALL = 128
 
 HIDDEN = 4096
 """Width of the two hidden layers of AlexNet and VGG11."""
-
-Deviations = Mapping[type[nn.Module], Callable[[Tensor], float]]
 
 
 def _torchvision(name: str) -> Callable[..., Any]:

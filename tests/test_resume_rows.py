@@ -1,0 +1,44 @@
+"""The progress of jobs that make rows: kept, found again, set aside."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from dd.artifacts.resume_rows import load_progress, save_progress
+
+FACTS = {"size": (8, 8), "seed": 0, "views": {3: "a"}}  # JSON makes lists and text of them
+
+
+def test_how_far_a_job_was_comes_back(tmp_path, capsys):
+    path = tmp_path / "kept.json"
+    assert load_progress("test", path, FACTS) == {}  # nothing there, nothing to say
+    save_progress(path, FACTS, {"done": 3, "rows": [{"arch": "mlp"}]})
+    assert load_progress("test", path, FACTS) == {"done": 3, "rows": [{"arch": "mlp"}]}
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (json.dumps({"facts": {"seed": 1}, "done": 3}), "belongs to other settings"),
+        (json.dumps({"done": 3}), "belongs to other settings"),
+        ("[]", "belongs to other settings"),
+        ('{"facts": ', "cannot be read"),
+        (b"\xff\xfe", "cannot be read"),
+    ],
+)
+def test_what_is_not_the_jobs_own_is_said_and_set_aside(text, said, tmp_path, capsys):
+    path = tmp_path / "kept.json"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    assert load_progress("test", path, FACTS) == {}
+    out = capsys.readouterr().out
+    assert out.startswith("test: starting anew, ") and said in out and out.count("\n") == 1
+
+
+def test_without_its_rows_it_is_worth_nothing(tmp_path, capsys):
+    path = tmp_path / "kept.json"
+    save_progress(path, FACTS, {"done": 3})
+    assert load_progress("test", path, FACTS, found=False) == {}
+    assert f"test: starting anew, {path} has no rows" in capsys.readouterr().out
