@@ -39,7 +39,7 @@ from dd.training.train import accuracy, augmented, train, train_epoch
 EVALUATION = build(
     Recipe, recipes.resolve_evaluation("dc", "cifar10", ipc=10), "the evaluation of dc"
 )
-BUFFER = build(buffer.Settings, recipes.resolve_buffer("cifar10"), "the buffer")
+BUFFER = build(buffer.Settings, recipes.resolve_training("buffer", "cifar10"), "the buffer")
 NETWORKS = 10  # of an evaluation, and of a shard
 IMAGES = 50_000  # of CIFAR-10's training split
 EXPERT_PIECE = f"batch of {BATCH} images"

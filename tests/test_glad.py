@@ -167,7 +167,7 @@ def test_the_autoencoder_reconstructs_digits(trained, digits):
 def test_a_killed_training_goes_on_to_the_same_bytes(digits, tmp_path, monkeypatch, capsys):
     """Killed after the second of four epochs."""
     values = {"width": 8, "epochs": 4, "batch": 256, "augment": "crop"}
-    made = build(Settings, recipes.resolve_generator("digits", values), "generator")
+    made = build(Settings, recipes.resolve_training("generator", "digits", values), "generator")
 
     def training(name):
         return Training(digits, made, 3, tmp_path / f"{name}.safetensors", every=0.0)

@@ -13,11 +13,8 @@ from dd.config.recipes import (
     merged,
     objectives,
     resolve,
-    resolve_buffer,
     resolve_evaluation,
-    resolve_generator,
-    resolve_pretrain,
-    resolve_relabel,
+    resolve_training,
 )
 from dd.config.run import load_run, read_run
 from dd.errors import DDError
@@ -218,8 +215,15 @@ def test_sections_by_network_with_more_options_win():
 def test_what_is_no_image_in_a_mirror_is_flipped_nowhere():
     """Experts, students, frozen networks, generator and views of one dataset agree."""
     for dataset in ("digits", "mnist", "svhn", "covid_cxr"):
-        told = [resolve_buffer(dataset), resolve_generator(dataset), resolve_relabel(dataset)]
-        told += [resolve_pretrain(network, dataset) for network in ("", "resnet18_bn", "vit")]
+        told = [
+            resolve_training("buffer", dataset),
+            resolve_training("generator", dataset),
+            resolve_training("relabel", dataset),
+        ]
+        told += [
+            resolve_training("pretrain", dataset, network=network)
+            for network in ("", "resnet18_bn", "vit")
+        ]
         for objective in objectives():
             told.append(resolve(objective, dataset, 10))
             told.append(resolve_evaluation(objective, dataset, 10, network="convnet:norm=batch"))
@@ -244,7 +248,7 @@ def test_experts_and_students_see_the_same_augmentation(name):
 def test_labels_are_mixed_in_the_students_batches():
     for dataset in ("cifar10", "mnist", "digits", "imagenet", "imagewoof", "tiny_imagenet", "x"):
         batch = resolve_evaluation("sre2l", dataset, 10)["batch"]
-        assert resolve_relabel(dataset)["batch"] == batch
+        assert resolve_training("relabel", dataset)["batch"] == batch
     for dataset in ("imagenet", "imagenette", "imagewoof"):
         assert resolve_evaluation("sre2l", dataset, 1)["decayed"] == "matrices"
     assert resolve_evaluation("sre2l", "tiny_imagenet", 1)["decayed"] == "all"

@@ -242,11 +242,19 @@ def test_recipes():
     """Every network has one on every dataset; the sections say what they should."""
     for dataset in ("digits", "cifar10", "tiny_imagenet", "something-else"):
         for network in ("", *NETWORKS, "vit:depth=2"):
-            build(Settings, recipes.resolve_pretrain(network, dataset), "pretrain")
-    vit = build(Settings, recipes.resolve_pretrain("vit:depth=2", "digits"), "pretrain")
+            build(
+                Settings, recipes.resolve_training("pretrain", dataset, network=network), "pretrain"
+            )
+    vit = build(
+        Settings, recipes.resolve_training("pretrain", "digits", network="vit:depth=2"), "pretrain"
+    )
     assert (vit.optimizer, vit.weight_decay, vit.schedule) == ("adamw", 0.05, "cosine")
     assert "flip" not in vit.augment and vit.least_accuracy == 80
-    squeeze = build(Settings, recipes.resolve_pretrain("resnet18_bn", "tiny_imagenet"), "pretrain")
+    squeeze = build(
+        Settings,
+        recipes.resolve_training("pretrain", "tiny_imagenet", network="resnet18_bn"),
+        "pretrain",
+    )
     assert (squeeze.epochs, squeeze.lr, squeeze.batch, squeeze.optimizer) == (50, 0.2, 256, "sgd")
     dsa = "color_crop_cutout_flip_scale_rotate"  # but for the networks of SRe2L's public recipes
     for dataset, network, augment in (
@@ -256,5 +264,8 @@ def test_recipes():
         ("cifar10", "resnet18_bn", dsa),
         ("tiny_imagenet", "convnet", dsa),
     ):
-        assert recipes.resolve_pretrain(network, dataset)["augment"] == augment
-    assert dataclasses.asdict(squeeze).keys() == recipes.resolve_pretrain("", "x").keys()
+        assert recipes.resolve_training("pretrain", dataset, network=network)["augment"] == augment
+    assert (
+        dataclasses.asdict(squeeze).keys()
+        == recipes.resolve_training("pretrain", "x", network="").keys()
+    )

@@ -149,9 +149,14 @@ def test_what_is_said_of_the_settings_taken_is_true():
         assert recipes.resolve_evaluation("sre2l", dataset, 10) == (
             recipes.resolve_evaluation("sre2l", taken, 10)
         )
-        assert recipes.resolve_relabel(dataset) == recipes.resolve_relabel(taken) | unflipped
+        assert (
+            recipes.resolve_training("relabel", dataset)
+            == recipes.resolve_training("relabel", taken) | unflipped
+        )
     others = ("digits", "covid_cxr", "svhn", "imagenet")
-    customary = [recipes.resolve_pretrain("resnet18_bn", name)["lr"] for name in others]
+    customary = [
+        recipes.resolve_training("pretrain", name, network="resnet18_bn")["lr"] for name in others
+    ]
     assert set(customary) == {0.1}
 
 

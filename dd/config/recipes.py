@@ -156,28 +156,6 @@ def resolve_evaluation(
     return _resolve(objective, "evaluation", dataset, ipc, overrides or {}, network=network)
 
 
-def resolve_buffer(dataset: str, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """How the experts of trajectory matching are trained on ``dataset``; they know no IPC."""
-    return _resolve("buffer", "training", dataset, 1, overrides or {})
-
-
-def resolve_pretrain(
-    network: str, dataset: str, overrides: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """How ``network`` is trained on ``dataset`` to be used frozen."""
-    return _resolve("pretrain", "training", dataset, 1, overrides or {}, network=network)
-
-
-def resolve_generator(dataset: str, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """How the generator whose latents stand for pixels is trained on ``dataset``."""
-    return _resolve("generator", "training", dataset, 1, overrides or {})
-
-
-def resolve_relabel(dataset: str, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Which views of synthetic images of ``dataset`` get soft labels, and how they are kept."""
-    return _resolve("relabel", "training", dataset, 1, overrides or {})
-
-
 def resolve_training(
     stage: str, dataset: str, overrides: Mapping[str, Any] | None = None, network: str = ""
 ) -> dict[str, Any]:
@@ -230,7 +208,7 @@ def _resolve(
         if key not in settings:
             raise unknown(f"{part} setting of {name}", key, settings)
         as_type(f"{part} setting '{key}' of {name}", value, type(settings[key]))
-    return settings | overrides
+    return settings | dict(overrides)
 
 
 def merged(
@@ -266,8 +244,8 @@ def _of_network(section: Mapping[str, Any], network: str) -> list[Mapping[str, A
 def check_sections(name: str, block: Mapping[str, Any]) -> None:
     """Raise a :class:`DDError` for a section that settings called ``name`` do not go by."""
     parts = (*parametrisations(), *regularisers())
-    allowed = ("ipc", "objective", "dataset") if name in parts else ("ipc", "dataset")
-    allowed = _SECTIONS_OF.get(name, allowed)
+    methods = ("ipc", "objective", "dataset") if name in parts else ("ipc", "dataset")
+    allowed: tuple[str, ...] = _SECTIONS_OF.get(name, methods)
     for section in SECTIONS:
         refined = block.get(section)
         if not isinstance(refined, Mapping):

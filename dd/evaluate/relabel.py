@@ -167,7 +167,7 @@ def run(arguments: argparse.Namespace) -> None:
     device = setup(arguments.device, arguments.threads)
     made, dataset = read_set(arguments, device)
     own = given_settings(declared(Settings), vars(arguments))
-    settings = build(Settings, recipes.resolve_relabel(dataset.name, own), "relabel")
+    settings = build(Settings, recipes.resolve_training("relabel", dataset.name, own), "relabel")
     taken = recipes.fallback("relabel", dataset.name, ipc=1)  # the same for all
     if taken:
         print(f"relabel: {taken.said('relabelling', dataset.name)}")

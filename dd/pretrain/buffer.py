@@ -188,7 +188,7 @@ def run(arguments: argparse.Namespace) -> None:
     device = setup(arguments.device, arguments.threads)
     dataset = load_dataset(arguments.data, device, arguments.whitening)
     own = given_settings(declared(Settings), vars(arguments))
-    settings = build(Settings, recipes.resolve_buffer(dataset.name, own), "buffer")
+    settings = build(Settings, recipes.resolve_training("buffer", dataset.name, own), "buffer")
     buffer = Buffer(
         dataset=dataset,
         network=network,

@@ -198,7 +198,9 @@ def run(arguments: argparse.Namespace) -> None:
     device = setup(arguments.device, arguments.threads)
     dataset = load_dataset(arguments.data, device, arguments.whitening)
     own = given_settings(declared(Settings), vars(arguments))
-    settings = build(Settings, recipes.resolve_generator(dataset.name, own), "generator")
+    settings = build(
+        Settings, recipes.resolve_training("generator", dataset.name, own), "generator"
+    )
     limit = PATCH * PATCH * dataset.channels
     if settings.code >= limit:
         raise DDError(

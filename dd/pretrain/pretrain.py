@@ -137,7 +137,9 @@ def run(arguments: argparse.Namespace) -> None:
     device = setup(arguments.device, arguments.threads)
     dataset = load_dataset(arguments.data, device, arguments.whitening)
     own = given_settings(declared(Settings), vars(arguments))
-    settings = build(Settings, recipes.resolve_pretrain(spec, dataset.name, own), "pretrain")
+    settings = build(
+        Settings, recipes.resolve_training("pretrain", dataset.name, own, spec), "pretrain"
+    )
     network = create(
         spec,
         dataset.channels,

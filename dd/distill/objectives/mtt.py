@@ -115,7 +115,7 @@ class Student:
 
 @OBJECTIVES.register("mtt")
 class TrajectoryMatching(Objective):
-    """MTT (Cazenave et al. 2022, arXiv:2203.11932, Algorithm 1).
+    """MTT (Cazenavette et al. 2022, arXiv:2203.11932, Algorithm 1).
 
     Each iteration draws an expert and an epoch t. It starts a student at the expert's θ*_t and
     trains it for ``student_steps`` steps on the synthetic set. Then it moves the images and the
