@@ -173,8 +173,9 @@ def test_commands_can_be_copied(checkout):
     done = snakemake(checkout, "-n", "-p", "--config", "networks=4")
     said = " ".join((done.stdout + done.stderr).split())
     assert (
-        "python -m dd distill --data results/smoke/data/digits.safetensors --objective dc --ipc 10 "
-        "--seed 0 --pool workflow/config/pools/pool.yaml --width-factor 0.125" in said
+        "python -m dd distill --data results/smoke/data/digits.safetensors "
+        "--pool workflow/config/pools/pool.yaml --objective dc --ipc 10 --seed 0 "
+        "--width-factor 0.125" in said
     )
     released = "--protocol kd --variant released --temperature 10 --temperature-decay 0.9"
     assert f"{released} --alpha 0.5" in said
