@@ -5,10 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from dd.__main__ import main
 from dd.data.dataset import load_dataset
 from tests.runs import copy_workflow, snakemake, tiny_run
+
+# The same examples in each run, and no folder of them; a slow machine is no fault.
+settings.register_profile("suite", derandomize=True, database=None, deadline=None)
+settings.load_profile("suite")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +29,106 @@ _LIMITS = {
 }
 
 
+_TAG = "tag:yaml.org,2002:"
+# Numbers in scientific notation that YAML 1.1 takes as text: it wants a point and a sign.
+_SCIENTIFIC = re.compile(r"([-+]?)(\d*)(?:\.(\d*))?[eE]([-+]?)(\d+)")
+
+
 def read_yaml(path: str | Path) -> Any:
     """The content of a YAML file.
 
     Raises:
-        DDError: if the file is missing or not YAML.
+        DDError: if the file is missing, or as :func:`parse_yaml`.
     """
     try:
-        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise DDError(f"{path}: no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise DDError(f"{path}: is not YAML ({' '.join(str(error).split())})") from None
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """The content of a YAML document.
+
+    YAML 1.1 reads some words as something else than they look like: ``no`` as false, ``010`` as 8,
+    ``1e-3`` as text. Here they are errors; in quotes they stay what they are.
+
+    Args:
+        text: one document.
+        where: it comes from, for messages.
+
+    Raises:
+        DDError: if it is not YAML, gives a key twice, or has such a word; with its line.
+    """
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check_node(node, where, set())
+        return loader.construct_document(node)
+    except RecursionError:
+        raise DDError(f"{where}: is nested too deeply") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
+        raise DDError(f"{where}: is not YAML ({' '.join(str(error).split())})") from None
+    finally:
+        loader.dispose()
+
+
+def _check_node(node: yaml.Node, where: str, seen: set[int]) -> None:
+    """Raise a :class:`DDError` for a key given twice or a word that reads as something else.
+
+    Args:
+        seen: nodes that were checked; one with many aliases is checked once.
+    """
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.ScalarNode):
+        _check_scalar(node, where)
+    elif isinstance(node, yaml.SequenceNode):
+        for one in node.value:
+            _check_node(one, where, seen)
+    elif isinstance(node, yaml.MappingNode):
+        lines: dict[tuple[str, str], int] = {}
+        for key, value in node.value:
+            _check_node(key, where, seen)
+            _check_node(value, where, seen)
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            name, line = (key.tag, key.value), key.start_mark.line + 1
+            if name in lines:
+                raise DDError(
+                    f"{where}, line {line}: key '{key.value}' is given twice, first in line "
+                    f"{lines[name]}"
+                )
+            lines[name] = line
+
+
+def _check_scalar(node: yaml.ScalarNode, where: str) -> None:
+    if node.style is not None:  # in quotes, or a block of text
+        return
+    word, kind = node.value, node.tag.removeprefix(_TAG)
+    at = f"{where}, line {node.start_mark.line + 1}: {word}"
+    quoted = f"'{word}' in quotes"
+    if kind == "bool" and word.lower() not in ("true", "false"):
+        meant = str(yaml.SafeLoader.bool_values[word.lower()]).lower()
+        raise DDError(f"{at} is read as {meant}; write {meant}, or {quoted}")
+    if kind == "timestamp":
+        raise DDError(f"{at} is read as a date; write {quoted}")
+    if kind in ("int", "float"):
+        number = yaml.safe_load(word)
+        if not math.isfinite(number):
+            raise DDError(f"{at} is no finite number")
+        octal = kind == "int" and re.match(r"[-+]?0[0-7]", word)
+        if octal or "_" in word or ":" in word:
+            raise DDError(f"{at} is read as the number {number}; write {number}, or {quoted}")
+    if kind == "str" and (parts := _SCIENTIFIC.fullmatch(word)) and (parts[2] or parts[3]):
+        sign, whole, fraction, exponent_sign, exponent = parts.groups()
+        meant = f"{sign}{whole or 0}.{fraction or 0}e{exponent_sign or '+'}{exponent}"
+        raise DDError(f"{at} is read as text; write {meant}, or {quoted}")
 
 
 def load_config(path: str | Path, schema: str | Path) -> Any:

@@ -8,8 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from dd.config.documents import read_yaml
 from dd.config.settings import as_type
 from dd.errors import DDError, unknown
 
@@ -58,7 +57,7 @@ def load_recipes() -> dict[str, Any]:
     Raises:
         DDError: if a block does not say for which datasets its settings were chosen, but must.
     """
-    blocks = yaml.safe_load(RECIPES.read_text(encoding="utf-8"))
+    blocks = read_yaml(RECIPES)
     for name, block in blocks.items():
         _check_own(name, block)
     return blocks

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-import yaml
-
 from dd.artifacts.text import save_json
+from dd.config.documents import parse_yaml
 from dd.config.run import load_run
 from dd.errors import DDError
 from dd.plan.jobs import Distillation, Evaluation
@@ -42,8 +41,5 @@ def parse_overrides(words: list[str]) -> dict[str, Any]:
         key, equals, value = word.partition("=")
         if not equals:
             raise DDError(f"--set: '{word}' must be KEY=VALUE")
-        try:
-            overrides[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise DDError(f"--set: '{word}': the value is not YAML") from None
+        overrides[key] = parse_yaml(value, f"--set: '{word}'")
     return overrides
