@@ -19,6 +19,7 @@ from dd.artifacts.text import save_json, save_rows, save_text
 from dd.config.run import load_run
 from dd.data import synthetic
 from dd.data.dataset import load_dataset
+from dd.data.fit import SAME, Fit
 from dd.data.synthetic import SyntheticSet
 from dd.errors import DDError
 from dd.networks.build import create
@@ -146,6 +147,7 @@ def test_dollars_are_drawn_as_they_are(plan, tmp_path, monkeypatch, name, shown)
         return replace(data, classes=[f"{FORMULA} class {name}" for name in data.classes])
 
     monkeypatch.setattr(images, "load_dataset", load)
+    monkeypatch.setattr(images, "fit", lambda made, _: Fit(made, [], SAME))  # of other names
     exhibit = with_formulas(exhibit_of(plan, name))
     always = [f"title {FORMULA}", f"caption {FORMULA}", f"_digits (scikit-learn, 8x8) {FORMULA}"]
     assert_no_formulas(kind_of(exhibit).render(exhibit), [*always, *shown], tmp_path / "figure.png")

@@ -15,9 +15,8 @@ from dd.analyse.regions import KIND, add_network_options, add_region_options, ch
 from dd.artifacts.atomic import check_target
 from dd.artifacts.provenance import stage_provenance
 from dd.artifacts.tensors import save_tensors
-from dd.data import synthetic
-from dd.data.dataset import load_dataset
 from dd.errors import DDError
+from dd.evaluate.set_options import add_set_options, read_set
 from dd.networks import activation_maps as cam
 from dd.networks.activation_maps import common_grid
 from dd.pretrain.frozen import load_all
@@ -27,10 +26,7 @@ from dd.runtime.process import add_machine_options, setup
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m dd cams``."""
     need = parser.add_argument_group("what to look at")
-    need.add_argument(
-        "--synthetic", required=True, type=Path, metavar="FILE", help="set (docs/formats.md)"
-    )
-    need.add_argument("--data", required=True, type=Path, metavar="FILE", help="prepared dataset")
+    add_set_options(need)
     add_network_options(need)
     need.add_argument("--out", required=True, type=Path, metavar="FILE", help="file to write")
     parser.add_argument(
@@ -60,8 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
         )
     check_target(arguments.out)
     device = setup(arguments.device, arguments.threads)
-    made = synthetic.load(arguments.synthetic)
-    dataset = load_dataset(arguments.data, device, made.whitening or "none")
+    made, dataset, _ = read_set("cams", arguments, device)
     networks = load_all(arguments.pretrained, dataset, arguments.width_factor, device)
     positions = chosen(made.hard_labels, arguments.images_per_class)
     images = made.images_for(dataset)

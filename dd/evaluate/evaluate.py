@@ -213,7 +213,7 @@ def run(arguments: argparse.Namespace) -> None:
     archs = list(dict.fromkeys(canonical(arch) for arch in arguments.arch))
     check_target(arguments.out)
     device = setup(arguments.device, arguments.threads)
-    made, dataset = read_set(arguments, device)
+    made, dataset, set_data = read_set("evaluate", arguments, device)
     dataset = dataclasses.replace(dataset, test=dataset.test.resident())  # tests many networks
     trained = list(dict.fromkeys([*archs, *protocol_class.also_trained(settings)]))
     recipe, own = _recipes(made, dataset, options, trained)
@@ -261,7 +261,7 @@ def run(arguments: argparse.Namespace) -> None:
         finished,
         lambda rows: save_progress(partial, identity, {"rows": rows}),
     )
-    where = {"synthetic": digest, "device": device.type}
+    where = {"synthetic": digest, "set_data": set_data, "device": device.type}
     each = {arch: conditions | dataclasses.asdict(task.recipe_of(arch)) for arch in archs}
     save_rows(arguments.out, [row | each[row["arch"]] | where for row in rows])
     partial.unlink(missing_ok=True)

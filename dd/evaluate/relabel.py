@@ -165,7 +165,7 @@ def run(arguments: argparse.Namespace) -> None:
     check_safetensors("--out", arguments.out)
     check_target(arguments.out)
     device = setup(arguments.device, arguments.threads)
-    made, dataset = read_set(arguments, device)
+    made, dataset, _ = read_set("relabel", arguments, device)
     own = given_settings(declared(Settings), vars(arguments))
     settings = build(Settings, recipes.resolve_training("relabel", dataset.name, own), "relabel")
     taken = recipes.fallback("relabel", dataset.name, ipc=1)  # the same for all

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure, SubFigure
 from dd.analyse.regions import regions
 from dd.data import synthetic
 from dd.data.dataset import load_dataset
+from dd.data.fit import fit
 from dd.errors import DDError
 from dd.plan.exhibits import Cell, Exhibit
 from dd.plan.jobs import (
@@ -105,6 +106,7 @@ def _looked(
     dataset = load_dataset(Preparation(cell.dataset).file(run), whitening=made.whitening or "none")
     if int(maps.images.max()) >= len(made):
         raise DDError(f"{maps.path}: has maps of images that {path} does not have; make it again")
+    made = fit(made, dataset).synthetic
     classes = made.hard_labels.numpy()[maps.images]
     images = made.images_for(dataset)
     meta, own = regions(maps.of(networks), maps.threshold)

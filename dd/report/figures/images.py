@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from dd.data import synthetic
 from dd.data.dataset import Dataset, load_dataset
+from dd.data.fit import fit
 from dd.errors import DDError
 from dd.plan.exhibits import Exhibit
 from dd.plan.jobs import Preparation, Snapshot, distillations
@@ -79,7 +80,7 @@ def tiles(path: str, dataset: Dataset, count: int) -> numpy.ndarray:
     Raises:
         DDError: if the set does not fit the dataset or lacks a class.
     """
-    made = synthetic.load(path)
+    made = fit(synthetic.load(path), dataset).synthetic
     pixels, labels = dataset.to_pixels(made.images_for(dataset)), made.hard_labels
     found = [(labels == label).nonzero()[:, 0] for label in range(len(dataset.classes))][:COLUMNS]
     for name, indices in zip(dataset.classes, found, strict=False):
