@@ -312,7 +312,7 @@ CASES = {
     "indices elsewhere": (f"{EVALUATE} --synthetic {{elsewhere}}", "0123456789abcdef", "digits"),
     # pools
     "pool missing": (f"{DM} --pool {{files}}/no.yaml", "no.yaml: no such file"),
-    "pool a folder": (f"{DM} --pool {{files}}", "directory"),
+    "pool a folder": (f"{DM} --pool {{files}}", "is a folder, no file"),
     "pool's sum": (f"{DM} --pool {{files}}/sum.yaml", "sum.yaml", "sum to 1.2", "not to 1"),
     "pool's probability": (f"{DM} --pool {{files}}/high.yaml", "probability: is 1.5", "0 to 1"),
     "pool's key": (f"{DM} --pool {{files}}/key.yaml", "'warmpu'", "'warmup'"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from dd.artifacts.text import digest
 from dd.errors import DDError
 
 FORMAT = 1
+_ZIP, _PICKLE = b"PK\x03\x04", b"\x80"  # how files of torch.save start, new and old
 
 HEADER = ""  # the key of the header's own checksum, beside those of the tensors
 
@@ -102,14 +103,29 @@ def load(
 
 @contextmanager
 def _opened(path: str | Path, framework: str = "numpy") -> Iterator[Any]:
-    if not Path(path).is_file():
-        raise DDError(f"{path}: no such file")
+    place = Path(path)
+    if not place.is_file():
+        there = place.exists() and not place.is_dir()
+        raise DDError(f"{path}: is a device or pipe, no file" if there else f"{path}: no such file")
     try:
         file = safetensors.safe_open(str(path), framework=framework)
     except (SafetensorError, OSError) as error:
+        if _is_pickled(place):
+            raise DDError(
+                f"{path}: is a file of torch.save, which can run code when it is read; where you "
+                "trust it, load it yourself and write its tensors with "
+                "safetensors.torch.save_file (docs/formats.md)"
+            ) from None
         raise DDError(f"{path}: is truncated, broken or no safetensors file ({error})") from None
     with file as opened:
         yield opened
+
+
+def _is_pickled(path: Path) -> bool:
+    """Whether a file that is no safetensors file starts as those of ``torch.save`` do."""
+    with suppress(OSError), open(path, "rb") as file:
+        return file.read(4).startswith((_ZIP, _PICKLE))
+    return False
 
 
 def _header(path: str | Path, file: Any) -> dict[str, Any]:
@@ -122,7 +138,7 @@ def _header(path: str | Path, file: Any) -> dict[str, Any]:
         )
     try:
         header = json.loads(document)
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, RecursionError):
         raise DDError(f"{path}: its header is not JSON; make the file again") from None
     if not isinstance(header, dict):
         raise DDError(f"{path}: its header is no JSON object; make the file again")
@@ -137,7 +153,7 @@ def _checksums(path: str | Path, file: Any) -> dict[str, str]:
     """The checksums that the file was written with; empty for a foreign file."""
     try:
         sums = json.loads((file.metadata() or {}).get("sha256", "{}"))
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, RecursionError):
         sums = None
     if not isinstance(sums, dict):
         raise DDError(f"{path}: its checksums are broken; delete the file and make it again")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,14 +38,37 @@ def save_json(path: str | Path, document: Any) -> None:
     save_text(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
-def load_json(path: str | Path) -> Any:
-    """Read JSON; a missing or broken file is a :class:`DDError`."""
+def read_text(path: str | Path, what: str = "text") -> str:
+    """The content of a text file in UTF-8, without its byte order mark.
+
+    Args:
+        path: the file.
+        what: it should hold, for messages.
+
+    Raises:
+        DDError: if it is missing, no regular file (reading a pipe could wait forever), or not
+            UTF-8.
+    """
+    place = Path(path)
+    if place.exists() and not place.is_file():
+        raise DDError(f"{path}: is {'a folder' if place.is_dir() else 'a device or pipe'}, no file")
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return place.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise DDError(f"{path}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise DDError(f"{path}: is not {what} ({error})") from None
+
+
+def load_json(path: str | Path) -> Any:
+    """Read JSON; a missing or broken file is a :class:`DDError`."""
+    text = read_text(path, "JSON")
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
         raise DDError(f"{path}: is not JSON ({error})") from None
+    except RecursionError:
+        raise DDError(f"{path}: is nested too deeply") from None
 
 
 def through_json(document: Any) -> Any:
@@ -61,11 +85,15 @@ def save_rows(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def load_rows(path: str | Path) -> list[dict[str, str]]:
-    """Read CSV as one mapping per row; a missing or broken file is a :class:`DDError`."""
+    """Read CSV as one mapping per row; a missing or broken file is a :class:`DDError`.
+
+    A file whose first line has semicolons and no comma is read with semicolons between its values,
+    as spreadsheets write them in many languages.
+    """
+    text = read_text(path, "CSV")
+    first = text.partition("\n")[0]
+    separator = ";" if ";" in first and "," not in first else ","
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
-    except FileNotFoundError:
-        raise DDError(f"{path}: no such file") from None
-    except (UnicodeDecodeError, csv.Error) as error:
+        return list(csv.DictReader(io.StringIO(text, newline=""), delimiter=separator))
+    except csv.Error as error:
         raise DDError(f"{path}: is not CSV ({error})") from None

@@ -11,6 +11,7 @@ import yaml
 from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.exceptions import best_match
 
+from dd.artifacts.text import read_text
 from dd.errors import DDError, unknown
 
 _TYPES = {
@@ -40,13 +41,7 @@ def read_yaml(path: str | Path) -> Any:
     Raises:
         DDError: if the file is missing, or as :func:`parse_yaml`.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise DDError(f"{path}: no such file") from None
-    except UnicodeDecodeError as error:
-        raise DDError(f"{path}: is not YAML ({' '.join(str(error).split())})") from None
-    return parse_yaml(text, str(path))
+    return parse_yaml(read_text(path, "YAML"), str(path))
 
 
 def parse_yaml(text: str, where: str) -> Any:

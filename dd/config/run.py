@@ -313,9 +313,10 @@ def _read_from(name: str, options: dict[str, Any], root: str, copy: str | None) 
     if options["source"] == "digits":
         raise DDError(f"data_root: '{name}' comes with scikit-learn; choose another run to use it")
     options = options | {"root": root}
-    split = all(Path(root, part).is_dir() for part in ("train", "test"))
-    original = Path(root, "val").is_dir()  # Tiny ImageNet's own test split has no labels
-    folder = split and not original
+    there = {part for part in ("train", "test", "val") if Path(root, part).is_dir()}
+    # Tiny ImageNet's own folders are train, test (without labels) and val
+    own = options["source"] == "tiny-imagenet" and "val" in there
+    folder = "train" in there and len(there) > 1 and not own
     if folder and copy is not None:
         options["copy"] = copy
     if not folder or options["source"] == "image-folder":

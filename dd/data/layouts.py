@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from dd.artifacts.text import load_rows
+from dd.artifacts.text import load_rows, read_text
 from dd.data.split import stratified_groups
 from dd.errors import DDError
 
@@ -24,44 +25,58 @@ class Listing:
     Attributes:
         classes: class names in label order.
         train, test: for each class its files, sorted; at least one.
+        notes: what a user should know: another split in place of test, files that were left out.
     """
 
     classes: list[str]
     train: list[list[Path]]
     test: list[list[Path]]
+    notes: tuple[str, ...] = ()
 
 
 def image_folder(root: Path) -> Listing:
     """``ROOT/{train,test}/<class>/*.{png,jpg,jpeg,webp}``; classes are sorted by name.
 
-    This and all other layouts ignore hidden entries and files of other types.
+    ``val`` is the test split where there is no ``test``. This and all other layouts ignore hidden
+    entries and files of other types. Names are compared in one Unicode form (NFC): macOS writes
+    another than most systems.
 
     Raises:
         DDError: names the folder or class that is missing or empty.
     """
+    held_out = "val" if not (root / "test").exists() and (root / "val").is_dir() else "test"
     files_of: dict[str, dict[str, list[Path]]] = {}
-    for split in ("train", "test"):
+    folders: list[Path] = []
+    for split in ("train", held_out):
         folder = root / split
         if not folder.is_dir():
             raise DDError(
                 f"{root}: has no folder '{split}'; expected {root}/train/<class>/ and "
-                f"{root}/test/<class>/ with the images"
+                f"{root}/test/<class>/ (or val) with the images"
             )
-        files_of[split] = {entry.name: _images_in(entry) for entry in _class_folders(folder)}
+        of_split = _class_folders(folder)
+        folders += of_split
+        files_of[split] = {composed(entry.name): _images_in(entry) for entry in of_split}
+        if len(files_of[split]) < len(of_split):
+            raise DDError(f"{folder}: two class folders have the same name in two Unicode forms")
         for name, files in files_of[split].items():
             if not files:
                 raise DDError(
                     f"{folder / name}: class '{name}' has no image ({_KINDS}) directly in it"
                 )
-    for one, other in (("train", "test"), ("test", "train")):
+    for one, other in (("train", held_out), (held_out, "train")):
         alone = sorted(files_of[one].keys() - files_of[other].keys())
         if alone:
             raise DDError(
                 f"{root}: class '{alone[0]}' is in {one} but not in {other} "
                 f"({len(alone)} such); both must hold the same classes"
             )
-    train, test = files_of["train"], files_of["test"]
-    return Listing(list(train), list(train.values()), [test[name] for name in train])
+    train, test = files_of["train"], files_of[held_out]
+    taken = (file for split in (train, test) for files in split.values() for file in files)
+    notes = _left_out(root, folders, taken)
+    if held_out == "val":
+        notes = (f"{root}: has no folder 'test'; 'val' is the test split", *notes)
+    return Listing(list(train), list(train.values()), [test[name] for name in train], notes)
 
 
 def tiny_imagenet(root: Path) -> Listing:
@@ -137,7 +152,7 @@ def class_folders(
     """
     folders = _class_folders(root)
     by_class = [_images_of_class(folder) for folder in folders]
-    classes = [folder.name for folder in folders]
+    classes = [composed(folder.name) for folder in folders]
     paths = [path for files in by_class for path in files]
     labels = [label for label, files in enumerate(by_class) for _ in files]
     members = _groups(groups, root, paths) if groups else range(len(paths))
@@ -145,13 +160,14 @@ def class_folders(
     parts: dict[bool, list[list[Path]]] = {side: [[] for _ in classes] for side in (False, True)}
     for path, label, test in zip(paths, labels, tested, strict=True):
         parts[test][label].append(path)
-    return Listing(classes, parts[False], parts[True])
+    return Listing(classes, parts[False], parts[True], _left_out(root, folders, paths))
 
 
 def _class_folders(folder: Path) -> list[Path]:
     """The folders in ``folder``, sorted."""
     folders = sorted(
-        entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")
+        (entry for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "."),
+        key=lambda entry: composed(entry.name),
     )
     if not folders:
         raise DDError(f"{folder}: holds no class folders")
@@ -163,10 +179,34 @@ def _images_in(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(
-        file
-        for file in folder.iterdir()
-        if file.suffix.lower() in EXTENSIONS and not file.name.startswith(".")
+        file for file in folder.iterdir() if _is_image(file) and not file.name.startswith(".")
     )
+
+
+def _is_image(file: Path) -> bool:
+    return file.suffix.lower() in EXTENSIONS and file.is_file()
+
+
+def _left_out(root: Path, folders: Sequence[Path], taken: Iterable[Path]) -> tuple[str, ...]:
+    """A line on the files in the class ``folders``, and one folder deeper, that are not among the
+    images ``taken``; nothing if there are none."""
+    known, counts = set(taken), Counter[str]()
+    for folder in folders:
+        for entry in folder.iterdir():
+            below = entry.is_dir()
+            for file in entry.iterdir() if below else [entry]:
+                if file in known or file.name.startswith(".") or file.is_dir():
+                    continue
+                deeper = below and _is_image(file)
+                ending = file.suffix.lower() or "without an ending"
+                counts["images one folder deeper" if deeper else ending] += 1
+    listed = ", ".join(f"{number} {what}" for what, number in sorted(counts.items()))
+    return (f"{root}: left out: {listed} (images are {_KINDS})",) if listed else ()
+
+
+def composed(name: str) -> str:
+    """A file's name in Unicode's composed form (NFC)."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _images_of_class(folder: Path) -> list[Path]:
@@ -187,12 +227,7 @@ def _images_of_class(folder: Path) -> list[Path]:
 
 def _lines(path: Path) -> list[str]:
     """The non-empty lines of a text file."""
-    try:
-        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except FileNotFoundError:
-        raise DDError(f"{path}: no such file") from None
-    except UnicodeDecodeError as error:
-        raise DDError(f"{path}: is not text ({error})") from None
+    return [line for line in read_text(path).splitlines() if line.strip()]
 
 
 def _words(path: Path, wnids: list[str]) -> list[str]:
@@ -217,13 +252,13 @@ def _groups(file: Path, root: Path, paths: Sequence[Path]) -> list[str]:
                 f"{file}: has no column '{column}' (its columns are "
                 f"{', '.join(filter(None, rows[0]))}); it needs 'file' and 'group'"
             )
-    relative = {path.relative_to(root).as_posix(): path for path in paths}
+    relative = {composed(path.relative_to(root).as_posix()): path for path in paths}
     named: dict[str, list[Path]] = {}
     for path in paths:
-        named.setdefault(path.name, []).append(path)
+        named.setdefault(composed(path.name), []).append(path)
     group_of: dict[Path, str] = {}
     for number, row in enumerate(rows, start=1):
-        name = row["file"] or ""
+        name = composed(row["file"] or "")
         candidates = [relative[name]] if name in relative else named.get(name, [])
         if not candidates:
             raise DDError(f"{file}: row {number}: '{name}' is no image of {root}")

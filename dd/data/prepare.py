@@ -122,6 +122,8 @@ def run(args: argparse.Namespace) -> None:
             **given,
         )
     )
+    for note in raw.notes:
+        print(f"prepare: {note}")
     name, label = args.name or raw.name, args.label or raw.label
     tensors = prepare(raw, args.zca_eps if args.zca else None, normalise_as)
     header = {

@@ -46,7 +46,8 @@ class SourceOptions:
 
 @dataclass(frozen=True)
 class RawDataset:
-    """Both splits, unprocessed: images uint8 [N, C, H, W], labels int64 [N] into ``classes``."""
+    """Both splits, unprocessed: images uint8 [N, C, H, W], labels int64 [N] into ``classes``;
+    ``notes`` are what a user should know of how they were read, a line each."""
 
     name: str
     label: str
@@ -55,6 +56,7 @@ class RawDataset:
     test_images: Tensor
     test_labels: Tensor
     classes: list[str]
+    notes: tuple[str, ...] = ()
 
 
 SOURCES: Registry[Callable[[SourceOptions], RawDataset]] = Registry("data source")
@@ -141,7 +143,9 @@ def _decoded(
     numbers = torch.arange(len(listing.classes))
     labels = [numbers.repeat_interleave(torch.tensor([len(f) for f in part])) for part in parts]
     train, test = images.split([len(part) for part in labels])
-    return RawDataset(name, label, train, labels[0], test, labels[1], listing.classes)
+    return RawDataset(
+        name, label, train, labels[0], test, labels[1], listing.classes, listing.notes
+    )
 
 
 def _root(source: str, options: SourceOptions) -> Path:
@@ -176,9 +180,12 @@ def _torchvision(name: str, class_name: str, label: str, files: str, by_split: b
 
         # torchvision unpickles CIFAR's batches, but only after it has checked that their MD5 sums
         # are those of the original files, which are plain arrays
+        # "download" unpacks archives that are there, and fetches nothing where they are complete
+        unpack = options.download or _has_archives(make, root)
+
         def split(part: str) -> Any:
             which = {"split": part} if by_split else {"train": part == "train"}
-            return make(root, download=options.download, **which)
+            return make(root, download=unpack, **which)
 
         try:
             train, test = split("train"), split("test")
@@ -191,6 +198,18 @@ def _torchvision(name: str, class_name: str, label: str, files: str, by_split: b
             ) from None
         classes = getattr(train, "classes", None) or [str(digit) for digit in range(10)]
         return RawDataset(name, label, *_arrays(train), *_arrays(test), list(classes))
+
+
+def _has_archives(make: Any, root: Path) -> bool:
+    """Whether ``root`` holds all original archives of a torchvision dataset, by their MD5 sums."""
+    from torchvision.datasets.utils import check_integrity
+
+    archives = [
+        (root / make.__name__ / "raw" / name, md5) for name, md5 in getattr(make, "resources", [])
+    ]
+    if hasattr(make, "tgz_md5"):
+        archives = [(root / make.filename, make.tgz_md5)]
+    return bool(archives) and all(check_integrity(path, md5) for path, md5 in archives)
 
 
 def _arrays(split: Any) -> tuple[Tensor, Tensor]:

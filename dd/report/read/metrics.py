@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 
 import numpy
 
+from dd.artifacts.text import read_text
 from dd.errors import DDError
 
 
@@ -17,10 +17,7 @@ def read_metric(path: str, name: str, count: int | None = None) -> numpy.ndarray
     Raises:
         DDError: if the file is missing, malformed or shorter, or a value is not finite.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise DDError(f"{path}: no such file") from None
+    lines = read_text(path, "JSON lines").splitlines()
     if count is not None and len(lines) < count:
         raise DDError(f"{path}: has {len(lines)} iterations, {count} are needed; distil again")
     values = []
