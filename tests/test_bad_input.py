@@ -251,7 +251,7 @@ CASES = {
         "at least 0",
     ),
     "checkpoint never": (f"{DM} --checkpoint-every nan", "--checkpoint-every is nan", "at least 0"),
-    "networks 0": (HARD.replace("--networks 1", "--networks 0"), "--networks is 0", "at least 1"),
+    "networks 0": (HARD.replace("--networks 1", "--networks 0"), "--networks is 0", "must be 1 to"),
     "epochs negative": (f"{HARD} --epochs -1", "epochs is -1", "at least 0"),
     "temperature": (f"{HARD} --protocol kd --temperature -1", "temperature is -1.0", "at least 0"),
     "alpha": (f"{HARD} --protocol kd --alpha 2", "alpha is 2.0", "at most 1"),

@@ -145,9 +145,20 @@ def check(document: Any, schema: Any, where: str | Path) -> None:
         schema: the JSON schema.
         where: the file that the content comes from.
     """
+    _check_finite(document, where, ())
     fault = best_match(Draft202012Validator(schema).iter_errors(document))
     if fault is not None:
         raise DDError(f"{where}: {_explain(fault)}")
+
+
+def _check_finite(value: Any, where: str | Path, path: tuple[Any, ...]) -> None:
+    """Refuse NaN and infinity, which no comparison of a schema refuses."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise DDError(f"{where}: {'.'.join(map(str, path))} is {value}, it must be a finite number")
+    if isinstance(value, dict | list):
+        inner = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, one in inner:
+            _check_finite(one, where, (*path, key))
 
 
 def _parts(fault: ValidationError) -> tuple[Any, ...]:

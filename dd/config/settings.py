@@ -80,6 +80,8 @@ def _allowed(where: str, name: str, value: Any, rules: Mapping[str, Any]) -> Any
     ):
         if rules.get(rule) is not None and broken(rules[rule]):
             raise DDError(f"{where}: {name} is {value!r}, it must be {text} {rules[rule]}")
+    if isinstance(value, int) and value > MOST:
+        raise DDError(f"{where}: {name} is {value!r}, it must be at most {MOST}")
     if rules.get("choices") and value not in rules["choices"]:
         raise unknown(f"{name} of {where}", value, rules["choices"])
     if rules.get("check"):
@@ -160,6 +162,9 @@ def given_settings(names: Iterable[str], options: Mapping[str, Any]) -> dict[str
     """Those of the settings ``names`` that are among the ``options`` of a command line."""
     return {name: options[name] for name in names if name in options}
 
+
+MOST = 10**7
+"""The largest whole number that any setting takes; what is larger is a slip of the hand."""
 
 _LARGEST = 3.4e38  # of float32, the type of images and parameters; NaN fails this test, too
 _WORDS: dict[Type, str] = {

@@ -35,6 +35,8 @@ from dd.runtime.progress import Progress
 from dd.training.recipe import Recipe
 from dd.training.train import accuracy
 
+MOST_NETWORKS = 1000  # sets of a run have evaluation seeds 1000 apart, so that none is used twice
+
 
 def evaluate(
     protocol: Hard,
@@ -200,8 +202,8 @@ def _recipe(
 def run(arguments: argparse.Namespace) -> None:
     """The stage: check everything, then train and test."""
     options = vars(arguments)
-    if arguments.networks < 1:
-        raise DDError(f"--networks is {arguments.networks}, it must be at least 1")
+    if not 1 <= arguments.networks <= MOST_NETWORKS:
+        raise DDError(f"--networks is {arguments.networks}, it must be 1 to {MOST_NETWORKS}")
     protocol_class = PROTOCOLS[arguments.protocol]
     given = given_settings(_protocol_settings(), options)
     for name in given:

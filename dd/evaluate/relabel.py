@@ -45,7 +45,9 @@ from dd.training.train import TEST_PIECE
 class Settings(ViewSettings):
     """Which views are labelled, and what is kept of their labels."""
 
-    views: int = setting("views of every image; students see one an epoch, in turn", at_least=1)
+    views: int = setting(
+        "views of every image; students see one an epoch, in turn", at_least=1, at_most=100_000
+    )
     keep: int = setting(
         "most probable classes to keep, the others share the rest evenly; 0: all", at_least=0
     )

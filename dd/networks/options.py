@@ -30,13 +30,14 @@ class Option:
 
     default: int | str
     choices: tuple[str, ...] = ()
+    most: int = 10**5
 
 
 OPTIONS: Mapping[str, Mapping[str, Option]] = {
     "alexnet": {},
     "alexnet_tv": {},
     "convnet": {
-        "depth": Option(0),
+        "depth": Option(0, most=64),
         "width": Option(128),
         "norm": Option("instance", NORMS),
         "activation": Option("relu", ACTIVATIONS),
@@ -52,7 +53,12 @@ OPTIONS: Mapping[str, Mapping[str, Option]] = {
     "vgg11": {},
     "vgg11_bn": {},
     "vgg11_tv": {},
-    "vit": {"depth": Option(6), "width": Option(192), "heads": Option(3), "patch": Option(0)},
+    "vit": {
+        "depth": Option(6, most=200),
+        "width": Option(192),
+        "heads": Option(3),
+        "patch": Option(0),
+    },
     "vit_b_16": {},
 }
 """The options of each network in ``dd/networks/architectures``."""
@@ -116,6 +122,8 @@ def _value(spec: str, key: str, text: str, option: Option) -> int | str:
         if text not in option.choices:
             raise unknown(f"{key} in '{spec}'", text, option.choices)
         return text
-    if not text.isdecimal() or int(text) < 1:
+    if not text.isdecimal() or not text.strip("0"):
         raise DDError(f"network '{spec}': {key} is '{text}', it must be a whole number from 1")
+    if len(text) > len(str(option.most)) or int(text) > option.most:  # Python reads 4300 digits
+        raise DDError(f"network '{spec}': {key} is '{text}', it must be at most {option.most}")
     return int(text)

@@ -47,7 +47,7 @@ from dd.training.train import accuracy, augmented, check_losses, train_epoch
 class Settings(Recipe):
     """How experts are trained and kept (MTT, arXiv:2203.11932, section 3.2)."""
 
-    experts: int = setting("networks in the shard", at_least=1)
+    experts: int = setting("networks in the shard", at_least=1, at_most=10_000)
     precision: str = setting(
         "of the stored parameters: float32, or bfloat16 at half the disk",
         choices=tuple(PRECISIONS),

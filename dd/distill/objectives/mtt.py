@@ -38,9 +38,11 @@ class Settings(ImageSettings, NetworkSettings):
     """Settings of trajectory matching (the paper's names in brackets)."""
 
     experts: int = setting(
-        "number of experts to draw from, the first ones of the buffer", at_least=1
+        "number of experts to draw from, the first ones of the buffer",
+        at_least=1,
+        at_most=100_000,
     )
-    student_steps: int = setting("steps of the student [N, syn_steps]", at_least=1)
+    student_steps: int = setting("steps of the student [N, syn_steps]", at_least=1, at_most=100_000)
     expert_epochs: int = setting(
         "epochs of the expert that the student should match [M]", at_least=1
     )
