@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from dd import __version__
 from dd.errors import DDError, printable, unknown
 from dd.plan import jobs
-from dd.runtime.preemption import STATUS, Terminated, heeding_sigterm
+from dd.runtime.preemption import Ended, heeding_signals
 
 STAGES = {stage.stage: (stage.module, stage.summary) for stage in jobs.STAGES} | {
     "configure": ("dd.plan.configure", "a run's resolved and checked configuration"),
@@ -77,14 +77,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         module = importlib.import_module(module_name)
         parser = Parser(prog=f"python -m dd {argv[0]}", description=(module.__doc__ or text))
         module.add_arguments(parser)
-        with heeding_sigterm():
+        with heeding_signals():
             module.run(parser.parse_args(argv[1:]))
     except DDError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2
-    except Terminated:
-        print("terminated (SIGTERM); run the same command to resume", file=sys.stderr)
-        return STATUS
+    except Ended as ended:
+        print(f"{ended.said}; run the same command to resume", file=sys.stderr)
+        return ended.status
     except KeyboardInterrupt:
         print("interrupted; run the same command to resume", file=sys.stderr)
         return 130

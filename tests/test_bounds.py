@@ -16,7 +16,7 @@ SMOKE = "workflow/config/runs/smoke.yaml"
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_a_schema_lets_no_number_pass_that_is_none(value):
     schema = {"type": "object", "properties": {"x": {"exclusiveMinimum": 0}}}
-    with pytest.raises(DDError, match="there: x is (nan|inf|-inf), it must be a finite number"):
+    with pytest.raises(DDError, match=r"there: x is (nan|inf|-inf), it must be a finite number"):
         check({"x": value}, schema, "there")
     with pytest.raises(DDError, match=r"there: a\.1\.b is "):
         check({"a": [0, {"b": value}]}, {}, "there")

@@ -1,4 +1,4 @@
-"""SIGTERM: a checkpoint, an exit status of its own, and the same result after another start."""
+"""SIGTERM and Ctrl-C: a checkpoint, an exit status, and the same result after another start."""
 
 from __future__ import annotations
 
@@ -12,13 +12,19 @@ import pytest
 
 from dd.__main__ import main
 from dd.artifacts.tensors import load_tensors
-from dd.runtime.preemption import Pace, Terminated, heeding_sigterm
+from dd.runtime.preemption import Ended, Pace, heeding_signals
 
 NEVER = ["--checkpoint-every", "1000000", "--threads", "1", "--device", "cpu"]
 
 
-def terminate(command, when):
-    """Start ``command``, send SIGTERM when ``when()`` holds; status and what it said."""
+BOTH = pytest.mark.parametrize(
+    ("number", "status", "words"),
+    [(signal.SIGTERM, 143, "terminated (SIGTERM)"), (signal.SIGINT, 130, "interrupted")],
+)
+
+
+def end(command, number, when):
+    """Start ``command``, send signal ``number`` when ``when()`` holds; status and what it said."""
     job = subprocess.Popen(
         [sys.executable, "-m", "dd", *command], stderr=subprocess.PIPE, text=True
     )
@@ -26,20 +32,21 @@ def terminate(command, when):
     while not when() and job.poll() is None and time.monotonic() < until:
         time.sleep(0.02)
     time.sleep(0.3)  # into the iterations
-    job.send_signal(signal.SIGTERM)
+    job.send_signal(number)
     return job.wait(timeout=60), job.stderr.read()
 
 
-def test_a_distillation_saves_and_goes_on(digits_file, tmp_path):
+@BOTH
+def test_a_distillation_saves_and_goes_on(number, status, words, digits_file, tmp_path):
     def command(out):
-        words = ["distill", "--data", str(digits_file), "--objective", "dm", "--ipc", "1"]
-        words += ["--network", "convnet:depth=1,width=8", "--snapshots", "0", "400"]
-        return [*words, "--batch-real", "16", "--out", str(out), *NEVER]
+        given = ["distill", "--data", str(digits_file), "--objective", "dm", "--ipc", "1"]
+        given += ["--network", "convnet:depth=1,width=8", "--snapshots", "0", "400"]
+        return [*given, "--batch-real", "16", "--out", str(out), *NEVER]
 
     out, alone = tmp_path / "out", tmp_path / "alone"
     begun = out / ".checkpoint" / "it0.safetensors"
-    status, said = terminate(command(out), begun.exists)
-    assert status == 143 and "terminated (SIGTERM)" in said and "Traceback" not in said
+    found, said = end(command(out), number, begun.exists)
+    assert found == status and f"{words}; run the same" in said and "Traceback" not in said
     _, header = load_tensors(out / ".checkpoint" / "state.safetensors", "checkpoint")
     assert 0 < header["at"]["iteration"] < 400
     assert main(command(out)) == main(command(alone)) == 0
@@ -47,30 +54,36 @@ def test_a_distillation_saves_and_goes_on(digits_file, tmp_path):
     assert (ours["images"] == theirs["images"]).all()
 
 
-def test_a_stage_without_checkpoints_ends_at_once():
-    with heeding_sigterm(), pytest.raises(Terminated):
-        os.kill(os.getpid(), signal.SIGTERM)
+@BOTH
+def test_a_stage_without_checkpoints_ends_at_once(number, status, words):
+    with heeding_signals(), pytest.raises(Ended) as caught:
+        os.kill(os.getpid(), number)
         time.sleep(5)
+    assert (caught.value.status, caught.value.said) == (status, words)
 
 
-def test_a_pace_lets_the_stage_save_first_and_the_second_signal_does_not_wait():
-    with heeding_sigterm():
+@BOTH
+def test_a_pace_lets_the_stage_save_first_and_the_second_signal_does_not_wait(
+    number, status, words
+):
+    with heeding_signals():
         pace = Pace(1000)
         assert not pace.due()
         pace.saved()
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
         assert pace.due()
-        with pytest.raises(Terminated):
+        with pytest.raises(Ended):
             pace.saved()
-        with pytest.raises(Terminated):
-            os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Ended):
+            os.kill(os.getpid(), number)
             time.sleep(5)
-    with heeding_sigterm():
+    with heeding_signals():
         assert not Pace(1000).due()  # the next stage starts afresh
 
 
-def test_the_handler_of_before_is_back():
-    before = signal.getsignal(signal.SIGTERM)
-    with heeding_sigterm():
-        assert signal.getsignal(signal.SIGTERM) is not before
-    assert signal.getsignal(signal.SIGTERM) is before
+@BOTH
+def test_the_handler_of_before_is_back(number, status, words):
+    before = signal.getsignal(number)
+    with heeding_signals():
+        assert signal.getsignal(number) is not before
+    assert signal.getsignal(number) is before

@@ -338,7 +338,7 @@ def test_hostile_values_are_words_of_their_command(tmp_path):
     stages = "configure prepare distill evaluate table record index"
     assert {line.split()[3] for line in printed} == set(stages.split())
     for line in printed:
-        words = shlex.split(line.replace("2>&1 | tee ", ""))
+        words = shlex.split(line.replace("2>&1 | tee -i ", ""))
         free = [word for word in words if set(word) & set("$`;&|")]
         assert free and all(evil in word for word in free), line
         assert words[-1].startswith(f"{evil}/tiny/logs/") and words[-1].endswith(".log")

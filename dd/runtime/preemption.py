@@ -1,6 +1,6 @@
-"""SIGTERM, which a scheduler sends before it takes a machine away: save, then end.
+"""SIGTERM, which a scheduler sends before it takes a machine away, and Ctrl-C: save, then end.
 
-A stage with checkpoints asks its :class:`Pace` when to write one. After SIGTERM the answer is
+A stage with checkpoints asks its :class:`Pace` when to write one. After such a signal the answer is
 *now*, and the stage ends once the checkpoint is written. A stage without checkpoints ends at once.
 """
 
@@ -13,11 +13,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-STATUS = 128 + signal.SIGTERM  # exit status, as a shell reports it
+SIGNALS = {signal.SIGTERM: "terminated (SIGTERM)", signal.SIGINT: "interrupted"}
+"""The signals that end a stage, and what is said of them."""
 
 
-class Terminated(BaseException):
-    """SIGTERM came, and the state is saved. Only ``main`` should catch it."""
+class Ended(BaseException):
+    """A signal came, and the state is saved. Only ``main`` should catch it.
+
+    Attributes:
+        status: the exit status, as a shell reports it.
+        said: which signal it was, in words.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.status, self.said = 128 + number, SIGNALS[signal.Signals(number)]
 
 
 class Pace:
@@ -27,7 +37,7 @@ class Pace:
         every: seconds between two checkpoints.
     """
 
-    _asked = False  # whether SIGTERM has come
+    _asked = 0  # the signal that has come; 0: none
     _running = 0  # number of Pace objects that the running stage has made
 
     def __init__(self, every: float) -> None:
@@ -36,34 +46,35 @@ class Pace:
 
     def due(self) -> bool:
         """Whether it is time for a checkpoint."""
-        return Pace._asked or time.monotonic() - self._last >= self.every
+        return bool(Pace._asked) or time.monotonic() - self._last >= self.every
 
     def saved(self) -> None:
         """Call it when a checkpoint is written.
 
         Raises:
-            Terminated: if SIGTERM has come.
+            Ended: if a signal has come.
         """
         self._last = time.monotonic()
         if Pace._asked:
-            raise Terminated
+            raise Ended(Pace._asked)
 
 
-def _on_sigterm(number: int, frame: FrameType | None) -> None:
-    if Pace._asked or not Pace._running:  # a second SIGTERM does not wait for a checkpoint
-        raise Terminated
-    Pace._asked = True
+def _on_signal(number: int, frame: FrameType | None) -> None:
+    if Pace._asked or not Pace._running:  # a second signal does not wait for a checkpoint
+        raise Ended(number)
+    Pace._asked = number
 
 
 @contextmanager
-def heeding_sigterm() -> Iterator[None]:
-    """While the context lasts, SIGTERM means: save, then :class:`Terminated`."""
-    Pace._asked, Pace._running = False, 0
+def heeding_signals() -> Iterator[None]:
+    """While the context lasts, a signal of ``SIGNALS`` means: save, then :class:`Ended`."""
+    Pace._asked, Pace._running = 0, 0
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread can handle signals
         return
-    before = signal.signal(signal.SIGTERM, _on_sigterm)
+    before = {number: signal.signal(number, _on_signal) for number in SIGNALS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

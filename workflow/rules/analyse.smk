@@ -24,7 +24,7 @@ rule cams:
         "class activation maps of {wildcards.job}"
     shell:
         "python -m dd cams {params.words} --out {output:q} --threads {threads:q} "
-        "--device {params.device:q} 2>&1 | tee {log:q}"
+        "--device {params.device:q} 2>&1 | tee -i {log:q}"
 
 
 rule erase:
@@ -52,4 +52,4 @@ rule erase:
         "erase regions of the test images of {wildcards.job}"
     shell:
         "python -m dd erase {params.words} --out {output:q} --threads {threads:q} "
-        "--device {params.device:q} 2>&1 | tee {log:q}"
+        "--device {params.device:q} 2>&1 | tee -i {log:q}"

@@ -24,4 +24,4 @@ rule buffer:
         "buffer {wildcards.job}"
     shell:
         "python -m dd buffer {params.words} --out {output:q} --threads {threads:q} "
-        "--device {params.device:q} 2>&1 | tee {log:q}"
+        "--device {params.device:q} 2>&1 | tee -i {log:q}"

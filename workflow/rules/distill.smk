@@ -31,4 +31,4 @@ for snapshots in sorted({job.snapshots for job in JOBS["distill"].values()}):
             "distil {wildcards.job}"
         shell:
             "python -m dd distill {params.words} --out {params.out:q} --threads {threads:q} "
-            "--device {params.device:q} 2>&1 | tee {log:q}"
+            "--device {params.device:q} 2>&1 | tee -i {log:q}"

@@ -26,4 +26,4 @@ rule figure:
         "figure {wildcards.figure}"
     shell:
         "python -m dd figure --config {input.config:q} --figure {input.definition:q} --out {output.png:q} "
-        "2>&1 | tee {log:q}"
+        "2>&1 | tee -i {log:q}"

@@ -16,7 +16,7 @@ rule configure:
         "configure {params.run}"
     shell:
         "python -m dd configure --run {params.run:q} --workflow {params.workflow:q} --out {output:q} "
-        "--set {params.overrides} 2>&1 | tee {log:q}"
+        "--set {params.overrides} 2>&1 | tee -i {log:q}"
 
 
 rule prepare:
@@ -42,4 +42,4 @@ rule prepare:
         "prepare {wildcards.job}"
     shell:
         "python -m dd prepare {params.words} --out {output:q} --threads {threads:q} "
-        "2>&1 | tee {log:q}"
+        "2>&1 | tee -i {log:q}"

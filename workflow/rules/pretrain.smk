@@ -24,7 +24,7 @@ rule pretrain:
         "pretrain {wildcards.job}"
     shell:
         "python -m dd pretrain {params.words} --out {output:q} --threads {threads:q} "
-        "--device {params.device:q} 2>&1 | tee {log:q}"
+        "--device {params.device:q} 2>&1 | tee -i {log:q}"
 
 
 rule generator:
@@ -52,4 +52,4 @@ rule generator:
         "train {wildcards.job}"
     shell:
         "python -m dd generator {params.words} --out {output:q} --threads {threads:q} "
-        "--device {params.device:q} 2>&1 | tee {log:q}"
+        "--device {params.device:q} 2>&1 | tee -i {log:q}"

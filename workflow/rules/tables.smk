@@ -28,4 +28,4 @@ rule table:
         "table {wildcards.table}"
     shell:
         "python -m dd table --config {input.config:q} --table {input.definition:q} --out {output.csv:q} "
-        "2>&1 | tee {log:q}"
+        "2>&1 | tee -i {log:q}"

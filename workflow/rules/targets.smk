@@ -20,7 +20,7 @@ rule record:
     message:
         "record {RUN.name}"
     shell:
-        "python -m dd record --config {input.config:q} --out {output:q} 2>&1 | tee {log:q}"
+        "python -m dd record --config {input.config:q} --out {output:q} 2>&1 | tee -i {log:q}"
 
 
 # What a reader opens: README.md on a code host, and two pages for Snakemake's report.
@@ -53,7 +53,7 @@ rule index:
     message:
         "index {RUN.name}"
     shell:
-        "python -m dd index --config {input.config:q} --out {output.page:q} 2>&1 | tee {log:q}"
+        "python -m dd index --config {input.config:q} --out {output.page:q} 2>&1 | tee -i {log:q}"
 
 
 # `snakemake NAME` for each paper, table and figure of the run; a table and a figure of one name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -125,6 +126,7 @@ def save(figure: Figure, out: Path) -> None:
     """Write ``out`` (PNG) and the PDF beside it: the same bytes for the same content."""
     nothing = {".png": {"Software": None}, ".pdf": {"CreationDate": None, "Producer": None}}
     for ending in (".pdf", ".png"):
+        kind, drawn = ending.removeprefix("."), io.BytesIO()
+        figure.savefig(drawn, format=kind, bbox_inches="tight", metadata=nothing[ending])
         with replacing(out.with_suffix(ending)) as partial:
-            kind = ending.removeprefix(".")
-            figure.savefig(partial, format=kind, bbox_inches="tight", metadata=nothing[ending])
+            partial.write_bytes(drawn.getvalue())
