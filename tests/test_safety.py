@@ -166,6 +166,16 @@ def test_a_configuration_that_leads_out_under_another_workflow(finished, capsys)
     assert "config.json" in said and "'data/../../../out.safetensors'" in said and "folder" in said
 
 
+def test_a_run_is_verified_from_any_folder(finished, tmp_path, monkeypatch, capsys):
+    run = finished.resolve()
+    monkeypatch.chdir(tmp_path)
+    assert main(["verify", str(run)]) == 0
+    assert f"{run}: all is as recorded" in capsys.readouterr().out
+    (run / "tables" / "modelpool_ablation.csv").write_text("x")
+    assert main(["verify", str(run)]) == 2
+    assert "modelpool_ablation.csv" in capsys.readouterr().err
+
+
 def test_results_of_an_older_layout_are_refused(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     older = tmp_path / "smoke" / "pools"

@@ -391,6 +391,7 @@ def read_run(path: str | Path) -> Run:
     content = load_json(path)
     try:
         run = Run(**content["run"])
+        run = replace(run, workflow=_workflow_of(run.workflow, Path(path)))
         schema = read_yaml(Path(run.workflow, "schemas", "run.schema.yaml"))
     except (KeyError, TypeError):
         raise DDError(f"{path}: is no configuration of `python -m dd configure`") from None
@@ -398,3 +399,14 @@ def read_run(path: str | Path) -> Run:
     check_layout(Path(path).parent)
     name = Path(os.path.abspath(path)).parent.name
     return replace(run, name=name, results=str(Path(path).parent.parent))
+
+
+def _workflow_of(folder: str, config: Path) -> str:
+    """Where the ``folder`` of the workflow is that the run of ``config`` was made with: as it says,
+    or else in the first folder above the file that has one, so that any folder may be the current.
+    """
+    if not Path(folder, "schemas").is_dir():
+        for above in config.resolve().parents:
+            if (above / folder / "schemas").is_dir():
+                return str(above / folder)
+    return folder
