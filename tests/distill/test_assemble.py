@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,8 +16,9 @@ from dd.distill.objectives.base import NetworkSettings, OptimisingSettings
 from dd.distill.parametrisations import Still
 from dd.networks.source import NoSource
 from dd.rng import generator
+from tests.support.runs import ROOT
 
-DOC = Path(__file__).parents[1] / "docs" / "architecture.md"
+DOC = ROOT / "docs" / "architecture.md"
 POOL = "title: small\nmain: mlp\nprobability: 0.5\nothers: [lenet]\n"
 
 

@@ -6,11 +6,11 @@ import ast
 import re
 import sys
 import tomllib
-from pathlib import Path
 
 import yaml
 
-ROOT = Path(__file__).parent.parent
+from tests.support.runs import ROOT
+
 CONDA_NAMES = {
     "torch": "pytorch",
     "matplotlib": "matplotlib-base",

@@ -16,7 +16,7 @@ from dd.__main__ import main
 from dd.config.run import load_run
 from dd.errors import DDError
 from dd.plan.jobs import command_words
-from tests.runs import ROOT, TINY, copy_workflow, snakemake
+from tests.support.runs import ROOT, TINY, copy_workflow, snakemake
 
 JOINED = {"words", "overrides"}  # made by shlex.join
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from runs import every_ipc
 
 from dd.__main__ import main
 from dd.artifacts.text import save_json, save_rows
@@ -23,6 +22,7 @@ from dd.plan.plan import Plan
 from dd.report.sheet import Sheet, Text
 from dd.report.tables.hyperparameters import hyperparameter_rows
 from dd.report.tables.settings import settings_rows
+from tests.support.runs import every_ipc
 
 TABLES = Path("workflow/config/tables")
 

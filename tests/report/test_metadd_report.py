@@ -10,7 +10,6 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from runs import FORMULA, assert_no_formulas, with_formulas
 
 from dd.__main__ import main
 from dd.artifacts.tensors import save_tensors
@@ -38,6 +37,7 @@ from dd.report.figures import cams, erasing, variance
 from dd.report.read import maps
 from dd.report.tables import areas, cost
 from dd.report.tables.pivot import _best
+from tests.support.runs import FORMULA, assert_no_formulas, with_formulas
 
 CONFIG = Path("workflow/config")
 NETWORKS = ["resnet18_bn", "alexnet", "vit", "vgg11", "lenet"]  # three auxiliary, two unseen

@@ -7,7 +7,6 @@ import dataclasses
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -25,8 +24,7 @@ from dd.rng import generator
 from dd.training.ensemble import ensemble
 from dd.training.recipe import Recipe
 from dd.training.train import accuracy, augmented, train, train_epoch
-
-ROOT = Path(__file__).parent.parent
+from tests.support.runs import ROOT
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,6 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from test_unroll import most_saved
 
 from benchmarks import metadd as benchmark
 from dd.config import recipes
@@ -21,6 +20,7 @@ from dd.networks import activation_maps as cam
 from dd.networks.activation_maps import common_grid
 from dd.networks.build import create
 from dd.rng import generator
+from tests.support.saved import most_saved
 
 CLASSES, IPC, SIZE = 3, 2, (16, 16)  # alexnet's map has 4 x 4 positions
 SPECS = ["resnet18_bn", "alexnet", "vit"]  # one of each kind of activation map

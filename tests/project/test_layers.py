@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.support.runs import ROOT
+
 LAYERS = (
     "report", "plan", "distill", "analyse", "evaluate", "pretrain", "training", "networks", "data",
     "config", "artifacts", "runtime",

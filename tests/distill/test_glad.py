@@ -2,12 +2,10 @@
 
 import re
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from test_objectives import make
 
 from dd.__main__ import main
 from dd.artifacts.checkpoint import save_checkpoint
@@ -22,8 +20,10 @@ from dd.pretrain.generator import Settings, Training
 from dd.pretrain.generators import Generator, load_generator
 from dd.pretrain.generators.autoencoder import AutoencoderGenerator, create
 from dd.rng import generator
+from tests.support.objectives import make
+from tests.support.runs import ROOT
 
-DOC = Path(__file__).parents[1] / "docs" / "generators.md"
+DOC = ROOT / "docs" / "generators.md"
 SIZE = (6, 5)  # no multiples of 4: padded inside
 SMALL = ["--width", "16", "--epochs", "20", "--lr", "0.005", "--batch", "64"]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.runs import ROOT, TINY, copy_workflow
+from tests.support.runs import ROOT, TINY, copy_workflow
 
 pytest.importorskip("snakemake_executor_plugin_slurm", reason='pip install -e ".[slurm]"')
 

@@ -17,7 +17,7 @@ from dd.config.run import Run, load_run
 from dd.plan.exhibits import Exhibit
 from dd.report.figures.style import save
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 TINY = """
 title: two distillations

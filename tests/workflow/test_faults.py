@@ -24,7 +24,7 @@ from dd.artifacts.lock import alone as locked
 from dd.artifacts.row_files import RowWriter
 from dd.artifacts.text import load_rows
 from dd.errors import DDError
-from tests.runs import flip
+from tests.support.runs import flip
 
 KILLS = 10
 DEADLINE = 60  # seconds for what should take one

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,13 +9,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functional_call
 
 from dd.data import augment
 from dd.distill.unroll import Gradients, pull_back, unroll
 from dd.networks.build import create
 from dd.rng import generator
+from tests.support.saved import most_saved
 
 CLASSES, SIZE, RATE = 3, (8, 8), 0.05
 FLAT = "convnet:depth=2,width=8"
@@ -165,33 +164,6 @@ def test_no_step_leaves_the_start():
     images, found = task.ours()
     assert torch.equal(images, torch.zeros_like(images)) and found.rate == 0
     assert_exact(found.start, task.cotangent(task.start))
-
-
-class Saved:
-    """Counts the bytes that autograd keeps for backward passes, now and at most."""
-
-    def __init__(self) -> None:
-        self.now = self.most = 0
-
-    def pack(self, tensor: Tensor) -> Saved.Kept:
-        return Saved.Kept(self, tensor)
-
-    def count(self, change: int) -> None:
-        self.now += change
-        self.most = max(self.most, self.now)
-
-    class Kept:
-        def __init__(self, saved: Saved, tensor: Tensor) -> None:
-            self.tensor, size = tensor, tensor.numel() * tensor.itemsize
-            saved.count(size)
-            weakref.finalize(self, saved.count, -size)
-
-
-def most_saved(work: Callable[[], object]) -> int:
-    saved = Saved()
-    with saved_tensors_hooks(saved.pack, lambda kept: kept.tensor):
-        work()
-    return saved.most
 
 
 def test_one_step_s_graph_is_alive_at_a_time():

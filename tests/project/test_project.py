@@ -6,14 +6,13 @@ import re
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 
 import pytest
 import yaml
 
 from dd import __version__
+from tests.support.runs import ROOT
 
-ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 FOLDERS = "dd|workflow|docs|tests|benchmarks|[.]ci"

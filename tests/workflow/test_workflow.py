@@ -12,7 +12,7 @@ from dd.config.methods import format_value
 from dd.config.run import load_run
 from dd.plan.jobs import Evaluation
 from dd.plan.plan import Plan
-from tests.runs import TINY, jobs, snakemake
+from tests.support.runs import TINY, jobs, snakemake
 
 
 def test_smoke_is_what_runs_without_configuration(checkout):

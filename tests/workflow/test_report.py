@@ -19,7 +19,7 @@ from dd.config.run import load_run, read_run
 from dd.plan.plan import Plan
 from dd.report.index import config_words
 from dd.report.labels import paper_label
-from tests.runs import TINY, copy_workflow, jobs, snakemake
+from tests.support.runs import TINY, copy_workflow, jobs, snakemake
 
 WORDS = ("--config", "run=tiny.yaml")
 RUN = (

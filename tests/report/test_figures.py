@@ -12,7 +12,6 @@ import torch
 import yaml
 from matplotlib.container import ErrorbarContainer
 from PIL import Image
-from runs import FORMULA, assert_no_formulas, every_ipc, with_formulas
 
 from dd.__main__ import main
 from dd.artifacts.text import save_json, save_rows, save_text
@@ -35,6 +34,7 @@ from dd.report.figures import accuracy_curve, bars, difference, images, training
 from dd.report.figures.bars import _offset
 from dd.report.figures.images import joined, tiles
 from dd.report.read.metrics import read_metric
+from tests.support.runs import FORMULA, assert_no_formulas, every_ipc, with_formulas
 
 FIGURES = Path("workflow/config/figures")
 

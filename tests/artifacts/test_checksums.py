@@ -14,7 +14,7 @@ from dd.artifacts.headers import read_header
 from dd.artifacts.row_files import RowReader, RowWriter
 from dd.artifacts.tensors import load_tensors, save_tensors
 from dd.errors import DDError
-from tests.runs import flip
+from tests.support.runs import flip
 
 TENSORS = {
     "images": torch.arange(12, dtype=torch.float32).view(3, 4),

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from dd.__main__ import main
-from tests.runs import flip, snakemake, tiny_run
+from tests.support.runs import flip, snakemake, tiny_run
 
 KILLS = 5
 DEADLINE = 300  # seconds

@@ -7,7 +7,6 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from runs import FORMULA, assert_no_formulas, with_formulas
 
 from dd.__main__ import main
 from dd.artifacts.tensors import save_tensors
@@ -20,6 +19,7 @@ from dd.plan.plan import Plan
 from dd.report.figures.stages import draw
 from dd.report.labels import value_label
 from dd.report.read.stage_costs import Measured, read
+from tests.support.runs import FORMULA, assert_no_formulas, with_formulas
 
 HEADER = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
 RUN = {

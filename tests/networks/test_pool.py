@@ -6,7 +6,6 @@ import itertools
 import json
 import math
 from collections import Counter
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,8 +18,9 @@ from dd.networks.options import canonical
 from dd.networks.pool import load_pool
 from dd.networks.source import PoolSource, SingleSource
 from dd.rng import generator
+from tests.support.runs import ROOT
 
-POOLS = Path(__file__).parents[1] / "workflow" / "config" / "pools"
+POOLS = ROOT / "workflow" / "config" / "pools"
 GOOD = """\
 title: a pool
 main: convnet
