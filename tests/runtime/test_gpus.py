@@ -15,7 +15,7 @@ from dd.runtime import gpus
 TAKE = """
 import os, sys, time
 from pathlib import Path
-from dd.gpus import VISIBLE, take_gpu
+from dd.runtime.gpus import VISIBLE, take_gpu
 print(take_gpu(folder=Path(sys.argv[1]), poll=0.05), os.environ.get(VISIBLE), flush=True)
 time.sleep(60)
 """

@@ -162,7 +162,7 @@ def gpu_jobs(number: int, rule: str) -> str:
 GPU = """
 import os, sys, time
 from pathlib import Path
-from dd.gpus import VISIBLE, take_gpu
+from dd.runtime.gpus import VISIBLE, take_gpu
 
 output, together = Path(sys.argv[1]), int(sys.argv[2])
 output.with_suffix(".begun").touch()
