@@ -149,6 +149,7 @@ def trained(digits_file, tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_the_autoencoder_reconstructs_digits(trained, digits):
     prior = load_generator(trained, digits, "cpu")
     images = digits.test.take(slice(None))
@@ -192,6 +193,7 @@ def test_a_killed_training_goes_on_to_the_same_bytes(digits, tmp_path, monkeypat
     assert len(list(tmp_path.iterdir())) == 2  # no checkpoint is left
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["dc", "dm"])
 def test_objectives_lower_their_loss_through_latents(objective, digits, trained):
     bound = make(objective, digits, 2, batch_real=64)
@@ -307,6 +309,7 @@ def test_a_bad_adapter_is_named(named, message, adapter, digits):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_generator_that_does_not_fit_is_refused(trained, adapter, digits, tmp_path):
     with pytest.raises(DDError, match="layer is 3"):
         load_generator(trained, digits, "cpu", layer=3)

@@ -243,6 +243,7 @@ def test_one_clear_line(case, files, tmp_path, capsys):
     assert everything(out) == {}
 
 
+@pytest.mark.slow
 def test_as_a_process(files, tmp_path):
     """The same through the operating system: no traceback, no warning, status 2."""
     argv = command(DM.replace("--ipc 1", "--ipc 200"), files, tmp_path / "out")

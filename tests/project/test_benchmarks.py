@@ -210,6 +210,7 @@ def test_a_row_is_composed_within_rounds():
     assert result["sides"]["plain"]["pieces"]["matching step"] == [2.0, 6.0, 2.0]
 
 
+@pytest.mark.slow
 def test_measuring_through_workers(dataset, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     data, out = tmp_path / "random.safetensors", tmp_path / "speed.json"
@@ -252,6 +253,7 @@ class InProcess:
         return {"seconds": seconds, "units": 1, "peak_mb": {"host": self.peak}}
 
 
+@pytest.mark.slow
 def test_unrolling_is_measured_and_told(tmp_path, monkeypatch):
     """A row for each number of steps, a table of both sides, a figure."""
     out = tmp_path / "results" / "unrolling.json"
@@ -268,6 +270,7 @@ def test_unrolling_is_measured_and_told(tmp_path, monkeypatch):
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_metadd_is_measured_and_told(tmp_path, monkeypatch):
     """A row for each number of networks, in a table of both sides."""
     out = tmp_path / "results" / "metadd.json"

@@ -129,6 +129,7 @@ def elsewhere(tmp_path_factory):
     return folder, runs
 
 
+@pytest.mark.slow
 def test_every_stage_runs_anywhere(elsewhere):
     """No stage needs the repository as working directory."""
     folder, runs = elsewhere
@@ -144,6 +145,7 @@ def test_every_stage_runs_anywhere(elsewhere):
     }
 
 
+@pytest.mark.slow
 def test_each_stage_says_what_it_made(elsewhere):
     _, runs = elsewhere
     assert runs["prepare"].stdout.startswith("my digits.safetensors: digits (scikit-learn, 8x8)")
@@ -158,6 +160,7 @@ def test_each_stage_says_what_it_made(elsewhere):
     )
 
 
+@pytest.mark.slow
 def test_provenance_holds_a_command_to_copy(elsewhere):
     folder, runs = elsewhere
     for name, path in (("prepare", "my digits.safetensors"), ("distill", "made/it3.safetensors")):
@@ -165,6 +168,7 @@ def test_provenance_holds_a_command_to_copy(elsewhere):
         assert shlex.split(command) == ["python", "-m", "dd", *runs[name].argv]
 
 
+@pytest.mark.slow
 def test_a_log_gets_lines(elsewhere):
     """Standard error is no terminal: whole lines, no bar, the last one complete."""
     _, runs = elsewhere
@@ -179,6 +183,7 @@ def test_a_log_gets_lines(elsewhere):
         assert lines[-1].startswith(f"{name}: {last}")
 
 
+@pytest.mark.slow
 def test_metrics_are_json_lines(elsewhere):
     folder, _ = elsewhere
     rows = [json.loads(line) for line in (folder / "made/metrics.jsonl").read_text().splitlines()]

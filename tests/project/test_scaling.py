@@ -125,6 +125,7 @@ def test_differences_are_in_the_size_of_a_set(estimate):
     assert mtt - dm == 4 * 320_010 and iadd - mtt == 4 * 320_010
 
 
+@pytest.mark.slow
 def test_more_datasets_are_more_jobs(tmp_path, estimate):
     document = enlarged(load_run("paper"), 3)
     (tmp_path / "large.yaml").write_text(yaml.safe_dump(document))

@@ -42,6 +42,7 @@ def test_any_class_name_works(exotic, tmp_path):
     assert 0 <= float(row["accuracy"]) <= 100
 
 
+@pytest.mark.slow
 def test_a_terminal_that_lacks_letters(exotic, tmp_path):
     """A log or terminal in another encoding must not stop a job."""
     data = tmp_path / "x.safetensors"

@@ -62,6 +62,7 @@ def test_others_may_read_what_the_umask_lets_them(files, tmp_path):
     assert (tmp_path / "x.safetensors").stat().st_mode == (tmp_path / "any").stat().st_mode
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [50_000, 5_000])
 def test_write_cut_short(limit, files, tmp_path):
     """The system refuses to write on: no half file under any name."""

@@ -75,6 +75,7 @@ def draw(plan: Plan, name: str, out: Path) -> None:
     assert main(["figure", "--config", config, "--figure", figure, "--out", str(out)]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["modelpool_temperature", "modelpool_images", "modelpool_ablation"]
 )
@@ -92,6 +93,7 @@ def test_figures_are_drawn_and_the_same_each_time(plan, tmp_path, name):
     assert b"CreationDate" not in document
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -110,6 +112,7 @@ def test_figures_of_iadd_are_drawn(plan, tmp_path, name):
     assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "shown"),
     [

@@ -265,6 +265,7 @@ def test_maps_of_a_run_follow_one_convention(plan):
         cam_rectify(replace(run, datasets=twice, recipes=sections))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["metadd_images", "metadd_cams", "metadd_erasing", "metadd_variance"]
 )
@@ -277,6 +278,7 @@ def test_figures_are_drawn(plan, tmp_path, name):
     assert pixels.min() < 60 and pixels.max() == 255
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "shown"),
     [

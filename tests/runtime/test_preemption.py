@@ -30,6 +30,7 @@ def terminate(command, when):
     return job.wait(timeout=60), job.stderr.read()
 
 
+@pytest.mark.slow
 def test_a_distillation_saves_and_goes_on(digits_file, tmp_path):
     def command(out):
         words = ["distill", "--data", str(digits_file), "--objective", "dm", "--ipc", "1"]

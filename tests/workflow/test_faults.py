@@ -159,6 +159,7 @@ def test_every_stage_that_writes_is_here():
     assert COMMANDS.keys() == STAGES.keys() - ONLY_READ
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", COMMANDS)
 def test_killed_at_random_moments(stage, files, alone, tmp_path):
     """Whenever SIGKILL comes, the next start ends with the same bytes, and nothing stays behind."""
@@ -183,6 +184,7 @@ def test_killed_at_random_moments(stage, files, alone, tmp_path):
     pytest.fail(f"{kills} kills, none of them in the work: {said(out)}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["distill", "buffer", "relabel"])
 def test_those_that_fill_the_same_files_wait_for_each_other(stage, files, alone, tmp_path):
     out = tmp_path / "out"
@@ -207,6 +209,7 @@ def waits(log: Path) -> bool:
     return log.exists() and "another process is making it" in log.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["buffer", "relabel"])
 def test_rows_of_another_layout_are_set_aside(stage, files, alone, tmp_path, monkeypatch, capsys):
     """As those of a job that was killed before rows had checksums."""
@@ -267,6 +270,7 @@ def test_what_killed_processes_left_is_swept(attempt, days, stays, tmp_path, mon
     assert left.exists() == stays
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["pretrain", "generator", "evaluate"])
 def test_two_that_replace_whole_files_do_not_disturb_each_other(stage, files, alone, tmp_path):
     out = tmp_path / "out"
@@ -289,6 +293,7 @@ def disk(tmp_path) -> Path:
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "free"), [("prepare", 64), ("buffer", 8), ("distill", 48), ("evaluate", 4)]
 )
@@ -314,6 +319,7 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-8])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "name", "damage"),
     [
@@ -334,6 +340,7 @@ def test_damaged_input_is_named(stage, name, damage, files, tmp_path, capsys):
     assert not list((tmp_path / "out").rglob("*"))
 
 
+@pytest.mark.slow
 def test_damaged_rows_are_named(files, tmp_path, capsys):
     """Those of trajectories and of soft labels, which are read one by one."""
     shard, labels = tmp_path / "shard.safetensors", tmp_path / "labels.safetensors"

@@ -48,6 +48,7 @@ def plan(folder, monkeypatch) -> Plan:
     return Plan(read_run("results/tiny/config.json"))
 
 
+@pytest.mark.slow
 def test_readme_shows_every_table_and_figure(folder, plan):
     root = folder / "results/tiny"
     text = (root / "README.md").read_text(encoding="utf-8")
@@ -79,6 +80,7 @@ def test_readme_shows_every_table_and_figure(folder, plan):
     assert b"batch_real 8" in made["settings.html"]
 
 
+@pytest.mark.slow
 def test_index_says_what_is_missing(folder, plan, tmp_path, capsys):
     def error(*words):
         assert main(["index", *words]) == 2
@@ -124,6 +126,7 @@ def test_titles_tell_tables_and_figures_of_a_paper_apart():
         assert len(set(titles)) == len(titles)
 
 
+@pytest.mark.slow
 def test_text_of_a_run_is_text_in_the_report(tmp_path):
     """A run, a table and a dataset that try to bring a page to life, or a file into it."""
     folder = copy_workflow(tmp_path)
@@ -288,6 +291,8 @@ def browser(tmp_path):
     browser.close()
 
 
+@pytest.mark.browser
+@pytest.mark.slow
 def test_the_report_opens_offline_and_shows_everything(folder, plan, browser):
     assert jobs(folder, *WORDS) == {}
     done = snakemake(folder, "--report", "report.html", *WORDS)

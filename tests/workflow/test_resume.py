@@ -25,6 +25,7 @@ from tests.support.resuming import (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_killed_in_the_middle(method, data, alone, tmp_path, capsys):
     out = tmp_path / "out"

@@ -34,6 +34,7 @@ def shards(data, tmp_path_factory):
     return run
 
 
+@pytest.mark.slow
 def test_buffer_killed_in_the_middle(data, tmp_path, tmp_path_factory, capsys):
     out, state = tmp_path / "shard.safetensors", tmp_path / ".shard.safetensors.state"
     kill_when(state.exists, buffer(data, out, epochs=30))
@@ -47,6 +48,7 @@ def test_buffer_killed_in_the_middle(data, tmp_path, tmp_path_factory, capsys):
     assert rows(out) == rows(reference)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("together", ["yes", "no"])
 def test_buffer_killed_at_any_write(together, data, shards, tmp_path, monkeypatch):
     """Death before each row, checkpoint and the last header."""

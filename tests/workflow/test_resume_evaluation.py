@@ -11,6 +11,7 @@ from dd.artifacts.text import load_rows
 from tests.support.resuming import Killed, evaluate, kill_when, results, stop_at
 
 
+@pytest.mark.slow
 def test_evaluation_killed_in_the_middle(data, alone, tmp_path):
     out, partial = tmp_path / "e.csv", tmp_path / ".e.csv.partial.json"
     kill_when(partial.exists, evaluate(data, alone, out))
@@ -27,6 +28,7 @@ def test_evaluation_killed_in_the_middle(data, alone, tmp_path):
     assert not partial.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", [3, 6])
 def test_distillation_at_evaluation_goes_on(call, data, alone, tmp_path, monkeypatch):
     """Teachers of networks that were finished before the death are the same again."""

@@ -323,6 +323,7 @@ def test_joined_options_are_quoted_when_they_are_joined():
     assert seen == JOINED
 
 
+@pytest.mark.slow
 def test_hostile_values_are_words_of_their_command(tmp_path):
     """Paths, labels and settings with signs of the shell: each stays one word, nothing runs."""
     folder = copy_workflow(tmp_path)
@@ -348,6 +349,7 @@ def test_hostile_values_are_words_of_their_command(tmp_path):
     assert not list(folder.rglob("pwned"))
 
 
+@pytest.mark.slow
 def test_a_hostile_device_is_refused_by_the_workflow(checkout):
     done = snakemake(checkout, "-n", "--config", "device=cpu; touch pwned")
     said = [line for line in (done.stdout + done.stderr).splitlines() if "profile" not in line]

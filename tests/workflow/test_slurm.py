@@ -15,6 +15,8 @@ import pytest
 
 from tests.support.runs import ROOT, TINY, copy_workflow
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("snakemake_executor_plugin_slurm", reason='pip install -e ".[slurm]"')
 
 
@@ -89,6 +91,7 @@ RUN = (
 )
 
 
+@pytest.mark.slurm
 @on_slurm
 def test_a_run_disturbed_gives_the_bytes_of_a_local_one(tmp_path, start):
     here, there = (copy_workflow(tmp_path / name) for name in ("here", "there"))
@@ -173,6 +176,7 @@ output.write_text(f"{take_gpu()} {os.environ.get(VISIBLE)}")
 """
 
 
+@pytest.mark.slurm
 @on_slurm
 def test_each_job_has_a_gpu_of_its_own(checkout, start):
     """Two jobs at a time on two GPUs of a type; a stage that needs none gets none."""

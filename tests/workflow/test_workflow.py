@@ -15,6 +15,7 @@ from dd.plan.plan import Plan
 from tests.support.runs import TINY, jobs, snakemake
 
 
+@pytest.mark.slow
 def test_smoke_is_what_runs_without_configuration(checkout):
     # Model Pool. Ablation: 2 ipc x 2 snapshots x 6 settings = 24 evaluations; pool settings, at IPC
     # 1, add 2 pools: 2 x 2 = 4; temperatures, at IPC 1 and the first snapshot: 2 sets x 2
@@ -38,6 +39,7 @@ def test_smoke_is_what_runs_without_configuration(checkout):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_no_job_of_the_paper_is_done_twice(checkout):
     run = ("--config", "run=cifar10")
     # ablation: 2 x 3 x 6 = 36 evaluations, of 2 specs x 2 ipc with all snapshots in one job
@@ -51,6 +53,7 @@ def test_no_job_of_the_paper_is_done_twice(checkout):
     assert (every["distill_1000_2000_3000"], every["evaluate"]) == (8, 36 + 12 + 104 - 8)
 
 
+@pytest.mark.slow
 def test_the_papers_own_run_of_metadd(checkout):
     found = jobs(checkout, "metadd_cross_arch", "--config", "run=paper")
     # Tiny ImageNet and two subsets of ImageNet at 128 px; 12 methods, 3 ipc, 3 seeds
@@ -61,6 +64,7 @@ def test_the_papers_own_run_of_metadd(checkout):
     assert found["buffer"] == 3 * 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "tables", "figures"),
     [
@@ -78,12 +82,14 @@ def test_targets(checkout, target, tables, figures):
     assert (found.get("table", 0), found.get("figure", 0)) == (tables, figures)
 
 
+@pytest.mark.slow
 def test_a_table_without_numbers_needs_no_data(checkout):
     assert jobs(checkout, "modelpool_taxonomy") == {
         "configure": 1, "table": 1, "modelpool_taxonomy": 1,
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -104,6 +110,7 @@ def test_wrong_configuration_is_one_line(checkout, words, message):
     assert len(said) == 1 and said[0].startswith("error: ") and message in said[0]
 
 
+@pytest.mark.slow
 def test_what_changes_is_what_runs_again(checkout):
     """Real jobs, then dry runs: each change repeats what depends on it, and all of it at once."""
     run, words = checkout / "tiny.yaml", ("--config", "run=tiny.yaml")
@@ -132,6 +139,7 @@ def test_what_changes_is_what_runs_again(checkout):
     assert after(config / "pools/pool.yaml", "probability: 0.9", "probability: 0.8") == pool
 
 
+@pytest.mark.slow
 def test_a_finished_run_can_be_checked_again(checkout):
     def verify(*words):
         command = [sys.executable, "-m", "dd", "verify", "results/tiny", *words]
@@ -169,6 +177,7 @@ def test_a_finished_run_can_be_checked_again(checkout):
     assert "modelpool_ablation.csv is not what the files it comes from give" in done.stderr
 
 
+@pytest.mark.slow
 def test_commands_can_be_copied(checkout):
     done = snakemake(checkout, "-n", "-p", "--config", "networks=4")
     said = " ".join((done.stdout + done.stderr).split())
@@ -189,6 +198,7 @@ def test_every_path_is_plain(tmp_path):
     assert format_value(3.0) == "3" and format_value(0.05) == "0.05"
 
 
+@pytest.mark.slow
 def test_lint_finds_nothing(checkout):
     done = snakemake(checkout, "--lint")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -16,6 +16,8 @@ import pytest
 from dd.__main__ import main
 from tests.support.runs import flip, snakemake, tiny_run
 
+pytestmark = pytest.mark.slow
+
 KILLS = 5
 DEADLINE = 300  # seconds
 RUN = ("--config", "run=tiny.yaml")
