@@ -2,8 +2,8 @@
 
 Written for comparison, not for use: one class after the other, whole batches in one piece, a new
 module for every iteration, loaders that fetch single images, one network after the other. It
-computes what ``dd`` computes (``tests/test_benchmarks.py``). Augmentation is the suite's own
-(:mod:`dd.data.augment`) on both sides.
+computes what ``dd`` computes (``tests/project/test_benchmarks.py``). Augmentation is the suite's
+own (:mod:`dd.data.augment`) on both sides.
 """
 
 from __future__ import annotations

@@ -8,7 +8,12 @@ import torch
 
 from dd.__main__ import main
 from dd.data.dataset import load_dataset
-from tests.runs import copy_workflow, snakemake, tiny_run
+from tests.support.runs import ROOT, copy_workflow, snakemake, tiny_run
+
+
+def pytest_configure():
+    """Tests name the files of the workflow from the root, wherever pytest was started."""
+    os.chdir(ROOT)
 
 
 @pytest.fixture(autouse=True, scope="session")
