@@ -249,7 +249,7 @@ class Pretraining(Job):
 
 @dataclass(frozen=True)
 class GeneratorTraining(Job):
-    """A generator that is trained on the real data; its latents are optimised in place of pixels."""
+    """A generator that is trained on the real data. Its latents can be optimised, not pixels."""
 
     stage, module = "generator", "dd.pretrain.generator"
     summary = "a generator whose latents can be optimised in place of pixels"
