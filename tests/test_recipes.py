@@ -223,7 +223,7 @@ def test_nothing_is_published_of_a_fallback():
     assert run.as_published("dc", "svhn", 10) and not run.as_published("dc", "svhn", 5)
 
 
-OPENING = "Fallback, where a recipe has no settings for a dataset or IPC and the run gives none: "
+OPENING = "Fallback, if neither the recipe nor the run has settings for a dataset or IPC: "
 DIGITS = "digits (scikit-learn, 8x8)"
 MTT_ON_DIGITS = f"MTT and IADD on {DIGITS} take {TRAJECTORIES}"
 DM_ON_DIGITS = f"DM on {DIGITS} takes those for CIFAR-10 up to IPC 50"

@@ -361,7 +361,7 @@ def test_settings_are_those_that_run():
         ("arch,accuracy\nconvnet,high\n", "accuracy 'high' is no percentage"),
         ("arch,accuracy\nconvnet,nan\n", "accuracy 'nan' is no percentage"),
         ("arch,accuracy\nconvnet,101\n", "accuracy '101' is no percentage"),
-        ("arch,accuracy\nconvnet,20\n", "has 1 networks of convnet, the run asks for 2"),
+        ("arch,accuracy\nconvnet,20\n", "has 1 networks of convnet, the run needs 2"),
     ],
 )
 def test_bad_evaluation_files(tmp_path, capsys, content, message):
@@ -589,7 +589,7 @@ def test_reweighting_shows_one_column(tmp_path, capsys):
     config = f"{plan.run.root}/config.json"
     words = ["table", "--config", config, "--table", str(path), "--out", f"{tmp_path}/t.csv"]
     assert main(words) == 2
-    assert "wide.yaml: columns: one column of accuracies fits" in capsys.readouterr().err
+    assert "wide.yaml: columns: only one column of accuracies" in capsys.readouterr().err
 
 
 def test_a_table_of_weights_is_made_from_sets_and_evaluations():
