@@ -434,7 +434,7 @@ def test_one_network_has_nothing_to_compare(plan, tmp_path):
     (tmp_path / "one.yaml").write_text(yaml.safe_dump(RUN | {"cam_networks": ["vit", "vgg11"]}))
     run = load_run(str(tmp_path / "one.yaml"))
     exhibit = load_exhibit("table", CONFIG / "tables" / "metadd_meta_area.yaml", run)
-    with pytest.raises(DDError, match="cam_networks are vit, vgg11: maps are compared over"):
+    with pytest.raises(DDError, match="cam_networks are vit, vgg11: a comparison of maps"):
         maps.groups(exhibit, "digits")
 
 

@@ -297,9 +297,10 @@ def test_evaluation_by_hand(tmp_path, digits_file, capsys):
     capsys.readouterr()
     lines = {
         "random": None,
-        "sre2l": "evaluate: sre2l has no settings of its own for digits; unless an option sets them, "
-        f"it takes {CHOSEN}",
-        "theirs": "evaluate: the set names no known method; unless an option sets them, settings are those of dc",
+        "sre2l": "evaluate: sre2l has no settings of its own for digits; unless an option sets "
+        f"them, it takes {CHOSEN}",
+        "theirs": "evaluate: the set names no known method; unless an option sets them, settings "
+        "are those of dc",
     }  # fmt: skip
     for objective, line in lines.items():
         path, out = tmp_path / f"{objective}.safetensors", tmp_path / f"{objective}.csv"

@@ -174,7 +174,7 @@ class Run:
         return channels == len(units.mean) and not {"zca_eps", "resize"} & options.keys()
 
     def normalisation(self, dataset: str) -> str:
-        """The dataset whose mean and std normalise ``dataset`` (``--normalise-as``)."""
+        """The source of the mean and std that normalise ``dataset`` (``--normalise-as``)."""
         options = self.datasets[dataset]
         return options.get("normalise_as", of_source(options["source"]))
 
