@@ -223,7 +223,7 @@ def test_nothing_is_published_of_a_fallback():
     assert run.as_published("dc", "svhn", 10) and not run.as_published("dc", "svhn", 5)
 
 
-OPENING = "Fallback, where a recipe has no settings for a dataset or IPC and the run gives none: "
+OPENING = "Fallback, if neither the recipe nor the run has settings for a dataset or IPC: "
 DIGITS = "digits (scikit-learn, 8x8)"
 MTT_ON_DIGITS = f"MTT and IADD on {DIGITS} take {TRAJECTORIES}"
 DM_ON_DIGITS = f"DM on {DIGITS} takes those for CIFAR-10 up to IPC 50"
@@ -275,7 +275,7 @@ def test_by_hand(tmp_path, digits_file, capsys):
     words = ["--data", str(digits_file), "--out", str(out), "--snapshots", "0", "1", *LITTLE]
     assert main(["distill", "--objective", "dm", "--ipc", "2", "--network", "mlp", *words]) == 0
     assert capsys.readouterr().out.splitlines()[0] == (
-        "distill: dm has no settings of its own for digits; where no option says otherwise it "
+        "distill: dm has no settings of its own for digits; unless an option sets them, it "
         "takes those for CIFAR-10 up to IPC 50"
     )
     made = out / "it0.safetensors"
@@ -297,9 +297,10 @@ def test_evaluation_by_hand(tmp_path, digits_file, capsys):
     capsys.readouterr()
     lines = {
         "random": None,
-        "sre2l": "evaluate: sre2l has no settings of its own for digits; where no option says "
-        f"otherwise it takes {CHOSEN}",
-        "theirs": "evaluate: the set names no known method; what no option says is as for dc",
+        "sre2l": "evaluate: sre2l has no settings of its own for digits; unless an option sets "
+        f"them, it takes {CHOSEN}",
+        "theirs": "evaluate: the set names no known method; unless an option sets them, settings "
+        "are those of dc",
     }  # fmt: skip
     for objective, line in lines.items():
         path, out = tmp_path / f"{objective}.safetensors", tmp_path / f"{objective}.csv"

@@ -102,7 +102,7 @@ def test_what_a_dataset_says_must_go_together(tmp_path, changes, message):
 def test_a_copy_of_nothing_is_refused(tmp_path):
     (tmp_path / "torchvision").mkdir()
     for more in ({}, {"data_root": str(tmp_path / "torchvision")}):
-        with pytest.raises(DDError, match="copy: says what a folder data_root holds, and none"):
+        with pytest.raises(DDError, match="copy: describes the folder data_root, but this run"):
             load_run("cifar10", {"copy": "JPEG", **more})
 
 

@@ -150,7 +150,7 @@ def test_each_stage_says_what_it_made(elsewhere):
     _, runs = elsewhere
     assert runs["prepare"].stdout.startswith("my digits.safetensors: digits (scikit-learn, 8x8)")
     assert runs["distill"].stdout == (
-        "distill: dm has no settings of its own for digits; where no option says otherwise it "
+        "distill: dm has no settings of its own for digits; unless an option sets them, it "
         "takes those for CIFAR-10 up to IPC 50\n"
         "distill: it3 of dm in made\n"
     )

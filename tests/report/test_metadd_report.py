@@ -153,7 +153,7 @@ def test_areas_by_hand(plan):
     assert "Meta region (% of area), start | Meta region (% of area), end |" in markdown
     assert "66.7 ± 34.2" in markdown and "images of 2 synthetic sets" in markdown
     assert before["rectify"] == "relu"
-    assert "Negative values of all maps count as 0 (ReLU)." in markdown
+    assert "Negative values of all maps are set to 0 (ReLU)." in markdown
 
 
 def test_costs_by_hand(plan):
@@ -204,7 +204,7 @@ def test_seen_networks_are_marked(plan):
     # convnet: 27 28 29 30, so 28.5 ± 1.29; ten more with MetaDD
     assert "| 28.50 ± 1.29ˢ | 24.50 ± 1.29 | 26.50 ± 1.29 |" in markdown
     assert "| **38.50 ± 1.29ˢ** | **34.50 ± 1.29ˢ** | **36.50 ± 1.29** |" in markdown
-    assert "ˢ: seen, this very network was used while distilling" in markdown
+    assert "ˢ: seen, the network was used in the distillation" in markdown
     assert "among those of one objective." in markdown
     note = "Note: alexnet reached 79.5 % on the test set of digits (8x8), below the 80 %"
     assert note in markdown and "†" not in markdown
@@ -361,7 +361,7 @@ def test_bad_maps(tmp_path):
         maps.pooled([path, str(tmp_path / "other.safetensors")], ["vit", "alexnet"], "relu")
     for found, message in (
         ("none", "rectify is 'none', the run's is 'relu'; make it again"),
-        (None, "does not say what negative values of its maps became .* make it again"),
+        (None, "does not say how its maps treat negative values .* make it again"),
     ):
         save_maps(path, [[[[0.5]]]] * 5, 0, rectify=found)
         with pytest.raises(DDError, match=f"^{path}: {message}"):
@@ -380,7 +380,7 @@ def test_one_network_has_nothing_to_compare(plan, tmp_path):
     (tmp_path / "one.yaml").write_text(yaml.safe_dump(RUN | {"cam_networks": ["vit", "vgg11"]}))
     run = load_run(str(tmp_path / "one.yaml"))
     exhibit = load_exhibit("table", CONFIG / "tables" / "metadd_meta_area.yaml", run)
-    with pytest.raises(DDError, match="cam_networks are vit, vgg11: maps are compared over"):
+    with pytest.raises(DDError, match="cam_networks are vit, vgg11: a comparison of maps"):
         maps.groups(exhibit, "digits")
 
 
@@ -391,7 +391,7 @@ def test_one_network_has_nothing_to_compare(plan, tmp_path):
         (lambda rows: [row | {"area": "x"} for row in rows], "'area' is 'x', it must be a number"),
         (lambda rows: [{"network": row["network"]} for row in rows], "'accuracy' is None"),
         (lambda rows: [row | {"rectify": "none"} for row in rows], "rectify is 'none', the run's"),
-        (lambda rows: [row | {"rectify": ""} for row in rows], "does not say what negative"),
+        (lambda rows: [row | {"rectify": ""} for row in rows], "does not say how its maps"),
     ],
 )
 def test_bad_erasing_files(tmp_path, change, message):

@@ -71,7 +71,7 @@ def test_the_authors_sweep_stands_beside_the_curve_of_the_pool(comparable):
     told = figure.texts[-1].get_text().replace("\n", " ")
     said = "Diamonds: published values; error bars: their standard deviations, which divide by n"
     assert said in told
-    assert "Networks that diverged count in them, too." in told
+    assert "Published values include networks that diverged." in told
 
 
 def test_published_values_stand_on_bars(comparable):

@@ -92,7 +92,7 @@ def test_sums(plan, tmp_path):
     assert (short["ipc"], short["memory_mb"]) == ("", "") and float(short["seconds"]) == 0.3
     # 1 prepare, 2 x 3 distillations, 3 x 3 evaluations: 0.3 + 140 + 36 s, half of the 140 on a GPU
     said = (tmp_path / "cost.md").read_text()
-    assert "In all: 16 jobs, 2.9 min, 1.2 min on a GPU, 1.2 min of CPU time." in said
+    assert "Total: 16 jobs, 2.9 min, 1.2 min on a GPU, 1.2 min of CPU time." in said
     assert "| digits (8x8) | distill | DC + pool | 1 | 3 | 20.0 | 70 | 21 | 70 | 1002 |" in said
 
 
@@ -146,7 +146,7 @@ def test_a_lost_measurement_is_told(plan, tmp_path):
     with open(tmp_path / "cost.csv", newline="") as file:
         (row,) = (r for r in csv.DictReader(file) if (r["stage"], r["method"]) == ("distill", "dc"))
     assert (row["jobs"], row["not_measured"], float(row["seconds"])) == ("3", "2", 10)
-    assert "(of 2 jobs there is no measurement)" in (tmp_path / "cost.md").read_text()
+    assert "(2 of the jobs have no measurement)" in (tmp_path / "cost.md").read_text()
     Path(lost[0].benchmark).unlink()
     assert render(plan, "table", tmp_path / "cost.csv") == 0
     shown = "| digits (8x8) | distill | DC | 1 | 3 | – | – | – | – | – |"

@@ -131,7 +131,7 @@ def test_settings_are_those_that_run():
         ("arch,accuracy\nconvnet,high\n", "accuracy 'high' is no percentage"),
         ("arch,accuracy\nconvnet,nan\n", "accuracy 'nan' is no percentage"),
         ("arch,accuracy\nconvnet,101\n", "accuracy '101' is no percentage"),
-        ("arch,accuracy\nconvnet,20\n", "has 1 networks of convnet, the run asks for 2"),
+        ("arch,accuracy\nconvnet,20\n", "has 1 networks of convnet, the run needs 2"),
     ],
 )
 def test_bad_evaluation_files(tmp_path, capsys, content, message):

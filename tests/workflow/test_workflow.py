@@ -174,7 +174,7 @@ def test_a_finished_run_can_be_checked_again(checkout):
     forged = json.dumps(record | {"files": {}})  # one that says nothing of the table
     (checkout / "results/tiny/run.json").write_text(forged)
     done = verify()
-    assert "modelpool_ablation.csv is not what the files it comes from give" in done.stderr
+    assert "modelpool_ablation.csv is not what the files it is made from give" in done.stderr
 
 
 @pytest.mark.slow
