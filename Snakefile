@@ -1,5 +1,5 @@
-# One experiment: prepare -> buffer -> distill -> evaluate -> tables and figures. `snakemake --cores all` runs
-# the smoke run; `snakemake --cores all --config run=cifar10 data_root=DIR` a paper's.
+# One experiment: prepare -> buffer -> distill -> evaluate -> tables and figures. `snakemake --cores all` makes
+# the smoke run; `snakemake --cores all --config run=cifar10 data_root=DIR` makes the run of a paper.
 from snakemake.utils import min_version
 
 min_version("9.3")
@@ -17,7 +17,7 @@ localrules:
 
 rule all:
     input:
-        recorded(),  # all files, so that one that got lost is made again
+        recorded(),  # all files, so that a lost file is made again
         expand(f"{RUN.root}/{{file}}", file=["run.json", "README.md", "run.html", "settings.html"]),
 
 
@@ -31,7 +31,7 @@ rule figures:
         rendered("figure", RUN.figures),
 
 
-# Rules, a file each for preparation, buffers, pretraining, distillation, ...: a new one is found by itself.
+# Each stage (preparation, buffers, pretraining, distillation, ...) has a file of rules. New files need no entry here.
 for rules in sorted(Path(workflow.basedir, "workflow", "rules").glob("*.smk")):
     if rules.stem != "common":
 

@@ -1,1 +1,1 @@
-"""Speed and memory of the suite, measured beside plain loops."""
+"""Speed and memory of the suite, compared with plain loops."""

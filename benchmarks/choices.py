@@ -1,10 +1,10 @@
-"""The choices that dd makes by measurement: together or apart, and how large a chunk.
+"""Measurements behind choices of dd: stacked or one after the other, and the size of a chunk.
 
-- matching: all classes in one vectorised pass, or a pass a class (``dd/distill/gradients.py``);
-- training: networks stacked, or in turn (``dd/training/train.py``);
+- matching: all classes in one vectorised pass, or one pass per class (``dd/distill/gradients.py``);
+- training: networks stacked, or one after the other (``dd/training/train.py``);
 - chunk: images of a real batch that go through the network at once (``CHUNK``).
 
-Alternatives take turns in one process, under the allocator settings of the suite.
+The alternatives take turns in one process, with the allocator settings of the suite.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ CHUNKS = (8, 16, 32, 64, 128, 256)
 def compare(
     alternatives: dict[str, Callable[[], object]], repeats: int, device: torch.device
 ) -> dict[str, float]:
-    """Median seconds of each alternative, taking turns, after a round that does not count."""
+    """Median seconds of each alternative. They take turns; the first round is not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in alternatives}
     for _ in range(repeats + 1):
         for name, work in alternatives.items():
@@ -53,7 +53,7 @@ def compare(
 def matching(
     size: int, width: int, ipc: int, batch: int, repeats: int, device: torch.device
 ) -> dict[str, float]:
-    """One matching step of all classes, together and apart."""
+    """One matching step of all classes: in one pass, and one class after the other."""
     network = _networks(1, size, width, device)[0]
     draw = generator(0, "matching", device=device)
     real, synthetic = (
@@ -73,7 +73,7 @@ def matching(
 def training(
     size: int, width: int, images: int, repeats: int, device: torch.device
 ) -> dict[str, float]:
-    """An epoch of ten networks on a synthetic set of ``images``, stacked and in turn."""
+    """An epoch of ten networks on ``images`` synthetic images: stacked, and one after the other."""
     draw = generator(0, "training", device=device)
     batch = torch.randn((images, 3, size, size), generator=draw, device=device)
     labels = torch.arange(images, device=device) % CLASSES
@@ -102,7 +102,7 @@ def training(
 
 
 def chunks(batch: int, repeats: int, device: torch.device) -> dict[str, float]:
-    """The mean gradient of a real batch of 32 × 32 images, in pieces of each size."""
+    """The mean gradient of a real batch of 32 × 32 images, in chunks of each size."""
     network = _networks(1, 32, 128, device)[0]
     images = torch.randn((batch, 3, 32, 32), generator=generator(0, device=device), device=device)
     labels = torch.zeros(batch, dtype=torch.int64, device=device)
@@ -139,9 +139,9 @@ def main() -> None:
     )
     add_machine_options(parser)
     parser.add_argument("--repeats", type=int, default=5, help="rounds; the median counts")
-    parser.add_argument("--batch", type=int, default=256, help="real images a class")
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="pixels a side")
-    parser.add_argument("--widths", type=int, nargs="+", default=WIDTHS, help="of the ConvNet")
+    parser.add_argument("--batch", type=int, default=256, help="real images per class")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="pixels per side")
+    parser.add_argument("--widths", type=int, nargs="+", default=WIDTHS, help="ConvNet widths")
     parser.add_argument("--note", default="", help="what else ran on the machine")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON to write")
     options = parser.parse_args()
@@ -168,9 +168,9 @@ def main() -> None:
                 for count in (10, 100)
             ]
             for work, seconds in rows:
-                one, together = seconds.values()
-                row = {"work": work, "size": size, "width": width, "apart": one}
-                row |= {"together": together, "gain": round(one / together, 3)}
+                apart, together = seconds.values()
+                row = {"work": work, "size": size, "width": width, "apart": apart}
+                row |= {"together": together, "gain": round(apart / together, 3)}
                 facts["stacking"].append(row)
                 print(row, flush=True)
     facts["chunk"] = chunks(batch, repeats, device)

@@ -1,4 +1,4 @@
-"""Operations and bytes of the jobs of a run, counted before they are done."""
+"""Operations and bytes of the jobs of a run, counted before the run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from dd.plan.jobs import (
 from dd.plan.needs import auxiliary, auxiliary_networks, cam_networks, networks, pool_files
 from dd.plan.plan import Plan
 
-MAPPED = 10  # images a class whose activation maps are kept (dd/analyse/cams.py)
+MAPPED = 10  # images per class whose activation maps are kept (dd/analyse/cams.py)
 
 
 class Estimate:
@@ -36,7 +36,7 @@ class Estimate:
         self.plan, self.run = plan, plan.run
 
     def work(self, job: Job) -> float:
-        """Floating-point operations of a compute job; 0 for one that trains and shows nothing."""
+        """Floating-point operations of a compute job; 0 for a job that runs no network."""
         rules: Mapping[type, Callable[[Any], float]] = {
             Preparation: lambda _: 0.0,
             Shard: self._buffer,
@@ -67,7 +67,7 @@ class Estimate:
         return own["epochs"] * data.train * step
 
     def _drawn(self, way: str, job: Distillation) -> float:
-        """Operations for an image with the networks that a distillation draws, on average."""
+        """Operations for one image, averaged over the networks that a distillation draws."""
         data, settings = DATA[job.dataset], job.settings(self.run)
         if files := pool_files(self.run, job.method):
             networks = load_pool(files[0]).networks()
@@ -103,8 +103,8 @@ class Estimate:
         return self.plan.planned(job).snapshots[-1] * step
 
     def _regulariser(self, job: Distillation, count: int) -> float:
-        """Of an update under MetaDD: maps without a graph, if they count, then each network's way
-        back to the images."""
+        """Operations of MetaDD per update: maps without a graph, if they have a weight, then the
+        gradient of each network by the images."""
         method, data = self.run.parse(job.method), DATA[job.dataset]
         if not method.regulariser:
             return 0.0
@@ -116,7 +116,7 @@ class Estimate:
         return min(own["images"] or count, count) * drawn * each
 
     def _generator(self, job: Distillation, count: int) -> float:
-        """Of an update under GLaD: decoding, and the gradient by the codes."""
+        """Operations of GLaD per update: decoding, and the gradient by the codes."""
         if not self.run.parse(job.method).parametrisation:
             return 0.0
         own = self.run.training("generator", job.dataset)
@@ -140,9 +140,10 @@ class Estimate:
         total = 0.0
         if options["protocol"] == "kd" and needs_teacher(options["temperature"], options["alpha"]):
             teacher = options["teacher"]
-            # a teacher for each number; it looks once at images that stay
-            looks = [1 if own["augment"] == "none" else own["epochs"] for _, own in trained]
-            total += sum(looks) * count * operations("forward", teacher, data)
+            # Each network number has a teacher. It sees images once if they are not augmented,
+            # otherwise in every epoch.
+            passes = [1 if own["augment"] == "none" else own["epochs"] for _, own in trained]
+            total += sum(passes) * count * operations("forward", teacher, data)
             trained.append((teacher, job.conditions(self.run, teacher)))
         for name, own in trained:
             total += own["epochs"] * count * operations("train", name, data)
@@ -156,15 +157,17 @@ class Estimate:
         return data.classes * shown * sum(operations("forward", name, data) for name in names)
 
     def _erasing(self, job: Erasing) -> float:
-        """Maps of the networks that define regions; then all, on images whole and erased thrice."""
+        """Maps of the networks that define regions; then all networks on four versions of each
+        image: unchanged, and erased in three ways."""
         data = DATA[job.dataset]
-        seen = auxiliary(self.run, job.dataset)
-        asked = [*seen, *(4 * list(dict.fromkeys([*seen, *cam_networks(self.run)])))]
-        return data.test * sum(operations("forward", name, data) for name in asked)
+        region_networks = auxiliary(self.run, job.dataset)
+        tested = list(dict.fromkeys([*region_networks, *cam_networks(self.run)]))
+        passes = [*region_networks, *(4 * tested)]
+        return data.test * sum(operations("forward", name, data) for name in passes)
 
     def bytes(self, job: Job) -> int:
-        """What a job leaves on the disk, its headers and tables apart."""
-        if isinstance(job, Preparation):  # 8-bit images, and ZCA's matrix where a method wants it
+        """The bytes of a job's files on the disk, without headers and tables."""
+        if isinstance(job, Preparation):  # 8-bit images, and the ZCA matrix if a method needs it
             data = DATA[job.dataset]
             return (data.train + data.test) * data.values + (4 * data.values**2 if job.zca else 0)
         if isinstance(job, Shard):
@@ -177,7 +180,7 @@ class Estimate:
         if isinstance(job, Distillation):
             data, method = DATA[job.dataset], self.run.parse(job.method)
             values = data.classes * job.ipc * data.values
-            if "experts" in job.settings(self.run):  # differences, and weights where it learns any
+            if "experts" in job.settings(self.run):  # differences, and weights if it learns them
                 kept = 2 if method.objective == "iadd" else 1
                 names = networks(self.run, job.method, job.dataset, job.ipc)
                 values += kept * sum(parameters(name, data) for name in names)
@@ -186,26 +189,26 @@ class Estimate:
             made = job.snapshot.distillation
             data, settings = DATA[made.dataset], self.run.training("relabel", made.dataset)
             kept = settings["keep"] or data.classes
-            width = 2 if not settings["keep"] else 4  # a probability, and which class it is of
+            width = 2 if not settings["keep"] else 4  # a probability, and with `keep` its class
             return settings["views"] * data.classes * made.ipc * kept * width
         return 0
 
     @cached_property
     def stages(self) -> dict[str, dict[str, float]]:
         """Jobs, operations and bytes by stage, in the order of the workflow."""
-        found = {}
+        by_stage = {}
         for stage in STAGES:
-            those = self.plan.of(stage)
-            found[stage.stage] = {
-                "jobs": len(those),
-                "operations": sum(map(self.work, those)),
-                "bytes": sum(map(self.bytes, those)),
+            jobs = self.plan.of(stage)
+            by_stage[stage.stage] = {
+                "jobs": len(jobs),
+                "operations": sum(map(self.work, jobs)),
+                "bytes": sum(map(self.bytes, jobs)),
             }
-        return found
+        return by_stage
 
     @cached_property
     def objectives(self) -> dict[str, dict[str, float]]:
-        """Distillations, their operations and those of their sets' evaluations, by objective."""
+        """The number of distillations, their operations and those of evaluations, by objective."""
         return self._shared(lambda job: self.run.parse(job.method).objective)
 
     @cached_property
@@ -216,11 +219,11 @@ class Estimate:
         )
 
     def _shared(self, key: Callable[[Distillation], str]) -> dict[str, dict[str, float]]:
-        found: dict[str, dict[str, float]] = {}
+        groups: dict[str, dict[str, float]] = {}
         for job in sorted(self.plan.of(Distillation), key=lambda j: list(DATA).index(j.dataset)):
-            one = found.setdefault(key(job), {"jobs": 0, "distill": 0.0, "evaluate": 0.0})
-            one["jobs"] += 1
-            one["distill"] += self.work(job)
+            group = groups.setdefault(key(job), {"jobs": 0, "distill": 0.0, "evaluate": 0.0})
+            group["jobs"] += 1
+            group["distill"] += self.work(job)
         for job in self.plan.of(Evaluation):
-            found[key(job.distillation)]["evaluate"] += self.work(job)
-        return found
+            groups[key(job.distillation)]["evaluate"] += self.work(job)
+        return groups

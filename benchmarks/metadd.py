@@ -1,11 +1,12 @@
 """Peak memory and seconds of MetaDD's gradient as functions of the number of auxiliary networks.
 
-The suite (``dd/distill/regularisers/metadd.py``: one network's graph at a time) beside one graph
-over all networks, as plain automatic differentiation makes it; all images in one piece on both
-sides. The networks are untrained and the images are noise: neither time nor memory depends on
-their values.
-Each measurement is a process of its own, the two sides take turns, both under the allocator
-settings of the suite. Writes one JSON file, which ``python -m benchmarks.report`` puts into the
+The suite (``dd/distill/regularisers/metadd.py``) has the graph of only one network at a time. It is
+compared with one graph over all networks, as plain automatic differentiation makes it. Both sides
+take all images in one piece. The networks are untrained and the images are noise, because neither
+time nor memory depends on their values.
+
+Each measurement has its own process. The two sides take turns, both with the allocator settings of
+the suite. The program writes one JSON file, and ``python -m benchmarks.report`` puts it into the
 README.
 """
 
@@ -52,8 +53,8 @@ def whole_graph(
     grid: tuple[int, int],
     piece: int,
 ) -> tuple[torch.Tensor, dict[str, float]]:
-    """As :func:`dd.distill.regularisers.metadd.invariance` with ``kl`` above 0, in one graph of
-    everything, whatever ``piece`` is."""
+    """Like :func:`dd.distill.regularisers.metadd.invariance` with ``kl`` above 0, but in one graph
+    of everything. ``piece`` has no effect."""
     leaf = images.detach().requires_grad_()
     entropy, maps = leaf.new_zeros(()), []
     for network in networks:
@@ -84,7 +85,7 @@ def work(options: argparse.Namespace) -> dict[str, Any]:
         network.requires_grad_(False)
     noise = torch.randn(options.images, 3, *SIZE, generator=generator(0, "noise"))
     images, labels = noise.to(device), torch.arange(options.images, device=device) % CLASSES
-    for _ in range(2):  # the first one does not count
+    for _ in range(2):  # the first one is not counted
         started = time.perf_counter()
         SIDES[options.side](
             networks,
@@ -95,13 +96,13 @@ def work(options: argparse.Namespace) -> dict[str, Any]:
             temperature=0.25,
             grid=(8, 8),
             piece=options.images,
-        )  # its metrics are numbers: a GPU has finished
+        )  # its metrics are Python numbers, so a GPU has finished here
         seconds = time.perf_counter() - started
     return {"seconds": seconds, "peak_mb": peak_memory_mb(device)}
 
 
 def measure(side: str, count: int, options: argparse.Namespace) -> dict[str, Any]:
-    """:func:`work` in a process of its own."""
+    """Run :func:`work` in its own process."""
     words = ["--side", side, "--networks", count, "--images", options.images]
     words += ["--device", options.device, "--threads", options.threads]
     command = [sys.executable, "-m", "benchmarks.metadd", *map(str, words)]
@@ -119,7 +120,9 @@ def main() -> None:
     add_machine_options(parser)
     parser.add_argument("--images", type=int, default=100, help="synthetic images")
     parser.add_argument("--repeats", type=int, default=3, help="rounds; the median counts")
-    parser.add_argument("--networks", type=int, nargs="+", default=COUNTS, help="how many")
+    parser.add_argument(
+        "--networks", type=int, nargs="+", default=COUNTS, help="numbers of auxiliary networks"
+    )
     parser.add_argument("--note", default="", help="what else ran on the machine")
     parser.add_argument("--side", choices=list(SIDES), help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, metavar="FILE", help="JSON to write")
@@ -149,15 +152,15 @@ def main() -> None:
         facts["rows"].append(summarise(count, rounds))
         facts["load_after"] = [round(load, 2) for load in os.getloadavg()]
         save_json(options.out, facts)
-        told = (
+        measured = (
             f"{LABELS[side]} {of['seconds']} s, {peak(of['peak_mb']):.0f} MB"
             for side, of in facts["rows"][-1]["sides"].items()
         )
-        print(f"{count} networks: {'; '.join(told)}", flush=True)
+        print(f"{count} networks: {'; '.join(measured)}", flush=True)
 
 
 def summarise(count: int, rounds: list[dict[str, dict[str, Any]]]) -> dict[str, Any]:
-    """A row of the result: medians over ``rounds[n][side]``, and of the ratios within them."""
+    """A row of the result: the medians over ``rounds[n][side]``, and the median of their ratios."""
     memory = {
         side: {
             what: statistics.median(answers[side]["peak_mb"][what] for answers in rounds)

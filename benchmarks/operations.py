@@ -15,7 +15,7 @@ from dd.pretrain.generators.autoencoder import create as create_generator
 
 @dataclass(frozen=True)
 class Data:
-    """A dataset's size."""
+    """The size of a dataset."""
 
     train: int
     test: int
@@ -25,7 +25,7 @@ class Data:
 
     @property
     def values(self) -> int:
-        """Of one image."""
+        """The number of values of one image."""
         return self.channels * self.side**2
 
 
@@ -45,9 +45,9 @@ def _network(spec: str, data: Data) -> torch.nn.Module:
 
 
 class Counter(TorchDispatchMode):
-    """Adds up the floating-point operations of all that is computed under it, by torch's own rules.
+    """Adds up the floating-point operations of everything computed under it, by torch's own rules.
 
-    (torch's FlopCounterMode follows modules by hooks, which gradients by an input do not pass.)
+    (torch's FlopCounterMode uses hooks of modules, and gradients by an input do not call them.)
     """
 
     def __init__(self) -> None:
@@ -55,11 +55,11 @@ class Counter(TorchDispatchMode):
         self.total = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        found = function(*args, **(kwargs or {}))
+        result = function(*args, **(kwargs or {}))
         rule = flop_registry.get(function._overloadpacket)
         if rule:
-            self.total += rule(*args, **(kwargs or {}), out_val=found)
-        return found
+            self.total += rule(*args, **(kwargs or {}), out_val=result)
+        return result
 
 
 @cache
@@ -67,9 +67,11 @@ def operations(way: str, spec: str, data: Data) -> float:
     """Floating-point operations for one image and one network, by torch's own counter.
 
     Args:
-        way: ``forward``; ``train``: gradient by the parameters; ``images``: by the image alone;
-            ``match``: gradient by the image of a function of the gradient by the parameters (dc);
-            ``unroll``: a student's step, and the way back through it (mtt).
+        way: ``forward``; ``train``: gradient by the parameters; ``images``: gradient only by the
+            image; ``match``: gradient by the image of a function of the gradient by the parameters
+            (dc); ``unroll``: a step of a student, and the backward pass through it (mtt).
+        spec: the network.
+        data: gives the shape of its input.
     """
     network = _network(spec, data)
     parameters = list(network.parameters())
@@ -85,9 +87,9 @@ def operations(way: str, spec: str, data: Data) -> float:
                 _with_respect_to(network, parameters, image, parameters, graph=False)
             if way in ("match", "unroll"):
                 image.requires_grad_(True)
-                found = _with_respect_to(network, parameters, image, parameters, graph=True)
+                first = _with_respect_to(network, parameters, image, parameters, graph=True)
                 wanted = [image, *parameters] if way == "unroll" else [image]
-                torch.autograd.grad(sum(g.square().sum() for g in found), wanted, allow_unused=True)
+                torch.autograd.grad(sum(g.square().sum() for g in first), wanted, allow_unused=True)
     return float(counter.total)
 
 
@@ -98,9 +100,9 @@ def _with_respect_to(
     wanted: list[torch.Tensor],
     graph: bool,
 ) -> tuple[torch.Tensor, ...]:
-    """Gradient of the sum of the logits of ``image`` by ``wanted``."""
+    """Gradient of the sum of the log-softmax of the logits of ``image`` by ``wanted``."""
     for tensor in parameters:
-        tensor.requires_grad_(any(tensor is one for one in wanted))
+        tensor.requires_grad_(any(tensor is other for other in wanted))
     for tensor in wanted:
         tensor.requires_grad_(True)
     loss = torch.nn.functional.log_softmax(network(image), 1).sum()
@@ -108,17 +110,17 @@ def _with_respect_to(
 
 
 def parameters(spec: str, data: Data) -> int:
-    """How many values a network has."""
+    """The number of parameters of a network."""
     return sum(p.numel() for p in _network(spec, data).parameters())
 
 
 @cache
 def autoencoder(width: int, code: int, data: Data) -> tuple[float, float]:
-    """Operations of the training step of the generator on one image, and of decoding one and the
-    gradient by its code."""
+    """Operations of the generator for one image: of a training step, and of decoding together with
+    the gradient by the code."""
     network = create_generator(data.channels, code or 16 * data.channels // 3, width, None, "meta")
     image = torch.zeros(1, data.channels, data.side, data.side, device="meta")
-    found = []
+    counts = []
     for wanted in ("parameters", "code"):
         with Counter() as counter:
             codes = network.encode(image)
@@ -127,5 +129,5 @@ def autoencoder(width: int, code: int, data: Data) -> tuple[float, float]:
                 network.requires_grad_(False)
             network.decode(codes, (data.side, data.side)).sum().backward()
             done = counter.total - (before if wanted == "code" else 0)
-        found.append(float(done))
-    return found[0], found[1]
+        counts.append(float(done))
+    return counts[0], counts[1]

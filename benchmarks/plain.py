@@ -1,9 +1,9 @@
 """The plain side of the benchmark: loops in the style of the field's reference code.
 
-Written for comparison, not for use: one class after the other, whole batches in one piece, a new
-module for every iteration, loaders that fetch single images, one network after the other. It
-computes what ``dd`` computes (``tests/test_benchmarks.py``). Augmentation is the suite's own
-(:mod:`dd.data.augment`) on both sides.
+This code is only for comparison: one class after the other, whole batches in one piece, a new
+module in each iteration, loaders that fetch single images, one network after the other. It computes
+the same as ``dd`` (``tests/project/test_benchmarks.py``). Both sides use the augmentation of the
+suite (:mod:`dd.data.augment`).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class ConvNet(nn.Module):
 
 
 class SingleImages(Dataset):
-    """Images of a split, normalised one at a time as a transform does."""
+    """Images of a split, normalised one at a time, as a torchvision transform does."""
 
     def __init__(self, split: Split) -> None:
         self.images, self.labels = split.images.cpu(), split.labels.cpu()
@@ -67,7 +67,7 @@ class Plain:
 
     Args:
         train, test: splits of a dataset of 32 × 32 images, uint8, on the device to work on.
-        classes: how many.
+        classes: number of classes.
         strategy: DSA operations for matching and training, or ``none``.
         lr_img: learning rate of the synthetic images.
         batch_real: real images per class and step.
@@ -108,17 +108,17 @@ class Plain:
         return self.images[members[chosen.to(self.device)]]
 
     def draw(self, count: int, shared: bool = False) -> augment.Drawn:
-        """An augmentation for ``count`` images, each its own or all the same."""
+        """An augmentation for ``count`` images, one for each image or one for all."""
         size = tuple(self.images.shape[-2:])
         return augment.draw(self.strategy, self.generator, count, size, shared)
 
     def siamese(self, *batches: Tensor) -> list[Tensor]:
-        """All batches under the same augmentation."""
+        """All batches with the same augmentation."""
         transform = self.draw(1, shared=True)
         return [augment.apply(transform, batch) for batch in batches]
 
     def dc(self, images: Tensor, optimizer: torch.optim.Optimizer, network: nn.Module) -> float:
-        """One matching step of DC or DSA, class after class; returns the summed distance."""
+        """One matching step of DC or DSA, class by class; returns the sum of the distances."""
         network.train()
         parameters = list(network.parameters())
         loss = torch.tensor(0.0, device=self.device)
@@ -131,7 +131,7 @@ class Plain:
         return loss.item()
 
     def dm(self, images: Tensor, optimizer: torch.optim.Optimizer, network: ConvNet) -> float:
-        """One iteration of DM, class after class; returns the summed distance."""
+        """One iteration of DM, class by class; returns the sum of the distances."""
         network.train()
         for parameter in network.parameters():
             parameter.requires_grad = False
@@ -159,10 +159,11 @@ class Plain:
         """One iteration of MTT; returns the matching loss.
 
         Args:
-            images: synthetic, that require grad; rate: the student's, a number that does.
-            optimizers: of the images and of the rate.
-            network: whose parameters the flat vectors ``start`` and ``target [P]`` stand for.
-            steps: of the student, on the whole synthetic set each.
+            images: the synthetic images; rate: the student's learning rate; both require grad.
+            optimizers: that of the images and that of the rate.
+            network: the architecture of the student.
+            start, target: flat parameter vectors ``[P]`` of this architecture.
+            steps: steps of the student, each on the whole synthetic set.
         """
         network.train()
         labels = torch.arange(self.classes, device=self.device)
@@ -190,7 +191,7 @@ class Plain:
         return DataLoader(own, batch_size=BATCH, shuffle=True, num_workers=0)
 
     def loader(self, images: Tensor) -> DataLoader:
-        """The synthetic set, class after class, in random order."""
+        """The synthetic set, whose images are sorted by class, in random order."""
         labels = torch.arange(self.classes).repeat_interleave(len(images) // self.classes)
         own = TensorDataset(images.detach().clone().cpu(), labels)
         return DataLoader(own, batch_size=BATCH, shuffle=True, num_workers=0)
@@ -202,7 +203,7 @@ class Plain:
         optimizer: torch.optim.Optimizer,
         epochs: int,
     ) -> None:
-        """Train for ``epochs``, adding up loss and accuracy as one goes."""
+        """Train for ``epochs``; add up loss and accuracy in each step, as reference code does."""
         network.train()
         for _ in range(epochs):
             loss_sum = right = 0.0
@@ -219,7 +220,7 @@ class Plain:
 
     @torch.no_grad()
     def accuracy(self, network: nn.Module) -> float:
-        """Percent of the test split classified correctly."""
+        """Percentage of the test split that is classified correctly."""
         network.eval()
         right = 0
         for images, labels in DataLoader(self.test, batch_size=BATCH, num_workers=0):
@@ -253,13 +254,13 @@ def match(
     loss = F.cross_entropy(network(synthetic), labels)
     g_synthetic = torch.autograd.grad(loss, parameters, create_graph=True)
     total = torch.tensor(0.0, device=real.device)
-    for one, other in zip(g_real, g_synthetic, strict=True):
-        total = total + layer_distance(one, other)
+    for a, b in zip(g_real, g_synthetic, strict=True):
+        total = total + layer_distance(a, b)
     return total
 
 
 def layer_distance(one: Tensor, other: Tensor) -> Tensor:
-    """1 - cosine of each output row of two gradients, summed; biases and norms count 0."""
+    """Sum of 1 - cosine over the output rows of two gradients; 0 for biases and norms."""
     if one.dim() == 4:
         one = one.reshape(one.shape[0], -1)
         other = other.reshape(other.shape[0], -1)

@@ -19,7 +19,7 @@ BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table, the first column to the left and the others to the right."""
+    """A Markdown table with the first column aligned left and the others aligned right."""
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
@@ -202,7 +202,7 @@ def render(folder: Path, page: Path = README) -> str:
 
 
 def updated(readme: str, results: str) -> str:
-    """The page with ``results`` in place of what stands between its markers."""
+    """The page with ``results`` between its markers, in place of the old results."""
     before, _, rest = readme.partition(BEGIN)
     return f"{before}{BEGIN}\n\n{results}\n\n{END}{rest.partition(END)[2]}"
 

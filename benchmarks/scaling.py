@@ -1,10 +1,11 @@
-"""What the full run takes, before it is started: jobs, arithmetic, disk, and time to plan it.
+"""The cost of the full run before it is started: jobs, arithmetic, disk, and time of planning.
 
 Arithmetic is counted, not timed. A job does a few kinds of work with an image and a network (a
-forward pass, a training step, a gradient of a gradient); we count the floating-point operations of
-each and multiply by how often the job does it. The rows of :mod:`benchmarks.speed` say how many
-operations per second a machine does in the suite, and so how long the jobs would take there. Writes
-one JSON file; ``python -m benchmarks.report`` puts it into docs/scaling.md.
+forward pass, a training step, a gradient of a gradient). We count the floating-point operations of
+each kind and multiply them by how often the job does this work. The rows of
+:mod:`benchmarks.speed` give the operations per second of the suite on a machine, and so the time
+that the jobs would take there. The program writes one JSON file, and
+``python -m benchmarks.report`` puts it into docs/scaling.md.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ MORE = 10  # times as many datasets
 
 
 def measured_work(name: str, ipc: int | None) -> float:
-    """Operations of one unit of a row of :mod:`benchmarks.speed`, which is on CIFAR-10."""
+    """Operations of one unit of a row of :mod:`benchmarks.speed`; all rows are on CIFAR-10."""
     data = DATA["cifar10"]
     count, real = data.classes * (ipc or 0), data.classes * 256
     forward, train, images, match, unroll = (
@@ -61,8 +62,8 @@ def measured_work(name: str, ipc: int | None) -> float:
 
 
 def rates(folder: Path) -> dict[str, list[tuple[str, float]]]:
-    """By machine, the work of each measured row and the operations a second that it ran at."""
-    found: dict[str, list[tuple[str, float]]] = {}
+    """By machine, the work of each measured row and its operations per second."""
+    by_machine: dict[str, list[tuple[str, float]]] = {}
     for path in sorted(folder.glob("*.json")):
         facts = load_json(path)
         if facts["kind"] != "speed":
@@ -72,13 +73,16 @@ def rates(folder: Path) -> dict[str, list[tuple[str, float]]]:
         for row in facts["rows"]:
             work_done = measured_work(row["work"], row["ipc"])
             label = row["work"] if row["ipc"] is None else f"{row['work']}, IPC {row['ipc']}"
-            found.setdefault(name, []).append((label, work_done / row["sides"]["suite"]["seconds"]))
-    return found
+            rate = work_done / row["sides"]["suite"]["seconds"]
+            by_machine.setdefault(name, []).append((label, rate))
+    return by_machine
 
 
 def enlarged(run: Run, times: int) -> dict[str, Any]:
-    """The run as YAML with each dataset ``times`` times, the copies under other names and so with
-    the general settings of all recipes."""
+    """The run as YAML with each dataset ``times`` times.
+
+    The copies have other names, so they use the general settings of all recipes.
+    """
     document = stated(run)
     names = {old: [old, *(f"{old}_{n}" for n in range(1, times))] for old in run.datasets}
     document["datasets"] = {new: run.datasets[old] for old in names for new in names[old]}
@@ -107,10 +111,10 @@ def planning(run: str, times: int) -> tuple[float, int]:
             env=os.environ | {"PYTHONPATH": str(ROOT)},
         )
         seconds = time.monotonic() - started
-    said = re.search(r"^total +(\d+)", done.stdout + done.stderr, flags=re.MULTILINE)
-    if done.returncode or not said:
+    total = re.search(r"^total +(\d+)", done.stdout + done.stderr, flags=re.MULTILINE)
+    if done.returncode or not total:
         raise RuntimeError(done.stdout + done.stderr)
-    return seconds, int(said[1])
+    return seconds, int(total[1])
 
 
 def measure(repeats: int) -> dict[str, Any]:
@@ -129,8 +133,8 @@ def measure(repeats: int) -> dict[str, Any]:
         "sizes": estimate.sizes,
         "rates": rates(RESULTS),
         "planning": {
-            times: {"seconds": statistics.median(s for s, _ in found), "jobs": found[0][1]}
-            for times, found in dag.items()
+            times: {"seconds": statistics.median(s for s, _ in plans), "jobs": plans[0][1]}
+            for times, plans in dag.items()
         },
     }
 
@@ -153,8 +157,8 @@ def main() -> None:
         "load_after": [round(load, 2) for load in os.getloadavg()],
     }
     save_json(options.out, facts)
-    for times, found in facts["planning"].items():
-        print(f"{times} x the datasets: {found['jobs']} jobs, planned in {found['seconds']:.1f} s")
+    for times, plan in facts["planning"].items():
+        print(f"{times} x the datasets: {plan['jobs']} jobs, planned in {plan['seconds']:.1f} s")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""Seconds an iteration and peak memory of the suite, as ratios against plain loops.
+"""Seconds per iteration and peak memory of the suite, as ratios against plain loops.
 
-Each row runs in one process a side, and the sides take turns, piece after piece, so that drift of
-the machine meets all of them. On the CPU the plain side runs twice: as people run the reference
-(the C library's allocator as it comes) and under the allocator settings that the suite gives
-itself. Writes one JSON file; ``python -m benchmarks.report`` puts it into the README.
+For each row, each side has its own process. The sides take turns after each piece, so that drift of
+the machine affects all of them. On the CPU the plain side runs twice: as people run the reference
+(with the default settings of the C library's allocator), and with the allocator settings that the
+suite uses for itself. The program writes one JSON file, and ``python -m benchmarks.report`` puts it
+into the README.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ PAIR = {name: CPU_SIDES[name] for name in ("plain", "suite")}
 
 
 class Worker:
-    """A side of a row in its own process (:mod:`benchmarks.worker`)."""
+    """One side of a row, in its own process (:mod:`benchmarks.worker`)."""
 
     def __init__(self, **options: Any) -> None:
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
@@ -59,7 +60,7 @@ class Worker:
         self.process.wait()
 
     def do(self, piece: str) -> dict[str, Any]:
-        """Do a piece once: ``seconds`` of one unit, ``units`` done, ``peak_mb`` so far."""
+        """Do a piece once; return ``seconds`` per unit, ``units`` done, and ``peak_mb`` so far."""
         print(piece, file=self.process.stdin, flush=True)
         return json.loads(self._line())
 
@@ -71,7 +72,7 @@ class Worker:
 
 
 def measure(row: Row, sides: dict[str, tuple[str, str]], repeats: int, **options: Any) -> dict:
-    """One row: all sides in turn, ``repeats`` times after a round that does not count."""
+    """Measure one row: all sides in turn, in ``repeats`` rounds after one that is not counted."""
     with ExitStack() as stack:
         workers = {
             label: stack.enter_context(
@@ -90,10 +91,10 @@ def measure(row: Row, sides: dict[str, tuple[str, str]], repeats: int, **options
 
 
 def summarise(row: Row, sides: dict[str, tuple[str, str]], rounds: list[dict]) -> dict[str, Any]:
-    """A row of the result from its rounds, ``rounds[n][piece][label]`` an answer of a worker.
+    """A row of the result from its rounds; ``rounds[n][piece][label]`` is an answer of a worker.
 
-    Seconds of a unit are composed within each round; what is told is the median of the rounds, and
-    of the ratios within the rounds.
+    The seconds of a unit are composed within each round. We report the median of the rounds, and
+    the median of the ratios within the rounds.
     """
     composed = {
         label: [
@@ -142,10 +143,11 @@ def summarise(row: Row, sides: dict[str, tuple[str, str]], rounds: list[dict]) -
 
 
 def synthetic_data(path: Path, per_class: tuple[int, int] = (5000, 1000)) -> None:
-    """A dataset of CIFAR-10's shape with random pixels: speed does not depend on their values.
+    """Write a dataset of CIFAR-10's shape with random pixels. Speed does not depend on the values.
 
     Args:
-        per_class: training and test images of each of the 10 classes.
+        path: the file to write.
+        per_class: number of training and test images of each of the 10 classes.
     """
     generator = torch.Generator().manual_seed(0)
     tensors: dict[str, torch.Tensor] = {"mean": torch.full((3,), 0.5), "std": torch.full((3,), 0.3)}
@@ -189,12 +191,12 @@ def main() -> None:
     add_machine_options(parser)
     parser.add_argument("--repeats", type=int, default=5, help="rounds; the median counts")
     parser.add_argument("--epochs", type=int, default=10, help="epochs measured at a time")
-    parser.add_argument("--quick", action="store_true", help="1 round, 2 epochs: to try it")
-    parser.add_argument("--rows", nargs="+", default=list(ROWS), help="which rows")
+    parser.add_argument("--quick", action="store_true", help="1 round, 2 epochs, as a trial")
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), help="rows to measure")
     parser.add_argument(
         "--no-tuned",
         action="store_true",
-        help="leave out the plain side under our allocator settings; each holds its memory",
+        help="leave out the plain side with our allocator settings, because each side holds memory",
     )
     parser.add_argument("--note", default="", help="what else ran on the machine")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON to write")
@@ -206,7 +208,7 @@ def main() -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Measure the rows asked for; the file is written after each, so that little is lost."""
+    """Measure the rows of ``--rows``. The file is written after each row, so little can be lost."""
     for key in options.rows:
         if key not in ROWS:
             raise unknown("row", key, ROWS)

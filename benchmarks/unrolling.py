@@ -1,10 +1,10 @@
 """Peak memory and seconds of an MTT iteration as functions of the student's steps.
 
-The adjoint of ``dd/distill/unroll.py`` beside one graph of all steps (``benchmarks/whole.py``), in
-the same objective with the same network: IPC 1, CIFAR-10's settings. Each measurement is a
-process of its own, the two sides take turns, both under the allocator settings of the suite.
-Writes one JSON file and a figure beside it; ``python -m benchmarks.report`` puts both into
-the README.
+The adjoint of ``dd/distill/unroll.py`` is compared with one graph of all steps
+(``benchmarks/whole.py``), in the same objective with the same network: IPC 1, settings for
+CIFAR-10. Each measurement has its own process. The two sides take turns, both with the allocator
+settings of the suite. The program writes one JSON file and a figure beside it, and
+``python -m benchmarks.report`` puts both into the README.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LABELS = {"whole": "one graph of all steps", "suite": "adjoint"}
 
 
 def draw(facts: dict[str, Any], path: Path) -> None:
-    """Peak memory over steps, a line a side, as PNG."""
+    """Draw peak memory over steps, with a line per side, as PNG."""
     use_style()
     figure, axes = pyplot.subplots(figsize=(4.2, 2.6), layout="constrained")
     steps, color = [row["steps"] for row in facts["rows"]], colors(list(LABELS))
@@ -47,7 +47,7 @@ def draw(facts: dict[str, Any], path: Path) -> None:
 
 
 def peak(peaks: dict[str, float]) -> float:
-    """MB that torch allocated on a GPU, or else that were resident."""
+    """MB that torch allocated on a GPU, or without a GPU the resident memory."""
     return peaks.get("gpu", peaks["host"])
 
 
@@ -61,7 +61,7 @@ def main() -> None:
     add_machine_options(parser)
     parser.add_argument("--repeats", type=int, default=5, help="rounds; the median counts")
     parser.add_argument(
-        "--steps", type=int, nargs="+", choices=STEPS, default=STEPS, help="of the student"
+        "--steps", type=int, nargs="+", choices=STEPS, default=STEPS, help="steps of the student"
     )
     parser.add_argument("--note", default="", help="what else ran on the machine")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON to write")
@@ -78,12 +78,12 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "random.safetensors"
-        synthetic_data(data, per_class=(1, 1))  # no iteration looks at real images
+        synthetic_data(data, per_class=(1, 1))  # no iteration of MTT uses real images
         for row in UNROLLED:
             steps = row.changes["student_steps"]
             if steps not in options.steps:
                 continue
-            found = measure(
+            measured = measure(
                 row,
                 SIDES,
                 options.repeats,
@@ -92,14 +92,14 @@ def main() -> None:
                 threads=torch.get_num_threads(),
                 epochs=1,
             )
-            facts["rows"].append({"steps": steps, **found})
+            facts["rows"].append({"steps": steps, **measured})
             facts["load_after"] = [round(load, 2) for load in os.getloadavg()]
             save_json(options.out, facts)
-            told = (
+            numbers = (
                 f"{LABELS[side]} {of['seconds']} s, {peak(of['peak_mb']):.0f} MB"
-                for side, of in found["sides"].items()
+                for side, of in measured["sides"].items()
             )
-            print(f"{steps} steps: {'; '.join(told)}", flush=True)
+            print(f"{steps} steps: {'; '.join(numbers)}", flush=True)
     draw(facts, options.out.with_suffix(".png"))
 
 

@@ -1,6 +1,6 @@
 """Trajectory matching by back-propagation through one graph of all student steps.
 
-The suite's own objective in all but this: what :mod:`dd.distill.unroll` is measured against.
+Everything else is the suite's own objective. :mod:`dd.distill.unroll` is compared with this.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from dd.distill.parametrisations.pixels import Pixels
 
 
 class WholeGraph:
-    """A student whose steps stay in one graph until the gradients are asked for."""
+    """A student whose steps stay in one graph until the gradients are computed."""
 
     def __init__(self, student: Student) -> None:
         self.student = student
 
     def walk(self, start: Tensor, rate: float) -> list[Tensor]:
-        """θ_J alone, ``[P]``: the steps before it are in the graph."""
+        """Only θ_J, ``[P]``; the earlier steps are in the graph."""
         student = self.student
         self.images = student.like.clone().requires_grad_()
         self.rate = torch.tensor(rate, device=start.device, requires_grad=True)
@@ -39,7 +39,7 @@ class WholeGraph:
     def gradients(
         self, path: Sequence[Tensor], rate: float, cotangent: Tensor
     ) -> tuple[Tensor, float]:
-        """As :meth:`dd.distill.objectives.mtt.Student.gradients`."""
+        """Like :meth:`dd.distill.objectives.mtt.Student.gradients`."""
         by_images, by_rate = torch.autograd.grad(self.end, [self.images, self.rate], cotangent)
         return by_images, float(by_rate)
 

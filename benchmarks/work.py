@@ -1,7 +1,7 @@
-"""The work that is measured: rows, the pieces a row is composed of, and both sides of each.
+"""The work that is measured: rows, the pieces of a row, and both sides of each piece.
 
-A row that would take minutes (``dc`` at IPC 10, an evaluation, an epoch of an expert) is composed:
-one piece of each kind is measured and multiplied by how often it occurs.
+A row that would take minutes (``dc`` at IPC 10, an evaluation, an epoch of an expert) is not run in
+full. One piece of each kind is measured, and its time is multiplied by how often it occurs.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ EVALUATION = build(
     Recipe, recipes.resolve_evaluation("dc", "cifar10", ipc=10), "the evaluation of dc"
 )
 BUFFER = build(buffer.Settings, recipes.resolve_training("buffer", "cifar10"), "the buffer")
-NETWORKS = 10  # of an evaluation, and of a shard
-IMAGES = 50_000  # of CIFAR-10's training split
+NETWORKS = 10  # networks of an evaluation, and of a shard
+IMAGES = 50_000  # images of CIFAR-10's training split
 EXPERT_PIECE = f"batch of {BATCH} images"
-MOVE = 1e-3  # standard deviation of a parameter's step in a made trajectory
-STEPS = (10, 20, 50, 100)  # of the student, in the rows that differ in them
+MOVE = 1e-3  # standard deviation of a parameter's step in an artificial trajectory
+STEPS = (10, 20, 50, 100)  # steps of the student, one value for each row of UNROLLED
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class Row:
     """A line of the result.
 
     Attributes:
-        name, ipc: of the work; no IPC where there is no synthetic set.
-        unit: what the seconds are of.
+        name, ipc: the work and its IPC; None without a synthetic set.
+        unit: the work for which seconds are given.
         pieces: how often each measured piece occurs in one unit.
         changes: settings of the objective that differ from its recipe for CIFAR-10.
     """
@@ -95,12 +95,15 @@ ROWS = {
 UNROLLED = [Row("mtt", 1, "iteration", {"iteration": 1}, {"student_steps": n}) for n in STEPS]
 
 Piece = Callable[[], int]
-"""Does the work once and says how many of the piece that was."""
+"""Does the work once and returns the number of units of the piece that it did."""
 
 
 def plain_pieces(row: Row, dataset: Dataset, epochs: int) -> dict[str, Piece]:
-    """The plain side of ``row``; inner and training epochs are measured ``epochs`` at a time,
-    batches of an expert's epoch twice as many."""
+    """The plain side of ``row``.
+
+    Inner epochs and training epochs are measured ``epochs`` at a time, batches of an expert's epoch
+    twice as many at a time.
+    """
     settings = _settings(row)
     work = Plain(
         dataset.train,
@@ -182,15 +185,17 @@ def _plain_experts(work: Plain, count: int) -> dict[str, Piece]:
 
 
 def _batches(dataset: Dataset, epochs: int) -> int:
-    """How many batches of an expert's epoch are measured at a time."""
+    """The number of batches of an expert's epoch that are measured at a time."""
     return min(2 * epochs, math.ceil(len(dataset.train) / BATCH))
 
 
 def bound(
     row: Row, dataset: Dataset, objective: type[Objective] | None = None
 ) -> tuple[Objective, Pixels]:
-    """The objective of ``row`` (or the class given) as a stage binds it, one matching step an
-    iteration, and noise images for it to move."""
+    """The objective of ``row`` (or the given class), made as a stage makes it, and noise images.
+
+    It has one matching step per iteration, and it optimises the noise images.
+    """
     settings = _settings(row)
     objective = objective or OBJECTIVES[row.name]
     device = dataset.train.labels.device
@@ -215,7 +220,7 @@ def bound(
 
 
 def _canvas(row: Row, dataset: Dataset) -> Pixels:
-    """Noise images of every class, and their optimiser."""
+    """Noise images of all classes, and their optimiser."""
     settings, device = _settings(row), dataset.train.labels.device
     labels = torch.arange(len(dataset.classes), device=device).repeat_interleave(row.ipc)
     shape = (len(labels), dataset.channels, *dataset.size)
@@ -228,13 +233,13 @@ def _canvas(row: Row, dataset: Dataset) -> Pixels:
 
 
 def made_trajectories(dataset: Dataset, epochs: int) -> Trajectories:
-    """A shard of one ConvNet that makes random moves: speed does not depend on where it goes."""
+    """A shard with one ConvNet and random steps. Speed does not depend on the trajectory."""
     shape = (dataset.channels, dataset.size, len(dataset.classes))
     network, stream = create("convnet", *shape, generator=generator(0)), generator(0, "moves")
     parameters = torch.cat([p.detach().flatten() for p in network.parameters()])
     facts = agreement(dataset, 1.0) | {"network": "convnet", "seed": 0, "settings": {}}
     facts |= {"layout": layout(network)}
-    with tempfile.TemporaryDirectory() as folder:  # what is open stays readable without its name
+    with tempfile.TemporaryDirectory() as folder:  # an open file can still be read when removed
         path = Path(folder) / "shard.safetensors"
         writer = ShardWriter(path, (1, epochs + 1, len(parameters)), "float32", facts)
         for epoch in range(epochs + 1):
@@ -247,8 +252,7 @@ def made_trajectories(dataset: Dataset, epochs: int) -> Trajectories:
 def suite_pieces(
     row: Row, dataset: Dataset, epochs: int, objective: type[Objective] | None = None
 ) -> dict[str, Piece]:
-    """The suite's side of ``row``, through the functions that its stages call, or with the
-    ``objective`` given."""
+    """The suite's side of ``row``, by the functions that its stages call, or with ``objective``."""
     if row.name == "buffer":
         return _suite_experts(dataset, _batches(dataset, epochs))
     trained, orders = _networks(dataset, 1)
@@ -316,12 +320,15 @@ def _suite_experts(dataset: Dataset, count: int) -> dict[str, Piece]:
 
 
 def _together(dataset: Dataset) -> int:
-    """How many networks are trained at once: in turn on the CPU, where one stands for all."""
+    """The number of networks that are trained at once.
+
+    On the CPU they are trained one after the other, so it is enough to measure one.
+    """
     return NETWORKS if dataset.train.labels.device.type == "cuda" else 1
 
 
 def _networks(dataset: Dataset, count: int) -> tuple[list[torch.nn.Module], list[torch.Generator]]:
-    """New ConvNets, and a stream for the order of each one's images."""
+    """New ConvNets, and for each a random stream for the order of its images."""
     shape = (dataset.channels, dataset.size, len(dataset.classes))
     device = dataset.train.labels.device
     networks = [
@@ -338,7 +345,7 @@ SIDES = {
 
 
 def _settings(row: Row) -> dict[str, Any]:
-    """The recipe of the row's objective for CIFAR-10; an evaluation has none."""
+    """The settings of the row for CIFAR-10; empty for an evaluation, which has its own recipe."""
     if row.name == "buffer":
         return dataclasses.asdict(BUFFER)
     if row.name not in OBJECTIVES:

@@ -1,7 +1,7 @@
-"""A process of its own for one side of one row, so that memory and allocator are that side's.
+"""A process for one side of one row, so that each side has its own memory and allocator.
 
-Started by :mod:`benchmarks.speed`: reads the name of a piece a line from standard input, does it,
-and answers with a line of JSON; at the end of the input it is gone.
+:mod:`benchmarks.speed` starts it. It reads the name of a piece per line from standard input, does
+the piece, and answers with a line of JSON. It ends at the end of the input.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dd.runtime.process import peak_memory_mb, tune_allocator
 
 
 def main() -> None:
-    """Serve until standard input ends."""
+    """Answer requests until standard input ends."""
     parser = argparse.ArgumentParser()
     for name in ("--row", "--side", "--allocator", "--data", "--device"):
         parser.add_argument(name, required=True)

@@ -9,7 +9,13 @@ from hypothesis import settings
 
 from dd.__main__ import main
 from dd.data.dataset import load_dataset
-from tests.runs import copy_workflow, snakemake, tiny_run
+from tests.support.runs import ROOT, copy_workflow, snakemake, tiny_run
+
+
+def pytest_configure():
+    """Tests name the files of the workflow from the root, wherever pytest was started."""
+    os.chdir(ROOT)
+
 
 # The same examples in each run, and no folder of them; a slow machine is no fault.
 settings.register_profile("suite", derandomize=True, database=None, deadline=None)

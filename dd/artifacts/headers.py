@@ -22,7 +22,7 @@ from dd.errors import DDError
 FORMAT = 1
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"  # how files of torch.save start, new and old
 
-HEADER = ""  # the key of the header's own checksum, beside those of the tensors
+HEADER = ""  # the key of the header's own checksum among those of the tensors
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def load_arrays(
 ) -> tuple[dict[str, numpy.ndarray], dict[str, Any]]:
     """Read an artifact of ``kind`` as NumPy arrays; see :func:`dd.artifacts.tensors.load_tensors`.
 
-    bfloat16, which NumPy lacks, cannot be read this way.
+    Tensors in bfloat16 cannot be read this way, because NumPy has no such type.
     """
     return load(path, "numpy", lambda a: numpy.ascontiguousarray(a).data, kind, required, only)
 
@@ -86,9 +86,9 @@ def load(
                 f"{path}: is no {kind} file: tensor '{missing[0]}' is missing "
                 f"(it holds {', '.join(sorted(names)) or 'nothing'})"
             )
-        wanted = names if only is None else names & set(only)
+        chosen = names if only is None else names & set(only)
         try:
-            tensors = {name: file.get_tensor(name) for name in sorted(wanted)}
+            tensors = {name: file.get_tensor(name) for name in sorted(chosen)}
         except (SafetensorError, OSError) as error:
             raise DDError(f"{path}: is broken ({error}); make it again") from None
         sums = _checksums(path, file)
@@ -150,7 +150,7 @@ def _header(path: str | Path, file: Any) -> dict[str, Any]:
 
 
 def _checksums(path: str | Path, file: Any) -> dict[str, str]:
-    """The checksums that the file was written with; empty for a foreign file."""
+    """The checksums that were written with the file; empty for a foreign file."""
     try:
         sums = json.loads((file.metadata() or {}).get("sha256", "{}"))
     except (json.JSONDecodeError, RecursionError):

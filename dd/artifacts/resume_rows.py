@@ -1,6 +1,6 @@
-"""What a job that makes rows one after the other goes on from when it was killed: a JSON file.
+"""The progress of a job that makes rows one after the other, as a JSON file.
 
-A job that computes with tensors from one step to the next keeps them, too: see
+A killed job goes on from this file. A job that also needs tensors to go on uses
 :mod:`dd.artifacts.checkpoint`.
 """
 
@@ -17,11 +17,12 @@ _FACTS = "facts"
 
 
 def save_progress(path: Path, facts: Mapping[str, Any], at: Mapping[str, Any]) -> None:
-    """Keep how far a job is in the file ``path``.
+    """Save in the file ``path`` how far a job is.
 
     Args:
-        facts: what identifies it.
-        at: how far it is; like the facts JSON-serialisable.
+        path: the file.
+        facts: what identifies the job.
+        at: how far it is. Both must be JSON-serialisable.
     """
     save_json(path, {_FACTS: facts, **at})
 
@@ -29,14 +30,16 @@ def save_progress(path: Path, facts: Mapping[str, Any], at: Mapping[str, Any]) -
 def load_progress(
     stage: str, path: Path, facts: Mapping[str, Any], found: bool = True
 ) -> dict[str, Any]:
-    """How far a job of the same ``facts`` was when it was killed, as :func:`save_progress` kept it.
+    """How far a killed job with the same ``facts`` was, as saved by :func:`save_progress`.
 
-    Empty where ``path`` does not exist or, which the ``stage`` then says, cannot be read or belongs
-    to other facts.
+    The result is empty if ``path`` does not exist. It is also empty, and a message says so, if the
+    file cannot be read, belongs to other facts, or its rows are lost.
 
     Args:
-        found: whether the rows are still there, of a job that keeps them in another file; without
-            them the answer is empty, too.
+        stage: the first word of messages.
+        path: the file.
+        facts: what identifies the job.
+        found: whether the rows still exist, for a job that writes them to another file.
     """
     if not path.exists():
         return {}

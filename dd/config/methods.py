@@ -1,4 +1,4 @@
-"""Names of methods and of evaluation protocols, as they stand in tables and in paths.
+"""Names of methods and of evaluation protocols, as written in tables and in paths.
 
 A method is ``<objective>[@<setting>=<value>,...][+<modifier>[@<setting>=<value>,...]...]`` (``dc``,
 ``dc+pool-various``, ``iadd@weights=raw``, ``dm+glad+metadd@lambda_ce=0``); a protocol is
@@ -30,14 +30,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Method:
-    """A method: the objective, and the choices that differ from the default.
+    """A method: an objective, and the choices that differ from the default.
 
     Attributes:
         objective: ``dc``, ``dm``, ...
-        settings: of the objective, where they differ from the run's.
-        pool: the pool that networks are drawn from, or None: the objective's network alone.
-        parametrisation: what is optimised, or None: pixels.
-        regulariser: what else must hold, or None: nothing.
+        settings: the objective's settings that differ from the run's.
+        pool: the model pool that networks are drawn from; None: only the objective's network.
+        parametrisation: what is optimised; None: pixels.
+        regulariser: an extra loss on the images; None: no such loss.
     """
 
     objective: str
@@ -52,7 +52,7 @@ class Method:
 
     @property
     def parts(self) -> list[Part]:
-        """Parametrisation and regulariser, those that there are."""
+        """The parametrisation and the regulariser, as far as the method has them."""
         return [part for part in (self.parametrisation, self.regulariser) if part]
 
 
@@ -61,17 +61,17 @@ def parse(text: str, pools: Collection[str] = ()) -> Method:
 
     Args:
         text: ``<objective>[@<setting>=<value>,...][+<modifier>...]``; a modifier is a pool, a
-            parametrisation or a regulariser, the latter two with settings of their own.
-        pools: the names of the pools there are.
+            parametrisation or a regulariser. The latter two may have settings of their own.
+        pools: the names of all model pools.
 
     Raises:
-        DDError: for an unknown objective, setting or modifier, or two modifiers of a kind.
+        DDError: for an unknown objective, setting or modifier, or two modifiers of the same kind.
     """
     method, *modifiers = text.split("+")
     objective, _, tail = method.partition("@")
     if objective not in objectives():
         raise unknown("objective", objective, objectives())
-    # names and types of settings are those of any dataset and IPC
+    # names and types of settings do not depend on dataset and IPC, so any will do
     settings = _settings(tail, resolve(objective, "", 1), objective, text)
     kinds = {
         "pool": list(pools),
@@ -87,7 +87,7 @@ def parse(text: str, pools: Collection[str] = ()) -> Method:
             raise unknown(f"modifier of method '{text}'", name, known)
         if kind in chosen:
             what = "network source" if kind == "pool" else kind
-            raise DDError(f"method '{text}': it names more than one {what}, at most one fits")
+            raise DDError(f"method '{text}': names more than one {what}, at most one is allowed")
         chosen[kind] = modifier if kind == "pool" else parse_part(modifier, objective)
     return Method(objective, settings, **chosen)
 
@@ -103,11 +103,14 @@ def parse_part(text: str, objective: str) -> Part:
 
 
 def parse_arch_settings(text: str, known: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """A network and settings of its own, ``ARCH@SETTING=VALUE,...``, with the types of the
-    ``known`` settings.
+    """A network and its own settings, from ``ARCH@SETTING=VALUE,...``.
+
+    Args:
+        text: the text.
+        known: all settings; their values give the types.
 
     Raises:
-        DDError: for an unknown setting, one of another type, or none.
+        DDError: if a setting is unknown or of another type, or if there is no setting.
     """
     arch, _, tail = text.partition("@")
     if not tail:
@@ -116,7 +119,7 @@ def parse_arch_settings(text: str, known: Mapping[str, Any]) -> tuple[str, dict[
 
 
 def _settings(tail: str, known: Mapping[str, Any], owner: str, text: str) -> dict[str, Any]:
-    """The settings of ``owner`` that stand after ``@``, with the types of the ``known`` ones."""
+    """The settings of ``owner`` after the ``@``, with the types of the ``known`` settings."""
     given = _assignments(tail, f"method '{text}'", known)
     for name, value in given.items():
         if name not in known:
@@ -126,6 +129,7 @@ def _settings(tail: str, known: Mapping[str, Any], owner: str, text: str) -> dic
 
 
 def _named(name: str, settings: Mapping[str, Any]) -> str:
+    """``NAME@KEY=VALUE,...`` with sorted keys; only ``name`` if there are no settings."""
     chosen = ",".join(f"{k}={format_value(v)}" for k, v in sorted(settings.items()))
     return f"{name}@{chosen}" if chosen else name
 
@@ -147,7 +151,7 @@ def parse_protocol(
     """The protocol called ``text``, with further ``overrides`` of its options.
 
     The canonical name lists, in alphabetical order, only the options that differ from the
-    definition: ``kd@temperature=3`` is ``kd`` where 3 is what ``kd`` has anyway.
+    definition: ``kd@temperature=3`` becomes ``kd`` if ``kd`` has temperature 3 by definition.
 
     Args:
         text: ``<name>[@<option>=<value>,...]``.
@@ -165,9 +169,9 @@ def parse_protocol(
     for option, value in (given | overrides).items():
         if option not in defaults:
             raise unknown(f"option of protocol '{name}'", option, defaults)
-        # a definition's `temperature: 3` means any number, not whole ones alone
-        wanted = NUMBER if isinstance(defaults[option], int) else type(defaults[option])
-        options[option] = _value(f"protocol '{text}': {option}", value, wanted)
+        # a definition such as `temperature: 3` allows any number, not only whole numbers
+        expected = NUMBER if isinstance(defaults[option], int) else type(defaults[option])
+        options[option] = _value(f"protocol '{text}': {option}", value, expected)
     changed = [
         f"{option}={format_value(options[option])}"
         for option in sorted(options)
@@ -177,20 +181,22 @@ def parse_protocol(
 
 
 def format_value(value: Any) -> str:
-    """A value as it stands in paths and tables: 3.0 is ``3``."""
+    """A value as written in paths and tables: 3.0 becomes ``3``."""
     return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
 def _assignments(text: str, where: str, known: Collection[str]) -> dict[str, Any]:
-    """``NAME=VALUE,...`` as a mapping; a value may be networks with options of their own,
-    ``auxiliary=convnet:depth=1,width=64.vit``."""
+    """``NAME=VALUE,...`` as a mapping.
+
+    A value may consist of networks with options, as in ``auxiliary=convnet:depth=1,width=64.vit``.
+    """
     given: dict[str, Any] = {}
     name = ""
     for part in filter(None, text.split(",")):
         word, equals, value = part.partition("=")
         if not equals:
             raise DDError(f"{where}: '{part}' must be NAME=VALUE")
-        if word not in known and ":" in given.get(name, ""):
+        if word not in known and ":" in given.get(name, ""):  # a further option of the network
             given[name] += f",{part}"
         else:
             name = word
@@ -198,17 +204,15 @@ def _assignments(text: str, where: str, known: Collection[str]) -> dict[str, Any
     return given
 
 
-def _value(what: str, value: Any, wanted: Type) -> Any:
-    """``value`` as ``wanted``: text of a name, or what a document gave.
+def _value(what: str, value: Any, kind: Type) -> Any:
+    """``value``, the text in a name or a value from a document, converted to ``kind``.
 
     Raises:
-        DDError: if it is of another type, or text that may not be part of a path.
+        DDError: if it is of another type, or a text with characters that a path must not have.
     """
-    value = (
-        from_text(what, value, wanted) if isinstance(value, str) else as_type(what, value, wanted)
-    )
-    if isinstance(value, str) and (odd := re.search(r"[^A-Za-z0-9_.:,=+-]", value)):
+    value = from_text(what, value, kind) if isinstance(value, str) else as_type(what, value, kind)
+    if isinstance(value, str) and (bad := re.search(r"[^A-Za-z0-9_.:,=+-]", value)):
         raise DDError(
-            f"{what} is {value!r}: it becomes part of a path, {odd[0]!r} may not be in it"
+            f"{what} is {value!r}: it becomes part of a path, which must not contain {bad[0]!r}"
         )
     return value

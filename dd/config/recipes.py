@@ -14,7 +14,7 @@ from dd.errors import DDError, unknown
 
 RECIPES = Path(__file__).with_name("recipes.yaml")
 SECTIONS = ("ipc", "dataset", "objective", "network")
-PARTS = ("distillation", "parametrisation", "regularisation")  # what `own` and `fallback` speak of
+PARTS = ("distillation", "parametrisation", "regularisation")  # `own` and `fallback` are about them
 ANY = "any"  # in `own` and `fallback`: every dataset
 _SECTIONS_OF = {
     "buffer": ("dataset",),
@@ -27,21 +27,26 @@ _SECTIONS_OF = {
 
 @dataclass(frozen=True)
 class Fallback:
-    """What stands in for settings that a recipe does not have.
+    """Which settings are used in place of those that a recipe does not have.
 
     Attributes:
-        takes: whose settings are taken, in words ("those for CIFAR-10").
-        of_ipc: whether those of the dataset are, chosen for another IPC.
+        takes: a description of these settings ("those for CIFAR-10").
+        of_ipc: whether they are the dataset's own settings, chosen for another IPC.
     """
 
     takes: str
     of_ipc: bool = False
 
     def said(self, name: str, where: str) -> str:
-        """A line for one who starts a stage by hand: ``name`` on ``where``, dataset or also IPC."""
+        """A message for a person who starts a stage by hand.
+
+        Args:
+            name: the recipe.
+            where: the dataset, or the dataset and the IPC.
+        """
         return (
-            f"{name} has no settings of its own for {where}; where no option says otherwise it "
-            f"takes {self.takes}"
+            f"{name} has no settings of its own for {where}; unless an option sets them, it takes "
+            f"{self.takes}"
         )
 
 
@@ -52,10 +57,11 @@ def joined(words: Sequence[str]) -> str:
 
 @cache
 def load_recipes() -> dict[str, Any]:
-    """The content of ``recipes.yaml``: one block an objective.
+    """The content of ``recipes.yaml``: one block per objective, part or stage.
 
     Raises:
-        DDError: if a block does not say for which datasets its settings were chosen, but must.
+        DDError: if a block has settings by dataset but does not say for which datasets they were
+            chosen.
     """
     blocks = read_yaml(RECIPES)
     for name, block in blocks.items():
@@ -64,9 +70,10 @@ def load_recipes() -> dict[str, Any]:
 
 
 def fallback(name: str, dataset: str, ipc: int) -> Fallback | None:
-    """Whose settings ``name`` takes for ``dataset`` at ``ipc``, if it has none of its own.
+    """The settings that ``name`` takes for ``dataset`` at ``ipc`` if it has none of its own.
 
-    Whether a run overrides them makes no difference: what it leaves out still comes from there.
+    Overrides of a run make no difference: settings that a run does not override still come from
+    there.
 
     Args:
         name: an objective, parametrisation or regulariser, or ``relabel``.
@@ -74,7 +81,7 @@ def fallback(name: str, dataset: str, ipc: int) -> Fallback | None:
         ipc: images per class.
 
     Returns:
-        None where the settings were chosen for this dataset and IPC, or are the same for all.
+        None if the settings were chosen for this dataset and IPC, or are the same for all.
 
     Raises:
         DDError: for an unknown name.
@@ -89,14 +96,18 @@ def fallback(name: str, dataset: str, ipc: int) -> Fallback | None:
         return Fallback(texts.get(dataset, texts[ANY]))
     if not chosen or ipc in chosen:
         return None
-    smaller = [one for one in chosen if one < ipc]
+    smaller = [listed for listed in chosen if listed < ipc]
     taken = f"those for IPC {max(smaller)}" if smaller else "its general ones"
     return Fallback(taken, of_ipc=True)
 
 
 def evaluation_fallback(objective: str, dataset: str, ipc: int) -> Fallback | None:
-    """The same for how networks are trained on sets of ``objective``, which no recipe has by IPC:
-    None also where it does not differ by dataset, whatever else of the recipe does."""
+    """As :func:`fallback`, for the settings with which networks are trained on sets of
+    ``objective``.
+
+    No recipe has these settings by IPC, so the fallback is about the dataset only. None also if
+    they do not differ by dataset, even if other settings of the recipe do.
+    """
     taken = fallback(objective, dataset, ipc)
     differs = _by_dataset({"evaluation": load_recipes()[objective]["evaluation"]})
     return taken if differs and taken and not taken.of_ipc else None
@@ -108,7 +119,7 @@ def objectives() -> list[str]:
 
 
 def parametrisations() -> list[str]:
-    """The names of all parametrisations beside pixels."""
+    """The names of all parametrisations except pixels."""
     return _having("parametrisation")
 
 
@@ -118,7 +129,7 @@ def regularisers() -> list[str]:
 
 
 def uses_pretrained(objective: str) -> bool:
-    """Whether the networks of ``objective`` come trained and frozen, instead of fresh."""
+    """Whether ``objective`` uses trained, frozen networks instead of new ones."""
     return load_recipes()[objective].get("networks") == "pretrained"
 
 
@@ -133,12 +144,12 @@ def resolve(
 
     Args:
         objective: ``dc``, ``dsa``, ``dm``, ``random``, ``herding``, ``kcenter``, ...
-        dataset: the dataset's name; one without an entry of its own takes the general settings.
+        dataset: the dataset's name; a dataset without an entry takes the general settings.
         ipc: images per class.
-        overrides: settings that win over the recipe.
+        overrides: settings that override the recipe.
 
     Raises:
-        DDError: for an unknown objective, an unknown setting or one of another type.
+        DDError: for an unknown objective, an unknown setting or a value of another type.
     """
     return _resolve(objective, "distillation", dataset, ipc, overrides or {})
 
@@ -150,16 +161,22 @@ def resolve_evaluation(
     overrides: Mapping[str, Any] | None = None,
     network: str = "",
 ) -> dict[str, Any]:
-    """How ``network`` (or one that no section is about) is trained on a set that ``objective``
-    made; other arguments as :func:`resolve`."""
+    """The settings with which ``network`` is trained on a set that ``objective`` made.
+
+    Without ``network``: those of a network that no section names. For the other arguments see
+    :func:`resolve`.
+    """
     return _resolve(objective, "evaluation", dataset, ipc, overrides or {}, network=network)
 
 
 def resolve_training(
     stage: str, dataset: str, overrides: Mapping[str, Any] | None = None, network: str = ""
 ) -> dict[str, Any]:
-    """The settings of a ``stage`` that knows no method (``buffer``, ``pretrain``, ``generator``,
-    ``relabel``) on ``dataset``, for ``network`` where it trains one."""
+    """The settings of a ``stage`` on ``dataset``, for ``network`` if it trains one.
+
+    The stage is one that does not depend on the method: ``buffer``, ``pretrain``, ``generator`` or
+    ``relabel``.
+    """
     return _resolve(stage, "training", dataset, 1, overrides or {}, network=network)
 
 
@@ -177,8 +194,11 @@ def resolve_part(
 
 
 def check_overrides(name: str, dataset: str, ipc: int, overrides: Mapping[str, Any]) -> None:
-    """Raise a :class:`DDError` if ``overrides`` do not fit the settings of the block ``name``: an
-    objective's, a part's, a stage's, or ``evaluation``, which are those of all objectives."""
+    """Raise a :class:`DDError` if ``overrides`` do not fit the settings of the block ``name``.
+
+    The name is that of an objective, a part or a stage, or ``evaluation``, which stands for the
+    evaluation settings of all objectives.
+    """
     if name == "evaluation":
         for objective in objectives():
             resolve_evaluation(objective, dataset, ipc, overrides)
@@ -213,7 +233,7 @@ def _resolve(
 def merged(
     block: Mapping[str, Any], dataset: str, ipc: int = 1, objective: str = "", network: str = ""
 ) -> dict[str, Any]:
-    """The settings of a ``block`` with those of its fitting sections (see ``recipes.yaml``)."""
+    """The settings of a ``block``, refined by its sections that apply (see ``recipes.yaml``)."""
     sections = {name: block[name] for name in SECTIONS if isinstance(block.get(name), Mapping)}
     settings = {name: value for name, value in block.items() if name not in sections}
     by_ipc = {_whole(listed): refined for listed, refined in sections.get("ipc", {}).items()}
@@ -227,21 +247,24 @@ def merged(
 
 
 def _of_network(section: Mapping[str, Any], network: str) -> list[Mapping[str, Any]]:
-    """What a ``section`` says of ``network``: of its architecture, then of its architecture with
-    options that it has (``convnet:norm=batch``), those with more options later."""
+    """The entries of a ``section`` that apply to ``network``, the most specific one last.
+
+    An entry names an architecture, or an architecture with options (``convnet:norm=batch``); then
+    it applies to all networks that have these options.
+    """
 
     def split(spec: str) -> tuple[str, set[str]]:
         name, _, options = spec.partition(":")
         return name, set(filter(None, options.split(",")))
 
     name, given = split(network)
-    about = [(split(listed), refined) for listed, refined in section.items()]
-    fitting = [(len(o), refined) for (n, o), refined in about if n == name and o <= given]
+    entries = [(split(listed), refined) for listed, refined in section.items()]
+    fitting = [(len(o), refined) for (n, o), refined in entries if n == name and o <= given]
     return [refined for _, refined in sorted(fitting, key=lambda entry: entry[0])]
 
 
 def check_sections(name: str, block: Mapping[str, Any]) -> None:
-    """Raise a :class:`DDError` for a section that settings called ``name`` do not go by."""
+    """Raise a :class:`DDError` for a section that the block called ``name`` must not have."""
     parts = (*parametrisations(), *regularisers())
     methods = ("ipc", "objective", "dataset") if name in parts else ("ipc", "dataset")
     allowed: tuple[str, ...] = _SECTIONS_OF.get(name, methods)
@@ -251,7 +274,7 @@ def check_sections(name: str, block: Mapping[str, Any]) -> None:
             continue
         if section not in allowed:
             raise DDError(
-                f"recipes of {name}: settings do not differ by {section} there; they may by "
+                f"recipes of {name}: settings cannot differ by {section} there, only by "
                 f"{' and '.join(allowed)}"
             )
         for inner in refined.values():
@@ -259,7 +282,7 @@ def check_sections(name: str, block: Mapping[str, Any]) -> None:
 
 
 def _check_own(name: str, block: Mapping[str, Any]) -> None:
-    """Raise a :class:`DDError` if a block of ``recipes.yaml`` falls back in silence."""
+    """Raise a :class:`DDError` if a block of ``recipes.yaml`` would fall back without a message."""
     where = f"{RECIPES.name}: {name}"
     if any(part in block for part in PARTS) and "own" not in block and _by_dataset(block):
         raise DDError(
@@ -271,8 +294,10 @@ def _check_own(name: str, block: Mapping[str, Any]) -> None:
 
 
 def _by_dataset(block: Mapping[str, Any]) -> bool:
-    """Whether settings in ``block`` differ by dataset, augmentation apart: that one follows from
-    whether a dataset's images may be mirrored."""
+    """Whether settings in ``block`` differ by dataset.
+
+    Augmentation does not count: it follows from whether the images of a dataset may be mirrored.
+    """
     for section, inner in block.items():
         if not isinstance(inner, Mapping) or section in ("own", "fallback"):
             continue

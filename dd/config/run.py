@@ -29,7 +29,7 @@ from dd.config.recipes import (
 from dd.errors import DDError, unknown
 
 OVERRIDES = ("data_root", "copy", "datasets", "networks", "seeds", "device", "results")
-FOLDERS = ("image-folder", "class-folders")  # sources that say nothing of what they hold
+FOLDERS = ("image-folder", "class-folders")  # sources that do not tell which dataset they hold
 
 
 @dataclass(frozen=True)
@@ -38,25 +38,26 @@ class Run:
 
     Attributes:
         name: the file's stem; results lie under ``<results>/<name>/``.
-        title: what the run is, in words.
-        datasets: by name, what ``python -m dd prepare`` is asked for, the ``label`` for captions,
-            ``comparable_to``: the published dataset it may be compared with, if any, and ``copy``:
-            which copy of that the images are, if they are not the original files.
-        seeds: one synthetic set each.
-        networks: evaluation networks per synthetic set and architecture.
+        title: a description of the run.
+        datasets: by name, the options of ``python -m dd prepare``, the ``label`` for captions,
+            ``comparable_to`` (the published dataset that it may be compared with, if any) and
+            ``copy`` (which copy of that dataset it is, if not the original files).
+        seeds: the seeds; one synthetic set is made for each.
+        networks: number of evaluation networks per synthetic set and architecture.
         axes: values that replace those of the same axes in tables and figures.
-        axes_for: the same, for one table, figure or paper by name; wins over ``axes``.
-        recipes: settings that win over ``dd/config/recipes.yaml``, by objective, parametrisation or
+        axes_for: the same, for one table, figure or paper by name; these override ``axes``.
+        recipes: settings that override ``dd/config/recipes.yaml``, by objective, parametrisation or
             regulariser, and for ``buffer``, ``pretrain``, ``generator``, ``relabel`` and
             ``evaluation``.
-        tables, figures, optional: what is made; the optional ones only when asked for by name.
+        tables, figures, optional: what is made; the optional ones only if requested by name.
         resources: threads, mem_mb and runtime (minutes) of a job, by stage.
-        pretrained: by dataset and network, files of weights that take the place of pretraining.
+        pretrained: by dataset and network, files of weights to use instead of pretraining.
         generators: by dataset, ``weights`` (a file) and ``adapter`` (``MODULE:FUNCTION``) of a
-            generator that takes the place of the suite's own.
-        cam_networks: whose class activation maps are measured; none: the auxiliary networks.
-        stands_in_for: what the datasets replace, for captions ("" if nothing).
-        width_factor: scale of every network's width; 1 is the papers'.
+            generator to use instead of the suite's own.
+        cam_networks: networks whose class activation maps are computed; empty: the auxiliary
+            networks.
+        stands_in_for: the dataset that the datasets replace, for captions ("" if none).
+        width_factor: factor on the widths of all networks; 1 gives the networks of the papers.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         results: the folder of all runs.
         workflow: the folder of the workflow's configuration.
@@ -94,7 +95,7 @@ class Run:
 
     @cached_property
     def pools(self) -> list[str]:
-        """The names of the pools there are."""
+        """The names of all model pools."""
         return stems(self.path("pools"))
 
     @cached_property
@@ -111,35 +112,42 @@ class Run:
         return parse(method, self.pools)
 
     def distillation(self, method: str, dataset: str, ipc: int) -> dict[str, Any]:
-        """The settings under which ``method`` distils ``dataset`` in this run."""
+        """The settings with which ``method`` distils ``dataset`` in this run."""
         parsed = self.parse(method)
         own = merged(self._own(parsed.objective), dataset, ipc) | dict(parsed.settings)
         return resolve(parsed.objective, dataset, ipc, own)
 
     def evaluation(self, method: str, dataset: str, ipc: int, network: str = "") -> dict[str, Any]:
-        """How this run trains ``network`` (or one that no section is about) on a set of
-        ``method``."""
+        """The settings with which this run trains ``network`` on a set of ``method``.
+
+        Without ``network``: those of a network that no section names.
+        """
         objective = self.parse(method).objective
         own = merged(self._own("evaluation"), dataset, ipc, objective, network)
         return resolve_evaluation(objective, dataset, ipc, own, network)
 
     def training(self, stage: str, dataset: str, network: str = "") -> dict[str, Any]:
-        """The settings of a ``stage`` that knows no method (``buffer``, ``pretrain``,
-        ``generator``, ``relabel``) on ``dataset``, for ``network`` where it trains one."""
+        """The settings of a ``stage`` on ``dataset``, for ``network`` if it trains one.
+
+        The stage is one that does not depend on the method: ``buffer``, ``pretrain``, ``generator``
+        or ``relabel``.
+        """
         own = merged(self._own(stage), dataset, network=network)
         return resolve_training(stage, dataset, own, network)
 
     def part(self, part: Part, objective: str, dataset: str, ipc: int) -> dict[str, Any]:
-        """The settings of a parametrisation or regulariser when ``objective`` distils."""
+        """The settings of a parametrisation or regulariser together with ``objective``."""
         own = merged(self._own(part.name), dataset, ipc, objective) | dict(part.settings)
         return resolve_part(part.name, objective, dataset, ipc, own)
 
     def as_published(
         self, method: str, dataset: str, ipc: int, trained: Iterable[str] = ("",)
     ) -> bool:
-        """Whether ``method`` runs here under the very settings of its recipe, buffers included, and
-        so does the evaluation of the networks ``trained``; and the recipe has some for this dataset
-        and IPC."""
+        """Whether this run uses exactly the settings of the recipe of ``method``.
+
+        The buffers and the evaluation of the networks ``trained`` must follow their recipes, too,
+        and the recipe must have settings of its own for this dataset and IPC.
+        """
         parsed = self.parse(method)
         objective = parsed.objective
         return (
@@ -153,11 +161,11 @@ class Run:
                 for network in trained
             )
             and self.training("buffer", dataset) == resolve_training("buffer", dataset)
-            and not parsed.parts  # nothing is published of them that one could compare with
+            and not parsed.parts  # no published values to compare them with
         )
 
     def _images_as_published(self, dataset: str) -> bool:
-        """Whether ``dataset`` has the published images: size, channels, units, ε of ZCA."""
+        """Whether ``dataset`` has the published images: same size, channels, units and ZCA ε."""
         options = self.datasets[dataset]
         units = constants(of_published(options.get("comparable_to", "")))
         if units is None or constants(self.normalisation(dataset)) != units:
@@ -166,7 +174,7 @@ class Run:
         return channels == len(units.mean) and not {"zca_eps", "resize"} & options.keys()
 
     def normalisation(self, dataset: str) -> str:
-        """Whose mean and std ``dataset`` is normalised with (``--normalise-as``)."""
+        """The source of the mean and std that normalise ``dataset`` (``--normalise-as``)."""
         options = self.datasets[dataset]
         return options.get("normalise_as", of_source(options["source"]))
 
@@ -179,7 +187,7 @@ class Run:
 
 
 def stated(run: Run) -> dict[str, Any]:
-    """What the file of ``run`` has to say: not where it lies, nor that an option is empty."""
+    """The content of the file of ``run``: without its paths, and without options that are empty."""
     document = run.document()
     for field in dataclasses.fields(Run):
         optional = field.default_factory is not dataclasses.MISSING or field.default == ""
@@ -200,14 +208,15 @@ def load_run(
 
     Args:
         name: a run's name or its file.
-        overrides: ``data_root`` (existing raw data of the run's dataset, or a folder with one
-            for each), ``copy`` (which copy of the original images that is: ``JPEG``),
-            ``datasets`` (which of the run's), ``networks``, ``seeds``, ``device``, ``results``:
-            they win over the file.
+        overrides: values that override the file: ``data_root`` (existing raw data of the run's
+            dataset, or a folder with a folder for each dataset), ``copy`` (which copy of the
+            original images ``data_root`` holds, such as ``JPEG``), ``datasets`` (a choice of the
+            run's datasets), ``networks``, ``seeds``, ``device``, ``results``.
         workflow: the folder of the workflow.
 
     Raises:
-        DDError: for anything unknown, missing or of another type, naming file and key.
+        DDError: for anything that is unknown, missing or of another type; the message names file
+            and key.
     """
     overrides = dict(overrides or {})
     for key in overrides:
@@ -233,7 +242,7 @@ def load_run(
         document["datasets"] = _rooted(document["datasets"], str(data_root), copy)
         check(document, schema, "--config")
     if copy is not None and not any("copy" in o for o in document["datasets"].values()):
-        raise DDError("copy: says what a folder data_root holds, and none is read in this run")
+        raise DDError("copy: describes the folder data_root, but this run reads no such folder")
     for options in document["datasets"].values():
         if "copy" in options:
             options["label"] += f" ({options['copy']} copy)"
@@ -247,20 +256,23 @@ def load_run(
 
 
 def _check_folders(run: Run) -> None:
-    """Raise a :class:`DDError` if the run's results would lie elsewhere than in a folder of its
-    name, or where Snakemake, its report or a command would take the path for something else."""
+    """Raise a :class:`DDError` if the path of the run's results cannot be used.
+
+    The results must lie in a folder named after the run. Snakemake, its report and commands must
+    not misread the path (as a wildcard, HTML or an option).
+    """
     if run.name.startswith((".", "-")):
         raise DDError(f"run {run.name}: its file's name must not start with '{run.name[0]}'")
     for what, text in (("results", run.results), ("run", run.name)):
-        odd = [sign for sign in text if sign in "{}<>" or not sign.isprintable()]
-        if odd or not text or text.startswith("-"):
-            fault = f"has {odd[0]!r}" if odd else "starts with '-'" if text else "is empty"
+        bad = [sign for sign in text if sign in "{}<>" or not sign.isprintable()]
+        if bad or not text or text.startswith("-"):
+            fault = f"has {bad[0]!r}" if bad else "starts with '-'" if text else "is empty"
             raise DDError(f"{what}: the path {text!r} {fault}; choose one of plain characters")
     check_layout(run.root)
 
 
 def check_layout(root: str | Path) -> None:
-    """Raise a :class:`DDError` if the results in ``root`` lie as versions before 0.3 laid them."""
+    """Raise a :class:`DDError` if ``root`` has the layout of a version before 0.3."""
     old, new = Path(root, "pools"), Path(root, "pretrained")
     if old.is_dir():
         raise DDError(
@@ -271,14 +283,14 @@ def check_layout(root: str | Path) -> None:
 
 
 def _typed(value: Any) -> Any:
-    """A value of --config, which leaves the numbers in a list as text."""
+    """A value of ``--config``. Snakemake leaves numbers in a list as text, so convert them."""
     if isinstance(value, list):
         return [_typed(entry) for entry in value]
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
 def _chosen(datasets: dict[str, dict[str, Any]], names: Any) -> dict[str, dict[str, Any]]:
-    """Those of ``datasets`` called ``names`` (a name or a list of names)."""
+    """The ``datasets`` called ``names`` (a name or a list of names)."""
     names = names if isinstance(names, list) else [names]
     for name in names:
         if name not in datasets:
@@ -289,7 +301,7 @@ def _chosen(datasets: dict[str, dict[str, Any]], names: Any) -> dict[str, dict[s
 def _rooted(
     datasets: dict[str, dict[str, Any]], root: str, copy: str | None
 ) -> dict[str, dict[str, Any]]:
-    """The datasets read from ``root``, or, if there are several, each from its folder in it."""
+    """The datasets with ``root`` as their folder; several datasets each get a folder in it."""
     if not Path(root).is_dir():
         raise DDError(f"data_root: {root} is no folder")
     if len(datasets) == 1:
@@ -305,10 +317,10 @@ def _rooted(
 
 
 def _read_from(name: str, options: dict[str, Any], root: str, copy: str | None) -> dict[str, Any]:
-    """What ``python -m dd prepare`` is asked for if the images lie in ``root``.
+    """The options of ``python -m dd prepare`` if the images lie in ``root``.
 
-    A folder in place of a source keeps the source's normalisation. It keeps the published values
-    beside it only as a ``copy`` that has a name: nobody vouches for what else a folder holds.
+    A folder that replaces a source keeps the source's normalisation. It is compared with published
+    values only if ``copy`` names it. Otherwise nobody says that it holds the published images.
     """
     if options["source"] == "digits":
         raise DDError(f"data_root: '{name}' comes with scikit-learn; choose another run to use it")
@@ -326,7 +338,7 @@ def _read_from(name: str, options: dict[str, Any], root: str, copy: str | None) 
     if (units := of_source(options["source"])) in CONSTANTS:
         options = {"normalise_as": units} | options
     options["source"] = "image-folder"
-    dropped = {"test_share", "split_seed", "groups"}  # it is split already
+    dropped = {"test_share", "split_seed", "groups"}  # the folder is already split
     if "copy" not in options:
         options["label"] += " (image folder)"
         dropped |= {"comparable_to"}
@@ -334,7 +346,7 @@ def _read_from(name: str, options: dict[str, Any], root: str, copy: str | None) 
 
 
 def _check_names(run: Run) -> None:
-    """Tables, figures and recipe overrides of ``run`` must exist."""
+    """Raise a :class:`DDError` for a table, figure or recipe override that does not exist."""
     known = {kind: stems(run.path(kind)) for kind in ("tables", "figures")}
     for kind, wanted in (("tables", run.tables), ("figures", run.figures)):
         for name in wanted:
@@ -356,7 +368,7 @@ def _check_names(run: Run) -> None:
 
 
 def _check_images(dataset: str, options: Mapping[str, Any]) -> None:
-    """What ``options`` say of the images of ``dataset`` must go together."""
+    """Raise a :class:`DDError` if ``options`` of the images of ``dataset`` do not go together."""
     units = options.get("normalise_as")
     if units is not None and (known := constants(units)):
         channels = options.get("channels", len(known.mean))
@@ -368,8 +380,8 @@ def _check_images(dataset: str, options: Mapping[str, Any]) -> None:
     compared = "comparable_to" in options
     if compared and options["source"] in FOLDERS and "copy" not in options:
         raise DDError(
-            f"dataset {dataset}: comparable_to needs copy where the source is a folder: which copy "
-            "of the published images it holds, such as JPEG"
+            f"dataset {dataset}: comparable_to needs copy if the source is a folder: name the copy "
+            "of the published images that it holds, such as JPEG"
         )
     if "copy" in options and options["source"] not in FOLDERS:
         raise DDError(
@@ -378,15 +390,15 @@ def _check_images(dataset: str, options: Mapping[str, Any]) -> None:
         )
     if "copy" in options and not compared:
         raise DDError(
-            f"dataset {dataset}: copy needs comparable_to: which published dataset it is a copy of"
+            f"dataset {dataset}: copy needs comparable_to, the published dataset that it copies"
         )
 
 
 def read_run(path: str | Path) -> Run:
-    """The run that a ``config.json`` describes; its results are taken to lie beside the file.
+    """The run that a ``config.json`` describes. Its results are expected beside the file.
 
     Raises:
-        DDError: if the file is missing or no such configuration.
+        DDError: if the file is missing or holds no such configuration.
     """
     content = load_json(path)
     try:
@@ -395,7 +407,7 @@ def read_run(path: str | Path) -> Run:
         schema = read_yaml(Path(run.workflow, "schemas", "run.schema.yaml"))
     except (KeyError, TypeError):
         raise DDError(f"{path}: is no configuration of `python -m dd configure`") from None
-    check(stated(run), schema, path)  # it may come from anywhere, and its names become paths
+    check(stated(run), schema, path)  # the file may come from anywhere, and its names become paths
     check_layout(Path(path).parent)
     name = Path(os.path.abspath(path)).parent.name
     return replace(run, name=name, results=str(Path(path).parent.parent))

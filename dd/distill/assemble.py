@@ -1,8 +1,9 @@
-"""A distillation put together from what was asked for: networks, images, parts and their facts.
+"""Assemble a distillation from the options of the command: networks, images, parts and facts.
 
-What an objective needs is declared, by its class (``needs_trajectories``, ``needs_pretrained``,
-``optimises``) and by the types of its settings (:mod:`dd.distill.objectives.base`). What was asked
-for beyond it is an error: a file that nothing reads would look like one that had an effect.
+The class of an objective declares what it needs (``needs_trajectories``, ``needs_pretrained``,
+``optimises``), and so do the types of its settings (:mod:`dd.distill.objectives.base`). An option
+that the objective has no use for is an error: otherwise a file that nothing reads would seem to
+have an effect.
 """
 
 from __future__ import annotations
@@ -43,12 +44,12 @@ from dd.rng import generator
 
 @dataclasses.dataclass(frozen=True)
 class Component:
-    """A parametrisation or a regulariser, not made yet.
+    """A parametrisation or a regulariser that is not made yet.
 
     Attributes:
-        name: in its registry.
+        name: its name in the registry.
         make: its class.
-        settings: an instance of the class's ``Settings``.
+        settings: an instance of the ``Settings`` of the class.
     """
 
     name: str
@@ -67,15 +68,17 @@ def assemble(
     snapshots: list[int],
     device: torch.device,
 ) -> DistillationLoop:
-    """The distillation that the options of ``python -m dd distill`` ask for, ready to run.
+    """The distillation that the options of ``python -m dd distill`` describe, ready to run.
 
     Args:
-        settings: of the objective.
+        arguments: the options.
+        settings: the settings of the objective.
         dataset: in the space that the settings name, on ``device``.
-        snapshots: iterations to save at, ascending.
+        snapshots: iterations at which the set is saved, ascending.
+        device: where to compute.
 
     Raises:
-        DDError: if something is missing, does not fit or would be of no use.
+        DDError: if an option is missing, does not fit or has no use.
     """
     objective_class = OBJECTIVES[arguments.objective]
     _check_enough_images(settings, arguments.ipc, dataset)
@@ -83,16 +86,17 @@ def assemble(
     regulariser = _component("regulariser", REGULARISERS, arguments, dataset.name)
     own = _own_recipes(arguments, dataset.name)
     pretrained = load_all(arguments.pretrained, dataset, arguments.width_factor, device)
-    # Pretrained networks serve two ends: the objective draws from them, or a regulariser looks
-    # through them while the objective still draws fresh ones.
+    # Pretrained networks have two uses: the objective draws its networks from them, or a
+    # regulariser uses them while the objective still draws new networks.
     drawn = pretrained if objective_class.needs_pretrained else None
     networks = _network_source(arguments, settings, dataset, device, drawn)
     auxiliary = regulariser.make.needs(regulariser.settings) if regulariser else []
     _check_pretrained(pretrained, {*auxiliary, *(networks.specs() if drawn is not None else [])})
     trajectories = _trajectories(objective_class, arguments, dataset, device)
     prior = _prior(parametrisation, arguments, dataset, device)
-    # What identifies the distillation. A checkpoint goes on only under the same facts: whatever
-    # changes an image must be among them, what may differ between two starts (paths, seconds) not.
+    # What identifies the distillation. It resumes from a checkpoint only if the facts are the same.
+    # So they must contain everything that changes an image, and nothing that may differ between two
+    # starts (paths, seconds).
     facts = {
         "dataset": dataset.name,
         "dataset_label": dataset.label,
@@ -109,7 +113,7 @@ def assemble(
         "device": device.type,
     }
     if pretrained:
-        facts["pretrained"] = {name: one.describe() for name, one in pretrained.items()}
+        facts["pretrained"] = {name: net.describe() for name, net in pretrained.items()}
     if trajectories:
         facts["buffers"] = trajectories.describe()
     if parametrisation and prior:
@@ -119,8 +123,8 @@ def assemble(
     streams = _streams(arguments.seed, device)
     objective = objective_class(settings, dataset, arguments.ipc, networks, streams, trajectories)
 
-    # Made by the loop, not here: an objective's start may train a network for minutes, which should
-    # happen when nobody else is at the folder.
+    # The loop calls this, not this function: an objective's start may train a network for minutes,
+    # and this should happen only while no other process uses the folder.
     def make_canvas() -> Parametrisation:
         start, labels = objective.start(), objective.labels()
         if not isinstance(settings, OptimisingSettings):
@@ -142,7 +146,7 @@ def assemble(
 
 
 def _streams(seed: int, device: torch.device) -> Streams:
-    """One random stream an end, so that a draw more for one end moves no other."""
+    """One random stream per purpose. An additional draw from one does not change the others."""
     return Streams(
         seed=seed,
         host=generator(seed, "distill", "host"),
@@ -153,7 +157,7 @@ def _streams(seed: int, device: torch.device) -> Streams:
 
 
 def _check_enough_images(settings: Settings, ipc: int, dataset: Dataset) -> None:
-    """Raise a :class:`DDError` if the set is to start from more real images than a class has."""
+    """Raise a :class:`DDError` if the set needs more real images to start from than a class has."""
     if isinstance(settings, OptimisingSettings) and settings.init == "noise":
         return
     smallest = min(range(len(dataset.classes)), key=lambda k: len(dataset.train.by_class[k]))
@@ -168,13 +172,14 @@ def _check_enough_images(settings: Settings, ipc: int, dataset: Dataset) -> None
 def _component(
     kind: str, registry: Registry[type[Any]], arguments: argparse.Namespace, dataset: str
 ) -> Component | None:
-    """What ``--parametrisation`` or ``--regulariser`` (the ``kind``) names, if it does."""
+    """The part that ``--parametrisation`` or ``--regulariser`` (the ``kind``) names, if any."""
     text = vars(arguments)[kind]
     if text is None:
         return None
     if not OBJECTIVES[arguments.objective].optimises:
         raise DDError(f"--{kind}: {arguments.objective} optimises nothing; leave it out")
-    make = registry[text.partition("@")[0]]  # first: it knows the nearest name of its own kind
+    # before parse_part: the error of the registry suggests the nearest name of the same kind
+    make = registry[text.partition("@")[0]]
     part = parse_part(text, arguments.objective)
     values = recipes.resolve_part(
         part.name, arguments.objective, dataset, arguments.ipc, part.settings
@@ -183,17 +188,20 @@ def _component(
 
 
 def _own_recipes(arguments: argparse.Namespace, dataset: str) -> dict[str, str]:
-    """By objective, parametrisation and regulariser: ``own``, or whose settings stand in for those
-    that its recipe does not have for the dataset and IPC; that is printed, too."""
+    """Which settings the objective, the parametrisation and the regulariser use.
+
+    ``own`` if the recipe has settings for this dataset and IPC. Otherwise a description of the
+    settings that are used instead, which is also printed.
+    """
     chosen = (arguments.objective, arguments.parametrisation, arguments.regulariser)
-    said = {}
+    used = {}
     for name in (text.partition("@")[0] for text in chosen if text):
-        taken = recipes.fallback(name, dataset, arguments.ipc)
-        said[name] = taken.takes if taken else "own"
-        if taken:
-            where = f"{dataset} at IPC {arguments.ipc}" if taken.of_ipc else dataset
-            print(f"distill: {taken.said(name, where)}")
-    return said
+        fallback = recipes.fallback(name, dataset, arguments.ipc)
+        used[name] = fallback.takes if fallback else "own"
+        if fallback:
+            where = f"{dataset} at IPC {arguments.ipc}" if fallback.of_ipc else dataset
+            print(f"distill: {fallback.said(name, where)}")
+    return used
 
 
 def _network_source(
@@ -203,7 +211,15 @@ def _network_source(
     device: torch.device,
     pretrained: Mapping[str, Pretrained] | None,
 ) -> NetworkSource:
-    """Where the objective's networks come from; ``pretrained`` ones where it draws those."""
+    """The source of the objective's networks.
+
+    Args:
+        arguments: the options.
+        settings: the settings of the objective.
+        dataset: its images give the shape of the networks.
+        device: where the networks are made.
+        pretrained: networks to draw instead of new ones; None: new ones.
+    """
     pool: Path | None = arguments.pool
     if not isinstance(settings, NetworkSettings):
         if pool:
@@ -212,7 +228,7 @@ def _network_source(
     shape = (dataset.channels, dataset.size, len(dataset.classes))
     trained = None
     if pretrained is not None:
-        trained = {name: one.network for name, one in pretrained.items()}
+        trained = {name: net.network for name, net in pretrained.items()}
     scale = {"width_factor": arguments.width_factor, "device": device, "trained": trained}
     if pool:
         return PoolSource(load_pool(pool), *shape, **scale)
@@ -220,7 +236,7 @@ def _network_source(
 
 
 def _check_pretrained(given: Iterable[str], used: set[str]) -> None:
-    """Raise a :class:`DDError` unless the pretrained networks ``given`` are those ``used``."""
+    """Raise a :class:`DDError` unless ``given`` and ``used`` name the same networks."""
     for name in sorted(used ^ set(given)):
         if name in used:
             raise DDError(f"--pretrained: a {name} is needed; make it by `python -m dd pretrain`")
@@ -233,7 +249,7 @@ def _trajectories(
     dataset: Dataset,
     device: torch.device,
 ) -> Trajectories | None:
-    """Those of experts, if the ``objective`` matches any."""
+    """The expert trajectories, if the ``objective`` matches any."""
     if not objective.needs_trajectories:
         if arguments.buffers:
             raise DDError(f"--buffers: {arguments.objective} matches no trajectories; leave it out")
@@ -249,7 +265,7 @@ def _prior(
     dataset: Dataset,
     device: torch.device,
 ) -> Generator | None:
-    """The generator that a parametrisation decodes by, if there is one."""
+    """The generator with which the parametrisation decodes latents, if there is one."""
     if not parametrisation:
         if arguments.generator or arguments.adapter:
             raise DDError("--generator and --adapter belong to --parametrisation; leave them out")

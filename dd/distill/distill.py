@@ -1,9 +1,9 @@
-"""Distil a dataset: one loop for every objective, with snapshots, checkpoints and resume.
+"""Distil a dataset: one loop for all objectives, with snapshots, checkpoints and resume.
 
-Writes OUT/it<n>.safetensors for every snapshot and OUT/metrics.jsonl (one line an iteration). Kill
-it and start it again with the same options: it goes on from its last checkpoint to the same images.
-Settings that are not given come from the recipe of objective, dataset and IPC
-(dd/config/recipes.yaml).
+It writes OUT/it<n>.safetensors for each snapshot and OUT/metrics.jsonl (one line per iteration). If
+it is killed and started again with the same options, it goes on from its last checkpoint and makes
+the same images. Settings that are not given come from the recipe for the objective, the dataset and
+the IPC (dd/config/recipes.yaml).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     need.add_argument(
         "--regulariser",
         metavar="NAME[@KEY=VALUE,...]",
-        help=f"what else must hold: {_parts(REGULARISERS)} (default: none)",
+        help=f"an extra loss on the images: {_parts(REGULARISERS)} (default: none)",
     )
     need.add_argument(
         "--snapshots",
@@ -78,36 +78,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--generator",
         type=Path,
         metavar="FILE",
-        help="of `python -m dd generator`, or of --adapter (default: none; glad needs one)",
+        help="generator of `python -m dd generator`, or weights for --adapter (default: none; glad "
+        "needs one)",
     )
     need.add_argument(
         "--adapter",
         default="",
         metavar="MODULE:FUNCTION",
-        help="makes a generator of somebody else's weights (docs/generators.md) (default: none)",
+        help="function that makes a generator from somebody else's weights (docs/generators.md) "
+        "(default: none)",
     )
     parser.add_argument("--width-factor", type=float, default=1.0, help="scales network widths")
-    parser.add_argument("--seed", type=int, default=0, help="of all random numbers")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all random numbers")
     add_checkpoint_option(parser)
     add_machine_options(parser)
-    add_recipe_options(parser, _declared_settings(), skip=("iterations",))  # said by --snapshots
+    # --snapshots gives the number of iterations
+    add_recipe_options(parser, _declared_settings(), skip=("iterations",))
 
 
 def _parts(registry: Registry) -> str:
-    """The names in a registry of parts and their settings, for the help."""
-    told = []
+    """The names in a registry of parts, with their settings, for the help."""
+    parts = []
     for name in registry:
         meanings = [
             f"{key}: {text}" for key, (_, text) in declared(registry[name].Settings).items()
         ]
-        told.append(f"{name} ({'; '.join(meanings)})")
-    return " or ".join(told)
+        parts.append(f"{name} ({'; '.join(meanings)})")
+    return " or ".join(parts)
 
 
 def _declared_settings() -> Declared:
-    """Every setting that any objective declares, with what it means to whom."""
-    # Objectives that share a setting may mean different things by it: each meaning is told once,
-    # with those who share it. The types are the same, so any field will do.
+    """The settings of all objectives; each meaning is followed by the objectives that have it."""
+    # Objectives may share the name of a setting but give it different meanings. Each meaning is
+    # listed once, with its objectives. The types are the same, so the field of any one will do.
     meanings: dict[str, dict[str, list[str]]] = {}
     fields: dict[str, dataclasses.Field] = {}
     for objective in OBJECTIVES:
@@ -117,7 +120,7 @@ def _declared_settings() -> Declared:
     return {
         name: (
             field,
-            "; ".join(f"{text} [{', '.join(who)}]" for text, who in meanings[name].items()),
+            "; ".join(f"{text} [{', '.join(having)}]" for text, having in meanings[name].items()),
         )
         for name, field in fields.items()
     }
@@ -137,20 +140,20 @@ def run(arguments: argparse.Namespace) -> None:
         raise DDError("--pool: networks are drawn from it; leave --network out")
     check_target(arguments.out / "metrics.jsonl")
     device = setup(arguments.device, arguments.threads)
-    # The header first, for the name that the recipe goes by: the recipe says in which space the
-    # images are to be read.
+    # Read the header first. It has the dataset's name, which selects the recipe, and the recipe
+    # gives the space (whitening) in which the images are then read.
     name = str(read_header(arguments.data).get("name", arguments.data.stem))
     recipe = recipes.resolve(arguments.objective, name, arguments.ipc, given)
     snapshots = sorted(set(arguments.snapshots or [recipe["iterations"]]))
     if snapshots[0] < 0:
         raise DDError(f"--snapshots: {snapshots[0]} is no iteration; give numbers from 0")
-    # The last snapshot ends the run, and a schedule of the objective has to know where that is.
+    # The last snapshot ends the run. Schedules of the objective need the number of iterations.
     values = recipe | {"iterations": snapshots[-1]}
     settings: Settings = build(objective.Settings, values, arguments.objective)
     dataset = load_dataset(arguments.data, device, settings.whitening)
     loop = assemble(arguments, settings, dataset, snapshots, device)
-    # Two processes in one folder would mix the checkpoints of both. All that can be refused has
-    # been by now, so nobody waits for the other one's end to read an error.
+    # Two processes in one folder would mix their checkpoints, so the second waits for the first.
+    # All checks are above: an error appears at once, not after this wait.
     with alone(arguments.out):
         loop.run()
     print(

@@ -74,8 +74,8 @@ def match_apart(
     Args:
         network: its parameters are not changed.
         real: per class ``[B, C, H, W]``.
-        synthetic: per class ``[ipc, C, H, W]``; each requires grad, or is computed from tensors
-            that do.
+        synthetic: per class ``[ipc, C, H, W]``; need not require grad. The function computes on
+            detached copies, so the caller passes the gradients on to what the images depend on.
 
     Returns:
         The summed distance (detached), and per class d distance / d ``synthetic[k]``.

@@ -1,4 +1,4 @@
-"""How the weights of IADD can learn, by name; tables need it without torch."""
+"""The ways to learn the importance weights of IADD. Tables import this module without torch."""
 
 RATES = {"raw": "lr_weights", "normalised": "lr_softmax", "layer": "lr_layer"}
-"""For each way of learning the weights, the setting that is their learning rate."""
+"""For each way, the name of the setting that is the learning rate of the weights."""

@@ -1,4 +1,4 @@
-"""The one loop of every distillation: iterations, snapshots, checkpoints, resume, metrics."""
+"""The loop that all distillations share: iterations, snapshots, checkpoints, resume, metrics."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from dd.runtime.progress import Progress
 
 
 class DistillationLoop:
-    """A distillation under way: images, streams, iteration, and the files it leaves.
+    """A distillation in progress: images, random streams, iteration, and the files that it writes.
 
     Args:
-        objective: bound to dataset, networks and streams.
-        make_canvas: makes the images that it moves.
+        objective: has its dataset, networks and streams.
+        make_canvas: makes the images to optimise, as a parametrisation.
         out: the folder for snapshots and metrics.
-        snapshots: iterations to save at, ascending; the last one ends the loop.
-        facts: what identifies this distillation; a checkpoint of another one is set aside.
+        snapshots: iterations at which the set is saved, ascending; the last one ends the loop.
+        facts: what identifies this distillation; a checkpoint with other facts is not used.
         checkpoint_every: seconds between checkpoints.
     """
 
@@ -51,7 +51,7 @@ class DistillationLoop:
         self.objective, self.make_canvas = objective, make_canvas
         self.out, self.snapshots = out, snapshots
         self.facts, self.every = facts, checkpoint_every
-        # Beside the declared outputs, which Snakemake deletes when a job fails.
+        # Not among the declared outputs of the rule: Snakemake deletes those when a job fails.
         self.folder = out / ".checkpoint"
         self.iteration, self.seconds = 0, 0.0
         self.metrics: list[str] = []
@@ -88,7 +88,7 @@ class DistillationLoop:
         self._deliver()
 
     def _given_up(self, error: Divergence) -> DDError:
-        """Keep the last good images; the error with what the user needs to know."""
+        """Keep the last finite images, and return the error with what the user needs to know."""
         settings = dataclasses.asdict(self.objective.settings)
         number = self.iteration + 1
         if not self.canvas.images().isfinite().all():
@@ -96,12 +96,12 @@ class DistillationLoop:
             kept = f"; the last checkpoint is {path}" if path.exists() else ""
         else:
             synthetic.save(path := self.out / f"last-it{self.iteration}.safetensors", self._set())
-            kept = f"; the images before are in {path}"
-        told = ", ".join(f"{name}={value}" for name, value in settings.items())
-        return DDError(f"{self.out}: diverged at iteration {number}: {error} ({told}){kept}")
+            kept = f"; the images before it are in {path}"
+        listed = ", ".join(f"{name}={value}" for name, value in settings.items())
+        return DDError(f"{self.out}: diverged at iteration {number}: {error} ({listed}){kept}")
 
     def _snapshot(self) -> None:
-        """Keep the images of a snapshot's iteration in the checkpoint folder until delivery."""
+        """If this iteration is to be saved, keep its set in the checkpoint folder until the end."""
         if self.iteration not in self.snapshots:
             return
         if not self.canvas.images().isfinite().all():
@@ -109,7 +109,7 @@ class DistillationLoop:
         synthetic.save(self._kept(self.iteration), self._set())
 
     def _set(self) -> SyntheticSet:
-        """The synthetic set as it is now."""
+        """The current synthetic set."""
         objective = self.objective
         dataset: Dataset = objective.dataset
         outcome = objective.outcome(self.canvas)
@@ -160,12 +160,12 @@ class DistillationLoop:
         return self.folder / "state.safetensors"
 
     def _streams(self) -> dict[str, torch.Generator]:
-        """Those that move on from iteration to iteration."""
+        """The random streams whose state changes from iteration to iteration."""
         streams = self.objective.streams
         return {name: getattr(streams, name) for name in ("host", "network", "regulariser")}
 
     def _deliver(self) -> None:
-        """Copy the snapshots to their declared names, then drop the checkpoint folder."""
+        """Copy the snapshots to their declared names, then remove the checkpoint folder."""
         for iteration in self.snapshots:
             with replacing(self.out / f"it{iteration}.safetensors") as partial:
                 shutil.copyfile(self._kept(iteration), partial)

@@ -1,7 +1,7 @@
-"""Evaluate a synthetic set: train fresh networks on it, report their test accuracy.
+"""Evaluate a synthetic set: train new networks on it and report their test accuracy.
 
-One CSV row a network. Nothing is selected on test data: what counts is the last epoch. A killed
-evaluation goes on from the networks it had finished.
+It writes one CSV row per network. Nothing is selected on test data: the accuracy is that after the
+last epoch. A killed evaluation goes on after the networks that it had finished.
 """
 
 from __future__ import annotations
@@ -46,11 +46,14 @@ def evaluate(
     finished: list[dict[str, Any]],
     save: Callable[[list[dict[str, Any]]], None],
 ) -> list[dict[str, Any]]:
-    """Rows of ``count`` networks of each of ``archs``; ``finished`` ones are not trained again.
+    """Train and test ``count`` networks of each of ``archs``, and return their rows.
 
     Args:
-        protocol: bound to its settings and task.
-        group: how many networks are trained in one go.
+        protocol: has its settings and its task.
+        archs: canonical specs.
+        count: number of networks of each.
+        group: number of networks that are trained together.
+        finished: rows of an earlier start; their networks are not trained again.
         save: called with all rows so far after each group.
     """
     task = protocol.task
@@ -64,14 +67,14 @@ def evaluate(
                 networks = protocol.train(arch, numbers)
                 seconds = (time.monotonic() - started) / len(numbers)
                 for number, network in zip(numbers, networks, strict=True):
-                    found = round(accuracy(network, task.dataset.test), 4)
+                    tested = round(accuracy(network, task.dataset.test), 4)
                     rows.append(
                         {
                             "dataset": task.dataset.label,
                             "arch": arch,
                             "network": number,
                             "seed": task.seed + number,
-                            "accuracy": found,
+                            "accuracy": tested,
                             "train_accuracy": round(_fit(network, task), 4),
                             "parameters": count_parameters(network),
                             "diverged": int(not _finite(network)),
@@ -79,7 +82,7 @@ def evaluate(
                             **protocol.facts(number),
                         }
                     )
-                    progress.update(accuracy=found)
+                    progress.update(accuracy=tested)
                 save(rows)
     order = {arch: position for position, arch in enumerate(archs)}
     return sorted(rows, key=lambda row: (order[row["arch"]], row["network"]))
@@ -91,7 +94,7 @@ def _finite(network: nn.Module) -> bool:
 
 @torch.no_grad()
 def _fit(network: nn.Module, task: Task) -> float:
-    """Percent of the synthetic set that the network classifies as its labels say."""
+    """Percentage of the synthetic set that the network classifies as its labels say."""
     labels = hard_labels(task.labels)
     predicted = torch.cat([network(part).argmax(1) for part in task.images.split(256)])
     return 100.0 * float((predicted == labels).double().mean())
@@ -104,20 +107,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--arch", required=True, nargs="+", help="networks, NAME or NAME:key=value")
     what.add_argument("--out", required=True, type=Path, metavar="FILE", help="CSV to write")
     what.add_argument("--networks", type=int, default=5, help="networks per architecture")
-    what.add_argument("--seed", type=int, default=0, help="of network 0; network n has seed + n")
+    what.add_argument(
+        "--seed", type=int, default=0, help="seed of network 0; network n has seed + n"
+    )
     what.add_argument("--width-factor", type=float, default=1.0, help="scales network widths")
     add_together_option(what, "networks")
     what.add_argument(
         "--diverged",
         choices=("stop", "record"),
         default="stop",
-        help="where a loss becomes NaN: stop with an error, or record the network with the "
-        "accuracy it has (that of a constant answer) and diverged = 1",
+        help="if a loss becomes NaN: stop with an error, or record the network with diverged = 1 "
+        "and its accuracy (that of a constant answer)",
     )
     add_machine_options(parser)
     training = parser.add_argument_group(
-        "training (default: the recipe of the set's objective, else dc's, dd/config/recipes.yaml; "
-        "the learning rate that the set brings, if it has one)"
+        "training (default: the recipe of the set's objective, or of dc if the set names none, "
+        "dd/config/recipes.yaml; the learning rate of the set, if it has learned one)"
     )
     add_options(training, declared(Recipe))
     training.add_argument(
@@ -125,7 +130,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="ARCH@KEY=VALUE,...",
-        help="settings for one network, which win over the others (default: the recipe's for it)",
+        help="settings for one network, which override the others (default: the recipe's for it)",
     )
     protocol = parser.add_argument_group("protocol")
     protocol.add_argument("--protocol", default="hard", help=f"one of {', '.join(PROTOCOLS)}")
@@ -133,28 +138,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--labels",
         type=Path,
         metavar="FILE",
-        help="of `python -m dd relabel` (default: none) [soft]",
+        help="soft labels of `python -m dd relabel` (default: none) [soft]",
     )
     add_options(protocol, _protocol_settings())
 
 
 def _protocol_settings() -> Declared:
-    """Every setting that any protocol declares, with what it means to whom."""
-    found: Declared = {}
+    """The settings of all protocols; each meaning is followed by the protocol that has it."""
+    settings: Declared = {}
     for name in PROTOCOLS:
         for field, text in declared(PROTOCOLS[name].Settings).values():
             default = f", default {field.default}" if field.default != "" else ""
             meaning = f"{text} [{name}{default}]"
-            before = f"{found[field.name][1]}; " if field.name in found else ""
-            found[field.name] = (field, before + meaning)
-    return found
+            before = f"{settings[field.name][1]}; " if field.name in settings else ""
+            settings[field.name] = (field, before + meaning)
+    return settings
 
 
 def _recipes(
     made: SyntheticSet, dataset: Dataset, options: dict[str, Any], archs: Sequence[str]
 ) -> tuple[Recipe, dict[str, Recipe]]:
-    """How networks are trained, and by network those of ``archs`` (canonical) that are trained
-    otherwise."""
+    """The common recipe, and the recipes of those of ``archs`` that are trained differently.
+
+    ``archs`` and the keys of the result are canonical specs.
+    """
     method = _method(made, dataset)
     common, own = _recipe(made, method, options), {}
     known = dataclasses.asdict(common)
@@ -178,21 +185,25 @@ def _recipes(
 def _method(made: SyntheticSet, dataset: Dataset) -> tuple[str, str, int]:
     """The objective, dataset and IPC whose recipe says how networks are trained on the set.
 
-    What the set does not say, and what is taken instead, is printed."""
+    If the recipe is not the set's own, a message says so.
+    """
     objective = made.header.get("objective")
-    if objective not in recipes.objectives():  # a set from elsewhere may say nothing
+    if objective not in recipes.objectives():  # a set from other code may not name one
         objective = "dc"
-        print("evaluate: the set names no known method; what no option says is as for dc")
+        print(
+            "evaluate: the set names no known method; unless an option sets them, settings are "
+            "those of dc"
+        )
     ipc = max(1, len(made) // len(dataset.classes))
-    if taken := recipes.evaluation_fallback(objective, dataset.name, ipc):
-        print(f"evaluate: {taken.said(objective, dataset.name)}")
+    if fallback := recipes.evaluation_fallback(objective, dataset.name, ipc):
+        print(f"evaluate: {fallback.said(objective, dataset.name)}")
     return objective, dataset.name, ipc
 
 
 def _recipe(
     made: SyntheticSet, method: tuple[str, str, int], options: dict[str, Any], arch: str = ""
 ) -> Recipe:
-    """How ``arch`` is trained: what was given, else what the recipe of ``method`` asks for."""
+    """How ``arch`` is trained: by the given options, otherwise by the recipe of ``method``."""
     own = given_settings(declared(Recipe), options)
     if made.learned_lr is not None:
         own = {"lr": made.learned_lr} | own
@@ -216,7 +227,8 @@ def run(arguments: argparse.Namespace) -> None:
     check_target(arguments.out)
     device = setup(arguments.device, arguments.threads)
     made, dataset, set_data = read_set("evaluate", arguments, device)
-    dataset = dataclasses.replace(dataset, test=dataset.test.resident())  # tests many networks
+    # many networks are tested, so keep the test split on the device
+    dataset = dataclasses.replace(dataset, test=dataset.test.resident())
     trained = list(dict.fromkeys([*archs, *protocol_class.also_trained(settings)]))
     recipe, own = _recipes(made, dataset, options, trained)
     labels = _labels(arguments, protocol_class, settings, dataset, len(made))
@@ -224,7 +236,7 @@ def run(arguments: argparse.Namespace) -> None:
         for one in (recipe, *own.values()):
             labels.check_batch(one.batch)
         settings = dataclasses.replace(settings, teacher=labels.teacher, views=labels.views)
-        # the views are the augmentation
+        # the views replace augmentation
         recipe = dataclasses.replace(recipe, augment="none")
         own = {arch: dataclasses.replace(one, augment="none") for arch, one in own.items()}
     task = Task(
@@ -252,7 +264,8 @@ def run(arguments: argparse.Namespace) -> None:
         "labels": labels.header if labels else None,
     }
     partial = arguments.out.with_name(f".{arguments.out.name}.partial.json")
-    # architectures and number of networks are no part of the identity: they may change in between
+    # Architectures and the number of networks are not part of the identity: they may change between
+    # two starts without making finished networks invalid.
     kept = load_progress("evaluate", partial, identity).get("rows", [])
     finished = [row for row in kept if row["arch"] in archs and row["network"] < arguments.networks]
     rows = evaluate(
@@ -268,9 +281,11 @@ def run(arguments: argparse.Namespace) -> None:
     save_rows(arguments.out, [row | each[row["arch"]] | where for row in rows])
     partial.unlink(missing_ok=True)
     for arch in archs:
-        found = torch.tensor([row["accuracy"] for row in rows if row["arch"] == arch])
-        spread = f" ± {found.std():.2f}" if len(found) > 1 else ""
-        print(f"evaluate: {arch} {found.mean():.2f}{spread} % on {dataset.label} (n={len(found)})")
+        tested = torch.tensor([row["accuracy"] for row in rows if row["arch"] == arch])
+        spread = f" ± {tested.std():.2f}" if len(tested) > 1 else ""
+        print(
+            f"evaluate: {arch} {tested.mean():.2f}{spread} % on {dataset.label} (n={len(tested)})"
+        )
 
 
 def _labels(
@@ -289,16 +304,16 @@ def _labels(
         return None
     if not arguments.labels:
         raise DDError(
-            f"--labels: --protocol {arguments.protocol} needs those of `python -m dd relabel`"
+            f"--labels: --protocol {arguments.protocol} needs labels of `python -m dd relabel`"
         )
     labels = SoftLabels(arguments.labels)
     labels.check(dataset, arguments.synthetic, count)
     teacher = ".".join(canonical(spec) for spec in settings.teacher.split(".") if spec)
-    for name, asked in (("teacher", teacher), ("views", settings.views)):
-        found = getattr(labels, name)
-        if asked and asked != found:
+    for name, option in (("teacher", teacher), ("views", settings.views)):
+        stored = getattr(labels, name)
+        if option and option != stored:
             raise DDError(
-                f"--{name} is {asked}, but {arguments.labels} says {found}; leave --{name} out or "
+                f"--{name} is {option}, but {arguments.labels} has {stored}; leave --{name} out or "
                 "make the labels again (python -m dd relabel)"
             )
     return labels

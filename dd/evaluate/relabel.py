@@ -1,10 +1,11 @@
-"""Label every view of a synthetic set with a frozen network: what SRe2L's students learn from.
+"""Label each view of a synthetic set with a frozen network. SRe2L's students learn from this.
 
-A view is a random resized crop, perhaps mirrored, perhaps with a box of another image's view
-(CutMix). Views follow from --seed, so the file holds their labels alone: 2 bytes a class and view,
-or 4 a class kept and 2 more (--keep). Several teachers: the mean of their probabilities. Kill it
-and start it again with the same options: it goes on from its last checkpoint.
-Settings that are not given come from the recipe `relabel` of the dataset (dd/config/recipes.yaml).
+A view is a random resized crop; it may be mirrored, and it may have a box from the view of another
+image (CutMix). Views follow from --seed, so the file holds only their labels: 2 bytes per class and
+view, or 4 per class kept and 2 more (--keep). Several teachers give the mean of their
+probabilities. If it is killed and started again with the same options, it goes on from its last
+checkpoint. Settings that are not given come from the recipe `relabel` for the dataset
+(dd/config/recipes.yaml).
 """
 
 from __future__ import annotations
@@ -43,35 +44,35 @@ from dd.training.train import TEST_PIECE
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings(ViewSettings):
-    """Which views are labelled, and what is kept of their labels."""
+    """Which views are labelled, and how much of their labels is kept."""
 
     views: int = setting(
-        "views of every image; students see one an epoch, in turn", at_least=1, at_most=100_000
+        "views of each image; students see one per epoch, in turn", at_least=1, at_most=100_000
     )
     keep: int = setting(
-        "most probable classes to keep, the others share the rest evenly; 0: all", at_least=0
+        "most probable classes to keep; the others share the rest evenly; 0: keep all", at_least=0
     )
 
 
 @torch.no_grad()
 def soft_labels(teachers: Sequence[Network], images: Tensor) -> Tensor:
-    """Log of the teachers' mean probabilities ``[n, K]`` for ``images [n, C, H, W]``."""
+    """Logarithm of the teachers' mean probabilities ``[n, K]`` for ``images [n, C, H, W]``."""
     each = torch.stack([teacher(images).log_softmax(1) for teacher in teachers])
     return each.logsumexp(0) - math.log(len(teachers))
 
 
 @dataclasses.dataclass
 class LabelWriter:
-    """A file of labels in the making.
+    """Writes one file of labels.
 
     Attributes:
         images: ``[M, C, H, W]`` normalised, on the device.
-        dataset: whose classes are told apart.
-        synthetic: the file that the images are from.
+        dataset: has the classes of the labels.
+        synthetic: the file of the images.
         teachers: by spec.
         settings: see :class:`Settings`.
-        seed: of the views.
-        out: the file.
+        seed: seed of the views.
+        out: the file to write.
         every: seconds between checkpoints.
     """
 
@@ -86,17 +87,17 @@ class LabelWriter:
 
     @property
     def keep(self) -> int:
-        """How many classes are kept; 0, all, also where more are asked for than there are."""
+        """The number of classes to keep; 0 (all) also if the setting is not below their number."""
         return self.settings.keep if self.settings.keep < len(self.dataset.classes) else 0
 
     def run(self) -> None:
-        """Label all views from the last checkpoint, if any."""
+        """Label all views, from the last checkpoint if any."""
         started, pace = time.monotonic(), Pace(self.every)
         count, classes, views = len(self.images), len(self.dataset.classes), self.settings.views
         size, device = (self.images.shape[2], self.images.shape[3]), self.images.device
         shape = (views, count, self.keep + 1 if self.keep else classes)
         tensors = {"log_probabilities": (torch.float16, shape)}
-        if self.keep:  # ahead, so that no number starts at half its size
+        if self.keep:  # first in the file, so that all numbers are aligned to their size
             tensors = {"classes": (class_type(classes), (*shape[:2], self.keep)), **tensors}
         facts = self.facts()
         writer = RowWriter(self.out, KIND, 1, tensors, facts)
@@ -111,7 +112,7 @@ class LabelWriter:
             for view in range(done, views):
                 drawn = draw(self.seed, view, count, size, self.settings)
                 each = (soft_labels(networks, drawn.apply(self.images, part)) for part in parts)
-                stored = [compact(found, self.keep) for found in each]
+                stored = [compact(labels, self.keep) for labels in each]
                 for name in tensors:
                     writer.put(name, (view,), torch.cat([part[name] for part in stored]))
                 progress.update()
@@ -136,7 +137,7 @@ class LabelWriter:
             "keep": self.keep,
             "settings": views,
             "teachers": [
-                {"network": spec, **one.describe()} for spec, one in self.teachers.items()
+                {"network": spec, **teacher.describe()} for spec, teacher in self.teachers.items()
             ],
             "device": self.images.device.type,
         }
@@ -155,8 +156,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="networks of `python -m dd pretrain`",
     )
     need.add_argument("--out", required=True, type=Path, metavar="FILE", help="labels to write")
-    need.add_argument("--width-factor", type=float, default=1.0, help="of the teachers")
-    need.add_argument("--seed", type=int, default=0, help="of the views")
+    need.add_argument(
+        "--width-factor", type=float, default=1.0, help="factor on the widths of the teachers"
+    )
+    need.add_argument("--seed", type=int, default=0, help="seed of the views")
     add_checkpoint_option(parser)
     add_machine_options(parser)
     add_recipe_options(parser, declared(Settings))
@@ -170,15 +173,15 @@ def run(arguments: argparse.Namespace) -> None:
     made, dataset, _ = read_set("relabel", arguments, device)
     own = given_settings(declared(Settings), vars(arguments))
     settings = build(Settings, recipes.resolve_training("relabel", dataset.name, own), "relabel")
-    taken = recipes.fallback("relabel", dataset.name, ipc=1)  # the same for all
-    if taken:
-        print(f"relabel: {taken.said('relabelling', dataset.name)}")
-    found = frozen.load_all(arguments.teacher, dataset, arguments.width_factor, device)
+    fallback = recipes.fallback("relabel", dataset.name, ipc=1)  # the same for every IPC
+    if fallback:
+        print(f"relabel: {fallback.said('relabelling', dataset.name)}")
+    teachers = frozen.load_all(arguments.teacher, dataset, arguments.width_factor, device)
     writer = LabelWriter(
         images=made.images_for(dataset).to(device),
         dataset=dataset,
         synthetic=arguments.synthetic,
-        teachers=found,
+        teachers=teachers,
         settings=settings,
         seed=arguments.seed,
         out=arguments.out,
@@ -186,7 +189,7 @@ def run(arguments: argparse.Namespace) -> None:
     )
     with alone(writer.out):
         writer.run()
-    names = ", ".join(f"{one.spec} ({one.accuracy:.2f} %)" for one in found.values())
+    names = ", ".join(f"{t.spec} ({t.accuracy:.2f} %)" for t in teachers.values())
     print(
         f"relabel: {settings.views} views of {len(made)} images by {names}, "
         f"{arguments.out.stat().st_size / 2**20:.1f} MiB; {arguments.out}"

@@ -1,4 +1,4 @@
-"""The options of stages that read a synthetic set and the dataset that it was made from."""
+"""The options of stages that read a synthetic set and the dataset from which it was made."""
 
 from __future__ import annotations
 
@@ -18,28 +18,36 @@ from dd.errors import DDError
 def add_set_options(group: argparse._ActionsContainer) -> None:
     """``--synthetic``, ``--data`` and ``--whitening``, the same for stages that read a set."""
     group.add_argument(
-        "--synthetic", required=True, type=Path, metavar="FILE", help="set (docs/formats.md)"
+        "--synthetic",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help="synthetic set (docs/formats.md)",
     )
     group.add_argument("--data", required=True, type=Path, metavar="FILE", help="prepared dataset")
     group.add_argument(
         "--whitening",
         choices=("auto", *WHITENINGS),
         default="auto",
-        help="space of the images; auto: what the set says, none if it says nothing",
+        help="space of the images; auto: the space that the set names; none if it names none",
     )
     group.add_argument(
         "--allow-test-images",
         action="store_true",
-        help="go on if images of the set are in the test split of the dataset",
+        help="accept a set with images of the dataset's test split",
     )
 
 
 def read_set(
     stage: str, arguments: argparse.Namespace, device: torch.device
 ) -> tuple[SyntheticSet, Dataset, str]:
-    """What the options of :func:`add_set_options` name: the set, with its labels in the order of
-    the dataset's classes, the dataset on ``device``, and whether the set was made from this data
-    (:data:`dd.data.fit.SAME`, ...). What a user must know of them is printed.
+    """The set and the dataset that the options of :func:`add_set_options` name.
+
+    Prints what a user must know of them.
+
+    Returns:
+        The set, its labels in the order of the dataset's classes; the dataset on ``device``; and
+        whether the set was made from this data (:data:`dd.data.fit.SAME`, ...).
 
     Raises:
         DDError: if they do not belong together, or test images are in the set.
@@ -56,20 +64,23 @@ def read_set(
             raise DDError(
                 f"{arguments.synthetic}: {len(shared)} of its {len(made)} images "
                 f"{'is' if len(shared) == 1 else 'are'} in the test split of {dataset.name} (the "
-                f"first is image {shared[0]}): accuracies would count what was learned by heart; "
-                "--allow-test-images goes on"
+                f"first is image {shared[0]}): networks would be tested on images that they were "
+                "trained on; --allow-test-images overrides this"
             )
     return made, dataset, data
 
 
 def _whitening(made: SyntheticSet, arguments: argparse.Namespace) -> str:
-    """The space to read the dataset in: the set's own, which ``--whitening`` may only confirm."""
-    said, asked = made.whitening, arguments.whitening
-    if asked == "auto":
-        return said or "none"
-    if said not in (None, asked):
+    """The space in which the dataset is read.
+
+    If the set names its space, ``--whitening`` must not name another one.
+    """
+    stored, option = made.whitening, arguments.whitening
+    if option == "auto":
+        return stored or "none"
+    if stored not in (None, option):
         raise DDError(
-            f"--whitening is {asked}, but {arguments.synthetic} says that its images have {said}; "
+            f"--whitening is {option}, but the images in {arguments.synthetic} have {stored}; "
             "leave --whitening out"
         )
-    return asked
+    return option

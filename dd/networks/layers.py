@@ -21,7 +21,12 @@ def conv3x3(inputs: int, outputs: int, stride: int = 1, bias: bool = True) -> nn
 
 
 def instance_norm(channels: int) -> nn.GroupNorm:
-    """Affine instance norm. Unlike ``nn.InstanceNorm2d``, it is the same in both modes."""
+    """Affine instance norm, written as group norm with one channel per group.
+
+    It has no running statistics, so it computes the same in training and evaluation mode. Its
+    values are those of ``nn.InstanceNorm2d(channels, affine=True)``. The difference is that group
+    norm also accepts maps of a single pixel in a batch of two or more images.
+    """
     return nn.GroupNorm(channels, channels)
 
 

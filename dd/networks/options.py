@@ -1,6 +1,6 @@
 """The names of networks and their options, as in ``convnet:depth=1,norm=batch``.
 
-This module checks a name without building the network, so that a run can be planned without torch.
+This module checks a name without building the network, because a run is planned without torch.
 """
 
 from __future__ import annotations

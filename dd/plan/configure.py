@@ -1,4 +1,4 @@
-"""The stage ``configure``: a run, resolved and checked, as one JSON file (``config.json``)."""
+"""The stage ``configure``: resolve and check a run, and write it as JSON (``config.json``)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Check the run down to names and values that only the stages know, and write it."""
+    """Check the run, including names and values that only the stages know, and write it."""
     plan = Plan(load_run(arguments.run, parse_overrides(arguments.set), arguments.workflow))
     check_plan(plan)
     save_json(arguments.out, plan.document())

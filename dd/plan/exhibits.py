@@ -1,4 +1,4 @@
-"""From the YAML of a table or figure to its cells: one combination of axis values each."""
+"""Turn the YAML of a table or figure into cells, one for each combination of axis values."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ BOUND = ("dataset", "method", "ipc", "iterations", "arch", "protocol", "select")
 
 @dataclass(frozen=True)
 class Cell:
-    """What one number (or image) of a table or figure is made from.
+    """One number (or image) of a table or figure, and what it is made from.
 
     Attributes:
-        labels: the cell's place: axis names and values.
-        dataset, method, ipc, iterations: which synthetic sets.
-        protocols: canonical evaluation protocols; several only where the best is selected.
-        arch: the network evaluated, or None where only images are shown.
-        selected: the option whose best value is selected on test data, or "" (nothing is).
+        labels: the position of the cell: the value of each axis.
+        dataset, method, ipc, iterations: identify its synthetic sets, one per seed.
+        protocols: canonical evaluation protocols; several only if the best one is selected.
+        arch: the network that is evaluated; None if the cell only shows images.
+        selected: the option whose best value is selected on test data; "" if none is selected.
     """
 
     labels: Mapping[str, Any]
@@ -45,7 +45,7 @@ class Exhibit:
 
     Attributes:
         renders: ``table`` or ``figure``.
-        name: the stem of its definition's file, ``path``.
+        name: the stem of ``path``, the file of its definition.
     """
 
     renders: str
@@ -56,24 +56,27 @@ class Exhibit:
 
     @property
     def axes(self) -> list[str]:
-        """The names of the axes, the dataset first, then as listed."""
+        """The names of the axes: the dataset first, then the others in the order of the file."""
         return ["dataset", *(a for a in self.definition.get("axes", {}) if a != "dataset")]
 
     @property
     def datasets(self) -> dict[str, dict[str, Any]]:
-        """The datasets of the run that are in this table or figure, with their options."""
+        """The datasets of the run that this table or figure shows, with their options."""
         known = self.run.datasets
         return {name: known[name] for name in self.values("dataset") if name in known}
 
     @property
     def published(self) -> list[Mapping[str, Any]]:
-        """Where published values come from: of each the ``file``, its rows that count (``where``)
-        and the cells that they are comparable with (``only``)."""
-        given = self.definition.get("published", [])
-        return [given] if isinstance(given, Mapping) else given
+        """The sources of published values.
+
+        Each has a ``file``, a filter for its rows (``where``) and a filter for the cells that the
+        values may be compared with (``only``).
+        """
+        sources = self.definition.get("published", [])
+        return [sources] if isinstance(sources, Mapping) else sources
 
     def values(self, axis: str) -> dict[Any, dict[str, Any]]:
-        """The values of ``axis`` in this run, each with what it binds."""
+        """The values of ``axis`` in this run, and for each value the settings that it binds."""
         run, given = self.run, self.definition.get("axes", {}).get(axis)
         asked = self._asked(axis)
         if axis == "dataset" and given is None:
@@ -93,7 +96,10 @@ class Exhibit:
         return {given: {axis: given}}
 
     def _asked(self, axis: str) -> list[Any] | None:
-        """The values that the run wants on ``axis``, here, in this paper or everywhere."""
+        """The values that the run sets for ``axis``; None if it sets none.
+
+        Values for this table or figure come first, then those for its paper, then those for all.
+        """
         run = self.run
         for narrower in (self.name, self.definition["paper"]):
             if axis in run.axes_for.get(narrower, {}):
@@ -101,10 +107,10 @@ class Exhibit:
         return run.axes.get(axis)
 
     def cells(self) -> list[Cell]:
-        """All cells that are not excluded, the last axis varying fastest.
+        """All cells that are not excluded. The last axis varies fastest.
 
         Raises:
-            DDError: naming the file, for a binding that is unknown or missing.
+            DDError: if a binding is unknown or missing; the message names the file.
         """
         if "axes" not in self.definition:
             return []
@@ -135,7 +141,8 @@ class Exhibit:
         if dataset not in run.datasets:
             raise unknown("dataset", str(dataset), run.datasets)
         recipe = run.distillation(method, dataset, ipc)["iterations"]
-        # A selection is done after 0 iterations, whatever the others of the table are asked for.
+        # Objectives that take real images (random, herding, kcenter, full) have 0 iterations in
+        # their recipe, so the values of an axis of iterations do not apply to them.
         iterations = bound.get("iterations", recipe) if recipe else 0
         selected = bound["select"]["axis"] if "select" in bound else ""
         protocols, arch = self._protocols(bound), bound.get("arch")
@@ -160,7 +167,7 @@ def load_exhibit(kind: str, path: str | Path, run: Run) -> Exhibit:
     """The table or figure (``kind``) defined in the YAML file ``path``.
 
     Raises:
-        DDError: if the definition does not fit its schema or names an axis that is not there.
+        DDError: if the definition does not fit its schema or names an axis that it does not have.
     """
     definition = load_config(path, run.schema(kind))
     exhibit = Exhibit(kind, Path(path).stem, str(path), definition, run)
@@ -177,4 +184,6 @@ def load_exhibit(kind: str, path: str | Path, run: Run) -> Exhibit:
 
 
 def published_files(exhibit: Exhibit) -> list[str]:
-    return [str(Path(exhibit.run.workflow, "reference", one["file"])) for one in exhibit.published]
+    """The files of published values that ``exhibit`` reads."""
+    folder = Path(exhibit.run.workflow, "reference")
+    return [str(folder / source["file"]) for source in exhibit.published]

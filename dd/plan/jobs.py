@@ -1,8 +1,8 @@
-"""The jobs of a run. A class of jobs is a stage, and knows all that the workflow asks of it.
+"""The jobs of a run. Each class is one stage and has all that the workflow needs to know of it.
 
-To add a stage, write its class here and list it in :data:`STAGES`, write its rule
+To add a stage, write its class here and list it in :data:`STAGES`. Then write its rule
 (``workflow/rules``) and its own file. The plan, the checks of a run, the measurements and the rules
-go over :data:`STAGES`.
+loop over :data:`STAGES`.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from dd.plan.needs import (
     pool_files,
 )
 
-HARD, SOFT, KD = "hard", "soft", "kd"  # protocols that plan and tables know by name
+HARD, SOFT, KD = "hard", "soft", "kd"  # the protocols that plan and tables treat specially
 
 
 class Declared(NamedTuple):
-    """Values of a job, and the class of settings that they must fit.
+    """Values of a job, and the class of settings that checks them.
 
     Attributes:
-        settings: the class as text, ``MODULE:NAME``, where a name may go on (``OBJECTIVES[dc]
-            .Settings``): a run is planned without importing the stages.
-        values: by setting; None: the class need only exist.
+        settings: the class as text, ``MODULE:NAME``, because a run is planned without importing the
+            stages. The name may contain keys and attributes: ``OBJECTIVES[dc].Settings``.
+        values: by name of the setting; None: only check that the class exists.
         owner: what the values belong to, for messages.
     """
 
@@ -50,16 +50,16 @@ class Declared(NamedTuple):
 
 @dataclass(frozen=True)
 class Job(ABC):
-    """A job of the workflow: one call of ``python -m dd STAGE``. Its text names it in paths.
+    """A job of the workflow: one call of ``python -m dd STAGE``. Paths contain ``str(job)``.
 
     Attributes:
-        stage: the command, also of its logs and measurements.
-        module: that runs it.
+        stage: the name of the command, also used for logs and measurements.
+        module: the module that runs it.
         summary: what it makes, for ``python -m dd --help``.
-        folder: of its files in the run's folder.
-        suffix: of its file.
+        folder: the folder of its files in the run's folder.
+        suffix: the suffix of its file.
         resources: its key in a run's ``resources``.
-        section: its key in ``config.json``; "" if it has none there.
+        section: its key in ``config.json``; "" if it has no section there.
     """
 
     stage: ClassVar[str]
@@ -71,35 +71,43 @@ class Job(ABC):
     section: ClassVar[str] = ""
 
     def file(self, run: Run) -> str:
-        """What it makes; of several files the last."""
+        """The file that it makes; if it makes snapshots, the last one."""
         return f"{run.root}/{self.folder}/{self}{self.suffix}"
 
     def files(self, run: Run) -> list[str]:
-        """All that it makes."""
+        """All files that it makes."""
         return [self.file(run)]
 
     @abstractmethod
     def reads(self, run: Run) -> dict[str, list[Job | Snapshot | str]]:
-        """By option of its command: jobs whose files it reads, sets, or files that are there."""
+        """What it reads, by option of its command.
+
+        A source is a job whose file it reads, a synthetic set, or a file that exists before the
+        run.
+        """
 
     def inputs(self, run: Run) -> dict[str, list[str]]:
-        """The same as files."""
+        """The files that it reads, by option of its command."""
         return {
-            option: [one if isinstance(one, str) else one.file(run) for one in sources]
+            option: [source if isinstance(source, str) else source.file(run) for source in sources]
             for option, sources in self.reads(run).items()
         }
 
     @abstractmethod
     def options(self, run: Run) -> dict[str, Any]:
-        """Options of its command, files apart, that decide what comes out."""
+        """The options of its command that determine the result, without the files that it reads."""
 
     def declared(self, run: Run) -> Iterator[Declared]:
-        """Its values and the classes of settings that check them, one after the other."""
+        """Its values, each group with the class of settings that checks it."""
         yield from ()
 
-    def check(self, run: Run, settings: list[Any]) -> None:  # noqa: B027  # nothing, as a rule
-        """Raise a :class:`DDError` for what its ``settings`` alone, one for each of
-        :meth:`declared`, do not show."""
+    def check(self, run: Run, settings: list[Any]) -> None:  # noqa: B027  # most need no check
+        """Raise a :class:`DDError` for an error that no group of settings shows alone.
+
+        Args:
+            run: the run.
+            settings: one object for each group of :meth:`declared` that has values.
+        """
 
     def described(self, run: Run) -> dict[str, Any]:
         """Its entry in ``config.json``."""
@@ -107,7 +115,7 @@ class Job(ABC):
 
     @abstractmethod
     def measured(self, run: Run) -> MeasuredJob:
-        """Where it stands in the table of costs, and Snakemake's measurement of it."""
+        """Its place in the table of costs, and the file of Snakemake's measurement."""
 
     def _measured(
         self, run: Run, dataset: str, method: str = "", ipc: int | None = None, protocol: str = ""
@@ -122,20 +130,20 @@ class Job(ABC):
         )
 
     def joined(self, other: Self) -> Self:
-        """This job and ``other``, an equal one, as one that does what is asked of both."""
+        """One job that does the work of this job and of ``other``, which is equal to it."""
         return self
 
 
 @dataclass(frozen=True)
 class Preparation(Job):
-    """Raw images to one file a dataset.
+    """Write the raw images of a dataset to one file.
 
     Attributes:
-        zca: whether a method wants its images whitened.
+        zca: whether a method needs ZCA-whitened images.
     """
 
     stage, module = "prepare", "dd.data.prepare"
-    summary = "raw images to one safetensors file"
+    summary = "a dataset's raw images as one safetensors file"
     folder, resources = "data", "prepare"
 
     dataset: str
@@ -148,10 +156,10 @@ class Preparation(Job):
         return {}
 
     def options(self, run: Run) -> dict[str, Any]:
-        shown = ("comparable_to", "copy")  # by tables and figures alone
-        asked = {k: v for k, v in run.datasets[self.dataset].items() if k not in shown}
-        asked["normalise_as"] = run.normalisation(self.dataset)
-        return asked | {"name": self.dataset, "zca": self.zca}
+        captions = ("comparable_to", "copy")  # only tables and figures use them
+        options = {k: v for k, v in run.datasets[self.dataset].items() if k not in captions}
+        options["normalise_as"] = run.normalisation(self.dataset)
+        return options | {"name": self.dataset, "zca": self.zca}
 
     def declared(self, run: Run) -> Iterator[Declared]:
         source = run.datasets[self.dataset]["source"]
@@ -166,10 +174,10 @@ class Preparation(Job):
 
 @dataclass(frozen=True)
 class Shard(Job):
-    """Experts of trajectory matching, as many as a buffer of the run has."""
+    """One shard of expert trajectories; ``experts`` of the run's buffer is their number."""
 
     stage, module = "buffer", "dd.pretrain.buffer"
-    summary = "trajectories of experts trained on a dataset"
+    summary = "expert trajectories: the weights of networks during training on a dataset"
     folder, resources, section = "buffers", "buffer", "buffers"
 
     dataset: str
@@ -202,10 +210,10 @@ class Shard(Job):
 
 @dataclass(frozen=True)
 class Pretraining(Job):
-    """A network that is trained on the real data, or given, to be used frozen."""
+    """A network that is trained on the real data, or read from a file, and later used frozen."""
 
     stage, module = "pretrain", "dd.pretrain.pretrain"
-    summary = "a network trained on a dataset, to be used frozen"
+    summary = "a network trained on a dataset, for later use with frozen weights"
     folder, resources, section = "pretrained", "pretrain", "pretrained"
 
     dataset: str
@@ -216,8 +224,8 @@ class Pretraining(Job):
         return f"{self.dataset}/{self.whitening}/{self.network}"
 
     def reads(self, run: Run) -> dict[str, list[Job | Snapshot | str]]:
-        given = run.pretrained.get(self.dataset, {}).get(self.network)
-        weights: list[Job | Snapshot | str] = [given] if given else []
+        file = run.pretrained.get(self.dataset, {}).get(self.network)
+        weights: list[Job | Snapshot | str] = [file] if file else []
         return {"data": [_data(self.dataset, self.whitening)], "weights": weights}
 
     def options(self, run: Run) -> dict[str, Any]:
@@ -241,10 +249,10 @@ class Pretraining(Job):
 
 @dataclass(frozen=True)
 class GeneratorTraining(Job):
-    """A generator that is trained on the real data, whose latents can stand for pixels."""
+    """A generator that is trained on the real data. Its latents can be optimised, not pixels."""
 
     stage, module = "generator", "dd.pretrain.generator"
-    summary = "a generator whose latents stand for pixels"
+    summary = "a generator whose latents can be optimised in place of pixels"
     folder, resources, section = "pretrained", "pretrain", "pretrained"
 
     dataset: str
@@ -269,11 +277,11 @@ class GeneratorTraining(Job):
 
 @dataclass(frozen=True)
 class Distillation(Job):
-    """A synthetic set.
+    """Distil a synthetic set.
 
     Attributes:
         method: see :mod:`dd.config.methods`.
-        snapshots: the iterations that are kept, ascending.
+        snapshots: the iterations at which the set is saved, ascending.
     """
 
     stage, module = "distill", "dd.distill.distill"
@@ -296,16 +304,16 @@ class Distillation(Job):
         return [*(Snapshot(self, n).file(run) for n in self.snapshots), self.metrics(run)]
 
     def metrics(self, run: Run) -> str:
-        """What it says of each iteration, a file beside its snapshots."""
+        """The file of its metrics, one line per iteration."""
         return f"{run.root}/{self.folder}/{self}/metrics.jsonl"
 
     def settings(self, run: Run) -> dict[str, Any]:
-        """The objective's settings, iterations apart."""
+        """The objective's settings without ``iterations``."""
         settings = run.distillation(self.method, self.dataset, self.ipc)
         return {name: value for name, value in settings.items() if name != "iterations"}
 
     def parts(self, run: Run) -> dict[str, dict[str, Any]]:
-        """Name and settings of its parametrisation and regulariser, those that it has."""
+        """Names and settings of its parametrisation and regulariser, as far as it has them."""
         method = run.parse(self.method)
         chosen = {"parametrisation": method.parametrisation, "regulariser": method.regulariser}
         return {
@@ -324,9 +332,9 @@ class Distillation(Job):
             names = [*networks(run, self.method, self.dataset, self.ipc), *names]
         generator: list[Job | Snapshot | str] = []
         if method.parametrisation:
-            given = run.generators.get(self.dataset)
+            own = run.generators.get(self.dataset)
             trained = GeneratorTraining(self.dataset, whitening)
-            generator = [given["weights"] if given else trained]
+            generator = [own["weights"] if own else trained]
         return {
             "data": [_data(self.dataset, whitening)],
             "pool": [*pool_files(run, self.method)],
@@ -336,7 +344,7 @@ class Distillation(Job):
         }
 
     def _shards(self, run: Run) -> list[Shard]:
-        """The shards of its experts, where it matches trajectories."""
+        """The shards of expert trajectories; empty unless it matches trajectories."""
         settings = self.settings(run)
         if "experts" not in settings:
             return []
@@ -356,7 +364,7 @@ class Distillation(Job):
             "width_factor": run.width_factor,
             **self.settings(run),
         }
-        if method.pool:  # in place of a network
+        if method.pool:  # networks come from the pool
             options.pop("network", None)
         for kind, settings in self.parts(run).items():
             name = settings.pop("name")
@@ -397,13 +405,12 @@ class Distillation(Job):
         return self._measured(run, self.dataset, self.method, self.ipc)
 
     def joined(self, other: Distillation) -> Distillation:
-        asked = {*self.snapshots, *other.snapshots}
-        return replace(self, snapshots=tuple(sorted(asked)))
+        return replace(self, snapshots=tuple(sorted({*self.snapshots, *other.snapshots})))
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A synthetic set: what a distillation is after some iterations."""
+    """A synthetic set: the state of a distillation after a number of iterations."""
 
     distillation: Distillation
     iterations: int
@@ -415,7 +422,7 @@ class Snapshot:
         return f"{run.root}/{Distillation.folder}/{self}{Distillation.suffix}"
 
     def job(self) -> Distillation:
-        """The distillation, asked to keep this set."""
+        """The distillation that saves this set."""
         return replace(self.distillation, snapshots=(self.iterations,))
 
 
@@ -424,7 +431,7 @@ class Relabelling(Job):
     """Soft labels of the views of a synthetic set."""
 
     stage, module = "relabel", "dd.evaluate.relabel"
-    summary = "soft labels of a synthetic set, view by view"
+    summary = "soft labels for each view of a synthetic set"
     folder, resources, section = "labels", "relabel", "labels"
 
     snapshot: Snapshot
@@ -462,7 +469,7 @@ class Evaluation(Job):
 
     Attributes:
         protocol: canonical, see :mod:`dd.config.methods`.
-        archs: the networks that are asked for, in alphabetical order.
+        archs: the networks to evaluate, in alphabetical order.
     """
 
     stage, module = "evaluate", "dd.evaluate.evaluate"
@@ -479,7 +486,7 @@ class Evaluation(Job):
 
     @property
     def snapshot(self) -> Snapshot:
-        """The set that is evaluated."""
+        """The evaluated set."""
         return Snapshot(self.distillation, self.iterations)
 
     def reads(self, run: Run) -> dict[str, list[Job | Snapshot | str]]:
@@ -491,31 +498,37 @@ class Evaluation(Job):
         }
 
     def labels(self, run: Run) -> list[Relabelling]:
-        """The soft labels that the networks learn, if the protocol has them learn some."""
+        """The soft labels that the networks learn from; empty unless the protocol uses some."""
         options = parse_protocol(self.protocol, run.protocols).options
         if options["protocol"] != SOFT:
             return []
         return [Relabelling(self.snapshot, options["teacher"])]
 
     def options(self, run: Run) -> dict[str, Any]:
-        # Apart by more than a set has networks: no two sets of a cell share a network's seed.
+        # Network n of a set has this seed + n. The seeds of two sets differ by more than a set has
+        # networks, so no two sets of a cell share a network's seed.
         fixed: dict[str, Any] = {"networks": run.networks, "seed": 1000 * self.distillation.seed}
-        fixed["diverged"] = "record"  # a setting that fails is a result too; tables say so
+        fixed["diverged"] = "record"  # a setting that fails is a result, too; tables say so
         fixed["arch_settings"] = [str(Part(*own)) for own in self.arch_settings(run).items()]
         fixed["width_factor"] = run.width_factor
         return {"arch": list(self.archs), **fixed, **self.conditions(run)}
 
     def conditions(self, run: Run, network: str = "") -> dict[str, Any]:
-        """How ``network``, or one that no section of a recipe is about, is trained: settings and
-        protocol."""
+        """The settings and the protocol with which ``network`` is trained.
+
+        Without ``network``: those of a network that no section of a recipe names.
+        """
         made = self.distillation
         protocol = parse_protocol(self.protocol, run.protocols)
         settings = run.evaluation(made.method, made.dataset, made.ipc, network)
         return settings | dict(protocol.options)
 
     def arch_settings(self, run: Run) -> dict[str, dict[str, Any]]:
-        """The networks, a teacher trained there included, that are trained with other settings
-        than :meth:`conditions` says of all, and those settings."""
+        """The networks whose settings differ from the common ones, with the settings that differ.
+
+        The common settings are those of :meth:`conditions` without a network. A teacher that this
+        job trains is one of the networks.
+        """
         common = self.conditions(run)
         archs = dict.fromkeys(self.archs)
         if common["protocol"] == KD:
@@ -552,7 +565,7 @@ class Evaluation(Job):
             if views.get("cutmix") and views["batch"] != recipe.batch:
                 raise DDError(
                     f"batch of evaluation is {recipe.batch}, of relabel {views['batch']}: "
-                    "the images that CutMix mixes are those of a batch; give both the same"
+                    "CutMix mixes the images of a batch; give both the same value"
                 )
         for arch in self.archs:
             canonical(arch)
@@ -568,7 +581,7 @@ class Evaluation(Job):
 
 @dataclass(frozen=True)
 class ActivationMaps(Job):
-    """Class activation maps of a synthetic set under the networks that the run compares."""
+    """Class activation maps of a synthetic set, for each network that the run compares."""
 
     stage, module = "cams", "dd.analyse.cams"
     summary = "class activation maps of a synthetic set"
@@ -604,10 +617,10 @@ class ActivationMaps(Job):
 
 @dataclass(frozen=True)
 class Erasing(Job):
-    """Test accuracies of networks with regions of the images erased."""
+    """Test accuracies of networks after regions of the images are erased."""
 
     stage, module = "erase", "dd.analyse.erase"
-    summary = "accuracy with regions of the test images erased"
+    summary = "test accuracy after regions of the images are erased"
     folder, resources, section, suffix = "erasing", "analyse", "erasing", ".csv"
 
     dataset: str
@@ -617,7 +630,8 @@ class Erasing(Job):
         return f"{self.dataset}/{self.whitening}"
 
     def reads(self, run: Run) -> dict[str, list[Job | Snapshot | str]]:
-        names = [*auxiliary(run, self.dataset), *cam_networks(run)]  # the first say which regions
+        # The auxiliary networks define the regions, the others are tested on them.
+        names = [*auxiliary(run, self.dataset), *cam_networks(run)]
         return {
             "data": [_data(self.dataset, self.whitening)],
             "pretrained": _frozen(self.dataset, self.whitening, names),
@@ -653,18 +667,18 @@ STAGES: tuple[type[Job], ...] = (
 
 
 def distillations(cell: Cell, run: Run) -> list[Distillation]:
-    """The distillations of a cell, one a seed, each asked for the cell's set."""
-    asked = (cell.iterations,)
-    return [Distillation(cell.dataset, cell.method, cell.ipc, seed, asked) for seed in run.seeds]
+    """The distillations of a cell, one per seed. Each saves the set that the cell shows."""
+    saved = (cell.iterations,)
+    return [Distillation(cell.dataset, cell.method, cell.ipc, seed, saved) for seed in run.seeds]
 
 
 def snapshots(cell: Cell, run: Run) -> list[Snapshot]:
-    """The synthetic sets of a cell, one a seed."""
+    """The synthetic sets of a cell, one per seed."""
     return [Snapshot(job, cell.iterations) for job in distillations(cell, run)]
 
 
 def evaluations(cell: Cell, run: Run) -> list[Evaluation]:
-    """The evaluations of a cell, protocol by protocol, one a seed; none where it has no network."""
+    """The evaluations of a cell, one per protocol and seed; empty if the cell has no network."""
     if cell.arch is None:
         return []
     return [
@@ -675,7 +689,7 @@ def evaluations(cell: Cell, run: Run) -> list[Evaluation]:
 
 
 def needed(run: Run, roots: Iterable[Job]) -> list[Job]:
-    """``roots`` and all jobs whose files they read, directly or through others, each once."""
+    """``roots`` and all jobs whose files they need, directly or indirectly, each once."""
     jobs: dict[Job, Job] = {}
 
     def add(job: Job) -> None:
@@ -694,16 +708,18 @@ def needed(run: Run, roots: Iterable[Job]) -> list[Job]:
 
 
 def command_words(settings: Mapping[str, Any]) -> list[str]:
-    """Settings as command-line options: ``lr_img: 0.1`` is ``--lr-img 0.1``; true is a flag, and
-    a list has its values after the name."""
+    """Settings as command-line options: ``lr_img: 0.1`` becomes ``--lr-img 0.1``.
+
+    True becomes a flag without a value. The values of a list follow the name of the option.
+    """
     words = []
     for name, value in settings.items():
         if value is False or value is None or value == []:
             continue
         words.append(f"--{name.replace('_', '-')}")
         if value is not True:
-            words += [format_value(one) for one in (value if isinstance(value, list) else [value])]
-            if isinstance(value, str) and value.startswith("-"):  # no option of its own
+            words += [format_value(v) for v in (value if isinstance(value, list) else [value])]
+            if isinstance(value, str) and value.startswith("-"):  # argparse would see an option
                 words[-2:] = [f"{words[-2]}={words[-1]}"]
     return words
 
@@ -718,6 +734,6 @@ def _frozen(dataset: str, whitening: str, names: Iterable[str]) -> list[Job | Sn
 
 
 def _declared_metadd(run: Run, dataset: str) -> Declared:
-    """What MetaDD's settings say of all class activation maps of a run."""
+    """MetaDD's settings, which also apply to all class activation maps of a run."""
     settings = "dd.distill.regularisers:REGULARISERS[metadd].Settings"
     return Declared(settings, metadd(run, dataset), "metadd")

@@ -1,8 +1,8 @@
-"""Kinds of tables and figures: what makes each, and what it reads.
+"""Kinds of tables and figures: the function that renders each kind, and what it reads.
 
-What a kind reads says which jobs a run needs, and which files must be there before it is rendered.
-To add a kind, write what makes it (``dd/report/tables``, ``dd/report/figures``) and declare it
-here.
+From what a kind reads follow the jobs that a run needs, and the files that must exist before it is
+rendered. To add a kind, write its function (``dd/report/tables``, ``dd/report/figures``) and
+declare it here.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Read:
     """Something that tables and figures read.
 
     Attributes:
-        jobs: whose files it is, by table or figure.
-        files: its files; of the jobs of the whole run where it is about them.
+        jobs: returns the jobs that a table or figure needs.
+        files: returns the files that a table or figure reads, given all jobs of the run.
     """
 
     jobs: Callable[[Exhibit], Iterable[Job]]
@@ -50,8 +50,8 @@ def _distillations(exhibit: Exhibit) -> list[Job]:
 
 
 def _maps(exhibit: Exhibit) -> list[Job]:
-    sets = (one for cell in exhibit.cells() for one in snapshots(cell, exhibit.run))
-    return [ActivationMaps(one) for one in sets]
+    sets = (snapshot for cell in exhibit.cells() for snapshot in snapshots(cell, exhibit.run))
+    return [ActivationMaps(snapshot) for snapshot in sets]
 
 
 def _preparations(exhibit: Exhibit) -> list[Job]:
@@ -84,11 +84,12 @@ def _metrics(exhibit: Exhibit, jobs: Sequence[Job]) -> list[str]:
 ACCURACIES = _of(_evaluations)
 SETS = _of(_distillations)
 MAPS = _of(_maps)
-IMAGES = _of(_preparations)  # of the real data
+IMAGES = _of(_preparations)  # real images
 ERASED = _of(_erasings)
 METRICS = Read(_distillations, _metrics)
-POOLS = Read(_nothing, _pools)  # of all methods of the run
-# Not the measurements: losing that of a finished job is no reason to do the job again.
+POOLS = Read(_nothing, _pools)  # the model pools of all methods in the run
+# These are the outputs of the jobs, not the measurements beside them. If a measurement were an
+# input, losing it would trigger a rerun of a finished job.
 COSTS = Read(_nothing, lambda exhibit, jobs: [job.file(exhibit.run) for job in jobs])
 
 
@@ -97,9 +98,9 @@ class Kind:
     """A kind of table or figure.
 
     Attributes:
-        renderer: ``MODULE:FUNCTION`` that makes it from an :class:`Exhibit`.
+        renderer: ``MODULE:FUNCTION`` that renders it from an :class:`Exhibit`.
         reads: what it is made from.
-        parts: of a figure's ``layout``, those that it must have.
+        parts: the keys that the ``layout`` of a figure must have.
     """
 
     renderer: str
@@ -107,7 +108,7 @@ class Kind:
     parts: tuple[str, ...] = ()
 
     def render(self, exhibit: Exhibit) -> Any:
-        """``exhibit``, by its renderer."""
+        """Render ``exhibit``."""
         return resolve(self.renderer)(exhibit)
 
     def jobs(self, exhibit: Exhibit) -> list[Job]:
@@ -142,7 +143,7 @@ FIGURES = {
     "weights": Kind("dd.report.figures.weights:draw", (SETS,), ("x", "column", "row")),
     "cams": Kind("dd.report.figures.cams:draw", (MAPS, SETS, IMAGES), ("block", "row")),
     "variance": Kind("dd.report.figures.variance:draw", (MAPS,), ("x", "color", "column", "row")),
-    "erasing": Kind("dd.report.figures.erasing:draw", (ERASED,)),  # no cells: panels a dataset
+    "erasing": Kind("dd.report.figures.erasing:draw", (ERASED,)),  # a panel per dataset, no cells
     "stages": Kind("dd.report.figures.stages:draw", (COSTS,)),
 }
 
@@ -153,16 +154,17 @@ def kind_of(exhibit: Exhibit) -> Kind:
 
 
 def networks_behind(exhibit: Exhibit) -> list[Pretraining]:
-    """The frozen networks that what a table or figure shows was made with."""
+    """The frozen networks that the jobs behind a table or figure use."""
     jobs = needed(exhibit.run, kind_of(exhibit).jobs(exhibit))
     return [job for job in jobs if isinstance(job, Pretraining)]
 
 
 def inputs(exhibit: Exhibit, jobs: Sequence[Job]) -> list[str]:
-    """The files that a table or figure is rendered from, beside its definition.
+    """The files that a table or figure is rendered from, besides its definition.
 
     Args:
-        jobs: of the whole run, without those of its optional tables and figures.
+        exhibit: the table or figure.
+        jobs: all jobs of the run, without those of its optional tables and figures.
     """
     files = published_files(exhibit)
     for read in kind_of(exhibit).reads:

@@ -1,4 +1,4 @@
-"""What the table of costs has to know of a job: what it is, and where Snakemake measured it."""
+"""What the table of costs needs to know of a job: what it does, and where its cost is stored."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ class MeasuredJob:
     """A job of a compute stage.
 
     Attributes:
-        stage: its stage; evaluations under other protocols than ``hard`` name theirs.
+        stage: its stage; for evaluations under other protocols than ``hard`` with the protocol.
         dataset: its dataset.
-        method: that it distils or evaluates, or the network that it trains; "" if neither.
-        ipc: images per class; None if it has to do with no synthetic set, or with the full data.
-        benchmark: Snakemake's measurement of it.
-        made: a file that it leaves, which says on what device it was made.
+        method: the method that it distils or evaluates, or the network that it trains; "" if
+            neither.
+        ipc: images per class; None if it has no synthetic set, or if the set is the full data.
+        benchmark: the file of Snakemake's measurement (``benchmark:`` of the rule).
+        made: an output file of the job; its provenance names the device.
     """
 
     stage: str

@@ -1,4 +1,4 @@
-"""What a method needs beside the data: networks, auxiliary networks, pools."""
+"""What a method needs besides the data: networks, auxiliary networks, model pools."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from dd.networks.pool import load_pool
 
 
 def pool_files(run: Run, method: str) -> list[str]:
-    """The definition of the pool that ``method`` draws networks from, if it does."""
+    """The file of the model pool that ``method`` draws networks from; empty without a pool."""
     pool = run.parse(method).pool
     return [run.path("pools", f"{pool}.yaml")] if pool else []
 
 
 def networks(run: Run, method: str, dataset: str, ipc: int) -> list[str]:
-    """The networks that ``method`` distils with, canonical; none where it uses none."""
+    """Canonical specs of the networks that ``method`` distils with; empty if it uses none."""
     pools = pool_files(run, method)
     if pools:
         return [name for name, _ in load_pool(pools[0]).networks()]
@@ -27,7 +27,10 @@ def networks(run: Run, method: str, dataset: str, ipc: int) -> list[str]:
 
 
 def auxiliary_networks(run: Run, method: str, dataset: str, ipc: int) -> list[str]:
-    """The auxiliary networks of the regulariser of ``method``, canonical; none without one."""
+    """Canonical specs of the auxiliary networks of the regulariser of ``method``.
+
+    Empty if the method has no regulariser.
+    """
     parsed = run.parse(method)
     if parsed.regulariser is None:
         return []
@@ -36,37 +39,40 @@ def auxiliary_networks(run: Run, method: str, dataset: str, ipc: int) -> list[st
 
 
 def auxiliary(run: Run, dataset: str) -> list[str]:
-    """The auxiliary networks that the run's MetaDD uses unless a method says otherwise."""
+    """The auxiliary networks that MetaDD uses in this run unless a method sets others."""
     return auxiliaries(metadd(run, dataset)["auxiliary"])
 
 
 def metadd(run: Run, dataset: str) -> dict[str, Any]:
-    """The settings that the run's MetaDD has unless a method or an objective says otherwise."""
+    """The settings of MetaDD in this run unless a method or an objective sets others."""
     return run.part(Part("metadd"), "", dataset, run.axes["ipc"][0])
 
 
 def cam_rectify(run: Run) -> str:
-    """What all class activation maps of the run's tables and figures do with negative values, as
-    its MetaDD does unless a method says otherwise.
+    """How the class activation maps in all tables and figures of the run treat negative values.
+
+    This is the value of ``rectify`` of MetaDD unless a method sets another one.
 
     Raises:
-        DDError: if it is not the same for all datasets.
+        DDError: if the value is not the same for all datasets.
     """
-    found = {dataset: metadd(run, dataset)["rectify"] for dataset in run.datasets}
-    chosen = list(dict.fromkeys(found.values()))
-    if len(chosen) > 1:
-        said = ", ".join(f"{value} for {dataset}" for dataset, value in found.items())
-        raise DDError(f"rectify of metadd is {said}; all class activation maps of a run follow one")
-    return chosen[0]
+    by_dataset = {dataset: metadd(run, dataset)["rectify"] for dataset in run.datasets}
+    values = list(dict.fromkeys(by_dataset.values()))
+    if len(values) > 1:
+        listed = ", ".join(f"{value} for {dataset}" for dataset, value in by_dataset.items())
+        raise DDError(
+            f"rectify of metadd is {listed}; all class activation maps of a run need the same value"
+        )
+    return values[0]
 
 
 def seen(run: Run, method: str, dataset: str, ipc: int) -> list[str]:
-    """The networks that ``method`` uses while it distils: its own and the auxiliary ones."""
+    """The networks that ``method`` uses in its distillation: its own and the auxiliary ones."""
     own = networks(run, method, dataset, ipc)
     return list(dict.fromkeys([*own, *auxiliary_networks(run, method, dataset, ipc)]))
 
 
 def cam_networks(run: Run) -> list[str]:
-    """The networks whose class activation maps the run measures."""
-    named = run.cam_networks or auxiliary(run, next(iter(run.datasets)))
-    return [canonical(name) for name in named]
+    """Canonical specs of the networks whose class activation maps the run computes."""
+    specs = run.cam_networks or auxiliary(run, next(iter(run.datasets)))
+    return [canonical(spec) for spec in specs]

@@ -20,7 +20,7 @@ J = TypeVar("J", bound=Job)
 
 
 class Plan:
-    """The jobs of a run: each once, whatever number of tables and figures share it.
+    """The jobs of a run. Tables and figures share jobs; each job is planned once.
 
     Attributes:
         run: the run.
@@ -46,16 +46,17 @@ class Plan:
             self._check_axes_for(name, axes)
 
     def _check_axes_for(self, name: str, axes: Iterable[str]) -> None:
-        """``axes_for`` may only name what is in the run and has these axes."""
+        """Raise a :class:`DDError` unless ``name`` is a table, figure or paper of the run that has
+        all these ``axes``."""
         exhibits = self.exhibits.values()
-        named = [g for g in exhibits if name in (g.name, g.definition["paper"])]
+        named = [e for e in exhibits if name in (e.name, e.definition["paper"])]
         if not named:
-            known = {word for g in exhibits for word in (g.name, g.definition["paper"])}
+            known = {word for e in exhibits for word in (e.name, e.definition["paper"])}
             raise unknown(f"table, figure or paper in axes_for of run {self.run.name}", name, known)
-        there = {axis for exhibit in named for axis in (*exhibit.axes, *_selected(exhibit))}
+        known_axes = {axis for exhibit in named for axis in (*exhibit.axes, *_selected(exhibit))}
         for axis in axes:
-            if axis not in there:
-                raise unknown(f"axis in axes_for of {name}, run {self.run.name},", axis, there)
+            if axis not in known_axes:
+                raise unknown(f"axis in axes_for of {name}, run {self.run.name},", axis, known_axes)
 
     def _names(self) -> list[tuple[str, str]]:
         run = self.run
@@ -70,24 +71,27 @@ class Plan:
 
     @cached_property
     def main(self) -> Plan:
-        """The same without the optional tables and figures, which may not be there."""
+        """The plan without the optional tables and figures, which are made only on request."""
         return Plan(replace(self.run, optional=[])) if self.run.optional else self
 
     @cached_property
     def jobs(self) -> list[Job]:
-        """The jobs of the run, stage after stage."""
+        """The jobs of the run, in the order of the stages."""
         roots: list[Job] = [Preparation(dataset) for dataset in self.run.datasets]
         for exhibit in self.exhibits.values():
             roots += kind_of(exhibit).jobs(exhibit)
-        found = needed(self.run, roots)
-        return [job for stage in STAGES for job in found if type(job) is stage]
+        jobs = needed(self.run, roots)
+        return [job for stage in STAGES for job in jobs if type(job) is stage]
 
     def of(self, stage: type[J]) -> list[J]:
         """The jobs of ``stage``."""
         return [job for job in self.jobs if type(job) is stage]
 
     def planned(self, job: J) -> J:
-        """The job of the plan that is equal to ``job``, with all that is asked of it."""
+        """The job of the plan that is equal to ``job``.
+
+        It also has the fields that equality ignores: snapshots, architectures, ZCA.
+        """
         return self._planned[job]  # type: ignore[return-value]  # equal jobs are of one class
 
     @cached_property
@@ -95,16 +99,20 @@ class Plan:
         return {job: job for job in self.jobs}
 
     def targets(self) -> dict[str, tuple[list[str], list[str]]]:
-        """Tables and figures by target: each paper's (without the optional ones), each name's."""
-        found: dict[str, tuple[list[str], list[str]]] = {}
+        """The tables and the figures of each target.
+
+        A target is the name of a table or figure, or of a paper. A paper's target leaves out the
+        optional tables and figures.
+        """
+        by_target: dict[str, tuple[list[str], list[str]]] = {}
         for (kind, name), exhibit in self.exhibits.items():
             targets = [name] if name in self.run.optional else [exhibit.definition["paper"], name]
             for target in targets:
-                found.setdefault(target, ([], []))[kind == "figure"].append(name)
-        return found
+                by_target.setdefault(target, ([], []))[kind == "figure"].append(name)
+        return by_target
 
     def document(self) -> dict[str, Any]:
-        """What ``config.json`` holds."""
+        """The content of ``config.json``."""
         sections: dict[str, dict[str, Any]] = {stage.section: {} for stage in STAGES}
         for job in self.jobs:
             sections[job.section][str(job)] = job.described(self.run)
@@ -112,7 +120,7 @@ class Plan:
         return {"run": self.run.document(), "protocols": self.run.protocols, **sections}
 
     def files(self) -> list[str]:
-        """All that the run makes: what its jobs leave, its tables and figures."""
+        """All files that the run makes: the outputs of its jobs, its tables and its figures."""
         files = [file for job in self.jobs for file in job.files(self.run)]
         for kind, name in self.exhibits:
             files += [f"{self.run.root}/{kind}s/{name}.{ending}" for ending in ENDINGS[kind]]
@@ -120,5 +128,6 @@ class Plan:
 
 
 def _selected(exhibit: Exhibit) -> set[str]:
+    """The options of protocols whose best value this table or figure selects."""
     binds = [bound for axis in exhibit.axes for bound in exhibit.values(axis).values()]
     return {bound["select"]["axis"] for bound in binds if "select" in bound}

@@ -1,4 +1,4 @@
-"""Checks of a run that need the stages themselves: names and values that only they know."""
+"""Checks of a run that import the stages, because only the stages know these names and values."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ from dd.registry import resolve
 
 
 def check_plan(plan: Plan) -> None:
-    """Raise a :class:`DDError` for what would otherwise stop a job hours later: a data source,
-    network, objective, pool, protocol or setting that does not exist or is out of range."""
+    """Raise a :class:`DDError` for an error that would otherwise stop a job hours later.
+
+    Such an error is a data source, network, objective, pool, protocol or setting that does not
+    exist or is out of range.
+    """
     run = plan.run
     for name, block in run.recipes.items():
         with _within(f"run {run.name}, recipes of {name}"):
@@ -36,14 +39,14 @@ def check_plan(plan: Plan) -> None:
         with _within(f"run {run.name}, {job}"):
             settings = []
             for declared in job.declared(run):
-                found = resolve(declared.settings)
+                settings_class = resolve(declared.settings)
                 if declared.values is not None:
-                    settings.append(build(found, declared.values, declared.owner))
+                    settings.append(build(settings_class, declared.values, declared.owner))
             job.check(run, settings)
 
 
 def _networks(block: Mapping[str, Any]) -> Iterator[str]:
-    """The networks that sections of a block of recipes are about."""
+    """The networks that the sections of a block of recipes name, at any depth."""
     for section in SECTIONS:
         refined = block.get(section)
         if isinstance(refined, Mapping):
@@ -54,6 +57,7 @@ def _networks(block: Mapping[str, Any]) -> Iterator[str]:
 
 @contextmanager
 def _within(where: str) -> Iterator[None]:
+    """Put ``where`` in front of the message of a :class:`DDError`."""
     try:
         yield
     except DDError as error:

@@ -1,4 +1,4 @@
-"""Regular expressions for the names of jobs, which Snakemake reads over and over."""
+"""Regular expressions for the names of jobs. Snakemake reads them over and over."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Iterable
 
 
 def exactly(paths: Iterable[str]) -> str:
-    """A regular expression that matches exactly ``paths``, none at all if there are none.
+    """A regular expression that matches exactly ``paths``; without paths it matches nothing.
 
-    Written as a tree whose equal branches are joined, ``(?:a|b)/(?:x|y)``: names of jobs are nearly
-    products of what they consist of, so it stays short where a list of them would have megabytes.
+    It is a tree whose equal branches are joined: ``(?:a|b)/(?:x|y)``. The names of jobs are nearly
+    a Cartesian product of their parts, so it stays short. A plain list of the names would take
+    megabytes.
     """
     split = frozenset(tuple(path.split("/")) for path in paths)
     return _branches(split) if split else "(?!)"
@@ -24,10 +25,10 @@ def _branches(paths: frozenset[tuple[str, ...]]) -> str:
     for head, rest in sorted(tails.items()):
         heads.setdefault(frozenset(rest), []).append(re.escape(head))
     options = []
-    for those, names in heads.items():
+    for tail_set, names in heads.items():
         head = names[0] if len(names) == 1 else f"(?:{'|'.join(names)})"
-        if () in those:
+        if () in tail_set:  # a path ends here
             options.append(head)
-        if longer := those - {()}:
+        if longer := tail_set - {()}:
             options.append(f"{head}/{_branches(longer)}")
     return options[0] if len(options) == 1 else f"(?:{'|'.join(options)})"

@@ -1,9 +1,10 @@
-"""Train experts on real data and keep their parameters after every epoch: trajectories to match.
+"""Train experts on real data and store their parameters after each epoch: expert trajectories.
 
-Writes one shard: the trajectories of --experts networks, the first with number --first. Expert n of
-a seed is the same in whatever shard it is, so shards can be made in any order and place. Kill it
-and start it again with the same options: it goes on from its last checkpoint.
-Settings that are not given come from the recipe `buffer` of the dataset (dd/config/recipes.yaml).
+It writes one shard: the trajectories of --experts networks; --first is the number of the first one.
+Expert n of a seed is the same in every shard, so shards can be made in any order and on any
+machine. If it is killed and started again with the same options, it goes on from its last
+checkpoint. Settings that are not given come from the recipe `buffer` for the dataset
+(dd/config/recipes.yaml).
 """
 
 from __future__ import annotations
@@ -45,27 +46,27 @@ from dd.training.train import accuracy, augmented, check_losses, train_epoch
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings(Recipe):
-    """How experts are trained and kept (MTT, arXiv:2203.11932, section 3.2)."""
+    """How experts are trained and stored (MTT, arXiv:2203.11932, section 3.2)."""
 
-    experts: int = setting("networks in the shard", at_least=1, at_most=10_000)
+    experts: int = setting("number of networks in the shard", at_least=1, at_most=10_000)
     precision: str = setting(
-        "of the stored parameters: float32, or bfloat16 at half the disk",
+        "precision of the stored parameters: float32, or bfloat16 with half the disk space",
         choices=tuple(PRECISIONS),
     )
 
 
 @dataclasses.dataclass
 class Buffer:
-    """A shard in the making.
+    """Makes one shard.
 
     Attributes:
-        dataset: what the experts learn.
-        network: their architecture, canonical.
-        numbers: of the experts.
+        dataset: the data on which the experts are trained.
+        network: canonical spec of their architecture.
+        numbers: the numbers of the experts.
         settings: how they are trained.
         seed, width_factor: see ``python -m dd buffer --help``.
-        out: the shard.
-        together: train the experts stacked, or else in turn.
+        out: the file of the shard.
+        together: train the experts stacked; otherwise one after the other.
         every: seconds between checkpoints.
     """
 
@@ -80,7 +81,7 @@ class Buffer:
     every: float
 
     def run(self) -> list[float]:
-        """Train all experts from the last checkpoint, if any; returns their test accuracies, %."""
+        """Train all experts, from the last checkpoint if any; return test accuracies in percent."""
         job = Checkpoints("buffer", self.out, self.every)
         split, count = self.dataset.train.resident(), len(self.settings.rates())
         feed = augmented(split, self.settings.augment)
@@ -101,8 +102,8 @@ class Buffer:
         job.resume(facts, writer, done="done", unit="expert-epochs")
         every = range(len(networks))
         groups = [list(every)] if self.together else [[n] for n in every]
-        # a checkpoint is of the group under way; of those before it the accuracies are all that
-        # is needed, their rows are in the shard
+        # A checkpoint holds the group that is being trained. The groups before it are done: their
+        # rows are in the shard, and only their accuracies are still needed.
         accuracies: list[float] = job.at.setdefault("accuracies", [])
         done = job.at.setdefault("done", 0)
         with Progress("buffer", len(networks) * count, "expert-epochs", initial=done) as progress:
@@ -130,8 +131,8 @@ class Buffer:
                 test = self.dataset.test
                 accuracies += [round(accuracy(networks[n], test), 4) for n in group]
         entries = [
-            {"number": number, "test_accuracy": found}
-            for number, found in zip(self.numbers, accuracies, strict=True)
+            {"number": number, "test_accuracy": tested}
+            for number, tested in zip(self.numbers, accuracies, strict=True)
         ]
         made = stage_provenance(split.labels.device, job.seconds)
         writer.finish(facts | {"experts": entries, "provenance": made})
@@ -169,7 +170,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--whitening", default="none", help=f"space of the images, {' or '.join(WHITENINGS)}"
     )
     parser.add_argument("--width-factor", type=float, default=1.0, help="scales network widths")
-    parser.add_argument("--seed", type=int, default=0, help="of all experts")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all experts")
     add_together_option(parser, "the experts of a shard")
     add_checkpoint_option(parser)
     add_machine_options(parser)
@@ -201,9 +202,9 @@ def run(arguments: argparse.Namespace) -> None:
         every=arguments.checkpoint_every,
     )
     with alone(buffer.out):
-        found = torch.tensor(buffer.run())
+        tested = torch.tensor(buffer.run())
     print(
-        f"buffer: {len(found)} experts of {network}, {len(settings.rates())} epochs, "
-        f"test accuracy {found.mean():.2f} % ({found.min():.2f} to {found.max():.2f}) "
+        f"buffer: {len(tested)} experts of {network}, {len(settings.rates())} epochs, "
+        f"test accuracy {tested.mean():.2f} % ({tested.min():.2f} to {tested.max():.2f}) "
         f"on {dataset.label}; {arguments.out}"
     )

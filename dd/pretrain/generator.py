@@ -1,7 +1,7 @@
-"""Train the generator whose latents can stand for pixels: an autoencoder of the dataset's images.
+"""Train a generator, an autoencoder of the dataset's images. Its latents can replace pixels.
 
-Kill it and start it again with the same options: it goes on from its last checkpoint.
-Settings that are not given come from the recipe `generator` of the dataset
+If it is killed and started again with the same options, it goes on from its last checkpoint.
+Settings that are not given come from the recipe `generator` for the dataset
 (dd/config/recipes.yaml).
 """
 
@@ -44,31 +44,31 @@ def _check_width(width: int) -> None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings(Recipe):
-    """How the autoencoder is built and trained (our choice; GLaD takes StyleGAN-XL)."""
+    """How the autoencoder is built and trained (our choice; GLaD uses StyleGAN-XL)."""
 
     code: int = setting(
-        f"channels of the code, one value of each to {PATCH} x {PATCH} pixels; 0: a third of the "
-        "pixels' values",
+        f"channels of the code; each has one value per {PATCH} x {PATCH} pixels; 0: a code with a "
+        "third of the values of the image",
         at_least=0,
     )
     width: int = setting(
-        f"channels at half the images' size, a multiple of {GROUPS}; twice as many at a quarter",
+        f"channels at half the image size, a multiple of {GROUPS}; at a quarter twice as many",
         at_least=2 * GROUPS,
         check=_check_width,
     )
     noise: float = setting(
-        "standard deviation of the noise on codes in training; theirs is 1", at_least=0
+        "standard deviation of the noise on codes in training (that of codes is 1)", at_least=0
     )
 
 
 @dataclasses.dataclass
 class Training:
-    """An autoencoder in training: mean squared error in normalised units, noise on the codes.
+    """Trains an autoencoder by the mean squared error in normalised units, with noise on codes.
 
     Attributes:
-        dataset: its training split is what is learned.
-        settings, seed: how.
-        out: the artifact.
+        dataset: its training split is used.
+        settings, seed: how the autoencoder is trained.
+        out: the file to write.
         every: seconds between checkpoints.
     """
 
@@ -79,7 +79,7 @@ class Training:
     every: float
 
     def run(self) -> dict[str, float]:
-        """Train from the last checkpoint, if any; returns :func:`reconstruction` errors."""
+        """Train, from the last checkpoint if any; return the errors of :func:`reconstruction`."""
         job, s = Checkpoints("generator", self.out, self.every), self.settings
         split = self.dataset.train.resident()
         device = split.labels.device
@@ -95,12 +95,12 @@ class Training:
                 loss = _epoch(network, optimizer, split, s, streams)
                 check_losses(loss, s, epoch + 1)
                 progress.update(loss=loss.item())
-        found = reconstruction(network.eval(), self.dataset)
+        errors = reconstruction(network.eval(), self.dataset)
         made = stage_provenance(device, job.seconds)
-        header = facts | {"reconstruction": found, "provenance": made}
+        header = facts | {"reconstruction": errors, "provenance": made}
         save_tensors(self.out, "generator", network.state_dict(), header)
         job.remove()
-        return found
+        return errors
 
     def facts(self) -> dict[str, Any]:
         """What identifies the generator."""
@@ -126,7 +126,7 @@ def _epoch(
     settings: Settings,
     streams: dict[str, torch.Generator],
 ) -> torch.Tensor:
-    """One epoch over ``split``; returns its mean loss."""
+    """Train for one epoch on ``split``; return its mean loss."""
     feed, order = augmented(split, settings.augment), streams["order"]
     total = torch.zeros((), device=split.labels.device)
     for indices in torch.randperm(len(split), generator=order).split(settings.batch):
@@ -145,12 +145,13 @@ def _epoch(
 
 @torch.no_grad()
 def reconstruction(network: Autoencoder, dataset: Dataset) -> dict[str, float]:
-    """How well ``network`` brings back the test images.
+    """How well ``network`` reconstructs the test images.
 
     Returns:
-        ``mse_normalised``: mean squared error in normalised units, the reader's whitening included;
-        ``mse``: of pixels in [0, 1]; ``psnr``: 10 log10(1 / mse), in dB;
-        ``variance``: of the pixels about the mean test image, what a blur of all would leave.
+        ``mse_normalised``: mean squared error in normalised units, including the whitening in which
+        the dataset was read; ``mse``: that of pixels in [0, 1]; ``psnr``: 10 log10(1 / mse), in dB;
+        ``variance``: variance of the pixels about the mean test image, for comparison. It is the
+        error of a network that returns the mean image for every image.
     """
     size, test = dataset.size, dataset.test
     sums = torch.zeros(2, dtype=torch.float64)
@@ -166,8 +167,8 @@ def reconstruction(network: Autoencoder, dataset: Dataset) -> dict[str, float]:
     normalised, mse = (sums / values).tolist()
     variance = (second / len(test) - (first / len(test)).square()).mean().item()
     psnr = -10 * math.log10(max(mse, 1e-10))
-    told = {"mse_normalised": normalised, "mse": mse, "psnr": psnr, "variance": variance}
-    return {name: float(f"{value:.5g}") for name, value in told.items()}
+    errors = {"mse_normalised": normalised, "mse": mse, "psnr": psnr, "variance": variance}
+    return {name: float(f"{value:.5g}") for name, value in errors.items()}
 
 
 def _pieces(split: Split) -> Iterator[torch.Tensor]:
@@ -183,7 +184,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     need.add_argument(
         "--whitening", default="none", help=f"space of the images, {' or '.join(WHITENINGS)}"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of all random numbers")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all random numbers")
     add_checkpoint_option(parser)
     add_machine_options(parser)
     add_recipe_options(parser, declared(Settings))
@@ -204,14 +205,15 @@ def run(arguments: argparse.Namespace) -> None:
     limit = PATCH * PATCH * dataset.channels
     if settings.code >= limit:
         raise DDError(
-            f"generator: code is {settings.code}, it must be below {limit}, the values of "
-            f"{PATCH} x {PATCH} pixels: a code as large as the image is no prior"
+            f"generator: code is {settings.code}, it must be below {limit}, the number of values "
+            f"in {PATCH} x {PATCH} pixels: a code as large as the image is no prior"
         )
-    found = Training(
+    training = Training(
         dataset, settings, arguments.seed, arguments.out, arguments.checkpoint_every
-    ).run()
+    )
+    errors = training.run()
     print(
-        f"generator: {len(settings.rates())} epochs, test images come back with "
-        f"{found['psnr']:.2f} dB (pixel MSE {found['mse']:.3g}, variance {found['variance']:.3g}) "
-        f"on {dataset.label}; {arguments.out}"
+        f"generator: {len(settings.rates())} epochs, test images are reconstructed with "
+        f"{errors['psnr']:.2f} dB (pixel MSE {errors['mse']:.3g}, variance "
+        f"{errors['variance']:.3g}) on {dataset.label}; {arguments.out}"
     )

@@ -1,9 +1,9 @@
-"""Train one network on real data, to be used frozen: SRe2L's squeeze, MetaDD's auxiliary networks.
+"""Train one network on real data and freeze it: SRe2L's squeeze, MetaDD's auxiliary networks.
 
-Measures its test accuracy after the last epoch; nothing is chosen on test data. Kill it and start
-it again with the same options: it goes on from its last checkpoint. With --weights nothing is
-trained: given weights are checked, measured and written in the same format.
-Settings that are not given come from the recipe `pretrain` of the network and the dataset
+It measures the test accuracy after the last epoch; nothing is selected on test data. If it is
+killed and started again with the same options, it goes on from its last checkpoint. With --weights
+nothing is trained: the given weights are checked, tested and written in the same format. Settings
+that are not given come from the recipe `pretrain` for the network and the dataset
 (dd/config/recipes.yaml).
 """
 
@@ -36,15 +36,15 @@ from dd.training.recipe import Recipe
 from dd.training.resume import Checkpoints, epochs
 from dd.training.train import accuracy, augmented, check_losses, train_epoch
 
-TRAIN_SAMPLE = 10_000  # training images that the training accuracy is measured on, at most
+TRAIN_SAMPLE = 10_000  # training accuracy is measured on at most this many training images
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings(Recipe):
-    """How a network is trained, and what is asked of it."""
+    """How a network is trained, and the accuracy that it should reach."""
 
     least_accuracy: float = setting(
-        "test accuracy in percent below which tables that use the network warn, 0: never",
+        "test accuracy in percent; tables warn if they use a network below it; 0: no warning",
         at_least=0,
         at_most=100,
     )
@@ -57,12 +57,14 @@ def train(
     seed: int,
     job: Checkpoints,
 ) -> None:
-    """Train ``network`` in place from the last checkpoint, if any, and leave it in evaluation mode.
+    """Train ``network`` in place, from the last checkpoint if any; leave it in evaluation mode.
 
     Args:
         network: newly initialised, on the device of ``dataset``.
-        seed: of the order of the images and their augmentation.
-        job: where the training is kept and goes on from.
+        dataset: its training split is used.
+        settings: how the network is trained.
+        seed: seed of the order of the images and of their augmentation.
+        job: its checkpoints.
 
     Raises:
         DDError: if the loss becomes NaN or infinite.
@@ -87,11 +89,12 @@ def train(
 
 
 def give(network: Network, spec: str, path: Path) -> None:
-    """Fill ``network`` with the weights in ``path`` and put it in evaluation mode.
+    """Load the weights in ``path`` into ``network`` and put it in evaluation mode.
 
     Args:
-        spec: of the network, canonical.
-        path: a safetensors file: a plain state dict, or one that this stage wrote.
+        network: the network.
+        spec: its canonical spec.
+        path: a safetensors file: a plain state dict, or a file that this stage wrote.
 
     Raises:
         DDError: if the file is missing, broken, or does not hold the weights of this network.
@@ -116,11 +119,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--weights",
         type=Path,
         metavar="FILE",
-        help="safetensors file of a state dict to take instead of training, whose settings then go "
-        "unused; the network must know images in the units of the prepared dataset (default: none)",
+        help="safetensors file of a state dict to use instead of training; training settings then "
+        "have no effect; the network must expect images in the units of the prepared dataset "
+        "(default: none)",
     )
     parser.add_argument("--width-factor", type=float, default=1.0, help="scales network widths")
-    parser.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of weights, order and augmentation"
+    )
     add_checkpoint_option(parser)
     add_machine_options(parser)
     add_recipe_options(parser, declared(Settings))
@@ -164,10 +170,10 @@ def run(arguments: argparse.Namespace) -> None:
     else:
         job.resume(facts)
         train(network, dataset, settings, seed, job)
-        seconds = job.seconds  # of the training alone, without the measurements below
-    found = round(accuracy(network, dataset.test), 4)
+        seconds = job.seconds  # training only, without the measurements below
+    tested = round(accuracy(network, dataset.test), 4)
     facts |= {
-        "accuracy": found,
+        "accuracy": tested,
         "train_accuracy": round(accuracy(network, _sample(dataset.train, seed)), 4),
         "least_accuracy": settings.least_accuracy,
         "provenance": stage_provenance(device, seconds),
@@ -177,7 +183,8 @@ def run(arguments: argparse.Namespace) -> None:
     if weak := warning(facts, dataset.label):
         print(f"pretrain: {weak}")
     print(
-        f"pretrain: {spec} {facts['origin']}, test accuracy {found:.2f} % on {dataset.label}; {out}"
+        f"pretrain: {spec} {facts['origin']}, test accuracy {tested:.2f} % on {dataset.label}; "
+        f"{out}"
     )
 
 

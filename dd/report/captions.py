@@ -1,4 +1,4 @@
-"""What captions say of the numbers shown: data, averages, settings, comparability, warnings."""
+"""Sentences of captions about the numbers: data, averages, settings, comparability, warnings."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from dd.report import fallbacks
 
 
 def warnings(exhibit: Exhibit) -> list[str]:
-    """What has to be said of the frozen networks behind a table or figure, a sentence each: which
-    are less accurate than their dataset asks.
+    """One sentence for each frozen network behind a table or figure that is not accurate enough.
 
-    They are behind all that was made with them, not behind single numbers: no cell has a mark.
+    The least accuracy depends on the dataset. Such a network affects everything that was made with
+    it, not single numbers, so no cell has a mark.
     """
     run = exhibit.run
     phrases = [
@@ -26,19 +26,20 @@ def warnings(exhibit: Exhibit) -> list[str]:
 
 
 def facts(exhibit: Exhibit, rows: list[dict[str, Any]]) -> str:
-    """What a caption has to say of the numbers: data, averages, settings, comparability."""
+    """The sentences about the numbers: data, averages, settings, comparability."""
     run, cells, sets = exhibit.run, exhibit.cells(), len(exhibit.run.seeds)
     labels = [options["label"] for options in exhibit.datasets.values()]
     sentences = [f"Dataset: {' and '.join(labels)}."]
     if run.stands_in_for:
         sentences.append(
-            f"It stands in for {run.stands_in_for} in this run ({run.name}): nothing here compares "
-            "with published numbers."
+            f"It stands in for {run.stands_in_for} in this run ({run.name}): the numbers cannot be "
+            "compared with published ones."
         )
     copies = [options["copy"] for options in exhibit.datasets.values() if "copy" in options]
     if copies and any(row["published"] is not None for row in rows):
         sentences.append(
-            f"Published values are of the original images, ours of a {' and a '.join(copies)} copy."
+            "Published values are for the original images, ours for a "
+            f"{' and a '.join(copies)} copy."
         )
     sentences += fallbacks.of_exhibit(exhibit)
     if rows:
@@ -51,17 +52,18 @@ def facts(exhibit: Exhibit, rows: list[dict[str, Any]]) -> str:
         sentences.append(f"Evaluation: {' or '.join(map(str, sorted(epochs)))} epochs.")
     if any(row["diverged"] for row in rows):
         sentences.append(
-            "Networks whose loss became NaN count with the accuracy of their constant answer."
+            "Networks whose loss became NaN are included with the accuracy of their constant "
+            "answer."
         )
     if run.width_factor != 1:
-        sentences.append(f"Network widths are scaled by {run.width_factor:g}, to no less than 8.")
+        sentences.append(f"Network widths are scaled by {run.width_factor:g}, but are at least 8.")
     return " ".join(sentences)
 
 
 def caption(exhibit: Exhibit) -> str:
-    """What a table or figure shows and on what data, as far as its definition and run say it."""
-    said = [exhibit.definition["caption"]]
-    if exhibit.definition["kind"] != "listing":  # which shows nothing of the run
+    """The caption of a table or figure, as far as it follows from its definition and the run."""
+    sentences = [exhibit.definition["caption"]]
+    if exhibit.definition["kind"] != "listing":  # a listing shows no numbers of the run
         accuracies = any(cell.arch is not None for cell in exhibit.cells())
-        said += [facts(exhibit, [{"diverged": 0}] if accuracies else []), *warnings(exhibit)]
-    return " ".join(said)
+        sentences += [facts(exhibit, [{"diverged": 0}] if accuracies else []), *warnings(exhibit)]
+    return " ".join(sentences)

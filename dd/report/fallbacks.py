@@ -1,4 +1,7 @@
-"""Whose settings ran where a recipe has none for a dataset or IPC: what tables and figures say."""
+"""The sentence in tables and figures about settings that a recipe does not have.
+
+If a recipe has no settings for a dataset or IPC, others are used; the sentence says which.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,13 @@ from dd.report.labels import METHODS
 
 RELABEL = "relabel"
 NAMES = METHODS | {RELABEL: "relabelling"}
-OPENING = "Fallback, where a recipe has no settings for a dataset or IPC and the run gives none: "
+OPENING = "Fallback, if neither the recipe nor the run has settings for a dataset or IPC: "
 
 Use = tuple[str, str, int]  # a block of the recipes, a dataset, an IPC
 
 
 def of_exhibit(exhibit: Exhibit) -> list[str]:
-    """What has to be said of the recipes behind a table or figure: one sentence, or none."""
+    """The sentence about the recipes behind a table or figure; empty if there is no fallback."""
     kind = exhibit.definition["kind"]
     if kind == "settings":
         return of_run(exhibit.run)
@@ -32,21 +35,23 @@ def of_exhibit(exhibit: Exhibit) -> list[str]:
 
 
 def of_run(run: Run) -> list[str]:
-    """The same of all that the run makes, its optional tables and figures apart."""
+    """The sentence about everything that the run makes, without its optional tables and figures."""
     return sentence(run, _planned(run))
 
 
 def of_cell(run: Run, cell: Cell) -> str:
-    """The same of one cell, in a few words for the CSV."""
+    """The fallbacks of one cell, in a few words for the CSV."""
     taken = {NAMES.get(use[0], use[0]): fallback(*use) for use in _behind(run, cell)}
-    return "; ".join(f"{name}: {one.takes}" for name, one in taken.items() if one)
+    return "; ".join(f"{name}: {other.takes}" for name, other in taken.items() if other)
 
 
 def sentence(run: Run, uses: Iterable[Use]) -> list[str]:
-    """The fallbacks among ``uses``, methods that take the same ones at the same places together.
+    """The sentence about the fallbacks among ``uses``.
+
+    Methods with the same fallback for the same datasets and IPCs are named together.
 
     Returns:
-        One sentence, or none where every recipe has settings of its own.
+        One sentence; empty if every recipe has its own settings.
     """
     ipcs: dict[tuple[str, Fallback, str], set[int]] = {}
     for name, dataset, ipc in uses:
@@ -55,17 +60,17 @@ def sentence(run: Run, uses: Iterable[Use]) -> list[str]:
             key = (name, taken, run.datasets[dataset]["label"])
             ipcs.setdefault(key, set()).update({ipc} if taken.of_ipc else ())
     places: dict[tuple[str, Fallback, tuple[int, ...]], list[str]] = {}
-    for (name, taken, label), those in ipcs.items():
-        places.setdefault((name, taken, tuple(sorted(those))), []).append(label)
+    for (name, taken, label), without in ipcs.items():
+        places.setdefault((name, taken, tuple(sorted(without))), []).append(label)
     groups: dict[tuple[str, Fallback], list[str]] = {}
-    for (name, taken, found), labels in places.items():
-        at = f" at IPC {joined([str(ipc) for ipc in found])}" if found else ""
+    for (name, taken, listed), labels in places.items():
+        at = f" at IPC {joined([str(ipc) for ipc in listed])}" if listed else ""
         groups.setdefault((f"{joined(labels)}{at}", taken), []).append(NAMES.get(name, name))
-    said = [
+    clauses = [
         f"{joined(names)} on {where} {'take' if len(names) > 1 else 'takes'} {taken.takes}"
         for (where, taken), names in groups.items()
     ]
-    return [f"{OPENING}{'; '.join(said)}."] if said else []
+    return [f"{OPENING}{'; '.join(clauses)}."] if clauses else []
 
 
 def _planned(run: Run) -> Iterator[Use]:
@@ -85,14 +90,15 @@ def _shown(exhibit: Exhibit) -> Iterator[Use]:
 
 
 def _behind(run: Run, cell: Cell) -> Iterator[Use]:
+    """The recipes behind one cell."""
     yield from _followed(run, cell.method, cell.dataset, cell.ipc)
     options = [parse_protocol(name, run.protocols).options for name in cell.protocols]
-    if cell.arch is not None and any(one["protocol"] == SOFT for one in options):
+    if cell.arch is not None and any(chosen["protocol"] == SOFT for chosen in options):
         yield RELABEL, cell.dataset, cell.ipc
 
 
 def _followed(run: Run, method: str, dataset: str, ipc: int) -> Iterator[Use]:
-    """The recipes that a distillation follows: its objective's, then its parts'."""
+    """The recipes that a distillation follows: that of its objective, then those of its parts."""
     parsed = run.parse(method)
     for name in (parsed.objective, *(part.name for part in parsed.parts)):
         yield name, dataset, ipc

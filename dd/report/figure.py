@@ -15,10 +15,12 @@ from dd.report.figures.style import save, use_style
 
 
 def check_layout(exhibit: Exhibit, parts: tuple[str, ...]) -> None:
-    """Every part of the figure's kind must have its axes, and every axis of several values a part.
+    """Check that the layout has every part of the figure's kind and every axis.
+
+    Only axes with several values need a part.
 
     Raises:
-        DDError: naming the file and what is missing.
+        DDError: if something is missing; the message names it and the file.
     """
     layout = exhibit.definition["layout"]
     for part in parts:
@@ -31,7 +33,7 @@ def check_layout(exhibit: Exhibit, parts: tuple[str, ...]) -> None:
 
 
 def render(exhibit: Exhibit, out: Path) -> None:
-    """Draw ``exhibit`` into ``out`` (PNG) and the PDF beside it."""
+    """Draw ``exhibit`` and write it to ``out`` (PNG) and to a PDF beside it."""
     use_style()
     kind = kind_of(exhibit)
     if kind.parts:
@@ -44,7 +46,7 @@ def render(exhibit: Exhibit, out: Path) -> None:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, help="config.json of the run, in its folder")
     parser.add_argument("--figure", required=True, help="the figure's definition (YAML)")
-    parser.add_argument("--out", required=True, type=Path, help="PNG; the .pdf goes beside")
+    parser.add_argument("--out", required=True, type=Path, help="PNG; a PDF is written beside it")
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -1,8 +1,8 @@
 """A page that shows a finished run on a code host: README.md, beside its tables and figures.
 
-It says what the run is and what it ran on (``run.json``), shows all tables and figures, and says
-how to make and check them again. ``run.html`` and ``settings.html``, beside it, say what the run is
-and which settings it has; Snakemake's report shows them.
+The page describes the run and the machines (``run.json``), shows all tables and figures, and says
+how to make and check them again. Two more pages beside it, ``run.html`` and ``settings.html``,
+describe the run and list its settings; Snakemake's report shows them.
 """
 
 from __future__ import annotations
@@ -25,36 +25,40 @@ from dd.report.labels import axis_label, paper_label
 from dd.report.sheet import Sheet, Text
 from dd.report.tables.settings import settings_rows
 
-FORMATS = {"csv": "CSV", "tex": "LaTeX", "html": "HTML"}  # of a table, beside the Markdown shown
+FORMATS = {"csv": "CSV", "tex": "LaTeX", "html": "HTML"}  # formats of a table besides Markdown
 UNFINISHED = "is missing; finish the run first: snakemake"
 SETTINGS = "How this run trains networks, distils sets and evaluates them."
-CLOSING = ("- [Settings](#settings)", "- [To make it again, to check it](#again)")
+CLOSING = ("- [Settings](#settings)", "- [How to make and check it again](#again)")
 
 
 def about(plan: Plan, record: dict[str, Any] | None) -> Sheet:
-    """What a run is.
+    """A description of a run, as a table.
 
     Args:
-        record: its ``run.json``; None if there is none yet: then only what was planned is said.
+        plan: the plan of the run.
+        record: its ``run.json``; None if there is none yet. Then the description has only what was
+            planned.
     """
     run = plan.run
     comparable = (
-        "A published value stands beside a cell only where dataset and settings are the paper's."
+        "A cell has a published value beside it only if dataset and settings are those of the "
+        "paper."
     )
     if run.stands_in_for:
         data = " and ".join(_labels(run))
         comparable = (
-            f"{data} in place of {run.stands_in_for}: nothing here compares with published numbers."
+            f"{data} in place of {run.stands_in_for}: the numbers cannot be compared with "
+            "published ones."
         )
     seeds = ", ".join(map(str, run.seeds))
-    scaled = f"{run.width_factor:g} × the published widths, to no less than 8"
+    scaled = f"{run.width_factor:g} × the published widths, but at least 8"
     kinds = [kind for kind, _ in plan.exhibits]
-    said = {
+    described = {
         "Run": run.name,
         "Data": "; ".join(_labels(run)),
         "Networks": "as published" if run.width_factor == 1 else scaled,
-        "Synthetic sets": f"one a method, IPC and seed ({seeds})",
-        "Evaluation": f"{run.networks} networks a synthetic set and architecture",
+        "Synthetic sets": f"one per method, IPC and seed ({seeds})",
+        "Evaluation": f"{run.networks} networks per synthetic set and architecture",
         "Made": f"{kinds.count('table')} tables and {kinds.count('figure')} figures from "
         f"{len(plan.of(Distillation))} distillations and {len(plan.of(Evaluation))} evaluations",
         **({} if record is None else _machines(record)),
@@ -64,7 +68,7 @@ def about(plan: Plan, record: dict[str, Any] | None) -> Sheet:
         title=run.title,
         caption=comparable,
         header=["What", "In this run"],
-        body=[[Text(name), Text(value)] for name, value in said.items()],
+        body=[[Text(name), Text(value)] for name, value in described.items()],
         keys=2,
     )
 
@@ -74,10 +78,10 @@ def _labels(run: Run) -> list[str]:
 
 
 def _machines(record: dict[str, Any]) -> dict[str, str]:
-    """Where and when a run ran, and which code, from its ``run.json``."""
+    """The machines, the times and the code of a run, from its ``run.json``."""
     hardware, code = record["hardware"], record["code"]
     libraries = (f"{name} {number}" for name, number in record["libraries"].items())
-    said = {
+    described = {
         "Processor": ", ".join(hardware["cpu"]),
         "Cores": str(hardware["cores"]),
         "GPU": ", ".join(hardware["gpu"]) or "none",
@@ -87,16 +91,16 @@ def _machines(record: dict[str, Any]) -> dict[str, str]:
         f"{code['tables and figures']} (tables and figures)",
         "Libraries": ", ".join([f"Python {record['python']}", *libraries]),
     }
-    return {name: value for name, value in said.items() if value}
+    return {name: value for name, value in described.items() if value}
 
 
 def _time(stamp: str | None) -> str:
-    """A time of ``run.json`` for people; a run without artifacts has none."""
+    """A time of ``run.json`` in readable form; "" for a run without artifacts."""
     return (stamp or "").replace("T", " ").replace("+00:00", " UTC")
 
 
 def settings(plan: Plan) -> Sheet:
-    """The pools and hyperparameters of a run."""
+    """The model pools and hyperparameters of a run, as a table."""
     rows = settings_rows(plan.run)
     return Sheet(
         name="settings",
@@ -112,16 +116,14 @@ def page(plan: Plan, record: dict[str, Any], root: Path) -> str:
     """The README.md of the run whose files lie in ``root``.
 
     Raises:
-        DDError: naming a table or figure that is missing.
+        DDError: if a table or figure is missing; the message names it.
     """
-    run, papers = (
-        plan.run,
-        list(dict.fromkeys(g.definition["paper"] for g in plan.exhibits.values())),
-    )
+    run = plan.run
+    papers = list(dict.fromkeys(e.definition["paper"] for e in plan.exhibits.values()))
     blocks = [
         f"# Results of the run {escape.markdown_code(run.name)}",
         about(plan, record).markdown(),
-        "[Everything recorded of the run, with a checksum of each file](run.json) · "
+        "[Record of the run, with a checksum of each file](run.json) · "
         "[configuration](config.json)",
         "## Contents",
         "\n".join([*(_contents(plan, paper) for paper in papers), *CLOSING]),
@@ -131,13 +133,13 @@ def page(plan: Plan, record: dict[str, Any], root: Path) -> str:
         for (kind, _), exhibit in _of(plan, paper):
             blocks += _table(exhibit, root) if kind == "table" else _figure(exhibit, root)
     blocks += [_anchor("settings"), "## Settings", _settings(plan)]
-    blocks += [_anchor("again"), "## To make it again, to check it", _commands(run)]
+    blocks += [_anchor("again"), "## How to make and check it again", _commands(run)]
     return "\n\n".join(block.rstrip("\n") for block in blocks) + "\n"
 
 
 def _of(plan: Plan, paper: str) -> Iterable[tuple[tuple[str, str], Exhibit]]:
     """The tables, then the figures of a paper."""
-    return ((key, g) for key, g in plan.exhibits.items() if g.definition["paper"] == paper)
+    return ((key, e) for key, e in plan.exhibits.items() if e.definition["paper"] == paper)
 
 
 def _contents(plan: Plan, paper: str) -> str:
@@ -149,7 +151,7 @@ def _contents(plan: Plan, paper: str) -> str:
 
 
 def _anchor(name: str) -> str:
-    """A place to link to; code hosts make those of headings each in its own way."""
+    """A target for links. Code hosts differ in how they make targets from headings."""
     return f'<a id="{name}"></a>'
 
 
@@ -177,7 +179,7 @@ def _figure(exhibit: Exhibit, root: Path) -> list[str]:
 
 
 def _settings(plan: Plan) -> str:
-    """The settings, or where they stand already."""
+    """The settings, or a link if they are already a table of the run."""
     for (kind, name), exhibit in plan.exhibits.items():
         if kind == "table" and exhibit.definition["kind"] == "settings":
             title = escape.markdown(exhibit.definition["title"])
@@ -186,22 +188,22 @@ def _settings(plan: Plan) -> str:
 
 
 def _commands(run: Run) -> str:
-    """What a person types to get the same."""
+    """The commands with which a person makes and checks the run again."""
     again = " ".join(["--config", *config_words(run)])
     folder = "DIR" if Path(run.results).is_absolute() else run.results
     made = escape.one_line(shlex.quote(f"{folder}/{run.name}"))
     return f"""```
 snakemake --cores all {again}
-python -m dd verify {made} # is every file as it was, every table what its files give?
-snakemake --report report.html {again} # all of this, and run times, in one page
+python -m dd verify {made} # compare files with their checksums, render tables again
+snakemake --report report.html {again} # one page with all of this and the run times
 ```"""
 
 
 def config_words(run: Run) -> list[str]:
-    """The ``--config`` of a run, with DIR for folders that are this machine's own."""
+    """The ``--config`` of a run, with DIR for folders of this machine."""
     usual = _ours(run)
     if usual is None:
-        return [f"run=DIR/{run.name}.yaml"]  # what it overrides is not known
+        return [f"run=DIR/{run.name}.yaml"]  # its overrides are not known
     words = [f"run={run.name}"]
     known = {name: options.get("root") for name, options in usual.datasets.items()}
     if any(options.get("root") != known[name] for name, options in run.datasets.items()):
@@ -221,12 +223,12 @@ def config_words(run: Run) -> list[str]:
 
 
 def _ours(run: Run) -> Run | None:
-    """The run of the suite that ``run`` is, its overrides apart; None if it is a person's own."""
+    """The run of this suite from which ``run`` differs only by overrides; None for other runs."""
     if not Path(run.path("runs", f"{run.name}.yaml")).is_file():
         return None
-    found = load_run(run.name, {}, run.workflow)
+    ours = load_run(run.name, {}, run.workflow)
     same = ("title", "axes", "axes_for", "recipes", "tables", "figures", "width_factor")
-    return found if all(getattr(found, key) == getattr(run, key) for key in same) else None
+    return ours if all(getattr(ours, key) == getattr(run, key) for key in same) else None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -234,7 +236,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config", required=True, type=Path, help="config.json of the run, in its folder"
     )
     parser.add_argument(
-        "--out", required=True, type=Path, help="README.md, in the same folder; pages go beside"
+        "--out",
+        required=True,
+        type=Path,
+        help="README.md, in the same folder; run.html and settings.html are written beside it",
     )
 
 
@@ -242,7 +247,10 @@ def run(arguments: argparse.Namespace) -> None:
     """Write README.md, run.html and settings.html."""
     root, out = arguments.config.parent, arguments.out
     if out.suffix != ".md" or out.parent.resolve() != root.resolve():
-        raise DDError(f"--out: {out} must be a .md file beside {arguments.config}, to link to")
+        raise DDError(
+            f"--out: {out} must be a .md file beside {arguments.config}, because it has links to "
+            "files there"
+        )
     plan = Plan(read_run(arguments.config)).main
     record = load_json(root / "run.json")
     try:

@@ -1,4 +1,4 @@
-"""How axes, papers, networks and settings are called in tables and figures."""
+"""The names of axes, papers, networks and settings in tables and figures."""
 
 from __future__ import annotations
 
@@ -75,14 +75,16 @@ def axis_label(axis: str) -> str:
 
 
 def paper_label(paper: str) -> str:
-    """The paper that a table or figure belongs to, in words."""
+    """The name of the paper to which a table or figure belongs."""
     return PAPERS.get(paper, paper)
 
 
 def value_label(axis: str, value: Any) -> str:
-    """A value of ``axis`` as it is shown; what has no other name is shown as it is written. Of a
-    method each part has its own, and its settings: ``dm+metadd@lambda_kl=0`` is DM + MetaDD
-    (lambda_kl=0)."""
+    """The label of a value of ``axis``; a value without a label is shown as written.
+
+    Each part of a method has its own label and settings: ``dm+metadd@lambda_kl=0`` becomes DM +
+    MetaDD (lambda_kl=0).
+    """
     known = VALUES.get(axis, {})
     name, colon, options = str(value).partition(":")
     if axis == "arch" and colon:
@@ -93,7 +95,7 @@ def value_label(axis: str, value: Any) -> str:
 
 
 def _part(text: str) -> str:
-    """A part of a method: its label, what follows it after a space, its settings in brackets."""
+    """A part of a method: its label, then any text after a space, then its settings in brackets."""
     part, _, settings = text.partition("@")
     word, gap, rest = part.partition(" ")
     shown = f"{METHODS.get(word, word)}{gap}{rest}"
@@ -101,5 +103,5 @@ def _part(text: str) -> str:
 
 
 def setting_label(name: str) -> str:
-    """The heading of a setting; a buffer's is called ``buffer.<name>``."""
+    """The heading of a setting; settings of a buffer are called ``buffer.<name>``."""
     return SETTINGS.get(name, name)

@@ -1,7 +1,7 @@
-"""What a finished run rests on: code, machines, settings, and a checksum of every file.
+"""The record of a finished run: code, machines, settings, and a checksum of each file.
 
-Reads the artifacts that the tables and figures of a run came from, and writes ``run.json`` beside
-them; ``python -m dd verify`` checks them against it later.
+It reads the artifacts from which the tables and figures of a run were made, and writes ``run.json``
+beside them. Later ``python -m dd verify`` checks the files against it.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ LIBRARIES = ("torch", "torchvision", "numpy", "pandas", "matplotlib", "seaborn",
 
 
 def record(config: Path) -> dict[str, Any]:
-    """What ``run.json`` holds, for the run with this ``config.json``.
+    """The content of ``run.json`` for the run with this ``config.json``.
 
     Raises:
-        DDError: if a table or figure of the run, or a file that they came from, is missing.
+        DDError: if a table or figure of the run, or a file from which they were made, is missing.
     """
     plan = Plan(read_run(config)).main
     root = config.parent
@@ -40,7 +40,7 @@ def record(config: Path) -> dict[str, Any]:
             "the run first: snakemake"
         )
     tensors = [path for path in files if path.suffix == ".safetensors"]
-    origins = [header["provenance"] for header in map(read_header, tensors) if _told(header)]
+    origins = [header["provenance"] for header in map(read_header, tensors) if _has_origin(header)]
     run = plan.run
     return {
         "run": run.name,
@@ -63,7 +63,8 @@ def record(config: Path) -> dict[str, Any]:
     }
 
 
-def _told(header: dict[str, Any]) -> bool:
+def _has_origin(header: dict[str, Any]) -> bool:
+    """Whether a header has provenance: files from elsewhere may have none."""
     return "created" in header.get("provenance", {})
 
 
@@ -79,6 +80,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Write ``run.json``."""
-    found = record(arguments.config)
-    save_json(arguments.out, found)
-    print(f"{arguments.out}: {len(found['files'])} files of run {found['run']}")
+    document = record(arguments.config)
+    save_json(arguments.out, document)
+    print(f"{arguments.out}: {len(document['files'])} files of run {document['run']}")

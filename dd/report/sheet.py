@@ -1,4 +1,4 @@
-"""A table ready to be written: Markdown, LaTeX (booktabs) and HTML of the same cells."""
+"""A table ready to be written, as Markdown, LaTeX (booktabs) or HTML of the same cells."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 from dd.report import escape
 
-PAGE = 95  # characters of a line of LaTeX's standard page
+PAGE = 95  # characters in a line of LaTeX's standard page
 
 
 @dataclass(frozen=True)
 class Text:
-    """What a cell shows."""
+    """The text that a cell shows."""
 
     text: str
     bold: bool = False
@@ -25,11 +25,11 @@ class Sheet:
 
     Attributes:
         name: its name, for references.
-        title, caption: in words.
-        header: one heading a column.
+        title, caption: plain text.
+        header: one heading per column.
         body: rows of cells.
-        keys: how many leading columns are row headings; rows that share all but the last of them
-            form a group.
+        keys: number of leading columns that are row headings. Rows with the same headings, except
+            the last one, form a group.
         notes: lines below the table.
     """
 
@@ -58,8 +58,11 @@ class Sheet:
         return "\n".join(lines) + "\n"
 
     def latex(self) -> str:
-        """A LaTeX table environment; the document needs the package booktabs, and graphicx where
-        the table is made to fit the page."""
+        """A LaTeX table environment.
+
+        The document needs the package booktabs, and graphicx for a wide table, which is scaled to
+        fit the page.
+        """
         columns = "l" * self.keys + "r" * (len(self.header) - self.keys)
         lines = [
             r"\begin{table}",
@@ -82,7 +85,7 @@ class Sheet:
                 for cell in row
             ]
             for i in range(_shared(key[:-1], previous[:-1])):
-                shown[i] = ""  # a group says once what its rows share
+                shown[i] = ""  # show the common headings of a group only once
             lines.append(f"{' & '.join(shown)} \\\\")
             previous = key
         lines += [r"\bottomrule", r"\end{tabular}" + ("}" if self._wide() else "")]
@@ -90,12 +93,12 @@ class Sheet:
         return "\n".join([*lines, r"\end{table}"]) + "\n"
 
     def _wide(self) -> bool:
-        """Whether the cells of a row hardly fit beside each other on a page."""
+        """Whether a row is wider than a line of the page."""
         rows = [self.header, *([cell.text for cell in row] for row in self.body)]
         return sum(max(map(len, column)) + 2 for column in zip(*rows, strict=True)) > PAGE
 
     def html(self) -> str:
-        """A page of its own."""
+        """A complete HTML page."""
         head = "".join(map(self._html_heading, range(len(self.header)), self.header))
         body = []
         previous: list[str] = []
@@ -139,7 +142,7 @@ _CSS = (
 
 
 def _shared(key: Sequence[str], previous: Sequence[str]) -> int:
-    """How many leading entries two keys share."""
+    """The number of leading entries that two keys have in common."""
     if len(key) != len(previous):
         return 0
     for count, (a, b) in enumerate(zip(key, previous, strict=True)):
@@ -149,5 +152,5 @@ def _shared(key: Sequence[str], previous: Sequence[str]) -> int:
 
 
 def _plain(name: str) -> str:
-    """A name that LaTeX takes for a label, whatever a file is called."""
+    """A name that is a valid label in LaTeX, for any file name."""
     return re.sub(r"[^A-Za-z0-9_.:-]+", "-", name)

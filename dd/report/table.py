@@ -1,4 +1,4 @@
-"""A table of a run: CSV (one row a cell), and the same as Markdown, LaTeX and HTML beside it."""
+"""A table of a run: CSV (one row per cell), and beside it Markdown, LaTeX and HTML."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dd.report.tables.pivot import Rows
 
 
 def render(exhibit: Exhibit) -> tuple[Rows, Sheet]:
-    """The rows of a table, for its CSV, and what is shown of them."""
+    """The rows of a table, for its CSV, and the sheet for its renderings."""
     return kind_of(exhibit).render(exhibit)
 
 
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, help="config.json of the run, in its folder")
     parser.add_argument("--table", required=True, help="the table's definition (YAML)")
     parser.add_argument(
-        "--out", required=True, type=Path, help="CSV; .md, .tex and .html go beside"
+        "--out", required=True, type=Path, help="CSV; .md, .tex and .html are written beside it"
     )
 
 

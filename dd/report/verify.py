@@ -1,9 +1,9 @@
-"""Check a finished run again: files against their checksums, tables against what they came from.
+"""Check a finished run: files against their checksums, tables against the files behind them.
 
-Every file that ``run.json`` lists must be as it was; every evaluation must be of the synthetic set
-that lies beside it; every table, rendered anew, must give the same bytes. The run may be someone
-else's: what its ``run.json`` or ``config.json`` names outside of its folder is not read, let alone
-removed.
+All files that ``run.json`` lists must be unchanged. All evaluations must belong to the synthetic
+sets in the folder. All tables, when rendered again, must give the same bytes. The run may come from
+somebody else, so files outside its folder are neither read nor removed, even if its ``run.json`` or
+``config.json`` names them.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from dd.report.table import render, write
 
 
 def recorded(root: Path) -> dict[str, str]:
-    """Files of ``root/run.json``, as they are called there, and their checksums.
+    """The files that ``root/run.json`` lists, by their names there, with their checksums.
 
     Raises:
-        DDError: if it is no record, or one of its names leads out of ``root``.
+        DDError: if it is no record, or if a name leads out of ``root``.
     """
     record = root / "run.json"
     document = load_json(record)
@@ -38,49 +38,49 @@ def recorded(root: Path) -> dict[str, str]:
 
 
 def changed_files(root: Path) -> dict[str, str]:
-    """Files of ``root/run.json`` that are missing or not as they were, and which of the two."""
-    found = {}
+    """The files of ``root/run.json`` that are missing or changed, with the fault of each."""
+    faults = {}
     for name, digest in recorded(root).items():
         path = root / name
         if not path.is_file():
-            found[name] = "is missing"
+            faults[name] = "is missing"
         elif file_digest(path) != digest:
-            found[name] = "is not what was recorded (its checksum differs)"
-    return found
+            faults[name] = "is not what was recorded (its checksum differs)"
+    return faults
 
 
 def remove(path: Path) -> None:
-    """Remove a file; of a link the link, never what it leads to; a folder stays."""
+    """Remove a file. Of a link, remove only the link, never its target. Do not remove a folder."""
     if path.is_symlink() or path.is_file():
         path.unlink()
 
 
 def wrong_sets(plan: Plan) -> dict[str, str]:
-    """Evaluations that are not of the set beside them."""
-    found = {}
+    """The evaluations that do not belong to the synthetic set in the folder."""
+    faults = {}
     for job in plan.of(Evaluation):
         path = job.file(plan.run)
         digest = file_digest(job.snapshot.file(plan.run))
         if any(row.get("synthetic") != digest for row in load_rows(path)):
-            found[path] = "is of another synthetic set than the one beside it"
-    return found
+            faults[path] = "is an evaluation of another synthetic set than the one in this run"
+    return faults
 
 
 def wrong_tables(plan: Plan) -> dict[str, str]:
-    """Tables whose cells are not what the files that they come from give."""
-    found = {}
+    """The tables that differ from what the files behind them give."""
+    faults = {}
     with tempfile.TemporaryDirectory() as folder:
         for (kind, name), exhibit in plan.exhibits.items():
             if kind != "table":
                 continue
-            ours = Path(plan.run.root, "tables", f"{name}.csv")
-            theirs = Path(folder, ours.name)
-            write(theirs, *render(exhibit))
+            stored = Path(plan.run.root, "tables", f"{name}.csv")
+            rendered = Path(folder, stored.name)
+            write(rendered, *render(exhibit))
             for ending in ENDINGS["table"]:
-                path, again = (p.with_suffix(f".{ending}") for p in (ours, theirs))
+                path, again = (p.with_suffix(f".{ending}") for p in (stored, rendered))
                 if not path.is_file() or path.read_bytes() != again.read_bytes():
-                    found[str(path)] = "is not what the files it comes from give"
-    return found
+                    faults[str(path)] = "is not what the files it is made from give"
+    return faults
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -88,12 +88,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--remove",
         action="store_true",
-        help="delete the files that are not as they were, so that `snakemake` makes them again",
+        help="delete the changed files, so that `snakemake` makes them again",
     )
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Check everything; an error names what is wrong."""
+    """Check everything; the error names the first fault."""
     root = arguments.run
     config = root / "config.json"
     plan = Plan(read_run(config)).main

@@ -1,4 +1,4 @@
-"""The one loop over the epochs of a training, and the checkpoint that a killed stage goes on from.
+"""The loop over the epochs of a training, and the checkpoints from which a killed stage goes on.
 
     job = Checkpoints("pretrain", out, every)
     job.resume(facts)
@@ -6,8 +6,9 @@
         ...  # train this epoch with this optimiser
     job.remove()
 
-Between two epochs, when it is time, the loop keeps networks, optimiser and random streams.
-Started again under the same facts, it yields the first epoch that is not in the checkpoint.
+Between two epochs, if enough time has passed, the loop saves networks, optimiser and random
+streams. If the stage is started again with the same facts, the loop begins with the first epoch
+that is not in the checkpoint.
 """
 
 from __future__ import annotations
@@ -28,19 +29,19 @@ from dd.training.state import resume_training, set_rate, training_state
 
 
 class Checkpoints:
-    """The checkpoints of a stage that trains, one after the other in the same file.
+    """The checkpoints of a stage that trains. Each one replaces the one before it in the same file.
 
     The clock starts when the object is made.
 
     Args:
-        stage: its name, the first word of every message.
+        stage: the name of the stage, the first word of all messages.
         out: the file that the stage makes; the checkpoint is a hidden file beside it.
         every: seconds between two checkpoints.
 
     Attributes:
-        at: JSON-serialisable facts that the next checkpoint keeps beside the tensors, and that the
-            last one kept. The loop sets ``epoch`` (epochs done) and ``seconds``; a stage may add
-            its own.
+        at: JSON-serialisable values that the next checkpoint saves besides the tensors; after
+            :meth:`resume`, those of the last checkpoint. The loop sets ``epoch`` (epochs done) and
+            ``seconds``; a stage may add its own values.
     """
 
     _facts: Mapping[str, Any]
@@ -62,12 +63,13 @@ class Checkpoints:
         done: str = "epoch",
         unit: str = "epochs",
     ) -> None:
-        """Look for what a killed job left; say whether the stage goes on from it or starts anew.
+        """Read the checkpoint of a killed job; print whether the stage goes on or starts anew.
 
         Args:
-            facts: what identifies the job; a checkpoint of another one is set aside.
-            rows: of a stage that also writes rows: without those of the killed job its checkpoint
-                is worth nothing, and a new one is written only when they are on the disk.
+            facts: what identifies the job; a checkpoint with other facts is not used.
+            rows: the writer of a stage that also writes rows. If the rows of the killed job are
+                lost, its checkpoint is not used. A new checkpoint is written only after the rows
+                are on the disk.
             done, unit: the key of ``at`` that says how far the job was, and what it counts.
         """
         self._facts, self._rows = facts, rows
@@ -77,16 +79,17 @@ class Checkpoints:
         elif at:
             print(f"{self.stage}: going on after {at[done]} {unit}")
             self._found, self.at, self._before = tensors, at, at["seconds"]
-        self._pace = Pace(self.every)  # not before: until here SIGTERM ends the stage at once
+        # From here on, SIGTERM ends the stage only after a checkpoint; before, it ends it at once.
+        self._pace = Pace(self.every)
 
     @property
     def found(self) -> bool:
-        """Whether a checkpoint waits for :meth:`restore`."""
+        """Whether there is a checkpoint that :meth:`restore` has not used yet."""
         return bool(self._found)
 
     @property
     def seconds(self) -> float:
-        """That the job took until now, before and after it was killed."""
+        """The seconds that the job has taken until now, including the time before it was killed."""
         return self._before + time.monotonic() - self._started
 
     def restore(
@@ -95,12 +98,12 @@ class Checkpoints:
         optimizer: torch.optim.Optimizer,
         streams: Mapping[str, torch.Generator],
     ) -> int:
-        """Bring them to where the checkpoint found was, once; returns how many epochs are done."""
+        """Load the checkpoint into the arguments, once; return the number of epochs done."""
         if not self.found:
             return 0
         students.load_state(resume_training(self._found, optimizer))
         restore_streams(self._found, streams)
-        self._found = {}  # a stage that trains one network after another starts the next one anew
+        self._found = {}  # if the stage trains further networks, these start from epoch 0
         return self.at["epoch"]
 
     def offer(
@@ -113,19 +116,19 @@ class Checkpoints:
         """Write a checkpoint of a training after ``epoch`` epochs, if it is time for one.
 
         Raises:
-            Terminated: when it is written, if SIGTERM has come.
+            Terminated: if SIGTERM has come; the checkpoint is written first.
         """
         if not self._pace.due():
             return
         if self._rows:
-            self._rows.sync()  # first: a checkpoint must not count on rows that get lost
+            self._rows.sync()  # first, because a checkpoint must not rely on rows that may be lost
         self.at |= {"epoch": epoch, "seconds": self.seconds}
         tensors = training_state(students.state(), optimizer)
         save_checkpoint(self.path, self._facts, self.at, tensors, streams)
         self._pace.saved()
 
     def remove(self) -> None:
-        """Drop the checkpoint: the stage has made what it is there for."""
+        """Remove the checkpoint after the stage has written its file."""
         self.path.unlink(missing_ok=True)
 
 
@@ -135,23 +138,23 @@ def epochs(
     job: Checkpoints | None = None,
     streams: Mapping[str, torch.Generator] | None = None,
 ) -> Iterator[tuple[int, torch.optim.Optimizer]]:
-    """Yield each epoch's number, from 0, and the optimiser to train it with, its rate set.
+    """Yield for each epoch its number, from 0, and the optimiser, with the epoch's learning rate.
 
     Args:
         students: the networks that are trained.
-        recipe: gives the rate of each epoch, and whether its optimiser starts anew.
-        job: where the training is kept between two epochs and goes on from; None: nowhere.
-        streams: the random streams that the epochs draw from, kept with it.
+        recipe: gives the rate of each epoch, and whether the epoch starts with a new optimiser.
+        job: saves the training between two epochs and restores it; None: no checkpoints.
+        streams: the random streams that the epochs draw from; checkpoints contain them.
     """
     rates, streams = recipe.rates(), streams or {}
     optimizer = recipe.new_optimizer(students.parameters, students.stacked)
     first = job.restore(students, optimizer, streams) if job else 0
     for epoch in range(first, len(rates)):
         lr, fresh = rates[epoch]
-        if fresh and epoch:  # that of the first epoch is new already
+        if fresh and epoch:  # in the first epoch the optimiser is already new
             optimizer = recipe.new_optimizer(students.parameters, students.stacked)
         set_rate(optimizer, lr)
         yield epoch, optimizer
-        # after the last epoch there is nothing left to train, only to measure and write
+        # no checkpoint after the last epoch: only measuring and writing are left
         if job and epoch + 1 < len(rates):
             job.offer(epoch + 1, students, optimizer, streams)

@@ -1,8 +1,8 @@
-"""Training networks, several side by side where that is faster.
+"""Train networks, several at once if that is faster.
 
-One function serves the inner loop of DC, evaluation, feature networks and teachers: the networks
-of one architecture are trained on the same images, each with its own random stream, either one
-after the other or stacked into one vectorised pass. Both ways compute the same thing.
+One function serves the inner loop of DC, evaluation, feature networks and teachers. The networks
+have the same architecture and are trained on the same images, each with its own random stream. They
+are trained one after the other, or stacked into one vectorised pass. Both ways compute the same.
 """
 
 from __future__ import annotations
@@ -35,29 +35,30 @@ class Feed(Protocol):
     def batches(
         self, generators: Sequence[torch.Generator], size: int, epoch: int
     ) -> Iterator[torch.Tensor]:
-        """Indices ``[N, b]`` of every batch of an epoch.
+        """Indices ``[N, b]`` of each batch of an epoch.
 
         Args:
-            generators: one a network, on the CPU.
-            size: images a batch.
-            epoch: of the training, from 0.
+            generators: one per network, on the CPU.
+            size: images per batch.
+            epoch: number of the epoch, from 0.
         """
         ...
 
     def batch(
         self, indices: torch.Tensor, generators: Sequence[torch.Generator], epoch: int
     ) -> torch.Tensor:
-        """Images ``[N, b, C, H, W]`` at ``indices [N, b]`` for N networks, as they are to be seen.
+        """Images ``[N, b, C, H, W]`` at ``indices [N, b]``, as the N networks see them.
 
         Args:
-            generators: one a network, on the CPU, for what is drawn at each batch.
-            epoch: of the training, from 0.
+            indices: of the images, for each network.
+            generators: one per network, on the CPU, for random numbers of this batch.
+            epoch: number of the epoch, from 0.
         """
         ...
 
 
 class Guide(Protocol):
-    """What networks learn from beside their labels."""
+    """What networks learn from besides their labels."""
 
     def at(self, indices: torch.Tensor, batch: torch.Tensor, epoch: int) -> torch.Tensor:
         """Logits ``[N, b, K]`` for ``batch [N, b, C, H, W]``, the images at ``indices [N, b]``."""
@@ -73,11 +74,11 @@ def cross_entropy(
 
 @dataclass(frozen=True)
 class Augmented:
-    """Images augmented anew at each batch, each network's with its own draw.
+    """Images with a new random augmentation for each batch and each network.
 
     Attributes:
-        take: indices ``[n]`` to normalised images ``[n, C, H, W]``.
-        count: how many images there are.
+        take: maps indices ``[n]`` to normalised images ``[n, C, H, W]``.
+        count: number of images.
         strategy: see :mod:`dd.data.augment`.
     """
 
@@ -109,7 +110,7 @@ class Augmented:
 
 
 def augmented(images: torch.Tensor | Split, strategy: str) -> Augmented:
-    """The feed of ``images``, ``[M, C, H, W]`` or a split, under ``strategy``."""
+    """A feed of ``images`` (``[M, C, H, W]`` or a split), augmented by ``strategy``."""
     take = images.take if isinstance(images, Split) else images.__getitem__
     return Augmented(take, len(images), strategy)
 
@@ -132,23 +133,23 @@ def train(
 
     Args:
         networks: modules on the device of the images.
-        images: ``[M, C, H, W]`` normalised, or a split of a dataset, augmented as the recipe says;
-            or a feed of its own.
+        images: ``[M, C, H, W]`` normalised, or a split of a dataset; both are augmented by the
+            strategy of the recipe. Or a feed, which augments by itself.
         labels: ``[M]`` int64 or ``[M, K]`` probabilities.
-        recipe: how.
-        generators: one a network, on the CPU: order of the images and augmentation.
-        name: shown with progress; None for silence.
+        recipe: how networks are trained.
+        generators: one per network, on the CPU, for the order of the images and augmentation.
+        name: shown with the progress; None: show no progress.
         criterion: ``(logits, labels, teacher logits or None, epoch) -> mean loss``.
-        teachers: one a network, giving the criterion its third argument.
-        guide: gives it, for all networks, in place of teachers.
-        together: stack the networks (True), take them in turn (False), or (None) stack them on a
-            GPU (expected to pay, not measured yet) and take them in turn on the CPU, where
-            stacking gains only on tiny batches of tiny images (benchmarks/README.md).
-        strict: whether a loss that becomes NaN or infinite is an error; if not, the network stays
-            as it is, its parameters NaN.
+        teachers: one per network; their logits are the third argument of the criterion.
+        guide: gives this argument for all networks, instead of teachers.
+        together: True: stack the networks; False: train one after the other; None: stack them on a
+            GPU (expected to be faster, not measured yet), but not on the CPU, where stacking is
+            faster only for tiny batches of tiny images (benchmarks/README.md).
+        strict: whether a loss that becomes NaN or infinite is an error. If not, the network is left
+            with NaN parameters.
 
     Raises:
-        TrainingDiverged: if a loss becomes NaN or infinite and ``strict`` holds.
+        TrainingDiverged: if a loss becomes NaN or infinite and ``strict`` is true.
     """
     if isinstance(images, torch.Tensor | Split):
         feed: Feed = augmented(images, recipe.augment)
@@ -160,7 +161,7 @@ def train(
     count = len(recipe.rates())
     progress = Progress(name, count * len(groups), "epochs") if name else None
     for network in networks:
-        network.train()  # gradient matching hands over networks whose batch norms are frozen
+        network.train()  # gradient matching passes networks whose batch norms are in eval mode
     for group in groups:
         students = ensemble([networks[n] for n in group])
         if teachers:
@@ -189,13 +190,21 @@ def train_epoch(
     guide: Guide | None = None,
     epoch: int = 0,
 ) -> torch.Tensor:
-    """One epoch of N networks, each in an order of its own; returns the last losses ``[N]``.
+    """Train N networks for one epoch, each with its own order of the images.
 
     Args:
+        students: the networks.
+        optimizer: of their parameters.
+        feed: gives the batches.
         labels: of all images, ``[M]`` or ``[M, K]``.
-        generators: one a network, on the CPU.
+        recipe: gives the size of a batch.
+        generators: one per network, on the CPU.
+        criterion: see :func:`train`.
         guide: gives the criterion its third argument.
-        epoch: its fourth.
+        epoch: the fourth argument of the criterion.
+
+    Returns:
+        The losses ``[N]`` of the last batch.
     """
     for indices in feed.batches(generators, recipe.batch, epoch):
         batch = feed.batch(indices, generators, epoch)
@@ -222,13 +231,13 @@ def check_losses(losses: torch.Tensor, recipe: Recipe, epochs: int) -> None:
 
 
 class Teachers:
-    """Logits of teachers, one a student.
+    """Logits of teachers, one teacher per student.
 
     Args:
         teachers: N networks.
-        fixed: images that are the same whenever they are seen, so that the teachers need look at
-            them once; or None.
-        size: how many images there are.
+        fixed: a feed whose images never change, so that their logits are computed only once; None
+            if the images change.
+        size: number of images.
     """
 
     def __init__(self, teachers: Ensemble, fixed: Feed | None, size: int) -> None:
@@ -236,8 +245,8 @@ class Teachers:
         self.cached: torch.Tensor | None = None
         if fixed is not None:
             each = torch.arange(size).expand(len(teachers.networks), -1)
-            seen = [fixed.batch(part, [], 0) for part in each.split(256, 1)]
-            self.cached = torch.cat([self._logits(images) for images in seen], 1)
+            batches = [fixed.batch(part, [], 0) for part in each.split(256, 1)]
+            self.cached = torch.cat([self._logits(images) for images in batches], 1)
 
     def at(self, indices: torch.Tensor, batch: torch.Tensor, epoch: int) -> torch.Tensor:
         """See :class:`Guide`."""
@@ -253,7 +262,7 @@ class Teachers:
 
 @torch.no_grad()
 def accuracy(network: nn.Module, split: Split) -> float:
-    """Share of ``split`` classified correctly, in percent. The network must be in eval mode."""
+    """Percentage of ``split`` that is classified correctly. The network must be in eval mode."""
     piece = TEST_PIECE.get(split.labels.device.type, 256)
     right = torch.zeros((), dtype=torch.int64, device=split.labels.device)
     for indices in torch.arange(len(split)).split(piece):
@@ -272,8 +281,10 @@ def embed_all(network: Network, split: Split, indices: torch.Tensor) -> torch.Te
 def shuffled(
     generators: Sequence[torch.Generator], count: int, size: int
 ) -> Iterator[torch.Tensor]:
-    """Indices ``[N, b]`` of one epoch of ``count`` images, ``size`` a batch, every network in an
-    order of its own."""
+    """Indices ``[N, b]`` of the batches of one epoch over ``count`` images, ``size`` per batch.
+
+    Each network has its own random order.
+    """
     orders = torch.stack([torch.randperm(count, generator=g) for g in generators])
     yield from orders.split(size, dim=1)
 
@@ -285,7 +296,7 @@ def _losses(
     guide: torch.Tensor | None,
     epoch: int,
 ) -> torch.Tensor:
-    """One loss a network, ``[N]``, from logits ``[N, b, K]``."""
+    """One loss per network, ``[N]``, from logits ``[N, b, K]``."""
     return torch.stack(
         [
             criterion(own, target, None if guide is None else guide[n], epoch)

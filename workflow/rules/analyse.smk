@@ -1,4 +1,4 @@
-# What networks look at: class activation maps of synthetic sets, and test images without them.
+# Where networks look: class activation maps of synthetic sets, and accuracy on test images without these regions.
 rule cams:
     input:
         unpack(inputs("cams")),

@@ -1,4 +1,4 @@
-# Trajectories of experts, in shards: jobs of their own, which a cluster can do side by side.
+# Expert trajectories, in shards. Each shard is a job, so a cluster can make them in parallel.
 rule buffer:
     input:
         unpack(inputs("buffer")),

@@ -1,4 +1,4 @@
-# The plan of the run that --config asks for, and what the rules ask of it.
+# The plan of the run that --config names, and functions that give the rules what they need of it.
 import os
 import shlex
 import shutil
@@ -12,7 +12,7 @@ from dd.plan.jobs import STAGES, command_words
 from dd.plan.plan import Plan
 from dd.plan.wildcards import exactly
 
-# `python` of every job is the one that runs Snakemake, also where its environment is not active.
+# All jobs use the `python` that runs Snakemake, even if its environment is not active.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))
 
 OVERRIDES = {key: value for key, value in config.items() if key != "run"}
@@ -25,7 +25,7 @@ try:
             os.path.relpath(Path(workflow.basedir) / "workflow"),
         )
     )
-    if workflow.is_main_process:  # not again in each job that a cluster starts
+    if workflow.is_main_process:  # once, and not again in each job on a cluster
         from dd.plan.validate import check_plan
 
         check_plan(PLAN)
@@ -35,8 +35,12 @@ except DDError as error:
 
 RUN = PLAN.run
 CONFIG = f"{RUN.root}/config.json"
-RENDERING = {"threads": 1, "mem_mb": 3000, "runtime": 15}  # as in a run's resources
-# `auto` goes by this machine; a cluster's front end, which may have no GPU, is told device=cuda
+RENDERING = {
+    "threads": 1,
+    "mem_mb": 3000,
+    "runtime": 15,
+}  # default of `render` in a run's resources
+# `auto` looks at this machine. The front end of a cluster may have no GPU: there, set device=cuda.
 GPUS = int(
     RUN.device.startswith("cuda") or (RUN.device == "auto" and bool(shutil.which("nvidia-smi")))
 )
@@ -49,12 +53,12 @@ def rendered(kind, names):
 
 
 def needed(stage, resource):
-    """Threads, memory or time of a stage's jobs; a stage that the run does not list has distill's."""
+    """Threads, memory or time of a stage's jobs; those of distill if the run does not list the stage."""
     return {"render": RENDERING, **RUN.resources}.get(stage, RUN.resources["distill"])[resource]
 
 
 def growing(stage, resource):
-    """The same, more of it at each attempt: a job that ran out of it is given more."""
+    """The same, multiplied by the number of the attempt: a job that ran out of it gets more."""
     return lambda wildcards, attempt: attempt * needed(stage, resource)
 
 
@@ -64,12 +68,12 @@ def inputs(stage):
 
 
 def read_by(kind, name):
-    """The files that a table or figure is rendered from, beside its definition."""
+    """The files that a table or figure is rendered from, besides its definition."""
     return kinds.inputs(PLAN.exhibits[kind, name], PLAN.main.jobs)
 
 
 def words(stage):
-    """The command line of a job of ``stage``, quoted: the files that it reads, then its options."""
+    """The quoted command line of a job of ``stage``: the files that it reads, then its options."""
 
     def of(wildcards):
         job = JOBS[stage][wildcards.job]
@@ -79,12 +83,12 @@ def words(stage):
 
 
 def recorded():
-    """All files of the run, those of optional tables and figures left out."""
+    """All files of the run, without those of optional tables and figures."""
     return PLAN.main.files()
 
 
 def report_made():
-    """Say where the tables and figures are."""
+    """Print where the tables and figures are."""
     for kind in ("table", "figure"):
         names = [name for of, name in PLAN.exhibits if of == kind]
         made = [path for path in rendered(kind, names) if Path(path).exists()]

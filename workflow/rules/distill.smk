@@ -1,5 +1,5 @@
-# Synthetic sets. The snapshots that tables and figures ask for are a job's outputs, so there is one
-# rule for each list of snapshots, for the distillations that have it.
+# Synthetic sets. The outputs of a job are the snapshots that tables and figures need. The outputs of a rule are
+# fixed, so there is one rule for each list of snapshots, for the distillations that have this list.
 for snapshots in sorted({job.snapshots for job in JOBS["distill"].values()}):
 
     rule:

@@ -1,4 +1,4 @@
-# Test accuracies: one job for each snapshot and protocol, with all architectures asked for.
+# Test accuracies: one job for each snapshot and protocol, with all architectures that tables and figures need.
 rule evaluate:
     input:
         unpack(inputs("evaluate")),

@@ -1,4 +1,4 @@
-# The run's configuration, checked, and raw images to one file a dataset.
+# The checked configuration of the run, and one file of images per dataset.
 rule configure:
     output:
         CONFIG,
@@ -10,7 +10,7 @@ rule configure:
         run=config.get("run", "smoke"),
         overrides=shlex.join(f"{key}={value}" for key, value in sorted(OVERRIDES.items())),
         workflow=RUN.workflow,
-        # not in the command: a change of what it says makes the file anew
+        # not used in the command; if the document changes, Snakemake makes the file again
         document=PLAN.document(),
     message:
         "configure {params.run}"

@@ -1,4 +1,4 @@
-# Networks and generators trained on the real data, to be used frozen.
+# Networks and generators that are trained on the real data and later used frozen.
 rule pretrain:
     input:
         unpack(inputs("pretrain")),

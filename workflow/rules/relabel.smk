@@ -1,4 +1,4 @@
-# Soft labels of synthetic sets, view by view, for the protocols that learn from them.
+# Soft labels of each view of synthetic sets, for the protocols that learn from them.
 rule relabel:
     input:
         unpack(inputs("relabel")),

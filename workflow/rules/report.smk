@@ -1,8 +1,8 @@
-# What Snakemake's report (snakemake --report report.html) says of the run, its tables and figures.
+# Texts for Snakemake's report (snakemake --report report.html) about the run, its tables and figures.
 from dd.report import escape
 from dd.report.labels import paper_label
 
-ABOUT = "The run"  # the report's category beside the papers
+ABOUT = "The run"  # the category of the report besides the papers
 
 
 def paper(kind, name):
@@ -11,19 +11,21 @@ def paper(kind, name):
 
 
 def title(kind, name):
-    """A table or figure in the report's lists, by title: no two of a paper share one."""
+    """The label of a table or figure in the report's lists: its title, unique within a paper."""
     return {kind.capitalize(): escape.report_label(PLAN.exhibits[kind, name].definition["title"])}
 
 
 def described(kind, name):
-    """What a table or figure shows and on what data, for the report."""
-    from dd.report.captions import caption  # imports torch, which a report alone needs
+    """The caption of a table or figure, for the report."""
+    from dd.report.captions import (
+        caption,
+    )  # here, because it imports torch, which only a report needs
 
     return escape.rst(caption(PLAN.exhibits[kind, name]))
 
 
 def run_described():
-    """What the run is, for the first page of the report."""
+    """The description of the run, for the first page of the report."""
     from dd.artifacts.text import load_json
     from dd.report.index import about
 
@@ -36,7 +38,7 @@ def run_described():
     }
 
 
-# The templates in workflow/report see `config`; they are filled when a report is made, and only then.
+# The templates in workflow/report can use `config`. They are filled only when a report is made.
 config |= {"described": described, "run_described": run_described, "rst": escape.rst}
 
 

@@ -1,4 +1,4 @@
-# Tables: CSV, and the same as Markdown, LaTeX and HTML.
+# Tables, as CSV, Markdown, LaTeX and HTML.
 rule table:
     input:
         config=CONFIG,

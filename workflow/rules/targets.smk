@@ -1,4 +1,4 @@
-# What the run rests on, written when its tables and figures are there.
+# The record of the run, written after its tables and figures.
 rule record:
     input:
         config=CONFIG,
@@ -23,7 +23,7 @@ rule record:
         "python -m dd record --config {input.config:q} --out {output:q} 2>&1 | tee -i {log:q}"
 
 
-# What a reader opens: README.md on a code host, and two pages for Snakemake's report.
+# Pages for readers: README.md for a code host, and two pages for Snakemake's report.
 rule index:
     input:
         config=CONFIG,
@@ -56,8 +56,8 @@ rule index:
         "python -m dd index --config {input.config:q} --out {output.page:q} 2>&1 | tee -i {log:q}"
 
 
-# `snakemake NAME` for each paper, table and figure of the run; a table and a figure of one name
-# share the target.
+# A target `snakemake NAME` for each paper, table and figure of the run. A table and a figure with the same name
+# share a target.
 for target, (target_tables, target_figures) in PLAN.targets().items():
 
     rule:

@@ -1,4 +1,4 @@
-"""Accuracy along an axis: a line a colour and style, with a band of one standard deviation."""
+"""Accuracy along an axis: a line per colour and style, with a band of one standard deviation."""
 
 from __future__ import annotations
 
@@ -33,8 +33,11 @@ FAILED: dict[str, Any] = {"marker": "x", "color": "black", "linestyle": "", "mar
 
 
 def draw(exhibit: Exhibit) -> Figure:
-    """Facets by ``column`` and ``row``; the values of ``x`` are evenly spaced, as 0 to 10 would
-    crowd the small temperatures on a linear axis and 0 has no place on a logarithmic one."""
+    """Facets by ``column`` and ``row``, with evenly spaced values of ``x``.
+
+    For temperatures from 0 to 10, a linear axis would crowd the small values, and a logarithmic
+    axis has no place for 0.
+    """
     layout, rows = exhibit.definition["layout"], collect(exhibit)
     across, down, hues, styles, ticks = (
         list(dict.fromkeys(place(row, layout[part]) for row in rows))
@@ -86,6 +89,6 @@ def draw(exhibit: Exhibit) -> Figure:
     if any(row["published"] is not None for row in rows):
         handles.append(published_handle())
     figure.legend(handles=handles, loc="outside right center")
-    told = published.in_caption(rows, "Diamonds", "; error bars: ")
-    annotate(figure, exhibit, f"{exhibit.definition['caption']} {facts(exhibit, rows)}{told}")
+    diamonds = published.in_caption(rows, "Diamonds", "; error bars: ")
+    annotate(figure, exhibit, f"{exhibit.definition['caption']} {facts(exhibit, rows)}{diamonds}")
     return figure

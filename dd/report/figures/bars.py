@@ -26,13 +26,15 @@ from dd.report.labels import axis_label
 from dd.report.read import published
 from dd.report.read.accuracies import collect
 
-BAR_WIDTH = 0.8  # of a group, seaborn's default
-BAR_INCHES = 0.085  # of a bar at least, its share of the gaps included
+BAR_WIDTH = 0.8  # width of all bars of a group, seaborn's default
+BAR_INCHES = 0.085  # least width of a bar, including its share of the gaps
 
 
 def draw(exhibit: Exhibit) -> Figure:
-    """Facets by ``column`` and ``row``, groups along ``x``, a bar for each ``color``; a marker on
-    the bar where a comparable value is published."""
+    """Facets by ``column`` and ``row``, groups along ``x``, a bar for each ``color``.
+
+    A marker on a bar shows the published value, if there is a comparable one.
+    """
     layout, rows = exhibit.definition["layout"], collect(exhibit)
     for row in rows:
         for part in ("x", "color"):
@@ -67,13 +69,14 @@ def draw(exhibit: Exhibit) -> Figure:
                 ax=panel,
                 legend=False,
             )
-            there = [r for r in rows if r["at row"] == at_row and r["at column"] == at_column]
-            beside = BAR_WIDTH / len(hues) / 5  # the bar's own error bar stands in its middle
+            here = [r for r in rows if r["at row"] == at_row and r["at column"] == at_column]
+            # markers stand beside the middle of a bar, where its own error bar is
+            beside = BAR_WIDTH / len(hues) / 5
             x = [
                 groups.index(row["at x"]) + _offset(hues.index(row["at color"]), len(hues)) + beside
-                for row in there
+                for row in here
             ]
-            mark_published(panel, x, there)
+            mark_published(panel, x, here)
             panel.set(xlabel="", ylabel=ACCURACY if j == 0 else "")
             panel.set_title(", ".join(filter(None, (at_row, at_column))))
             panel.tick_params(axis="x", rotation=40)
@@ -86,11 +89,11 @@ def draw(exhibit: Exhibit) -> Figure:
         handles.append(published_handle())
     title = escape.figure(" and ".join(map(axis_label, layout["color"])))
     figure.legend(handles=handles, title=title, loc="outside right center")
-    told = published.in_caption(rows, "Diamonds", "; error bars: ")
-    annotate(figure, exhibit, f"{exhibit.definition['caption']} {facts(exhibit, rows)}{told}")
+    diamonds = published.in_caption(rows, "Diamonds", "; error bars: ")
+    annotate(figure, exhibit, f"{exhibit.definition['caption']} {facts(exhibit, rows)}{diamonds}")
     return figure
 
 
 def _offset(index: int, count: int) -> float:
-    """Where bar ``index`` of ``count`` stands in its group."""
+    """The position of bar ``index`` of ``count``, relative to the middle of its group."""
     return (index - (count - 1) / 2) * BAR_WIDTH / count

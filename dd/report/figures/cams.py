@@ -1,4 +1,7 @@
-"""Images of synthetic sets, and where networks look in them (MetaDD, arXiv:2410.05103, Fig. 2)."""
+"""Images of synthetic sets, and where networks look in them (MetaDD, arXiv:2410.05103, Fig. 2).
+
+A network looks where its class activation map is at least the threshold.
+"""
 
 from __future__ import annotations
 
@@ -30,21 +33,21 @@ from dd.report.labels import value_label
 from dd.report.read.accuracies import labels
 from dd.report.read.maps import convention, groups, read
 
-CLASSES = 3  # shown of each set, unless the definition says how many
-MAP = "viridis"  # from dark to light, also in grey
-FADED = 0.85  # how white an image is outside of a region
-TALLEST = 1.0  # inches of an image
+CLASSES = 3  # classes shown of each set, unless the definition says how many
+MAP = "viridis"  # from dark to light, also when printed in grey
+FADED = 0.85  # share of white in an image outside a region
+TALLEST = 1.0  # greatest size of an image in inches
 
 
 @dataclass(frozen=True)
 class Looked:
-    """An image and what networks make of it.
+    """An image, its maps and its regions.
 
     Attributes:
-        name: of its row: method and class.
+        name: the label of its row: method and class.
         pixels: ``[H, W, 3]`` RGB in [0, 1].
         maps: ``[M, h, w]``, normalised.
-        meta, heterogeneous: ``[h, w]`` bool, where all and where only some networks look.
+        meta, heterogeneous: ``[h, w]`` bool, where all networks look and where only some look.
     """
 
     name: str
@@ -55,8 +58,11 @@ class Looked:
 
 
 def draw(exhibit: Exhibit) -> Figure:
-    """By ``block`` and ``row`` the first image of some classes of the first seed's set: the image,
-    its map under each network, and the image inside of its regions alone."""
+    """Blocks by ``block``, each with rows by ``row`` and class.
+
+    A row shows the first image of a class in the first seed's set, its map for each network, and
+    the image with everything outside a region faded, for both regions.
+    """
     layout = exhibit.definition["layout"]
     blocks: dict[tuple, list[Looked]] = {}
     members: dict[tuple, list[str]] = {}
@@ -64,11 +70,11 @@ def draw(exhibit: Exhibit) -> Figure:
     for cell in exhibit.cells():
         at = labels(exhibit, cell)
         block = place(at, layout["block"])
-        # the auxiliary networks, or else those that nothing was distilled with
+        # the auxiliary networks, or the unseen ones if there is no group of auxiliary networks
         members[block] = next(iter(groups(exhibit, cell.dataset).values()))
         name = describe(layout["row"], place(at, layout["row"]))
-        found, threshold = _looked(exhibit, cell, name, members[block])
-        blocks.setdefault(block, []).extend(found)
+        images, threshold = _looked(exhibit, cell, name, members[block])
+        blocks.setdefault(block, []).extend(images)
         thresholds.add(threshold)
     inches = [
         len(rows) * min((WIDTH - 1.6) / (len(members[b]) + 3), TALLEST) + 0.45
@@ -80,13 +86,14 @@ def draw(exhibit: Exhibit) -> Figure:
         title = facet(exhibit, (layout["block"], block))
         _draw_block(part, rows, members[block], title, thresholds)
     least = " or ".join(f"{value:g}" for value in sorted(thresholds))
-    said = (
-        f"A network looks where its map is at least {least} (line on the colour bar); meta: where "
-        "all of these networks do, heterogeneous: where only some of them do, the rest faded."
+    looks = (
+        f"A network looks where its map is at least {least} (line on the colour bar). Meta: the "
+        "region where all of these networks look; heterogeneous: where only some of them look; the "
+        "rest of the image is faded."
     )
     caption = [
         exhibit.definition["caption"],
-        said,
+        looks,
         convention(exhibit),
         facts(exhibit, []),
         *warnings(exhibit),
@@ -98,7 +105,7 @@ def draw(exhibit: Exhibit) -> Figure:
 def _looked(
     exhibit: Exhibit, cell: Cell, name: str, networks: list[str]
 ) -> tuple[list[Looked], float]:
-    """The first image of each of the first classes in a cell's first set; the threshold."""
+    """The first image of each of the first classes in a cell's first set, and the threshold."""
     run, job = exhibit.run, distillations(cell, exhibit.run)[0]
     path = Snapshot(job, cell.iterations).file(run)
     made = synthetic.load(path)
@@ -162,7 +169,7 @@ def _draw_block(
 
 
 def inside(pixels: numpy.ndarray, region: numpy.ndarray) -> numpy.ndarray:
-    """``pixels [H, W, 3]``, faded towards white outside of ``region [h, w]``."""
+    """``pixels [H, W, 3]``, faded towards white outside ``region [h, w]``."""
     size = pixels.shape[:2]
     mask = torch.from_numpy(region)[None, None].float()
     within = torch.nn.functional.interpolate(mask, size, mode="nearest")[0, 0, :, :, None].numpy()
@@ -175,7 +182,7 @@ def _show(panel: Axes, pixels: numpy.ndarray) -> None:
 
 
 def _bare(panel: Axes) -> None:
-    """No ticks, a thin frame."""
+    """Remove the ticks and draw a thin frame."""
     panel.set(xticks=[], yticks=[])
     panel.grid(False)
     for spine in panel.spines.values():

@@ -1,4 +1,4 @@
-"""Parameters sorted by how far students end from their experts (IADD, arXiv:2401.15863, Fig. 1)."""
+"""How far students end from their experts, by parameter (IADD, arXiv:2401.15863, Fig. 1)."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ from dd.report.figures.style import LAYERED, WIDTH, annotate, colors, describe, 
 from dd.report.read.accuracies import labels
 from dd.report.read.vectors import sets, vectors
 
-POINTS = 400  # of a curve
+POINTS = 400  # points of a curve
 SHOWN = 99.5  # % of the parameters; the last ones hardly move and would flatten the rest
 WEIGHTED = ", weighted"
 
 
 def draw(exhibit: Exhibit) -> Figure:
-    """Facets by ``column`` and ``row``, a line a ``color``, and one more, dashed, where the method
-    learned weights; below, the lines as multiples of the first. The parameters of all synthetic
-    sets of a cell are ranked together."""
+    """Facets by ``column`` and ``row``, with a line per ``color``.
+
+    If the method learned weights, a dashed line shows the weighted differences. A second panel
+    below shows all lines as multiples of the first. The parameters of all synthetic sets of a cell
+    are ranked together.
+    """
     layout = exhibit.definition["layout"]
     facets: dict[tuple, dict[str, numpy.ndarray]] = {}
     for cell in exhibit.cells():
@@ -49,9 +52,9 @@ def draw(exhibit: Exhibit) -> Figure:
             look = {"color": tint[name], "ls": "--" if name.endswith(WEIGHTED) else "-", "lw": lw}
             share, falling = ranked(values)
             panels[i, j].plot(share, falling, label=f"{name}: {rms(values):.3g}", **look)
-            seen = share <= SHOWN
-            multiple = falling[seen] / numpy.interp(share[seen], *base)
-            panels[i + 1, j].plot(share[seen], multiple, **look)
+            kept = share <= SHOWN
+            multiple = falling[kept] / numpy.interp(share[kept], *base)
+            panels[i + 1, j].plot(share[kept], multiple, **look)
         panels[i, j].legend(title="root mean square", loc="lower left", alignment="left")
         panels[i, j].set(yscale="log", xlim=(0, 100))
         panels[i, j].set_title(
@@ -70,10 +73,12 @@ def draw(exhibit: Exhibit) -> Figure:
 
 
 def differences(exhibit: Exhibit, cell: Cell) -> tuple[numpy.ndarray, numpy.ndarray | None]:
-    """The differences of all parameters of a cell's sets ``[n]``, and those times W, if learned.
+    """The differences of all parameters of a cell's sets ``[n]``, and the same times W.
+
+    The second is None if no weights were learned.
 
     Raises:
-        DDError: naming the set that has no differences, or weights of another number.
+        DDError: if a set has no differences, or another number of weights; the message names it.
     """
     plain, weighted = [], []
     for path in sets(exhibit, cell):
@@ -92,10 +97,11 @@ def differences(exhibit: Exhibit, cell: Cell) -> tuple[numpy.ndarray, numpy.ndar
 
 
 def ranked(values: numpy.ndarray, points: int = POINTS) -> tuple[numpy.ndarray, numpy.ndarray]:
-    """``values`` [n] from largest to smallest at no more than ``points`` evenly spaced ranks.
+    """``values`` [n] from largest to smallest, at no more than ``points`` evenly spaced ranks.
 
     Returns:
-        The share of all values that are at least as large, in %, and the value there.
+        For each of these ranks the share of all values that are at least as large, in %, and the
+        value.
     """
     falling = numpy.sort(values)[::-1]
     ranks = numpy.unique(numpy.linspace(0, len(values) - 1, points).round().astype(int))

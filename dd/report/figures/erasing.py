@@ -1,4 +1,4 @@
-"""What it costs networks to lose regions of the test images (MetaDD, arXiv:2410.05103, Fig. 4)."""
+"""Accuracy lost when regions of the test images are erased (MetaDD, arXiv:2410.05103, Fig. 4)."""
 
 from __future__ import annotations
 
@@ -20,30 +20,36 @@ from dd.report.figures.style import WIDTH, annotate, colors
 from dd.report.labels import value_label
 from dd.report.read.maps import check_rectify, convention
 
-BAR = 0.26  # of the distance between two networks
+BAR = 0.26  # width of a bar; two networks are 1 apart
 HATCHES = dict(zip(ERASED, ("", "////", "...."), strict=True))
 NUMBERS = ("accuracy", "difference", "standard_error", "area", "images", "threshold")
-FIRST = "region network"  # the role of networks that say what the regions are; they stand first
+FIRST = "region network"  # the role of networks that define the regions; they are shown first
 
 
 def draw(exhibit: Exhibit) -> Figure:
-    """A panel a dataset: for each network a bar for each kind of region, the change of its test
-    accuracy without it; networks that say what the regions are stand first."""
+    """A panel per dataset, with a bar for each network and each kind of region.
+
+    A bar shows the change of the network's test accuracy when the region is erased. The networks
+    that define the regions come first.
+    """
     run = exhibit.run
-    found = {name: read(Erasing(name).file(run), cam_rectify(run)) for name in exhibit.datasets}
+    by_dataset = {
+        name: read(Erasing(name).file(run), cam_rectify(run)) for name in exhibit.datasets
+    }
+    count = len(by_dataset)
     figure, panels = pyplot.subplots(
-        len(found), 1, figsize=(WIDTH, 0.9 + 2.6 * len(found)), squeeze=False, layout="constrained"
+        count, 1, figsize=(WIDTH, 0.9 + 2.6 * count), squeeze=False, layout="constrained"
     )
-    tint, said = colors(ERASED), []
-    for panel, (name, rows) in zip(panels[:, 0], found.items(), strict=True):
+    tint, sentences = colors(ERASED), []
+    for panel, (name, rows) in zip(panels[:, 0], by_dataset.items(), strict=True):
         label = run.datasets[name]["label"]
         _draw(panel, rows, tint)
-        panel.set_title(escape.figure(label) if len(found) > 1 else "", pad=18)
+        panel.set_title(escape.figure(label) if count > 1 else "", pad=18)
         area = {row["area"] for row in rows if row["erased"] != NOTHING}
         span = " to ".join(f"{value:.1f}" for value in sorted({min(area), max(area)}))
-        where = f"{label}: " if len(found) > 1 else ""
-        said.append(
-            f"{where}{span} % of an image is erased on average, of {rows[0]['images']:.0f} test "
+        where = f"{label}: " if count > 1 else ""
+        sentences.append(
+            f"{where}{span} % of an image is erased on average, over {rows[0]['images']:.0f} test "
             f"images; a network looks where its normalised map is at least "
             f"{rows[0]['threshold']:g}."
         )
@@ -54,8 +60,8 @@ def draw(exhibit: Exhibit) -> Figure:
         for kind, color in tint.items()
     ]
     figure.legend(handles=handles, title="Erased", loc="outside right center")
-    said.append(convention(exhibit))
-    caption = [exhibit.definition["caption"], *said, facts(exhibit, []), *warnings(exhibit)]
+    sentences.append(convention(exhibit))
+    caption = [exhibit.definition["caption"], *sentences, facts(exhibit, []), *warnings(exhibit)]
     annotate(figure, exhibit, " ".join(caption))
     return figure
 
@@ -96,15 +102,16 @@ def _draw(panel: Axes, rows: list[dict[str, Any]], tint: dict[str, Any]) -> None
 
 
 def read(path: str, rectify: str) -> list[dict[str, Any]]:
-    """The rows of a file of ``python -m dd erase``, numbers as numbers.
+    """The rows of a file of ``python -m dd erase``, with numbers as floats.
 
     Args:
-        rectify: what the run's maps do with negative values, see
+        path: the file.
+        rectify: how the maps of the run treat negative values, see
             :mod:`dd.networks.activation_maps`.
 
     Raises:
-        DDError: if it is missing, lacks a column or a kind of region, a number is none, or its
-            regions are of maps that do otherwise.
+        DDError: if the file is missing, if it lacks a column or a kind of region, if a number
+            cannot be read, or if its maps treat negative values in another way.
     """
     rows: list[dict[str, Any]] = list(load_rows(path))
     for row in rows:
@@ -119,7 +126,7 @@ def read(path: str, rectify: str) -> list[dict[str, Any]]:
     kinds: dict[str, set[str]] = {}
     for row in rows:
         kinds.setdefault(row.get("network", ""), set()).add(row.get("erased", ""))
-    if not kinds or any(found != {NOTHING, *ERASED} for found in kinds.values()):
+    if not kinds or any(erased != {NOTHING, *ERASED} for erased in kinds.values()):
         raise DDError(
             f"{path}: each network needs the rows {', '.join((NOTHING, *ERASED))}; erase again"
         )

@@ -1,5 +1,8 @@
-"""Synthetic images in their pixel colours, a block a snapshot. With one image of each class a
-method is a row, a class a column; with several a method is a exhibit, a class a row."""
+"""Synthetic images in their pixel colours, one block per snapshot.
+
+With one image of each class, a method is a row and a class is a column. With several images, a
+method is a grid with a row for each class.
+"""
 
 from __future__ import annotations
 
@@ -20,15 +23,15 @@ from dd.report.captions import facts
 from dd.report.figures.style import WIDTH, annotate, describe, facet, in_words, place
 from dd.report.read.accuracies import labels
 
-COLUMNS = 10  # classes shown, so that an image keeps a size at which it can be looked at
+COLUMNS = 10  # most classes shown, so that images stay large enough to see
 NAMES = 1.2  # inches for names beside the images
-LARGEST = 0.9  # inches of an image
-TALLEST = 4.5  # inches of a block of exhibits
+LARGEST = 0.9  # greatest size of an image in inches
+TALLEST = 4.5  # greatest height of a block of grids in inches
 TITLES = 0.5  # inches above the images of a block
 
 
 def draw(exhibit: Exhibit) -> Figure:
-    """The first images of each class, of the first seed, in blocks and rows by the layout."""
+    """The first images of each class in the first seed's set, in blocks and rows of the layout."""
     run, layout, cells = exhibit.run, exhibit.definition["layout"], exhibit.cells()
     count = exhibit.definition.get("images_per_class", 1)
     datasets: dict[tuple[str, str], Dataset] = {}
@@ -58,20 +61,22 @@ def draw(exhibit: Exhibit) -> Figure:
             shape = (len(rows), 1) if stacked else (1, len(rows))
             panels = list(spot.subgridspec(*shape).subplots(squeeze=False).flat)
             for panel, (row, images) in zip(panels, rows.items(), strict=True):
-                named = names[block] if stacked or panel is panels[0] else []
-                _draw_grid(panel, row, images, named, stacked)
+                classes = names[block] if stacked or panel is panels[0] else []
+                _draw_grid(panel, row, images, classes, stacked)
         panels[0].set_title(facet(exhibit, (layout["block"], block)), fontsize=8.5, loc="left")
-    said = ""
+    chosen = ""
     for dataset in datasets.values():
         if len(dataset.classes) > COLUMNS:
-            said = f" The first {COLUMNS} of {len(dataset.classes)} classes."
-    caption = f"{exhibit.definition['caption']}{said} {_common(exhibit)}{facts(exhibit, [])}"
+            chosen = f" The first {COLUMNS} of {len(dataset.classes)} classes."
+    caption = f"{exhibit.definition['caption']}{chosen} {_common(exhibit)}{facts(exhibit, [])}"
     annotate(figure, exhibit, caption)
     return figure
 
 
 def tiles(path: str, dataset: Dataset, count: int) -> numpy.ndarray:
-    """The first ``count`` images of each of the first classes, or as many as the set has of all.
+    """The first ``count`` images of each of the first classes.
+
+    If the set has fewer images of a class, fewer images of all classes.
 
     Returns:
         RGB in [0, 1], with a white edge of one pixel around each image:
@@ -82,12 +87,12 @@ def tiles(path: str, dataset: Dataset, count: int) -> numpy.ndarray:
     """
     made = fit(synthetic.load(path), dataset).synthetic
     pixels, labels = dataset.to_pixels(made.images_for(dataset)), made.hard_labels
-    found = [(labels == label).nonzero()[:, 0] for label in range(len(dataset.classes))][:COLUMNS]
-    for name, indices in zip(dataset.classes, found, strict=False):
+    by_class = [(labels == k).nonzero()[:, 0] for k in range(len(dataset.classes))][:COLUMNS]
+    for name, indices in zip(dataset.classes, by_class, strict=False):
         if not len(indices):
             raise DDError(f"{path}: has no image of class '{name}'")
-    count = min(count, *map(len, found))
-    shown = pixels[torch.stack([indices[:count] for indices in found])]
+    count = min(count, *map(len, by_class))
+    shown = pixels[torch.stack([indices[:count] for indices in by_class])]
     edged = torch.nn.functional.pad(shown, (1, 1, 1, 1), value=1.0).movedim(2, -1)
     return edged.expand(*edged.shape[:-1], 3).numpy()
 
@@ -113,8 +118,10 @@ def _inches(rows: dict[str, numpy.ndarray]) -> float:
 
 
 def _arrangement(rows: dict[str, numpy.ndarray]) -> tuple[bool, float]:
-    """Whether a block's exhibits stand under each other, which they do if it shows the images much
-    larger than side by side, and the inches of an image then."""
+    """Whether the grids of a block are stacked, and the size of an image in inches.
+
+    They are stacked if this makes the images much larger than side by side.
+    """
     classes = len(next(iter(rows.values())))
     counts = [images.shape[1] for images in rows.values()]
     below = min((WIDTH - NAMES) / max(counts), TALLEST / (classes * len(rows)), LARGEST)
@@ -124,7 +131,7 @@ def _arrangement(rows: dict[str, numpy.ndarray]) -> tuple[bool, float]:
 
 
 def _draw_rows(panel: Axes, rows: dict[str, numpy.ndarray], classes: list[str]) -> None:
-    """A row a method, a column a class."""
+    """Draw a row per method and a column per class."""
     stacked = numpy.concatenate([images.swapaxes(0, 1) for images in rows.values()])
     _show(panel, stacked, list(rows))
     tilt = 30 if max(map(len, classes)) > 11 else 0
@@ -137,7 +144,10 @@ def _draw_rows(panel: Axes, rows: dict[str, numpy.ndarray], classes: list[str]) 
 def _draw_grid(
     panel: Axes, method: str, images: numpy.ndarray, classes: list[str], stacked: bool
 ) -> None:
-    """A row a class, a column an image; the method's name beside (``stacked``) or above."""
+    """Draw a row per class and a column per image, with the name of the method.
+
+    The name is beside the grid if grids are ``stacked``, otherwise above it.
+    """
     _show(panel, images, classes)
     if stacked:
         panel.set_ylabel(method)
@@ -147,7 +157,7 @@ def _draw_grid(
 
 
 def _show(panel: Axes, images: numpy.ndarray, names: list[str]) -> None:
-    """``images [rows, columns, H, W, 3]`` without a frame, ``names`` beside the rows."""
+    """Draw ``images [rows, columns, H, W, 3]`` without a frame, with ``names`` beside the rows."""
     panel.imshow(joined(images), interpolation="nearest", aspect="equal")
     panel.set_yticks(_middles(images.shape[2], len(names)), names)
     panel.xaxis.tick_top()
@@ -157,12 +167,12 @@ def _show(panel: Axes, images: numpy.ndarray, names: list[str]) -> None:
 
 
 def _middles(step: int, count: int) -> list[float]:
-    """The middles of ``count`` pieces of ``step`` pixels, the first of which starts at 0."""
+    """The middles of ``count`` adjacent pieces of ``step`` pixels; the first piece starts at 0."""
     return [(index + 0.5) * step - 0.5 for index in range(count)]
 
 
 def _common(exhibit: Exhibit) -> str:
-    """What all images share, where it is not drawn: ``IPC 1. ``"""
+    """Values that all images have in common and that the layout does not show: ``IPC 1. ``"""
     drawn = {axis for axes in exhibit.definition["layout"].values() for axis in axes}
     shared = [axis for axis in exhibit.axes if axis not in drawn]
     return f"{in_words(shared, place(exhibit.cells()[0].labels, shared))}. " if shared else ""

@@ -1,4 +1,4 @@
-"""The figure of what the stages of a run took."""
+"""The figure of the cost of each stage of a run."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ from dd.report.read.stage_costs import spent
 from dd.report.tables.pivot import Rows
 from dd.report.tables.stages import in_all
 
-LONG = 3600  # seconds of a row from which on a figure counts in hours
+LONG = 3600  # if a row takes more seconds, the figure shows hours
 
 
 def draw(exhibit: Exhibit) -> Figure:
-    """Left, the wall time of each stage, by IPC; right, the largest memory of any of its jobs.
-    Panels in a row for each dataset."""
+    """A row of panels for each dataset.
+
+    The left panel shows the wall time of each stage, by IPC; the right panel shows the largest
+    memory of its jobs.
+    """
     rows, names = spent(exhibit), list(exhibit.datasets)
     ipcs = sorted({row["ipc"] for row in rows if row["ipc"] is not None})
     tint = {None: (0.6, 0.6, 0.6), **colors(ipcs)}
@@ -40,11 +43,11 @@ def draw(exhibit: Exhibit) -> Figure:
         wall.set_title(escape.figure(label) if len(names) > 1 else "", loc="left")
     panels[-1, 0].set_xlabel(f"Wall time of all jobs ({unit})")
     panels[-1, 1].set_xlabel("Peak memory of a job (MB)")
-    there = {row["ipc"] for row in rows}
+    used = {row["ipc"] for row in rows}
     handles = [
         pyplot.Rectangle((0, 0), 1, 1, color=color, label="none" if ipc is None else str(ipc))
         for ipc, color in tint.items()
-        if ipc in there
+        if ipc in used
     ]
     figure.legend(handles=handles, title=axis_label("ipc"), loc="outside right center")
     annotate(
@@ -60,7 +63,7 @@ def _draw(
     tint: Mapping[int | None, Sequence[float]],
     length: int,
 ) -> None:
-    """One dataset's panels; ``length``: of the unit of time, in seconds."""
+    """Draw the panels of one dataset; ``length`` is the unit of time in seconds."""
     names = list(dict.fromkeys(row["stage"] for row in rows))
     memory.margins(x=0.1)  # no point on the edge
     for y, stage in enumerate(names):

@@ -28,7 +28,7 @@ PUBLISHED: dict[str, Any] = {
     "linestyle": "",
     "zorder": 3,
 }
-LAYERED = (3.0, 1.6, 0.8)  # line widths: thin lines on wide ones show all where they agree
+LAYERED = (3.0, 1.6, 0.8)  # line widths: thin lines on wide ones stay visible where lines overlap
 
 _STYLE = {
     "font.size": 9,
@@ -41,33 +41,35 @@ _STYLE = {
     "legend.frameon": False,
     "figure.titlesize": 10,
     "figure.titleweight": "bold",
-    "pdf.fonttype": 42,  # text stays text
+    "pdf.fonttype": 42,  # text in the PDF stays text, it is not drawn as outlines
     "savefig.dpi": 200,
 }
 
 
 def use_style() -> None:
-    """Set the look; without a display."""
+    """Set the look of all figures, and draw without a display."""
     matplotlib.use("agg")
     seaborn.set_theme(style="whitegrid", context="paper", palette="colorblind", rc=_STYLE)
 
 
 def colors(names: Sequence[Any]) -> dict[Any, tuple[float, float, float]]:
-    """A colour for each name that colour-blind readers can tell apart."""
+    """A colour for each name. Colour-blind readers can tell the colours apart."""
     palette = seaborn.color_palette("colorblind", len(names))
     return dict(zip(names, palette, strict=True))
 
 
 def place(row: Mapping[str, Any], axes: Sequence[str]) -> tuple[Any, ...]:
-    """Where a row stands on ``axes``."""
+    """The values of a row on ``axes``."""
     return tuple(row[axis] for axis in axes)
 
 
 def mark_published(
     panel: Axes, x: Sequence[float], rows: Sequence[Mapping[str, Any]], color: Any = "black"
 ) -> None:
-    """Hollow markers at ``x`` for the published values of those ``rows`` that have one, with error
-    bars of their standard deviations."""
+    """Draw a hollow marker at ``x`` for each of ``rows`` with a published value.
+
+    Error bars show the published standard deviations.
+    """
     shown = [(at, row) for at, row in zip(x, rows, strict=True) if row["published"] is not None]
     if shown:
         spread = [row["published_std"] or 0 for _, row in shown]
@@ -77,41 +79,41 @@ def mark_published(
 
 
 def published_handle() -> Line2D:
-    """The markers of :func:`mark_published` in a legend."""
+    """The legend entry for the markers of :func:`mark_published`."""
     return Line2D([], [], color="black", label="published", **PUBLISHED)
 
 
 def in_words(axes: Sequence[str], values: Sequence[Any]) -> str:
-    """A place in words, for a caption: ``IPC 10, 1000 iterations``."""
-    said = []
+    """Values on ``axes`` as text for a caption: ``IPC 10, 1000 iterations``."""
+    words = []
     for axis, value in zip(axes, values, strict=True):
         shown = value_label(axis, value)
         if axis == "iterations":
             shown = f"{shown} iterations"
         elif axis == "ipc":
             shown = f"{axis_label(axis)} {shown}"
-        said.append(shown)
-    return ", ".join(said)
+        words.append(shown)
+    return ", ".join(words)
 
 
 def describe(axes: Sequence[str], values: Sequence[Any]) -> str:
-    """A place in words, to be drawn."""
+    """Values on ``axes`` as text for matplotlib, see :func:`in_words`."""
     return escape.figure(in_words(axes, values))
 
 
 def facet(exhibit: Exhibit, *places: tuple[Sequence[str], Sequence[Any]]) -> str:
-    """The title of a facet: its places on axes, those with one value left out."""
-    said = [
+    """The title of a facet: its values on axes; axes with a single value are left out."""
+    words = [
         describe([axis], [value])
         for axes, values in places
         for axis, value in zip(axes, values, strict=True)
         if len(exhibit.values(axis)) > 1
     ]
-    return ", ".join(said)
+    return ", ".join(words)
 
 
 def annotate(figure: Figure, exhibit: Exhibit, caption: str) -> None:
-    """Title and dataset above, caption below, whatever the size of the figure."""
+    """Write title and dataset above the figure and the caption below it, for any size."""
     width, height = figure.get_size_inches()
     run = exhibit.run
     data = " and ".join(options["label"] for options in exhibit.datasets.values())
@@ -123,7 +125,7 @@ def annotate(figure: Figure, exhibit: Exhibit, caption: str) -> None:
 
 
 def save(figure: Figure, out: Path) -> None:
-    """Write ``out`` (PNG) and the PDF beside it: the same bytes for the same content."""
+    """Write ``out`` (PNG) and the PDF beside it. The same content always gives the same bytes."""
     nothing = {".png": {"Software": None}, ".pdf": {"CreationDate": None, "Producer": None}}
     for ending in (".pdf", ".png"):
         kind, drawn = ending.removeprefix("."), io.BytesIO()

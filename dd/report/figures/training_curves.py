@@ -1,4 +1,4 @@
-"""A distillation's course: matching loss at every iteration, test accuracy at every snapshot."""
+"""The course of a distillation: matching loss per iteration, test accuracy per snapshot."""
 
 from __future__ import annotations
 
@@ -28,9 +28,12 @@ from dd.report.read.metrics import read_metric
 
 
 def draw(exhibit: Exhibit) -> Figure:
-    """Facets by ``column`` and ``row``, each of two panels over the iterations, a line a
-    ``color``: the loss (a running median over all seeds; faint: every value), and the accuracy
-    with a band of one standard deviation."""
+    """Facets by ``column`` and ``row``, each with two panels over the iterations.
+
+    Both panels have a line per ``color``. The upper panel shows the loss (a running median over all
+    seeds, and faint lines for all values), the lower one the accuracy with a band of one standard
+    deviation.
+    """
     layout, rows = exhibit.definition["layout"], collect(exhibit)
     if layout["x"] != ["iterations"]:
         raise DDError(f"{exhibit.path}: layout: x must be [iterations]")
@@ -78,19 +81,21 @@ def draw(exhibit: Exhibit) -> Figure:
     ]
     panels[0, 0].legend(handles=handles, loc="upper right")
     over = " or ".join(map(str, sorted(windows)))
-    said = f"Loss: median over {over} iterations and all synthetic sets; faint: each value."
-    annotate(figure, exhibit, f"{exhibit.definition['caption']} {said} {facts(exhibit, rows)}")
+    loss = f"Loss: median over {over} iterations and all synthetic sets; faint: each value."
+    annotate(figure, exhibit, f"{exhibit.definition['caption']} {loss} {facts(exhibit, rows)}")
     return figure
 
 
 def width(iterations: int) -> int:
-    """The window of the running median: an odd number near 2 % of all, at least 5."""
+    """The window of the running median: an odd number near 2 % of ``iterations``, at least 5."""
     return 2 * max(2, iterations // 100) + 1
 
 
 def running_median(series: list[numpy.ndarray], window: int) -> numpy.ndarray:
-    """The median of all values of ``series`` (of ``[n]`` each) in a window around each position,
-    which is cut at the ends. ``[n]``."""
+    """The median of all ``series`` (each ``[n]``) in a window around each position, ``[n]``.
+
+    At both ends the window is shorter.
+    """
     values, half = numpy.stack(series), window // 2
     around = (values[:, max(0, i - half) : i + half + 1] for i in range(values.shape[1]))
     return numpy.array([numpy.median(part) for part in around])

@@ -1,4 +1,4 @@
-"""How far networks' activation maps of synthetic images are apart, over the iterations (MetaDD)."""
+"""The variance over networks of activation maps of synthetic images, by iteration (MetaDD)."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ MARKERS = ("o", "s", "D", "^", "v")
 
 
 def draw(exhibit: Exhibit) -> Figure:
-    """Facets by ``column`` and ``row``, over the iterations a line a ``color`` and group of
-    networks: the variance of the maps over the networks, a mean over images and seeds, with a band
-    of one standard deviation."""
+    """Facets by ``column`` and ``row``, with a line per ``color`` and group of networks.
+
+    A line shows the variance of the maps over the networks by iteration: the mean over images and
+    seeds, with a band of one standard deviation.
+    """
     layout = exhibit.definition["layout"]
     if layout["x"] != ["iterations"]:
         raise DDError(f"{exhibit.path}: layout: x must be [iterations]")
@@ -37,9 +39,9 @@ def draw(exhibit: Exhibit) -> Figure:
             for job in distillations(cell, exhibit.run)
         ]
         for group, members in groups(exhibit, cell.dataset).items():
-            found = pooled(files, members, cam_rectify(exhibit.run))[0][VARIANCE]
-            spread = (found.mean(), found.std(ddof=1) if len(found) > 1 else 0.0)
-            lines.setdefault((*spot, group), {})[cell.iterations] = spread
+            by_image = pooled(files, members, cam_rectify(exhibit.run))[0][VARIANCE]
+            point = (by_image.mean(), by_image.std(ddof=1) if len(by_image) > 1 else 0.0)
+            lines.setdefault((*spot, group), {})[cell.iterations] = point
     down, across, hues, drawn = (list(dict.fromkeys(spot[i] for spot in lines)) for i in range(4))
     tint = colors(hues)
     size = (WIDTH, 0.8 + 2.6 * len(down))

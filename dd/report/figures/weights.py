@@ -1,4 +1,4 @@
-"""IADD's weights W (arXiv:2401.15863): by parameter tensor, and as they change over iterations."""
+"""IADD's weights W (arXiv:2401.15863): for each parameter tensor, and over the iterations."""
 
 from __future__ import annotations
 
@@ -18,21 +18,24 @@ from dd.report.read.accuracies import labels
 from dd.report.read.vectors import sets, vectors
 
 QUANTILES = (5, 25, 50, 75, 95)  # %
-KINDS = {nn.Conv2d: "conv", nn.Linear: "linear"}  # what else has parameters is a norm
+KINDS = {nn.Conv2d: "conv", nn.Linear: "linear"}  # other layers with parameters are norms
 
 
 def draw(exhibit: Exhibit) -> Figure:
-    """Facets by ``column`` and ``row``, each of two panels: the weights of the last ``x`` for each
-    tensor, and quantiles of all weights over ``x``. The sets of all seeds count together."""
+    """Facets by ``column`` and ``row``, each with two panels.
+
+    The upper panel shows the weights of each tensor at the last ``x``, the lower one quantiles of
+    all weights over ``x``. The sets of all seeds are pooled.
+    """
     layout = exhibit.definition["layout"]
     if layout["x"] != ["iterations"]:
         raise DDError(f"{exhibit.path}: layout: x must be [iterations]")
-    found: dict[tuple, dict[int, list[str]]] = {}
+    facets: dict[tuple, dict[int, list[str]]] = {}
     for cell in exhibit.cells():
         at = labels(exhibit, cell)
         spot = place(at, layout["row"]), place(at, layout["column"])
-        found.setdefault(spot, {})[cell.iterations] = sets(exhibit, cell)
-    down, across = (list(dict.fromkeys(spot[part] for spot in found)) for part in (0, 1))
+        facets.setdefault(spot, {})[cell.iterations] = sets(exhibit, cell)
+    down, across = (list(dict.fromkeys(spot[part] for spot in facets)) for part in (0, 1))
     tint = colors(across)
     size = (WIDTH, 0.5 + 3.9 * len(down))
     figure, panels = pyplot.subplots(
@@ -41,7 +44,7 @@ def draw(exhibit: Exhibit) -> Figure:
     for i, at_row in enumerate(down):
         for j, at_column in enumerate(across):
             upper, lower = panels[2 * i : 2 * i + 2, j]
-            snapshots = found.get((at_row, at_column), {})
+            snapshots = facets.get((at_row, at_column), {})
             if snapshots:
                 _draw_tensors(upper, pooled(snapshots[max(snapshots)]), tint[at_column])
                 _draw_course(lower, snapshots, tint[at_column])
@@ -54,7 +57,7 @@ def draw(exhibit: Exhibit) -> Figure:
 
 
 def _draw_tensors(panel: Axes, tensors: dict[str, numpy.ndarray], color: tuple) -> None:
-    """A box for each tensor."""
+    """Draw a box for each tensor."""
     boxes = []
     for name, values in tensors.items():
         at = numpy.percentile(values, QUANTILES)
@@ -72,7 +75,7 @@ def _draw_tensors(panel: Axes, tensors: dict[str, numpy.ndarray], color: tuple) 
 
 
 def _draw_course(panel: Axes, snapshots: dict[int, list[str]], color: tuple) -> None:
-    """Bands of quantiles from the start, where every weight is 1, over the snapshots."""
+    """Draw bands of quantiles from the start, where all weights are 1, over the snapshots."""
     x = [0, *sorted(snapshots)]
     everything = [numpy.concatenate(list(pooled(snapshots[at]).values())) for at in x[1:]]
     start = numpy.ones(len(QUANTILES))
@@ -86,27 +89,30 @@ def _draw_course(panel: Axes, snapshots: dict[int, list[str]], color: tuple) -> 
 
 
 def pooled(paths: list[str]) -> dict[str, numpy.ndarray]:
-    """The weights of the sets at ``paths`` (one distillation's, by seed), ``[n]`` for each tensor
-    of the network that they were distilled with.
+    """The weights in the sets at ``paths``, ``[n]`` for each tensor of the network.
+
+    The sets are those of one distillation, one per seed.
 
     Raises:
-        DDError: naming the set that has no learned weights, or not those of one network.
+        DDError: if a set has no learned weights, or weights of several networks; the message names
+            it.
     """
-    found: dict[str, list[numpy.ndarray]] = {}
+    pieces: dict[str, list[numpy.ndarray]] = {}
     for path in paths:
         weights = vectors(path, "importance", "iadd with learned weights")
         if len(weights) > 1:
-            raise DDError(f"{path}: has weights of {len(weights)} networks, one can be shown")
+            raise DDError(f"{path}: has weights of {len(weights)} networks, only one can be shown")
         for name, part in by_tensor(path, *next(iter(weights.items()))).items():
-            found.setdefault(name, []).append(part)
-    return {name: numpy.concatenate(values) for name, values in found.items()}
+            pieces.setdefault(name, []).append(part)
+    return {name: numpy.concatenate(values) for name, values in pieces.items()}
 
 
 def by_tensor(path: str, network: str, values: numpy.ndarray) -> dict[str, numpy.ndarray]:
-    """``values [P]`` of the parameters of ``network``, which the set at ``path`` holds, by tensor.
+    """Split ``values [P]``, one for each parameter of ``network``, by tensor.
 
     Raises:
-        DDError: if the network has not as many.
+        DDError: if the network has another number of parameters; the message names ``path``, the
+            file of the values.
     """
     parts = tensors(_skeleton(path, network))
     if sum(count for _, count in parts) != len(values):
@@ -120,7 +126,7 @@ def by_tensor(path: str, network: str, values: numpy.ndarray) -> dict[str, numpy
 
 
 def _skeleton(path: str, network: str) -> nn.Module:
-    """The network that the set at ``path`` was distilled with, without its values."""
+    """The network with which the set at ``path`` was distilled, without its parameter values."""
     header, shapes = read_header(path), describe_tensors(path)
     for key in ("classes", "width_factor"):
         if key not in header:
@@ -133,8 +139,10 @@ def _skeleton(path: str, network: str) -> nn.Module:
 
 
 def tensors(network: nn.Module) -> list[tuple[str, int]]:
-    """Readable names and sizes of the parameters of ``network``, in the order of a flat vector:
-    ``conv 2 weight``. A kind of layer is numbered where there are several."""
+    """Readable names (``conv 2 weight``) and sizes of the parameters of ``network``.
+
+    They are in the order of a flat vector. Layers have a number if there are several of a kind.
+    """
     layers = [layer for layer in network.modules() if list(layer.parameters(recurse=False))]
     kinds = [KINDS.get(type(layer), "norm") for layer in layers]
     named = []

@@ -1,4 +1,4 @@
-"""The numbers of a table or figure: evaluation files to one row a cell, published values beside."""
+"""The numbers of a table or figure: one row per cell, from evaluations and published values."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def collect(exhibit: Exhibit) -> list[dict[str, Any]]:
     """One row for each cell of ``exhibit``, in the order of its axes.
 
     A row holds the axes (``dataset`` by its label), ``accuracies`` on the test set in percent (one
-    a network, over all synthetic sets), their ``mean``, ``std`` (sample standard deviation; None
-    for one network) and number ``n``, what is published of it (:meth:`Published.of`), ``diverged``
-    (how many of the networks did), ``note`` and ``fallback`` (whose settings stood in for those
-    that a recipe does not have; else empty).
+    per network, over all synthetic sets), their ``mean``, ``std`` (sample standard deviation; None
+    for one network) and number ``n``, the published values (:meth:`Published.of`), ``diverged``
+    (the number of networks that diverged), ``note`` and ``fallback`` (the settings that were used
+    if a recipe has none of its own; otherwise empty).
 
     Raises:
-        DDError: naming the evaluation file that is missing, incomplete or malformed.
+        DDError: if an evaluation file is missing, incomplete or malformed; the message names it.
     """
     published = Published(exhibit)
     rows = []
@@ -49,26 +49,28 @@ def collect(exhibit: Exhibit) -> list[dict[str, Any]]:
 
 
 def mark_seen(exhibit: Exhibit, rows: list[dict[str, Any]]) -> None:
-    """Add to each row of :func:`collect` whether its network was ``seen`` while distilling: yes,
-    the method's own or an auxiliary one; or no."""
+    """Add ``seen`` to each row of :func:`collect`: whether its network was used in distillation.
+
+    ``yes`` if the network is the method's own or an auxiliary network, otherwise ``no``.
+    """
     for cell, row in zip(exhibit.cells(), rows, strict=True):
         used = seen(exhibit.run, cell.method, cell.dataset, cell.ipc)
         row["seen"] = "yes" if canonical(str(cell.arch)) in used else "no"
 
 
 def labels(exhibit: Exhibit, cell: Cell) -> dict[str, Any]:
-    """The axes of a cell as they are shown: ``dataset`` by its label."""
+    """The axes of a cell as shown: ``dataset`` by its label."""
     return {**cell.labels, "dataset": exhibit.run.datasets[cell.dataset]["label"]}
 
 
 def _accuracies(cell: Cell, exhibit: Exhibit) -> tuple[list[float], int, str]:
-    """The accuracies of a cell, how many networks diverged, and what has to be said of them."""
+    """The accuracies of a cell, the number of networks that diverged, and a note about them."""
     run = exhibit.run
     by_protocol: dict[str, list[tuple[float, bool]]] = {}
     for job in evaluations(cell, run):
-        found = _read(job.file(run), canonical(str(cell.arch)), run.networks)
-        by_protocol.setdefault(job.protocol, []).extend(found)
-    best = max(by_protocol.values(), key=lambda found: statistics.fmean(a for a, _ in found))
+        tested = _read(job.file(run), canonical(str(cell.arch)), run.networks)
+        by_protocol.setdefault(job.protocol, []).extend(tested)
+    best = max(by_protocol.values(), key=lambda tested: statistics.fmean(a for a, _ in tested))
     notes = []
     if cell.selected:
         notes.append(f"maximum over {len(by_protocol)} {cell.selected}s, selected on test data")
@@ -79,22 +81,22 @@ def _accuracies(cell: Cell, exhibit: Exhibit) -> tuple[list[float], int, str]:
 
 
 def _read(path: str, arch: str, networks: int) -> list[tuple[float, bool]]:
-    """Accuracy, and whether it diverged, of each network of ``arch`` in an evaluation file."""
+    """Each network of ``arch`` in an evaluation file: its accuracy, and whether it diverged."""
     rows = _rows(path)
     for column in ("arch", "accuracy"):
         if not rows or column not in rows[0]:
             raise DDError(f"{path}: has no column '{column}'; evaluate again")
-    found = [
+    tested = [
         (percentage(path, row["accuracy"]), row.get("diverged") == "1")
         for row in rows
         if row["arch"] == arch
     ]
-    if len(found) != networks:
+    if len(tested) != networks:
         raise DDError(
-            f"{path}: has {len(found)} networks of {arch}, the run asks for {networks}; "
+            f"{path}: has {len(tested)} networks of {arch}, the run needs {networks}; "
             "evaluate again"
         )
-    return found
+    return tested
 
 
 @cache

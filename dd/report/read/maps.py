@@ -1,4 +1,4 @@
-"""Class activation maps of synthetic sets as ``python -m dd cams`` left them, and their regions."""
+"""Class activation maps of synthetic sets, from files of ``python -m dd cams``, and regions."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Maps:
     """Maps of a synthetic set.
 
     Attributes:
-        path: of the file.
-        networks: M networks, as specs.
+        path: the file.
+        networks: specs of the M networks.
         maps: ``[M, n, h, w]`` float32, each normalised to 0..1.
-        images: ``[n]`` int64, which images of the set.
+        images: ``[n]`` int64, the indices of the images in the set.
         threshold: a network looks where its map is at least this.
     """
 
@@ -40,7 +40,7 @@ class Maps:
         """The maps of ``networks``, in their order.
 
         Raises:
-            DDError: naming one that has none here.
+            DDError: if a network has no maps; the message names it.
         """
         for name in networks:
             if name not in self.networks:
@@ -52,11 +52,13 @@ def read(path: str, rectify: str) -> Maps:
     """The maps in the file ``path``.
 
     Args:
-        rectify: what the run's maps do with negative values, see
+        path: the file.
+        rectify: how the maps of the run treat negative values, see
             :mod:`dd.networks.activation_maps`.
 
     Raises:
-        DDError: if it is missing, no file of ``python -m dd cams``, or its maps do otherwise.
+        DDError: if the file is missing or no file of ``python -m dd cams``, or if its maps treat
+            negative values in another way.
     """
     arrays, header = load_arrays(path, KIND, ("maps", "images"))
     maps, images = arrays["maps"].astype(numpy.float32), arrays["images"]
@@ -76,36 +78,39 @@ def read(path: str, rectify: str) -> Maps:
     return Maps(path, networks, maps, images, threshold)
 
 
-def check_rectify(path: str, found: Any, rectify: str) -> None:
-    """Raise a :class:`DDError` unless ``found`` in the file ``path`` is the run's ``rectify``:
-    maps of two conventions do not compare."""
-    if found == rectify:
+def check_rectify(path: str, stored: Any, rectify: str) -> None:
+    """Raise a :class:`DDError` unless ``stored``, from the file ``path``, is the run's ``rectify``.
+
+    Maps of two conventions cannot be compared.
+    """
+    if stored == rectify:
         return
-    said = (
-        f"rectify is '{found}', the run's is '{rectify}'"
-        if found
-        else "does not say what negative values of its maps became (older code kept them for some "
+    fault = (
+        f"rectify is '{stored}', the run's is '{rectify}'"
+        if stored
+        else "does not say how its maps treat negative values (older code kept them for some "
         "networks and not for others)"
     )
-    raise DDError(f"{path}: {said}; make it again")
+    raise DDError(f"{path}: {fault}; make it again")
 
 
 def convention(exhibit: Exhibit) -> str:
-    """What a caption has to say of negative values of maps."""
+    """The sentence of a caption about negative values of maps."""
     if cam_rectify(exhibit.run) == RELU:
-        return "Negative values of all maps count as 0 (ReLU)."
+        return "Negative values of all maps are set to 0 (ReLU)."
     return "Maps keep their negative values (no ReLU)."
 
 
 def groups(exhibit: Exhibit, dataset: str) -> dict[str, list[str]]:
-    """Networks whose maps are compared, by group: ``auxiliary``, those that the run's MetaDD uses,
-    and ``unseen``, those that no method of the table or figure used while distilling.
+    """The networks whose maps are compared, by group.
 
-    The groups are the same for all methods, so that their numbers compare; one of a single network
-    has nothing to compare and is left out.
+    The networks of group ``auxiliary`` are those that the run's MetaDD uses. The networks of group
+    ``unseen`` were not used in the distillation by any method of the table or figure. The groups
+    are the same for all methods, so that their numbers can be compared. A group with a single
+    network is left out, because it has nothing to compare.
 
     Raises:
-        DDError: if none is left.
+        DDError: if no group is left.
     """
     run = exhibit.run
     known = cam_networks(run)
@@ -113,29 +118,31 @@ def groups(exhibit: Exhibit, dataset: str) -> dict[str, list[str]]:
     for cell in exhibit.cells():
         if cell.dataset == dataset:
             used.update(seen(run, cell.method, dataset, cell.ipc))
-    found = {
+    by_group = {
         AUXILIARY: [name for name in known if name in auxiliary(run, dataset)],
         UNSEEN: [name for name in known if name not in used],
     }
-    found = {group: members for group, members in found.items() if len(members) > 1}
-    if not found:
+    by_group = {group: members for group, members in by_group.items() if len(members) > 1}
+    if not by_group:
         raise DDError(
-            f"run {run.name}: cam_networks are {', '.join(known)}: maps are compared over at least "
-            "2 auxiliary networks, or 2 that nothing was distilled with"
+            f"run {run.name}: cam_networks are {', '.join(known)}: a comparison of maps needs at "
+            "least 2 auxiliary networks, or 2 networks that no method used in its distillation"
         )
-    return found
+    return by_group
 
 
 def measures(maps: numpy.ndarray, threshold: float) -> dict[str, numpy.ndarray]:
-    """Of each image: the share of its area in % that all networks look at (``meta_area``) and that
-    only some of them do (``heterogeneous_area``), and the variance of the maps over the networks,
-    a mean over positions (``cam_variance``).
+    """Measures of the maps of each image.
 
     Args:
         maps: ``[M, n, h, w]``.
+        threshold: a network looks where its map is at least this.
 
     Returns:
-        ``[n]`` float64 each.
+        ``meta_area``: the area where all networks look, in % of the image;
+        ``heterogeneous_area``: the area where only some of them look, in %;
+        ``cam_variance``: the variance of the maps over the networks, mean over positions;
+        each ``[n]`` float64.
     """
     meta, own = regions(maps, threshold)
     return {
@@ -148,19 +155,23 @@ def measures(maps: numpy.ndarray, threshold: float) -> dict[str, numpy.ndarray]:
 def pooled(
     paths: list[str], networks: list[str], rectify: str
 ) -> tuple[dict[str, numpy.ndarray], float]:
-    """:func:`measures` of all images in the files ``paths`` (the seeds of a cell), one after the
-    other, and their threshold.
+    """The :func:`measures` of all images in the files ``paths``, and their threshold.
+
+    Args:
+        paths: one file per seed of a cell; their images are concatenated.
+        networks: the networks whose maps are measured.
+        rectify: see :func:`read`.
 
     Raises:
-        DDError: if the files have different thresholds, or a file another ``rectify``.
+        DDError: if the files have different thresholds, or a file has another ``rectify``.
     """
     files = [read(path, rectify) for path in paths]
     for file in files[1:]:
         if file.threshold != files[0].threshold:
             raise DDError(
                 f"{file.path}: its threshold is {file.threshold:g}, that of {files[0].path} is "
-                f"{files[0].threshold:g}; make both with one"
+                f"{files[0].threshold:g}; make both with the same threshold"
             )
-    found = [measures(file.of(networks), file.threshold) for file in files]
-    joined = {name: numpy.concatenate([values[name] for values in found]) for name in found[0]}
+    by_file = [measures(file.of(networks), file.threshold) for file in files]
+    joined = {name: numpy.concatenate([m[name] for m in by_file]) for name in by_file[0]}
     return joined, files[0].threshold

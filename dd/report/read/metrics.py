@@ -1,4 +1,4 @@
-"""What each iteration of a distillation said: a column of its ``metrics.jsonl``."""
+"""The metrics of each iteration of a distillation, from its ``metrics.jsonl``."""
 
 from __future__ import annotations
 

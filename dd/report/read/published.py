@@ -1,4 +1,4 @@
-"""Published values: which of them stand beside the cells of a table or figure."""
+"""Published values, and which of them are shown beside the cells of a table or figure."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from dd.config.methods import parse_protocol
 from dd.errors import DDError, unknown
 from dd.plan.exhibits import Cell, Exhibit, published_files
 
-FACTS = ("accuracy", "std", "ddof", "n", "diverged", "note", "source")  # all others name the cell
-_DIVISORS = {  # of a standard deviation by its ddof, which is None where the source does not say it
+FACTS = ("accuracy", "std", "ddof", "n", "diverged", "note", "source")  # others identify the cell
+_DIVISORS = {  # by ddof of a standard deviation; None if the source does not say it
     0: "which divide by n (ours by n − 1)",
     1: "which divide by n − 1, as ours do",
     None: "of unknown divisor (ours: n − 1)",
@@ -25,12 +25,12 @@ class Value:
     """A row of a published file (docs/formats.md, "Published values").
 
     Attributes:
-        place: its columns that name the cell.
-        accuracy, std: percent; std as it is printed, None where it is not.
-        ddof: 0 if std divides by n, 1 if by n - 1; None where the source does not say it.
-        n: how many networks; None likewise.
-        diverged: how many of them did.
-        note: why it is not comparable with the cell that it is printed for, or "".
+        place: its columns that identify the cell.
+        accuracy, std: percent; std as printed, None if none is printed.
+        ddof: 0 if std divides by n, 1 if by n - 1; None if the source does not say it.
+        n: number of networks; None if the source does not say it.
+        diverged: number of these networks that diverged.
+        note: why it cannot be compared with the cell for which it is printed, or "".
         source: where it was read.
     """
 
@@ -62,8 +62,13 @@ def _value(path: str, row: Mapping[str, str]) -> Value:
 
 @dataclass(frozen=True)
 class _Source:
-    """The values of a file that count, and ``only``: by axis, what the file calls each of the
-    values that they are comparable with."""
+    """The values of a file that are used, and the cells with which they may be compared.
+
+    Attributes:
+        values: the values.
+        only: by axis, the values of the axis that they may be compared with, each with its name in
+            the file.
+    """
 
     values: Sequence[Value]
     only: Mapping[str, Mapping[Any, Any]]
@@ -72,15 +77,15 @@ class _Source:
         """The values of the cell at ``labels``."""
         if any(labels[axis] not in names for axis, names in self.only.items()):
             return []
-        named = {axis: self.only.get(axis, {}).get(at, at) for axis, at in labels.items()}
-        return [value for value in self.values if _matches(value.place, named)]
+        in_file = {axis: self.only.get(axis, {}).get(at, at) for axis, at in labels.items()}
+        return [value for value in self.values if _matches(value.place, in_file)]
 
 
 class Published:
     """The published values of a table or figure.
 
     Raises:
-        DDError: for a file that is missing or malformed, or does not fit the definition.
+        DDError: if a file is missing or malformed, or does not fit the definition.
     """
 
     def __init__(self, exhibit: Exhibit) -> None:
@@ -91,42 +96,42 @@ class Published:
         ]
 
     def of(self, cell: Cell) -> dict[str, Any]:
-        """What is published of a cell, where dataset and settings are the same.
+        """The published value of a cell, if dataset and settings are the same.
 
         Returns:
             ``published`` (percent), ``published_std``, ``published_ddof``, ``published_n``,
-            ``published_source``: None where nothing comparable is known; ``published_note``: what
-            has to be said of it, and of values that are printed for this cell and not comparable;
-            ``published_diverged``: how many of its networks did.
+            ``published_source``: None if no comparable value is known; ``published_note``: a note
+            about the value, and about values that are printed for this cell but cannot be compared
+            with it; ``published_diverged``: the number of its networks that diverged.
 
         Raises:
-            DDError: if two values are comparable with the cell.
+            DDError: if two values can be compared with the cell.
         """
-        run, found = self.exhibit.run, []
+        run, printed = self.exhibit.run, []
         dataset = run.datasets[cell.dataset].get("comparable_to")
         labels = {**cell.labels, "dataset": dataset}
         protocols = (parse_protocol(name, run.protocols).options for name in cell.protocols)
         trained = [str(cell.arch), *(str(options.get("teacher", "")) for options in protocols)]
         if dataset is not None and run.as_published(cell.method, cell.dataset, cell.ipc, trained):
-            found = [value for source in self.sources for value in source.at(labels)]
-        fit = [value for value in found if not value.note]
-        if len(fit) > 1:
+            printed = [value for source in self.sources for value in source.at(labels)]
+        comparable = [value for value in printed if not value.note]
+        if len(comparable) > 1:
             where = ", ".join(f"{axis} {at}" for axis, at in labels.items())
-            told = " and ".join(value.source for value in fit)
-            raise DDError(f"{self.exhibit.path}: published: two values for {where}: {told}")
+            sources = " and ".join(value.source for value in comparable)
+            raise DDError(f"{self.exhibit.path}: published: two values for {where}: {sources}")
         notes = [f"{v.accuracy:.2f} ({v.source}) is not comparable: {v.note}"
-                 for v in found if v.note]  # fmt: skip
-        one = fit[0] if fit else None
-        if one and one.diverged:
-            notes.insert(0, f"{one.diverged} of {one.n} networks diverged")
+                 for v in printed if v.note]  # fmt: skip
+        value = comparable[0] if comparable else None
+        if value and value.diverged:
+            notes.insert(0, f"{value.diverged} of {value.n} networks diverged")
         return {
-            "published": one and one.accuracy,
-            "published_std": one and one.std,
-            "published_ddof": one and one.ddof,
-            "published_n": one and one.n,
-            "published_source": one and one.source,
+            "published": value and value.accuracy,
+            "published_std": value and value.std,
+            "published_ddof": value and value.ddof,
+            "published_n": value and value.n,
+            "published_source": value and value.source,
             "published_note": "; ".join(notes),
-            "published_diverged": one.diverged if one else 0,
+            "published_diverged": value.diverged if value else 0,
         }
 
 
@@ -155,7 +160,7 @@ def _matches(row: Mapping[str, str], place: Mapping[str, Any]) -> bool:
 
 
 def _same(text: str, value: Any) -> bool:
-    """Whether ``text`` is ``value``; 1.0 is 1."""
+    """Whether ``text`` is ``value``; 1.0 and 1 are the same."""
     if isinstance(value, int | float):
         try:
             return float(text) == value
@@ -165,7 +170,7 @@ def _same(text: str, value: Any) -> bool:
 
 
 def percentage(path: str, text: str | None) -> float:
-    """An accuracy as it stands in the file ``path``.
+    """An accuracy, from its ``text`` in the file ``path``.
 
     Raises:
         DDError: if it is no number from 0 to 100.
@@ -180,7 +185,7 @@ def percentage(path: str, text: str | None) -> float:
 
 
 def _number(path: str, row: Mapping[str, str], column: str) -> float | None:
-    """What a row has in a column that it may leave empty."""
+    """The number in a column of a row; None if the column is empty."""
     text = row.get(column)
     if not text:
         return None
@@ -189,31 +194,32 @@ def _number(path: str, row: Mapping[str, str], column: str) -> float | None:
     except ValueError:
         value = math.nan
     if not (value >= 0 if column == "std" else value in range(2 if column == "ddof" else 10**6)):
-        wanted = {"std": "a number of at least 0", "ddof": "0 or 1"}.get(column, "a whole number")
-        raise DDError(f"{path}: {column} is '{text}', it must be {wanted}")
+        valid = {"std": "a number of at least 0", "ddof": "0 or 1"}.get(column, "a whole number")
+        raise DDError(f"{path}: {column} is '{text}', it must be {valid}")
     return value
 
 
 def beside(row: Mapping[str, Any]) -> str:
-    """A published value as it is shown, ``28.49 ± 0.61``."""
+    """A published value as shown beside a cell, ``28.49 ± 0.61``."""
     std = row["published_std"]
     return f"{row['published']:.2f}" + ("" if std is None else f" ± {std:.2f}")
 
 
 def in_caption(rows: Iterable[Mapping[str, Any]], mark: str, spread: str) -> str:
-    """What a caption has to say of the published values of ``rows``; "" where there are none.
+    """The sentence of a caption about the published values of ``rows``; "" if there are none.
 
     Args:
-        mark: how they are shown, ``In brackets``.
-        spread: what leads on to their standard deviations, where they have any.
+        rows: the rows of the table or figure.
+        mark: how the values are shown, such as ``In brackets``.
+        spread: the text before their standard deviations, if they have any.
     """
     shown = [row for row in rows if row["published"] is not None]
     if not shown:
         return ""
-    said = f" {mark}: published values"
+    sentence = f" {mark}: published values"
     divisors = {_DIVISORS[r["published_ddof"]] for r in shown if r["published_std"] is not None}
     if divisors:
-        said += f"{spread}their standard deviations, {' or '.join(sorted(divisors))}"
+        sentence += f"{spread}their standard deviations, {' or '.join(sorted(divisors))}"
     if any(row["published_diverged"] for row in shown):
-        said += ". Networks that diverged count in them, too"
-    return f"{said}."
+        sentence += ". Published values include networks that diverged"
+    return f"{sentence}."

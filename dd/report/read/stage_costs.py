@@ -1,4 +1,4 @@
-"""What the stages of a run took: Snakemake's measurements of its jobs, added up."""
+"""The cost of each stage of a run: the sums of Snakemake's measurements of its jobs."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from dd.plan.plan import Plan
 from dd.report.tables.pivot import Rows
 
 KEYS = ("dataset", "stage", "method", "ipc")
-NO_IPC = "–"  # of jobs that have to do with no synthetic set
+NO_IPC = "–"  # for jobs without a synthetic set
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What Snakemake measured of a job; None: too short to tell.
+    """Snakemake's measurement of a job; None: the job was too short to be sampled.
 
     Attributes:
         seconds: wall time.
-        cpu_seconds: of its processes, as last sampled.
-        memory_mb: the largest sample of what its processes held.
+        cpu_seconds: CPU time of its processes at the last sample.
+        memory_mb: memory of its processes in the largest sample.
     """
 
     seconds: float
@@ -37,10 +37,10 @@ class Measured:
 
 
 def read(path: str) -> Measured:
-    """A benchmark file of Snakemake.
+    """Read a benchmark file of Snakemake.
 
     Raises:
-        DDError: if it is none.
+        DDError: if ``path`` is no such file.
     """
     try:
         with open(path, newline="", encoding="utf-8") as file:
@@ -48,7 +48,7 @@ def read(path: str) -> Measured:
         return Measured(float(row["s"]), _number(row["cpu_time"]), _number(row["max_rss"]))
     except (StopIteration, KeyError, TypeError, ValueError):
         raise DDError(
-            f"{path}: is no benchmark file of Snakemake; delete it, and its job counts as not "
+            f"{path}: is no benchmark file of Snakemake; delete it, then its job counts as not "
             "measured"
         ) from None
 
@@ -58,7 +58,7 @@ def _number(text: str) -> float | None:
 
 
 def on_gpu(path: str) -> bool:
-    """Whether the artifact at ``path`` was made on a GPU, as it says itself."""
+    """Whether the artifact at ``path`` was made on a GPU, according to its provenance."""
     if path.endswith(".csv"):
         device = next(iter(load_rows(path)), {}).get("device", "")
     else:
@@ -67,10 +67,10 @@ def on_gpu(path: str) -> bool:
 
 
 def spent(exhibit: Exhibit) -> Rows:
-    """A row for each dataset, stage, method and IPC of the run: how many jobs, of how many there is
-    no measurement, and what the others took.
+    """A row for each dataset, stage, method and IPC of the run.
 
-    ``gpu_seconds`` are the wall seconds of jobs that held a GPU, None if none did.
+    It has the number of jobs, the number of jobs without a measurement, and the cost of the others.
+    ``gpu_seconds`` is the wall time of the jobs that held a GPU; None if no job did.
     """
     run = exhibit.run
     jobs = [job.measured(run) for job in Plan(run).main.jobs]
@@ -79,21 +79,21 @@ def spent(exhibit: Exhibit) -> Rows:
     for job in sorted(jobs, key=lambda j: (datasets.index(j.dataset), names.index(j.stage))):
         groups.setdefault((job.dataset, job.stage, job.method, job.ipc), []).append(job)
     rows = []
-    for (dataset, *place), those in groups.items():
-        there = [job for job in those if Path(job.benchmark).is_file()]
-        found = [read(job.benchmark) for job in there]
-        walls = [one.seconds for one in found]
-        held = [one.seconds for one, job in zip(found, there, strict=True) if on_gpu(job.made)]
-        memory = [one.memory_mb for one in found if one.memory_mb is not None]
+    for (dataset, *place), members in groups.items():
+        measured = [job for job in members if Path(job.benchmark).is_file()]
+        costs = [read(job.benchmark) for job in measured]
+        walls = [cost.seconds for cost in costs]
+        on_gpus = [c.seconds for c, job in zip(costs, measured, strict=True) if on_gpu(job.made)]
+        memory = [cost.memory_mb for cost in costs if cost.memory_mb is not None]
         rows.append(
             {
                 **dict(zip(KEYS, (run.datasets[dataset]["label"], *place), strict=True)),
-                "jobs": len(those),
-                "not_measured": len(those) - len(there),
+                "jobs": len(members),
+                "not_measured": len(members) - len(measured),
                 "median_seconds": statistics.median(walls) if walls else None,
                 "seconds": math.fsum(walls) if walls else None,
-                "cpu_seconds": math.fsum(one.cpu_seconds or 0.0 for one in found) or None,
-                "gpu_seconds": math.fsum(held) if held else None,
+                "cpu_seconds": math.fsum(cost.cpu_seconds or 0.0 for cost in costs) or None,
+                "gpu_seconds": math.fsum(on_gpus) if on_gpus else None,
                 "memory_mb": max(memory, default=None),
             }
         )

@@ -1,4 +1,4 @@
-"""How much of an image all networks look at, and how far their maps are apart (MetaDD)."""
+"""The area of images at which all networks look, and the variance of their maps (MetaDD)."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ MEASURES = {
 
 
 def areas(exhibit: Exhibit) -> tuple[Rows, Sheet]:
-    """A tidy row a cell and group of networks; the sheet has a column for each measure and place
-    on the definition's ``columns``."""
+    """One tidy row per cell and group of networks.
+
+    The sheet has a column for each measure and each combination of the definition's ``columns``.
+    """
     rows: Rows = []
     thresholds: set[float] = set()
     for cell in exhibit.cells():
@@ -36,11 +38,11 @@ def areas(exhibit: Exhibit) -> tuple[Rows, Sheet]:
             thresholds.add(threshold)
             row: dict[str, Any] = {**labels(exhibit, cell), "networks": group}
             row["members"] = " ".join(members)
-            for name, found in values.items():
-                row[name] = found.mean().item()
-                row[f"{name}_std"] = found.std(ddof=1).item() if len(found) > 1 else None
+            for name, by_image in values.items():
+                row[name] = by_image.mean().item()
+                row[f"{name}_std"] = by_image.std(ddof=1).item() if len(by_image) > 1 else None
             of_maps = {"rectify": cam_rectify(exhibit.run), "threshold": threshold}
-            rows.append(row | {"images": len(found), **of_maps})
+            rows.append(row | {"images": len(by_image), **of_maps})
     down, across = [*exhibit.definition["rows"], "networks"], exhibit.definition["columns"]
     columns, body = arranged(
         {
@@ -68,18 +70,16 @@ def areas(exhibit: Exhibit) -> tuple[Rows, Sheet]:
 
 
 def compared(exhibit: Exhibit) -> str:
-    """What a caption has to say of measures of maps: which convention they follow, over which
-    networks and how many sets they are."""
-    said: dict[str, list[str]] = {}
+    """The sentences of a caption about measures of maps: convention, networks, number of sets."""
+    datasets_of: dict[str, list[str]] = {}
     for dataset, options in exhibit.datasets.items():
         for group, members in groups(exhibit, dataset).items():
             names = ", ".join(value_label("arch", name) for name in members)
-            said.setdefault(f"{group.capitalize()} networks{{where}}: {names}.", []).append(
-                options["label"]
-            )
+            sentence = f"{group.capitalize()} networks{{where}}: {names}."
+            datasets_of.setdefault(sentence, []).append(options["label"])
     sentences = [
         text.format(where="" if len(of) == len(exhibit.datasets) else f" on {' and '.join(of)}")
-        for text, of in said.items()
+        for text, of in datasets_of.items()
     ]
     sets = len(exhibit.run.seeds)
     of = "one synthetic set" if sets == 1 else f"{sets} synthetic sets"

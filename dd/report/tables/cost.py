@@ -1,4 +1,4 @@
-"""What methods cost: seconds per iteration and peak memory, as they were measured."""
+"""The measured cost of methods: seconds per iteration and peak memory."""
 
 from __future__ import annotations
 
@@ -28,8 +28,10 @@ MEASURES = {
 
 
 def cost(exhibit: Exhibit) -> tuple[Rows, Sheet]:
-    """A row a cell: each measure, and its ratio to that of the cell's base, which is the same
-    objective on pixels without a regulariser."""
+    """One row per cell: each measure, and its ratio to the measure of the cell's base.
+
+    The base is the same objective on pixels, without a regulariser.
+    """
     rows = [_measured(exhibit, cell) for cell in exhibit.cells()]
     bases = {
         (c.dataset, c.ipc, c.method): row for c, row in zip(exhibit.cells(), rows, strict=True)
@@ -66,22 +68,23 @@ def cost(exhibit: Exhibit) -> tuple[Rows, Sheet]:
 
 
 def seconds_per_iteration(paths: Sequence[str]) -> list[float]:
-    """How long each iteration took in the files ``metrics.jsonl`` at ``paths``, but for each
-    file's first one, which also has the start of the job in it.
+    """The time of each iteration in the files ``metrics.jsonl`` at ``paths``.
+
+    The first iteration of each file is left out, because its time includes the start of the job.
 
     Raises:
-        DDError: for a missing or malformed file, or if there is no second iteration.
+        DDError: if a file is missing or malformed, or has no second iteration.
     """
-    found: list[float] = []
+    times: list[float] = []
     for path in paths:
-        found += numpy.diff(read_metric(path, "seconds")).tolist()
-    if not found:
+        times += numpy.diff(read_metric(path, "seconds")).tolist()
+    if not times:
         raise DDError(f"{paths[0]}: a cost needs at least 2 iterations; distil longer")
-    return found
+    return times
 
 
 def _measured(exhibit: Exhibit, cell: Cell) -> dict[str, Any]:
-    """The measures of a cell: median of time over all seeds, the largest memory of any."""
+    """The measures of a cell: the median time over all seeds, the largest memory of any seed."""
     run = exhibit.run
     jobs = distillations(cell, run)
     times = seconds_per_iteration([job.metrics(run) for job in jobs])
@@ -102,13 +105,13 @@ def _origin(path: str) -> dict[str, Any]:
     origin = read_header(path).get("provenance", {})
     if "host" not in origin.get("peak_memory_mb", {}):
         raise DDError(
-            f"{path}: its header says no peak memory; make the set by `python -m dd distill`"
+            f"{path}: its header has no peak memory; make the set by `python -m dd distill`"
         )
     return origin
 
 
 def _machine(origin: dict[str, Any]) -> str:
-    """What an artifact was made on, from its provenance."""
+    """The machine on which an artifact was made, from its provenance."""
     threads = origin.get("threads", "?")
     chip = origin.get("gpu") or origin.get("cpu") or origin.get("machine", "unknown machine")
     return (
@@ -118,10 +121,12 @@ def _machine(origin: dict[str, Any]) -> str:
 
 
 def _hardware(rows: Rows) -> str:
-    found = list(dict.fromkeys(row["hardware"] for row in rows))
-    if len(found) == 1:
-        return f"Measured on {found[0]}."
-    return f"Measured on different machines ({'; '.join(found)}): ratios between them mean little."
+    machines = list(dict.fromkeys(row["hardware"] for row in rows))
+    if len(machines) == 1:
+        return f"Measured on {machines[0]}."
+    return (
+        f"Measured on different machines ({'; '.join(machines)}): ratios between them mean little."
+    )
 
 
 def _shown(row: dict[str, Any], name: str) -> tuple[str, str]:

@@ -19,26 +19,29 @@ from dd.report.sheet import Sheet, Text
 from dd.report.tables.pivot import Rows
 
 JOB = ("dataset", "ipc", "method")
-RECIPE = "recipe"  # "own", or whose settings a method takes that has none of its own
-BUFFER = "buffer."  # before the names of settings of the experts' training
+RECIPE = "recipe"  # "own", or a description of the settings that replace missing ones
+BUFFER = "buffer."  # prefix of settings with which experts are trained
 
 
 def hyperparameter_rows(
     run: Run, objectives: Sequence[str], columns: Sequence[str], where: str
 ) -> list[dict[str, Any]]:
-    """What the distillations of ``run`` by ``objectives`` were given.
+    """The settings of the distillations of ``run`` by ``objectives``.
 
     Args:
-        objectives: which methods have a row; their variants (``iadd@weights=raw``) have none.
-        columns: settings of the objectives, ``iterations``, and the experts' as ``buffer.<name>``.
-        where: the file that asks, for messages.
+        run: the run.
+        objectives: methods that have a row; their variants (``iadd@weights=raw``) have none.
+        columns: settings of the objectives, ``iterations``, and settings with which experts are
+            trained, as ``buffer.<name>``.
+        where: the file that names the columns, for messages.
 
     Returns:
-        Rows with :data:`JOB` (``dataset`` by its label), ``columns`` (None where a method has no
-        such setting) and :data:`RECIPE`, in the order of the plan.
+        Rows with :data:`JOB` (``dataset`` by its label), ``columns`` (None if a method has no such
+        setting) and :data:`RECIPE`, in the order of the plan.
 
     Raises:
-        DDError: for an unknown objective, a setting that none has, or if the run has none of them.
+        DDError: if an objective is unknown, if no objective has one of the settings, or if the run
+            has none of the objectives.
     """
     for name in objectives:
         if name not in recipes.objectives():
@@ -57,7 +60,7 @@ def hyperparameter_rows(
         place = dict(zip(JOB, (label, job.ipc, job.method), strict=True))
         taken = recipes.fallback(method.objective, job.dataset, job.ipc)
         settings[RECIPE] = f"fallback: {taken.takes}" if taken else "own"
-        rows[tuple(place.values())] = place | settings  # all seeds have the same
+        rows[tuple(place.values())] = place | settings  # all seeds have the same settings
     if not rows:
         raise DDError(f"{where}: run {run.name} does not distil by {' or '.join(objectives)}")
     known = dict.fromkeys(
@@ -70,14 +73,14 @@ def hyperparameter_rows(
 
 
 def setting_shown(name: str, value: Any) -> str:
-    """A setting in words: ``–`` where there is none, ``all`` for an unlimited batch."""
+    """A setting as text: ``–`` if there is none, ``all`` for an unlimited batch."""
     if value is None:
         return "–"
     return "all" if name == "batch_syn" and value == 0 else format_value(value)
 
 
 def hyperparameters(exhibit: Exhibit) -> tuple[Rows, Sheet]:
-    """A row for each dataset, IPC and method: the settings named in the definition, as they ran."""
+    """A row for each dataset, IPC and method: the settings named in the definition, as used."""
     columns = exhibit.definition["columns"]
     rows = hyperparameter_rows(exhibit.run, exhibit.definition["objectives"], columns, exhibit.path)
     sheet = Sheet(
@@ -89,7 +92,7 @@ def hyperparameters(exhibit: Exhibit) -> tuple[Rows, Sheet]:
             [
                 *(Text(value_label(axis, row[axis])) for axis in JOB),
                 *(Text(setting_shown(name, row[name])) for name in columns),
-                Text(row[RECIPE].partition(":")[0]),  # the caption says the rest
+                Text(row[RECIPE].partition(":")[0]),  # the rest is in the caption
             ]
             for row in rows
         ],

@@ -1,4 +1,4 @@
-"""A table of rows that its definition states."""
+"""A table whose rows are written in its definition."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dd.report.tables.pivot import Rows
 
 
 def listing(exhibit: Exhibit) -> tuple[Rows, Sheet]:
-    """The rows written in the definition; ``in this suite`` is the method's name, if it is."""
+    """The rows in the definition. ``in this suite`` is the method's name here, or ``–``."""
     columns = exhibit.definition["columns"]
     rows = []
     for entry in exhibit.definition["entries"]:

@@ -1,4 +1,4 @@
-"""Rows of numbers as a sheet: some axes downwards, some across."""
+"""Rows of numbers as a sheet with some axes as rows and some as columns."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Place = tuple[str, ...]
 
 
 def results(exhibit: Exhibit) -> tuple[Rows, Sheet]:
-    """Accuracies: a tidy row a cell, and the pivot of ``rows`` by ``columns``."""
+    """Accuracies: one tidy row per cell, and the sheet of ``rows`` by ``columns``."""
     rows = collect(exhibit)
     if exhibit.definition.get("mark_seen"):
         mark_seen(exhibit, rows)
@@ -28,7 +28,7 @@ def results(exhibit: Exhibit) -> tuple[Rows, Sheet]:
 
 
 def pivot(exhibit: Exhibit, rows: Rows) -> Sheet:
-    """The sheet of ``rows``: the definition's ``rows`` downwards, its ``columns`` across."""
+    """The sheet of ``rows``, by the ``rows`` and ``columns`` of the definition."""
     down, across = exhibit.definition["rows"], exhibit.definition["columns"]
     best = _best(exhibit, rows)
     columns, body = arranged(
@@ -50,13 +50,17 @@ def pivot(exhibit: Exhibit, rows: Rows) -> Sheet:
 
 
 def place_labels(row: Mapping[str, Any], axes: Sequence[str]) -> Place:
-    """Where a row stands on ``axes``, in words."""
+    """The labels of a row's values on ``axes``."""
     return tuple(value_label(axis, row[axis]) for axis in axes)
 
 
 def arranged(cells: Mapping[tuple[Place, Place], Text]) -> tuple[list[Place], list[list[Text]]]:
-    """Cells by place downwards and across: the places across, and for each place downwards a row
-    of its words and cells, ``–`` where there is none. The order is that of ``cells``."""
+    """Arrange cells, which are given by their place in rows and in columns.
+
+    Returns:
+        The places in columns; and for each place in rows its labels and its cells, ``–`` for a
+        missing cell. The order is that of ``cells``.
+    """
     columns = list(dict.fromkeys(across for _, across in cells))
     return columns, [
         [*map(Text, key), *(cells.get((key, column), Text("–")) for column in columns)]
@@ -65,7 +69,7 @@ def arranged(cells: Mapping[tuple[Place, Place], Text]) -> tuple[list[Place], li
 
 
 def rounded(row: Mapping[str, Any], hidden: Collection[str] = ()) -> dict[str, Any]:
-    """A row for the CSV: numbers to four decimals, what is absent empty."""
+    """A row for the CSV: numbers rounded to four decimals, missing values empty."""
     shown = {key: value for key, value in row.items() if key not in hidden}
     for key, value in shown.items():
         if isinstance(value, float):
@@ -85,8 +89,10 @@ def _shown(row: dict[str, Any]) -> str:
 
 
 def _best(exhibit: Exhibit, rows: Rows) -> set[int]:
-    """The rows (by ``id``) that are the best of their group along ``best_of``, or of those of one
-    objective there (``best_within``)."""
+    """The rows (by ``id``) that are the best along ``best_of``.
+
+    With ``best_within``, a row is only compared with rows of the same objective.
+    """
     axis = exhibit.definition.get("best_of")
     if axis is None:
         return set()
@@ -109,7 +115,7 @@ def _apart(exhibit: Exhibit) -> list[Any]:
     """The values of ``best_of`` that do not compete.
 
     Raises:
-        DDError: naming one that the axis does not have.
+        DDError: if the axis does not have such a value; the message names it.
     """
     axis, apart = exhibit.definition["best_of"], exhibit.definition.get("best_except", [])
     given = exhibit.definition["axes"].get(axis)
@@ -123,20 +129,20 @@ def _apart(exhibit: Exhibit) -> list[Any]:
 
 
 def _marks(exhibit: Exhibit, rows: Rows) -> str:
-    """What brackets and bold type mean, where the sheet has them."""
+    """The meaning of brackets, bold type and the sign ˢ, as far as the sheet has them."""
     axis = exhibit.definition.get("best_of")
-    said = published.in_caption(rows, "In brackets", " ± ")
+    text = published.in_caption(rows, "In brackets", " ± ")
     if axis:
         others = [other for other in exhibit.definition["columns"] if other != axis]
         by = " and ".join(axis_label(other).lower() for other in others)
-        said += f" Bold: best {axis_label(axis).lower()} {f'by {by}' if by else 'of each row'}"
+        text += f" Bold: best {axis_label(axis).lower()} {f'by {by}' if by else 'of each row'}"
         if "best_within" in exhibit.definition:
-            said += f", among those of one {exhibit.definition['best_within']}"
+            text += f", among those of one {exhibit.definition['best_within']}"
         apart = " and ".join(value_label(axis, value) for value in _apart(exhibit))
-        said += f"; {apart} does not compete." if apart else "."
+        text += f"; {apart} does not compete." if apart else "."
     if any(row.get("seen") == "yes" for row in rows):
-        said += (
-            " ˢ: seen, this very network was used while distilling, as the method's own or as an "
-            "auxiliary one; all others are unseen."
+        text += (
+            " ˢ: seen, the network was used in the distillation, as the method's own or as an "
+            "auxiliary network; all others are unseen."
         )
-    return said
+    return text

@@ -1,4 +1,4 @@
-"""What IADD's weights W do: accuracies, and how much of the matching loss's fall is theirs."""
+"""The effect of IADD's weights W: accuracies, and their share in the fall of the matching loss."""
 
 from __future__ import annotations
 
@@ -23,14 +23,16 @@ COLUMNS = {
     "loss_images": "By images alone (%)",
     "share": "Share of W in the fall (%)",
 }
-FIGURES = 3  # significant ones that are shown
+FIGURES = 3  # significant figures that are shown
 
 
 def reweighting(exhibit: Exhibit) -> tuple[Rows, Sheet]:
-    """The rows and the sheet of kind ``results``, and beside each accuracy :data:`COLUMNS`."""
+    """The rows and the sheet of kind ``results``, with :data:`COLUMNS` beside each accuracy."""
     rows, sheet = results(exhibit)
     if len(sheet.body) != len(rows):
-        raise DDError(f"{exhibit.path}: columns: one column of accuracies fits, there are several")
+        raise DDError(
+            f"{exhibit.path}: columns: only one column of accuracies is possible, there are several"
+        )
     measured = [measures(exhibit, cell) for cell in exhibit.cells()]
     return (
         [row | rounded(values) for row, values in zip(rows, measured, strict=True)],
@@ -46,17 +48,18 @@ def reweighting(exhibit: Exhibit) -> tuple[Rows, Sheet]:
 
 
 def measures(exhibit: Exhibit, cell: Cell) -> dict[str, float | None]:
-    """A value for each of :data:`COLUMNS`; None where the method learns no weights.
+    """A value for each of :data:`COLUMNS`; None if the method learns no weights.
 
-    L(W, D) is the loss of students that were trained on D, its own rate included, a mean over the
-    same segments for all. D_0 and W = 1 are the start, D_T and W_T the set. ``loss_both`` is
-    L(W_T, D_T) / L(1, D_0), ``loss_weights`` L(W_T, D_0) / L(1, D_0), ``loss_images``
-    L(1, D_T) / L(1, D_0), all in percent and geometric means over sets and networks; ``share`` is
-    ln(loss_weights) / ln(loss_both), None where the loss did not fall. ``moved`` is of weights that
-    were learned; one that a whole tensor shares counts once.
+    L(W, D) is the mean loss of students that were trained on D, with the learning rate of D. The
+    mean is over the same segments for all L. D_0 and W = 1 are the start of the distillation, D_T
+    and W_T its result. ``loss_both`` is L(W_T, D_T) / L(1, D_0), ``loss_weights`` is
+    L(W_T, D_0) / L(1, D_0), ``loss_images`` is L(1, D_T) / L(1, D_0). All three are in percent and
+    geometric means over sets and networks. ``share`` is ln(loss_weights) / ln(loss_both), None if
+    the loss did not fall. ``moved`` is about the weights that were learned; a weight that a whole
+    tensor shares counts once.
 
     Raises:
-        DDError: naming the set that does not hold its losses.
+        DDError: if a set does not hold its losses; the message names it.
     """
     losses, plain, moved = [], [], []
     shared = _settings(exhibit, cell).get("weights") == "layer"
@@ -69,38 +72,38 @@ def measures(exhibit: Exhibit, cell: Cell) -> dict[str, float | None]:
             plain.append(_logarithms(path, f"matching.{network}", pair))
             if weights:
                 losses.append(_logarithms(path, f"weighted.{network}", weighted.get(network)))
-    found: dict[str, float | None] = dict.fromkeys(COLUMNS)
+    row: dict[str, float | None] = dict.fromkeys(COLUMNS)
     start, images = numpy.mean(plain, axis=0)
-    found["loss_images"] = 100 * math.exp(images - start)
+    row["loss_images"] = 100 * math.exp(images - start)
     if moved:
         alone, both = numpy.mean(losses, axis=0) - start
-        found["rate"] = _rate(exhibit, cell)
+        row["rate"] = _rate(exhibit, cell)
         distances = numpy.concatenate(moved)
-        found["moved"] = float(numpy.median(distances)) if len(distances) else 0.0
-        found["loss_both"], found["loss_weights"] = 100 * math.exp(both), 100 * math.exp(alone)
-        found["share"] = 100 * float(alone / both) if both < 0 else None
-    return found
+        row["moved"] = float(numpy.median(distances)) if len(distances) else 0.0
+        row["loss_both"], row["loss_weights"] = 100 * math.exp(both), 100 * math.exp(alone)
+        row["share"] = 100 * float(alone / both) if both < 0 else None
+    return row
 
 
 def _logarithms(path: str, name: str, pair: numpy.ndarray | None) -> numpy.ndarray:
-    """ln of the two losses called ``name``: with the initial images, with the set's."""
+    """ln of the two losses called ``name``: with the initial images, and with those of the set."""
     if pair is None or pair.shape != (2,) or not (pair > 0).all():
         raise DDError(f"{path}: '{name}' must be two losses above 0; distil again")
     return numpy.log(pair.astype(numpy.float64))
 
 
 def _learned(values: numpy.ndarray, shared: bool) -> numpy.ndarray:
-    """Those of the weights ``values [P]`` of a network that were learned, each once.
+    """The weights among ``values [P]`` of a network that were learned, each once.
 
-    Parameters without a gradient keep the weight 1, exactly; one that learned is not at 1 in
-    float32. Weights that are ``shared`` are the same all through a tensor.
+    Parameters without a gradient keep the weight exactly 1, and a learned weight is never exactly 1
+    in float32. With ``shared``, all parameters of a tensor have the same weight.
     """
     learned = values[values != 1]
     return learned[numpy.diff(learned, prepend=numpy.nan) != 0] if shared else learned
 
 
 def _rate(exhibit: Exhibit, cell: Cell) -> float:
-    """The setting that says how fast the weights of a cell learn."""
+    """The learning rate of the weights of a cell."""
     settings = _settings(exhibit, cell)
     return settings[RATES[settings["weights"]]]
 

@@ -1,4 +1,4 @@
-"""What ran: the pools of a run and its hyperparameters, as rows of a table."""
+"""The settings of a run, its model pools and hyperparameters, as rows of a table."""
 
 from __future__ import annotations
 
@@ -23,10 +23,13 @@ Row = dict[str, str]
 
 
 def settings_rows(run: Run) -> list[Row]:
-    """Rows with ``part``, ``name``, ``network``, ``probability``, ``settings``: first the pools,
-    then how frozen networks and generators are trained, how each objective distils, how networks
-    are trained on its sets, and the protocols. Rows that would say the same are one. The name of a
-    method whose recipe has no settings for a dataset or IPC says so."""
+    """Rows with ``part``, ``name``, ``network``, ``probability``, ``settings``.
+
+    First come the pools, then the settings with which frozen networks and generators are trained,
+    those of each objective, those with which networks are trained on its sets, and the protocols.
+    Equal rows are shown once. If a method's recipe has no settings for a dataset or IPC, the name
+    in the row says so.
+    """
     plan = Plan(replace(run, optional=[]))
     methods = dict.fromkeys(job.method for job in plan.of(Distillation))
     rows = [row for method in methods if run.parse(method).pool for row in _pool_rows(run, method)]
@@ -62,14 +65,14 @@ def settings_rows(run: Run) -> list[Row]:
 
 
 def _instead(run: Run, name: str, job: Distillation) -> str:
-    """What the name of a row says of settings that stand in for the recipe's own."""
+    """The addition to the name of a row if other settings replace those of the recipe."""
     taken = fallback(name, job.dataset, job.ipc)
     label = run.datasets[job.dataset]["label"]
     return f" (fallback for {label})" if taken else ""
 
 
 def _pool_rows(run: Run, method: str) -> Iterable[Row]:
-    """The main network, then the others, those of one family in one row."""
+    """A row for the main network, then a row for each family of the others."""
     pool = load_pool(run.path("pools", f"{run.parse(method).pool}.yaml"))
     name = f"{pool.title} ({method})"
     options = _options(pool.main)
@@ -93,7 +96,7 @@ def _family(network: str) -> str:
 
 
 def _options(network: str) -> dict[str, list[Any]]:
-    """All options of a network, given or default, each as a list of one."""
+    """All options of a network, given or default, each as a list with one value."""
     name, given = parse(network)
     known = {key: option.default for key, option in OPTIONS[name].items()}
     options = known | given
@@ -124,6 +127,6 @@ def _row(
 
 
 def settings(exhibit: Exhibit) -> tuple[Rows, Sheet]:
-    """The pools and hyperparameters that the run uses."""
+    """The model pools and hyperparameters that the run uses."""
     rows = settings_rows(exhibit.run)
     return rows, plain(exhibit, rows)

@@ -1,4 +1,4 @@
-"""The table of what the stages of a run took."""
+"""The table of the cost of each stage of a run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MEASURES = {
 
 
 def stages(exhibit: Exhibit) -> tuple[Rows, Sheet]:
-    """The table: the rows of :func:`spent`, and what all jobs took together."""
+    """The rows of :func:`spent` as a table, with the total of all jobs in the caption."""
     rows = spent(exhibit)
     shown = [name for name in MEASURES if any(row[name] is not None for row in rows)]
     sheet = Sheet(
@@ -41,7 +41,7 @@ def stages(exhibit: Exhibit) -> tuple[Rows, Sheet]:
 
 
 def in_all(rows: Rows) -> str:
-    """The sums of all rows, a sentence."""
+    """A sentence with the totals of all rows."""
     jobs = sum(row["jobs"] for row in rows)
     seconds, cpu, gpu = (
         math.fsum(row[name] or 0.0 for row in rows)
@@ -49,8 +49,8 @@ def in_all(rows: Rows) -> str:
     )
     held = f", {_hours(gpu)} on a GPU" if gpu else ""
     lost = sum(row["not_measured"] for row in rows)
-    without = f" (of {lost} jobs there is no measurement)" if lost else ""
-    return f"In all: {jobs} jobs, {_hours(seconds)}{held}, {_hours(cpu)} of CPU time{without}."
+    without = f" ({lost} of the jobs have no measurement)" if lost else ""
+    return f"Total: {jobs} jobs, {_hours(seconds)}{held}, {_hours(cpu)} of CPU time{without}."
 
 
 def _hours(seconds: float) -> str:
@@ -58,7 +58,7 @@ def _hours(seconds: float) -> str:
 
 
 def _place(row: dict[str, Any]) -> list[str]:
-    """Where a row stands, in words; a method is a method, or the network that is trained."""
+    """The headings of a row. The column of methods has the network for stages that train one."""
     method, ipc = row["method"], row["ipc"]
     axis = "arch" if row["stage"] in ("buffer", "pretrain") else "method"
     name = value_label(axis, method) if method else NO_IPC

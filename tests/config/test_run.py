@@ -1,0 +1,182 @@
+"""Runs: folders of images in place of a source, what is published beside them, wrong runs."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dd.config.run import load_run
+from dd.errors import DDError
+from dd.plan.jobs import (
+    Preparation,
+)
+from tests.support.smoke import write_run
+
+
+def test_published_only_under_the_papers_settings():
+    assert load_run("cifar10").as_published("dc+pool", "cifar10", 10)
+    assert not load_run("smoke").as_published("dc", "digits", 1)
+
+
+def test_published_beside_a_network_under_the_papers_settings():
+    run = load_run("cifar10")
+    changed = replace(run, recipes={"evaluation": {"network": {"vgg11": {"epochs": 3}}}})
+    for networks, published in ((["mlp"], True), (["vgg11"], False), (["mlp", "vgg11"], False)):
+        assert run.as_published("dc", "cifar10", 10, networks)
+        assert changed.as_published("dc", "cifar10", 10, networks) == published
+
+
+def test_an_image_folder_is_recognised_and_named(tmp_path):
+    for part in ("train", "test"):
+        (tmp_path / part).mkdir()
+    options_ = load_run("cifar10", {"data_root": str(tmp_path)}).datasets["cifar10"]
+    assert options_["source"] == "image-folder"
+    assert options_["label"] == "CIFAR-10 (image folder)"
+    (tmp_path / "test").rmdir()
+    options_ = load_run("cifar10", {"data_root": str(tmp_path)}).datasets["cifar10"]
+    assert (options_["source"], options_["root"]) == ("cifar10", str(tmp_path))
+
+
+def split_folder(path):
+    for part in ("train", "test"):
+        (path / part).mkdir(parents=True)
+    return str(path)
+
+
+def test_a_folder_keeps_the_normalisation_of_the_source(tmp_path):
+    folder = {"data_root": split_folder(tmp_path / "images")}
+    for name in ("cifar10", "metadd"):
+        run = load_run(name, folder)
+        dataset = next(iter(run.datasets))
+        expected = {"cifar10": "cifar10", "tiny_imagenet": "tiny-imagenet"}[dataset]
+        assert run.normalisation(dataset) == expected
+        asked = Preparation(dataset).options(run)
+        assert (asked["source"], asked["normalise_as"]) == ("image-folder", expected)
+    plain = load_run("smoke")
+    assert Preparation("digits").options(plain)["normalise_as"] == "data"
+    assert load_run("paper").normalisation("imagenette") == "imagenet"
+
+
+def test_published_values_beside_a_copy_that_has_a_name(tmp_path):
+    folder = split_folder(tmp_path / "images")
+    nameless = load_run("cifar10", {"data_root": folder})
+    assert not nameless.as_published("dc", "cifar10", 1)
+    run = load_run("cifar10", {"data_root": folder, "copy": "JPEG"})
+    assert run.datasets["cifar10"]["label"] == "CIFAR-10 (JPEG copy)"
+    assert run.datasets["cifar10"]["comparable_to"] == "cifar10"
+    assert run.as_published("dc", "cifar10", 1)
+    assert not {"copy", "comparable_to"} & Preparation("cifar10").options(run).keys()
+    assert Preparation("cifar10").options(run)["label"] == "CIFAR-10 (JPEG copy)"
+    tiny = load_run("metadd", {"data_root": folder, "copy": "JPEG"})
+    assert tiny.datasets["tiny_imagenet"]["channels"] == 3
+    assert tiny.as_published("dm", "tiny_imagenet", 10)
+    options_ = run.datasets["cifar10"]
+    for changed in ({"normalise_as": "data"}, {"normalise_as": "svhn"}, {"resize": 16},
+                    {"channels": 1}, {"zca_eps": 0.2}):  # fmt: skip
+        other = replace(run, datasets={"cifar10": options_ | changed})
+        assert not other.as_published("dc", "cifar10", 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"copy": "JPEG"}, "copy is for a folder of images; the source cifar10 reads the original"),
+        ({"source": "image-folder"}, "comparable_to needs copy"),
+        ({"source": "image-folder", "copy": "JPEG", "comparable_to": None}, "copy needs compara"),
+        ({"normalise_as": "cifar"}, "unknown normalisation 'cifar': did you mean 'cifar10'"),
+        ({"normalise_as": "cifar10", "channels": 1}, "is for 3 channels, channels is 1"),
+        ({"source": "image-folder", "copy": "a\nb"}, "copy"),
+    ],
+)
+def test_what_a_dataset_says_must_go_together(tmp_path, changes, message):
+    document = yaml.safe_load(Path("workflow/config/runs/cifar10.yaml").read_text())
+    options_ = document["datasets"]["cifar10"] | changes
+    document["datasets"] = {"cifar10": {k: v for k, v in options_.items() if v is not None}}
+    path = tmp_path / "own.yaml"
+    path.write_text(yaml.safe_dump(document))
+    with pytest.raises(DDError, match=message):
+        load_run(str(path))
+
+
+def test_a_copy_of_nothing_is_refused(tmp_path):
+    (tmp_path / "torchvision").mkdir()
+    for more in ({}, {"data_root": str(tmp_path / "torchvision")}):
+        with pytest.raises(DDError, match="copy: describes the folder data_root, but this run"):
+            load_run("cifar10", {"copy": "JPEG", **more})
+
+
+def test_a_folder_with_the_data_of_every_dataset(tmp_path):
+    for name in ("cifar10", "cifar100", "tiny_imagenet"):
+        (tmp_path / name).mkdir()
+    for part in ("train", "val", "test"):  # Tiny ImageNet in its original layout
+        (tmp_path / "tiny_imagenet" / part).mkdir()
+    for part in ("train", "test"):
+        (tmp_path / "cifar100" / part).mkdir()
+    found = load_run("iadd", {"data_root": str(tmp_path)}).datasets
+    assert {name: options_["source"] for name, options_ in found.items()} == {
+        "cifar10": "cifar10", "cifar100": "image-folder", "tiny_imagenet": "tiny-imagenet",
+    }  # fmt: skip
+    assert all(options_["root"] == str(tmp_path / name) for name, options_ in found.items())
+    assert "comparable_to" not in found["cifar100"]
+    (tmp_path / "tiny_imagenet" / "val").rmdir()
+    chosen = {"data_root": str(tmp_path / "tiny_imagenet"), "datasets": ["tiny_imagenet"]}
+    options_ = load_run("iadd", chosen).datasets["tiny_imagenet"]
+    assert (options_["source"], options_["channels"]) == ("image-folder", 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"networs": 2}, "unknown key 'networs': did you mean 'networks'?"),
+        ({"networks": "two"}, "networks is 'two', it must be a whole number"),
+        ({"networks": 0}, "networks is 0, it must be at least 1"),
+        ({"seeds": []}, "seeds is empty"),
+        ({"seeds": [1, 1]}, "seeds lists a value twice"),
+        ({"tables": ["modelpool_ablatio"]}, "unknown table 'modelpool_ablatio': did you mean"),
+        ({"figures": ["nope"]}, "unknown figure 'nope'"),
+        ({"optional": ["nope"]}, "unknown table or figure 'nope'"),
+        ({"recipes": {"dcc": {}}}, "unknown objective 'dcc'"),
+        ({"recipes": {"dc": {"inne": 1}}}, "'inne': did you mean 'inner'?"),
+        ({"recipes": {"dc": {"inner": "1"}}}, "'inner' of dc is '1', it must be a whole number"),
+        ({"recipes": {"dc": {"ipc": {"ten": {}}}}}, "'ten' must be a number of images per class"),
+        ({"recipes": {"buffer": {"expert": 1}}}, "'expert': did you mean 'experts'?"),
+        ({"recipes": {"evaluation": {"epoch": 1}}}, "'epoch': did you mean 'epochs'?"),
+        ({"recipes": {"pretrain": {"epoch": 1}}}, "'epoch': did you mean 'epochs'?"),
+        ({"recipes": {"metadd": {"lamda_ai": 1}}}, "'lamda_ai': did you mean 'lambda_ai'?"),
+        ({"axes_for": {"metadd": {"ipc": []}}}, "axes_for.metadd.ipc is empty"),
+        ({"pretrained": {"digit": {}}}, "unknown dataset of pretrained 'digit': did you mean"),
+        ({"generators": {"digits": {"weights": "x"}}}, "'adapter' is missing in generators.digits"),
+        ({"axes": {"ipc": [1]}}, "key 'iterations' is missing in axes"),
+        ({"axes": {"ipc": [0], "iterations": [1]}}, "axes.ipc.0 is 0, it must be at least 1"),
+        ({"datasets": {"a/b": {"source": "digits", "label": "x"}}}, "'a/b'"),
+        ({"datasets": {"d": {"source": "digits"}}}, "key 'label' is missing in datasets.d"),
+    ],
+)
+def test_wrong_runs(tmp_path, changes, message):
+    path = write_run(tmp_path, **changes)
+    with pytest.raises(DDError) as error:
+        load_run(str(path))
+    assert message in str(error.value)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "message"),
+    [
+        ("smok", {}, "unknown run 'smok': did you mean 'smoke'?"),
+        ("none.yaml", {}, "none.yaml: no such file"),
+        ("smoke", {"sedes": 1}, "unknown configuration key 'sedes': did you mean 'seeds'?"),
+        ("smoke", {"seeds": 3}, "seeds is 3, it must be a list"),
+        ("smoke", {"networks": 1.5}, "networks is 1.5, it must be a whole number"),
+        ("smoke", {"data_root": "."}, "'digits' comes with scikit-learn"),
+        ("cifar10", {"data_root": "no/where"}, "data_root: no/where is no folder"),
+        ("iadd", {"data_root": "tests"}, "tests/cifar10 is no folder; a run of several datasets"),
+        ("iadd", {"datasets": "cifar"}, "unknown dataset of the run 'cifar': did you mean"),
+    ],
+)
+def test_wrong_overrides(name, overrides, message):
+    with pytest.raises(DDError) as error:
+        load_run(name, overrides)
+    assert message in str(error.value)

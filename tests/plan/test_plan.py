@@ -1,0 +1,282 @@
+"""The cells and jobs of the tables against counts made by hand; what stops before any job."""
+
+import json
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from dd.config.run import load_run, read_run
+from dd.errors import DDError
+from dd.plan.exhibits import Cell, Exhibit
+from dd.plan.jobs import (
+    Distillation,
+    Evaluation,
+    GeneratorTraining,
+    Preparation,
+    Pretraining,
+    Shard,
+    command_words,
+)
+from dd.plan.kinds import inputs
+from dd.plan.plan import Plan
+from tests.support.smoke import write_run
+
+
+@pytest.fixture(scope="module")
+def cifar10():
+    return Plan(load_run("cifar10"))
+
+
+def with_axes(exhibit: Exhibit, **axes) -> list[Cell]:
+    """The cells of ``exhibit`` with other axes."""
+    return replace(exhibit, definition=exhibit.definition | {"axes": axes, "exclude": []}).cells()
+
+
+def test_ablation_has_204_cells(cifar10):
+    # 2 ipc x 3 iterations x (6 settings x 5 networks + 4 settings on the ConvNet)
+    cells = cifar10.exhibits["table", "modelpool_ablation"].cells()
+    assert len(cells) == 2 * 3 * (6 * 5 + 4) == 204
+    by_setting = Counter(cell.labels["setting"] for cell in cells if cell.arch == "convnet")
+    assert by_setting == {
+        "baseline": 6, "pool": 6, "baseline (0.5 CE)": 6, "pool (0.5 CE)": 6,
+    }  # fmt: skip
+    halved = {c.protocols for c in cells if "0.5 CE" in c.labels["setting"]}
+    assert halved == {("kd-released@temperature=0",)}
+
+
+def test_pool_settings_has_90_cells(cifar10):
+    cells = cifar10.exhibits["table", "modelpool_pool_settings"].cells()
+    assert len(cells) == 2 * 3 * 3 * 5 == 90
+    assert {cell.protocols for cell in cells} == {("hard",)}
+
+
+def test_distillations_are_shared(cifar10):
+    # T4: dc and dc+pool; T5 adds two pools and shares dc+pool; the released table adds one
+    expected = {
+        Distillation("cifar10", method, ipc, 0): (1000, 2000, 3000)
+        for method in ("dc", "dc+pool", "dc+pool-random", "dc+pool-various", "dc+pool-released")
+        for ipc in (1, 10)
+    }
+    assert {job: job.snapshots for job in cifar10.of(Distillation)} == expected
+
+
+def test_evaluations_are_shared_and_have_the_union_of_networks(cifar10):
+    job = Evaluation(Distillation("cifar10", "dc+pool", 1, 0), 1000, "hard")
+    everyone = ("alexnet", "convnet", "lenet", "mlp", "resnet18", "vgg11")
+    assert cifar10.planned(job).archs == everyone
+    at_default = Evaluation(Distillation("cifar10", "dc", 1, 0), 3000, "kd")
+    assert cifar10.planned(at_default).archs == tuple(a for a in everyone if a != "convnet")
+    ablation = inputs(cifar10.exhibits["table", "modelpool_ablation"], cifar10.main.jobs)
+    curve = inputs(cifar10.exhibits["figure", "modelpool_temperature"], cifar10.main.jobs)
+    shared = set(ablation) & set(curve)
+    root = "results/cifar10/evaluations/cifar10"
+    assert shared == {
+        f"{root}/{method}/ipc{ipc}/seed0/it1000/{protocol}.csv"
+        for method in ("dc", "dc+pool")
+        for ipc in (1, 10)
+        for protocol in ("kd", "kd-released@temperature=0")
+    }
+    # 2 sets x 2 ipc x 2 variants x 13 temperatures, and what is published
+    evaluations = [name for name in curve if "/evaluations/" in name]
+    assert len(evaluations) == 104
+    assert set(curve) - set(evaluations) == {"workflow/reference/modelpool_temperature.csv"}
+
+
+@pytest.mark.parametrize("seeds", [[0, 5], [0, "5"]])  # as in a file, and as --config gives them
+def test_seeds_multiply_the_sets(seeds):
+    plan = Plan(load_run("smoke", {"seeds": seeds}))
+    once = Plan(load_run("smoke"))
+    assert len(plan.of(Distillation)) == 2 * len(once.of(Distillation))
+    assert len(plan.of(Evaluation)) == 2 * len(once.of(Evaluation))
+
+
+def test_a_selection_is_evaluated_where_it_is_done(cifar10):
+    """random has no iterations: whatever a table asks for, its set is that of iteration 0."""
+    exhibit = cifar10.exhibits["table", "modelpool_ablation"]
+    setting = {"a": {"method": "random"}, "b": {"method": "dc"}}
+    cells = with_axes(exhibit, ipc=1, iterations=[1000, 2000, 3000], setting=setting, arch="mlp")
+    assert [cell.iterations for cell in cells] == [0, 1000, 0, 2000, 0, 3000]
+    assert [cell.labels["iterations"] for cell in cells] == [1000, 1000, 2000, 2000, 3000, 3000]
+
+
+def test_commands_carry_the_settings(cifar10):
+    job = Distillation("cifar10", "dc+pool", 10, 0)
+    inputs, planned = job.inputs(cifar10.run), cifar10.planned(job)
+    words = command_words(inputs | planned.options(cifar10.run))
+    assert words[-4:] == ["--snapshots", "1000", "2000", "3000"]
+    words = words[:-4]
+    pairs = dict(zip(words[::2], words[1::2], strict=True))
+    assert pairs["--pool"] == "workflow/config/pools/pool.yaml"
+    assert (pairs["--outer"], pairs["--inner"], pairs["--lr-img"]) == ("10", "50", "0.1")
+    assert "--iterations" not in pairs
+    evaluation = Evaluation(job, 1000, "kd-released@temperature=0")
+    words = command_words(evaluation.options(cifar10.run))
+    pairs = dict(zip(words[::2], words[1::2], strict=True))
+    assert pairs["--protocol"] == "kd"
+    assert (pairs["--variant"], float(pairs["--temperature"])) == ("released", 0)
+    assert float(pairs["--temperature-decay"]) == 0.9
+    assert (pairs["--epochs"], pairs["--networks"], pairs["--seed"]) == ("300", "10", "0")
+    assert "--arch-settings" not in words
+    assert command_words({"zca": True, "resize": None, "x": False}) == ["--zca"]
+    assert command_words({"few": ["a", 2.0], "none": []}) == ["--few", "a", "2"]
+
+
+def test_commands_say_what_one_network_is_trained_with(tmp_path):
+    """Of the networks of the table, and of a teacher; a run's own settings may be of one too."""
+    axes = {"ipc": [1], "iterations": [1], "arch": ["convnet:norm=batch", "mlp", "lenet"]}
+    own = {"epochs": 7, "network": {"lenet": {"lr": 0.5}}}
+    plan = Plan(load_run(write_run(tmp_path, axes=axes, recipes={"evaluation": own})))
+    made = Distillation("digits", "dc", 1, 0)
+    hard, kd = Evaluation(made, 1, "hard"), Evaluation(made, 1, "kd")
+    batch = "convnet:norm=batch@augment=dc:crop_noise"  # for the 7 epochs that the run asks for
+    assert plan.planned(hard).options(plan.run)["arch_settings"] == [batch, "lenet@lr=0.5"]
+    words = command_words(plan.planned(kd).options(plan.run))
+    at = words.index("--arch-settings")
+    assert words[at + 1 : at + 3] == [batch, "lenet@lr=0.5"]
+    assert words[words.index("--augment") + 1] == "none"
+    document = plan.document()["evaluations"]["digits/dc/ipc1/seed0/it1/hard"]
+    assert document["arch_settings"]["convnet:norm=batch"] == {"augment": "dc:crop_noise"}
+
+
+def test_a_teacher_has_settings_of_its_own(tmp_path):
+    axes = {"ipc": [1], "iterations": [1], "arch": ["mlp"]}
+    own = {"evaluation": {"network": {"convnet": {"epochs": 9}}}}
+    plan = Plan(load_run(write_run(tmp_path, axes=axes, recipes=own)))
+    made = Distillation("digits", "dc", 1, 0)
+    assert Evaluation(made, 1, "hard", ("mlp",)).arch_settings(plan.run) == {}
+    assert Evaluation(made, 1, "kd", ("mlp",)).arch_settings(plan.run) == {"convnet": {"epochs": 9}}
+
+
+def test_experts_are_trained_once_for_all_that_match_them():
+    # CIFAR-10 and CIFAR-100 with ZCA at some IPCs and without at others
+    plan = Plan(load_run("iadd"))
+    spaces = {(shard.dataset, shard.whitening) for shard in plan.of(Shard)}
+    assert spaces == {
+        ("cifar10", "zca"), ("cifar10", "none"), ("cifar100", "zca"), ("cifar100", "none"),
+        ("tiny_imagenet", "none"),
+    }  # fmt: skip
+    assert len(plan.of(Shard)) == 5 * 10  # 100 experts in shards of 10
+    job = next(
+        j for j in plan.of(Distillation) if (j.method, j.dataset, j.ipc) == ("mtt", "cifar10", 1)
+    )
+    shards = job.reads(plan.run)["buffers"]
+    assert [shard.number for shard in shards] == list(range(10))
+    pairs = shards[3].options(plan.run)
+    assert (pairs["first"], pairs["experts"], pairs["whitening"]) == (30, 10, "zca")
+    assert plan.planned(Preparation("cifar10")).zca
+    assert not plan.planned(Preparation("tiny_imagenet")).zca
+    full = [j for j in plan.of(Distillation) if j.method == "full"]
+    assert [(j.dataset, j.ipc) for j in full] == [(name, 0) for name in plan.run.datasets]
+
+
+def test_a_pool_needs_the_experts_of_all_its_networks():
+    job = Distillation("digits", "mtt+pool-various", 1, 0)
+    shards = job.reads(load_run("smoke"))["buffers"]
+    assert [shard.network for shard in shards] == ["convnet", "lenet", "alexnet", "vgg11"]
+
+
+def test_what_is_asked_for_one_table_wins_over_what_is_asked_everywhere(tmp_path):
+    """By name, then by paper, then everywhere; axis by axis."""
+    narrower = {
+        "metadd": {"ipc": [10, 50], "arch": ["vit"]},
+        "metadd_cost": {"ipc": [1], "method": ["dm", "dc"]},
+        "metadd_images": {"method": ["sre2l"]},
+    }
+    plan = Plan(load_run(str(write_run(tmp_path, axes_for=narrower))))
+
+    def values(kind, name, *axes):
+        cells = plan.exhibits[kind, name].cells()
+        return [sorted({cell.labels[axis] for cell in cells}) for axis in axes]
+
+    assert values("table", "modelpool_ablation", "ipc") == [[1, 10]]  # of another paper
+    assert values("table", "metadd_cross_arch", "ipc", "arch") == [[10, 50], ["vit"]]
+    assert len(values("table", "metadd_cross_arch", "method")[0]) == 12
+    assert values("table", "metadd_cost", "ipc", "method") == [[1], ["dc", "dm"]]
+    assert values("figure", "metadd_images", "ipc", "method") == [[10], ["sre2l"]]  # the first
+
+
+def test_weights_of_the_user_take_the_place_of_training(tmp_path):
+    given = {
+        "pretrained": {"digits": {"resnet18_bn": "mine/resnet.safetensors"}},
+        "generators": {"digits": {"weights": "mine/gan.safetensors", "adapter": "mine:load"}},
+    }
+    ours, theirs = Plan(load_run("smoke")), Plan(load_run(str(write_run(tmp_path, **given))))
+    generator = GeneratorTraining("digits", "none")
+    assert set(ours.of(Pretraining)) == set(theirs.of(Pretraining))
+    assert (ours.of(GeneratorTraining), theirs.of(GeneratorTraining)) == ([generator], [])
+    latents, pixels = (Distillation("digits", method, 1, 0) for method in ("dm+glad", "dm"))
+    trained = "results/smoke/pretrained/digits/none/generator.safetensors"
+    for plan, file, adapter in (
+        (ours, trained, None),
+        (theirs, "mine/gan.safetensors", "mine:load"),
+    ):
+        assert latents.inputs(plan.run)["generator"] == [file]
+        assert pixels.inputs(plan.run)["generator"] == []
+        assert latents.options(plan.run)["adapter"] == adapter
+        assert "adapter" not in pixels.options(plan.run)
+    # the file is read by `dd pretrain`, which checks it and measures it on this dataset
+    for job in theirs.of(Pretraining):
+        given = ["mine/resnet.safetensors"] if job.network == "resnet18_bn" else []
+        assert job.inputs(theirs.run)["weights"] == given
+        assert job.inputs(ours.run)["weights"] == []
+
+
+def test_config_json_gives_the_run_back(tmp_path):
+    from dd.__main__ import main
+
+    out = tmp_path / "smoke" / "config.json"
+    assert main(["configure", "--run", "smoke", "--set", "seeds=[1, 2]", "--out", str(out)]) == 0
+    again, run = read_run(out), load_run("smoke", {"seeds": [1, 2], "results": str(tmp_path)})
+    assert again.document() == json.loads(json.dumps(run.document()))
+    # JSON turns the keys of a recipe's ipc section to text
+    assert again.distillation("dc", "digits", 10) == run.distillation("dc", "digits", 10)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"datasets": {"d": {"source": "digit", "label": "x"}}}, "did you mean 'digits'?"),
+        ({"recipes": {"dc": {"lr_img": -1}}}, "lr_img is -1.0, it must be above 0"),
+        ({"recipes": {"dc": {"augment": "flop"}}}, "flop"),
+        ({"recipes": {"evaluation": {"momentum": 2}}}, "momentum is 2.0, it must be at most 1"),
+        (
+            {"recipes": {"evaluation": {"network": {"mlp": {"momentum": 2}}}}},
+            "evaluation of mlp: momentum is 2.0, it must be at most 1",
+        ),
+        ({"recipes": {"evaluation": {"network": {"mpl": {"lr": 1}}}}}, "did you mean 'mlp'?"),
+        ({"recipes": {"relabel": {"batch": 64}}}, "batch of evaluation is 128, of relabel 64"),
+        ({"axes": {"ipc": [1], "iterations": [1], "arch": ["vgg12"]}}, "unknown network 'vgg12'"),
+        (
+            {"axes": {"ipc": [1], "iterations": [1], "setting": ["x"]}},
+            "value of axis 'setting' 'x'",
+        ),
+        ({"axes": {"ipc": [1], "iterations": [1], "arhc": ["mlp"]}}, "axis 'arhc' is in none of"),
+        ({"axes_for": {"metad": {}}}, "paper in axes_for of run mine 'metad': did you mean"),
+        ({"axes_for": {"metadd_cost": {"arch": ["mlp"]}}}, "in axes_for of metadd_cost"),
+        ({"axes_for": {"metadd_cost": {"method": ["dcc"]}}}, "value of axis 'method' 'dcc'"),
+        (
+            {"pretrained": {"digits": {"resnet18_bm": "x"}}},
+            "pretrained of run mine, digits, 'resnet18_bm': did you mean 'resnet18_bn'?",
+        ),
+    ],
+)
+def test_configure_stops_before_any_job(tmp_path, capsys, changes, message):
+    from dd.__main__ import main
+
+    run = str(write_run(tmp_path, **changes))
+    assert main(["configure", "--run", run, "--out", str(tmp_path / "config.json")]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "config.json").exists()
+
+
+def test_only_released_protocols_may_be_selected_on_test_data(cifar10):
+    exhibit = cifar10.exhibits["table", "modelpool_ablation_released"]
+    notes = {cell.selected for cell in exhibit.cells() if "kd" in cell.labels["setting"]}
+    assert notes == {"temperature"}
+    select = {"axis": "temperature", "values": [1]}
+    setting = {"a": {"method": "dc", "protocol": "kd", "select": select}}
+    with pytest.raises(DDError, match="only a 'released' protocol"):
+        with_axes(exhibit, ipc=1, setting=setting, arch="mlp")

@@ -1,0 +1,322 @@
+"""The plain side of the benchmarks computes what the suite computes; the report tells the JSON."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from benchmarks import metadd, report, speed, unrolling, work
+from benchmarks.plain import Plain
+from benchmarks.whole import WholeMatching
+from benchmarks.work import ROWS, SIDES, Row
+from dd.data.dataset import load_dataset
+from dd.distill.gradients import match_apart, match_together
+from dd.distill.objectives.dm import mean_distance
+from dd.errors import DDError
+from dd.networks.build import create
+from dd.rng import generator
+from dd.training.ensemble import ensemble
+from dd.training.recipe import Recipe
+from dd.training.train import accuracy, augmented, train, train_epoch
+from tests.support.runs import ROOT
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "random.safetensors"
+    speed.synthetic_data(path, per_class=(6, 3))
+    return load_dataset(path)
+
+
+@pytest.fixture
+def plain(dataset):
+    return Plain(dataset.train, dataset.test, 10, batch_real=6)
+
+
+@pytest.fixture
+def networks(plain, dataset):
+    """The suite's ConvNet and the plain one with the same weights."""
+    ours = create("convnet", 3, (32, 32), 10, generator=generator(1))
+    theirs = plain.network()
+    with torch.no_grad():
+        for target, source in zip(theirs.parameters(), ours.parameters(), strict=True):
+            target.copy_(source)
+    return ours, theirs
+
+
+def normalised(dataset):
+    """The real batches [10, 6, 3, 32, 32] that a plain step of 6 images a class sees."""
+    return torch.stack([dataset.train.take(members) for members in dataset.train.by_class])
+
+
+@pytest.mark.parametrize("match", [match_apart, match_together])
+def test_matching_distance_and_image_gradient_agree(plain, networks, dataset, match):
+    ours, theirs = networks
+    images, optimizer = plain.synthetic(ipc=2)
+    before = images.detach().clone()
+    loss = plain.dc(images, optimizer, theirs)
+    real, synthetic = normalised(dataset), before.unflatten(0, (10, 2))
+    if match is match_apart:
+        real, synthetic = real.unbind(), synthetic.unbind()
+    expected, gradient = match(ours, real, synthetic)
+    assert loss == pytest.approx(expected.item(), rel=1e-4)
+    gradient = torch.cat(list(gradient))
+    scale = gradient.abs().max()
+    torch.testing.assert_close(images.grad / scale, gradient / scale, rtol=0, atol=1e-4)
+    torch.testing.assert_close(images.detach(), before - 0.1 * images.grad, rtol=0, atol=1e-6)
+
+
+def test_distribution_matching_agrees(plain, networks, dataset):
+    ours, theirs = networks
+    images, optimizer = plain.synthetic(ipc=2)
+    leaf = images.detach().clone().requires_grad_(True)
+    loss = plain.dm(images, optimizer, theirs)
+    real = torch.stack([ours.embed(batch) for batch in normalised(dataset)])
+    expected = mean_distance(real, ours.embed(leaf).unflatten(0, (10, 2)))
+    (gradient,) = torch.autograd.grad(expected, leaf)
+    assert loss == pytest.approx(expected.item(), rel=1e-4)
+    scale = gradient.abs().max()
+    torch.testing.assert_close(images.grad / scale, gradient / scale, rtol=0, atol=1e-4)
+
+
+def test_training_and_accuracy_agree(plain, networks, dataset):
+    ours, theirs = networks
+    images, _ = plain.synthetic(ipc=1)  # one batch: its order changes nothing but rounding
+    labels = torch.arange(10)
+    recipe = Recipe(
+        epochs=3,
+        lr=0.05,
+        momentum=0.9,
+        weight_decay=5e-4,
+        batch=256,
+        augment="none",
+        schedule="constant",
+    )
+    sgd = torch.optim.SGD(theirs.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
+    start = [p.detach().clone() for p in theirs.parameters()]
+    plain.train(theirs, plain.loader(images), sgd, recipe.epochs)
+    train([ours], images.detach(), labels, recipe, [generator(0)])
+    moved = 0.0
+    for one, other, first in zip(ours.parameters(), theirs.parameters(), start, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+        moved = max(moved, (other - first).abs().max().item())
+    assert moved > 1e-3
+    assert plain.accuracy(theirs) == pytest.approx(accuracy(ours, dataset.test))
+
+
+@pytest.mark.parametrize("objective", [None, WholeMatching])
+def test_trajectory_matching_agrees(plain, networks, dataset, objective):
+    """Loss, image gradient and rate gradient of three steps, all images in each."""
+    changes = {"augment": "none", "student_steps": 3, "lr_lr": 1e-4}
+    row = Row("mtt", 1, "iteration", {}, changes)
+    matching, canvas = work.bound(row, dataset, objective)
+    before, settings = canvas.images().clone(), matching.settings
+    loss = matching.iteration(1, canvas)["loss"]
+    gradient = (before - canvas.images()) / settings.lr_img
+    by_rate = (settings.lr_student - float(matching.rate)) / settings.lr_lr
+    segment = matching.trajectories.segment("convnet", 0, 0, settings.expert_epochs)
+    images = before.clone().requires_grad_(True)
+    rate = torch.tensor(settings.lr_student, requires_grad=True)
+    optimizers = torch.optim.SGD([images], lr=1.0), torch.optim.SGD([rate], lr=1.0)
+    start, target = segment.start, segment.target
+    expected = plain.mtt(images, rate, optimizers, networks[1], start, target, steps=3)
+    assert loss == pytest.approx(expected, rel=1e-4)
+    assert by_rate == pytest.approx(rate.grad.item(), rel=1e-3)
+    scale = images.grad.abs().max()
+    assert scale > 0 and rate.grad.item() != 0
+    torch.testing.assert_close(gradient / scale, images.grad / scale, rtol=0, atol=1e-3)
+
+
+def test_experts_are_trained_alike(plain, networks, dataset):
+    """A batch of all real images: their order changes nothing but rounding."""
+    ours, theirs = networks
+    recipe = dataclasses.replace(work.BUFFER, augment="none", lr=0.05)
+    sgd = torch.optim.SGD(theirs.parameters(), lr=0.05)
+    start = [p.detach().clone() for p in theirs.parameters()]
+    plain.train(theirs, plain.real_loader(), sgd, 2)
+    experts = ensemble([ours])
+    optimizer, order = recipe.new_optimizer(experts.parameters), [generator(0)]
+    feed = augmented(dataset.train, recipe.augment)
+    for _ in range(2):
+        train_epoch(experts, optimizer, feed, dataset.train.labels, recipe, order)
+    assert work.BUFFER.momentum == work.BUFFER.weight_decay == 0
+    for one, other, first in zip(ours.parameters(), theirs.parameters(), start, strict=True):
+        torch.testing.assert_close(one - first, other - first, rtol=1e-2, atol=1e-5)
+    assert (ours.classifier.weight - start[-2]).abs().max() > 1e-3
+
+
+def test_plain_convnet_is_the_papers(plain):
+    assert sum(p.numel() for p in plain.network().parameters()) == 320_010
+
+
+SHORT = {"mtt-ipc1": {"student_steps": 2}}
+
+
+@pytest.mark.parametrize("key", ["dsa-ipc1", "dm-ipc1", "evaluation-ipc10", "buffer", *SHORT])
+@pytest.mark.parametrize("side", ["plain", "suite"])
+def test_every_piece_of_a_row_runs(dataset, key, side):
+    row = dataclasses.replace(ROWS[key], changes=SHORT.get(key, {}))
+    pieces = SIDES[side](row, dataset, 1)
+    assert all(pieces[piece]() >= 1 for piece in row.pieces)
+
+
+def test_rows_are_those_of_the_settings(dataset):
+    assert ROWS["dc-ipc10"].pieces == {"matching step": 10, "inner epoch": 450}
+    assert ROWS["evaluation-ipc10"].pieces == {"epoch of a network": 3000, "test of a network": 10}
+    assert work.EVALUATION.epochs == 300
+    assert work.UNROLLED[2].changes == {"student_steps": 50}
+    assert ROWS["buffer"].pieces == {"batch of 256 images": 50_000 / 256}
+    assert work.BUFFER.batch == 256 and "rotate" in work.BUFFER.augment
+    for key, steps in {"mtt-ipc1": 50, "mtt-ipc10": 30}.items():
+        matching, canvas = work.bound(ROWS[key], dataset)
+        assert matching.settings.student_steps == steps
+        assert len(canvas.images()) == 10 * ROWS[key].ipc
+
+
+def test_a_row_is_composed_within_rounds():
+    row = work.Row("dc", 10, "iteration", {"matching step": 10, "inner epoch": 450})
+
+    def answer(seconds):
+        return {"seconds": seconds, "units": 1, "peak_mb": {"host": 7.0}}
+
+    # one round plain 10·2 + 450·0.1 = 65 against 10 + 22.5 = 32.5; two rounds 3 × slower on a
+    # side each
+    rounds = [
+        {
+            "matching step": {"plain": answer(2.0 * a), "suite": answer(1.0 * b)},
+            "inner epoch": {"plain": answer(0.1 * a), "suite": answer(0.05 * b)},
+        }
+        for a, b in ((1, 1), (3, 1), (1, 3))
+    ]
+    sides = {"plain": ("plain", "default"), "suite": ("suite", "tuned")}
+    result = speed.summarise(row, sides, rounds)
+    assert result["sides"]["plain"]["seconds"] == 65.0
+    assert result["sides"]["suite"]["seconds"] == 32.5
+    assert result["ratios"] == {"plain": 2.0}
+    assert result["sides"]["plain"]["pieces"]["matching step"] == [2.0, 6.0, 2.0]
+
+
+@pytest.mark.slow
+def test_measuring_through_workers(dataset, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    data, out = tmp_path / "random.safetensors", tmp_path / "speed.json"
+    speed.synthetic_data(data, per_class=(6, 3))
+    words = ["--quick", "--threads", "1", "--device", "cpu", "--rows", "dm-ipc1"]
+    command = [sys.executable, "-m", "benchmarks.speed", *words, "--data", data, "--out", out]
+    subprocess.run(command, check=True, timeout=120)
+    facts = json.loads(out.read_text())
+    (row,) = facts["rows"]
+    assert set(row["sides"]) == {"plain", "plain_tuned", "suite"}
+    for side in row["sides"].values():
+        assert side["seconds"] > 0
+        assert side["peak_mb"]["host"] > 50
+    seconds = {label: side["seconds"] for label, side in row["sides"].items()}
+    assert row["ratios"]["plain"] == pytest.approx(seconds["plain"] / seconds["suite"], rel=0.01)
+    text = report.speed(facts)
+    assert f"**{row['ratios']['plain_tuned']:.2f}**" in text
+
+
+class InProcess:
+    """A worker without a process of its own: small steps on a small network's worth of data."""
+
+    def __init__(self, row, side, data, epochs, **_):
+        (known,) = [known for known in work.UNROLLED if known.key == row]
+        steps = known.changes["student_steps"] // 10
+        quick = dataclasses.replace(known, changes={"student_steps": steps})
+        self.side = side
+        self.pieces = SIDES[side](quick, load_dataset(data), epochs)
+        self.peak = {"whole": 100.0 * known.changes["student_steps"], "suite": 700.0}[side]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def do(self, piece):
+        assert self.pieces[piece]() == 1
+        seconds = {"whole": 2.0, "suite": 2.5}[self.side]
+        return {"seconds": seconds, "units": 1, "peak_mb": {"host": self.peak}}
+
+
+@pytest.mark.slow
+def test_unrolling_is_measured_and_told(tmp_path, monkeypatch):
+    """A row for each number of steps, a table of both sides, a figure."""
+    out = tmp_path / "results" / "unrolling.json"
+    monkeypatch.setattr(speed, "Worker", InProcess)
+    words = ["--out", str(out), "--device", "cpu", "--threads", "1", "--repeats", "1"]
+    monkeypatch.setattr(sys, "argv", ["unrolling", *words, "--steps", "10", "20"])
+    unrolling.main()
+    facts = json.loads(out.read_text())
+    assert [row["steps"] for row in facts["rows"]] == [10, 20]
+    assert facts["rows"][1]["sides"]["whole"]["peak_mb"] == {"host": 2000.0}
+    text = report.render(out.parent)
+    assert "| 20 | 2 | 2.5 | **1.25 ×** | 2000 | 700 |" in text
+    assert text.endswith("![unrolling](results/unrolling.png)")
+    assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_metadd_is_measured_and_told(tmp_path, monkeypatch):
+    """A row for each number of networks, in a table of both sides."""
+    out = tmp_path / "results" / "metadd.json"
+
+    def in_process(side, count, options):
+        known = {**vars(options), "side": side, "networks": count}
+        told = metadd.work(argparse.Namespace(**known))
+        assert told["seconds"] > 0 and told["peak_mb"]["host"] > 50
+        peak = 400.0 * count if side == "whole" else 700.0
+        return {"seconds": {"whole": 2.0, "suite": 2.5}[side], "peak_mb": {"host": peak}}
+
+    monkeypatch.setattr(metadd, "measure", in_process)
+    words = ["--out", str(out), "--device", "cpu", "--threads", "1", "--repeats", "1"]
+    words += ["--images", "2", "--networks", "1", "3"]
+    monkeypatch.setattr(sys, "argv", ["metadd", *words])
+    metadd.main()
+    text = report.render(out.parent)
+    assert "2 images of 32 × 32; auxiliary networks resnet18_bn" in text
+    assert "| 1 | 2 | 2.5 | **1.25 ×** | 400 | 700 |" in text
+    assert "| 3 | 2 | 2.5 | **1.25 ×** | 1200 | 700 |" in text
+
+
+def test_a_row_without_synthetic_images_is_told(tmp_path):
+    """``buffer`` has no IPC; its pieces occur a number of times that is not whole."""
+    row = ROWS["buffer"]
+    (piece,) = row.pieces
+    answer = {"seconds": 0.5, "units": 20, "peak_mb": {"host": 7.0}}
+    sides = {"plain": ("plain", "default"), "suite": ("suite", "tuned")}
+    result = speed.summarise(row, sides, [{piece: dict.fromkeys(sides, answer)}])
+    origin = {"torch": "2", "code": "x", "created": "2026-01-01", "machine": MACHINE}
+    facts = {"rows": [result], "provenance": origin, "threads": 1, "repeats": 1, "note": ""}
+    text = report.speed(facts | {"load_after": [0.0]})
+    assert "| buffer: expert-epoch | 97.7 | 97.7 |" in text
+    assert "- buffer: 195.3125 × batch of 256 images (measured 20/20 at a time" in text
+
+
+MACHINE = {"gpu": None, "cores": 1, "cpu": "a CPU", "load": [0.0], "libc": "glibc"}
+
+
+def test_an_unknown_row_is_told(tmp_path):
+    arguments = type("Options", (), {"rows": ["dc-ipc2"]})
+    with pytest.raises(DDError, match="dc-ipc2"):
+        speed.run(arguments)
+
+
+def test_the_pages_tell_the_committed_results():
+    for page in (report.README, *report.PAGES.values()):
+        text = page.read_text(encoding="utf-8")
+        assert report.updated(text, report.render(report.HERE / "results", page)) == text

@@ -1,0 +1,43 @@
+"""Tables rendered from made-up accuracies."""
+
+import csv
+from pathlib import Path
+
+from dd.__main__ import main
+from dd.artifacts.text import save_json, save_rows
+from dd.plan.jobs import Evaluation
+from dd.plan.plan import Plan
+from tests.support.runs import every_ipc
+
+TABLES = Path("workflow/config/tables")
+
+
+def fill(run_name: str, results: Path, accuracy, **overrides) -> Plan:
+    """A run's config.json and evaluation files; ``accuracy(job, arch, network)`` in percent."""
+    plan = Plan(every_ipc(run_name, {"results": str(results), **overrides}))
+    save_json(f"{plan.run.root}/config.json", plan.document())
+    for job in plan.of(Evaluation):
+        archs = job.archs
+        rows = [
+            {"arch": arch, "network": n, "accuracy": accuracy(job, arch, n)}
+            for arch in archs
+            for n in range(plan.run.networks)
+        ]
+        save_rows(job.file(plan.run), rows)
+    return plan
+
+
+def render(plan: Plan, name: str) -> list[dict[str, str]]:
+    """The rows of the CSV of a table."""
+    out = f"{plan.run.root}/tables/{name}.csv"
+    config = f"{plan.run.root}/config.json"
+    table = str(TABLES / f"{name}.yaml")
+    assert main(["table", "--config", config, "--table", table, "--out", out]) == 0
+    with open(out, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def cell(rows, **place):
+    """The one row at ``place``."""
+    (row,) = [r for r in rows if all(r[axis] == str(value) for axis, value in place.items())]
+    return row
