@@ -66,7 +66,7 @@ def check(document: Any, schema: Any, where: str | Path) -> None:
 
 
 def _parts(fault: ValidationError) -> tuple[Any, ...]:
-    """The rule that was broken, the schema it stands in, what it says, and what broke it."""
+    """The rule that was broken, its schema, the value of the rule, and the value that broke it."""
     return fault.validator, fault.schema, fault.validator_value, fault.instance
 
 
