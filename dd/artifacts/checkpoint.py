@@ -16,8 +16,11 @@ _STREAM = "stream."
 
 
 def state_path(out: Path) -> Path:
-    """Where a stage that makes the file ``out`` keeps what a killed one goes on from: beside it,
-    hidden, because Snakemake deletes the declared outputs of a job that failed."""
+    """The file of the checkpoint of a stage that makes the file ``out``.
+
+    It is a hidden file beside ``out``. It is not a declared output, because Snakemake deletes the
+    declared outputs of a failed job.
+    """
     return out.with_name(f".{out.name}.state")
 
 

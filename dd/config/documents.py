@@ -162,7 +162,7 @@ def _check_finite(value: Any, where: str | Path, path: tuple[Any, ...]) -> None:
 
 
 def _parts(fault: ValidationError) -> tuple[Any, ...]:
-    """The rule that was broken, the schema it stands in, what it says, and what broke it."""
+    """The rule that was broken, its schema, the value of the rule, and the value that broke it."""
     return fault.validator, fault.schema, fault.validator_value, fault.instance
 
 

@@ -24,8 +24,11 @@ S = TypeVar("S")
 
 NUMBER = int | float
 Type = type | UnionType
-"""Of a setting: ``int``, ``float`` or ``str``; or ``NUMBER``, where a document's default is a whole
-number and does not tell whether others must be."""
+"""The type of a setting: ``int``, ``float``, ``str`` or ``NUMBER``.
+
+``NUMBER`` is used if the default in a document is a whole number, which does not tell whether other
+values must be whole numbers, too.
+"""
 
 Declared = dict[str, tuple[dataclasses.Field, str]]
 """Settings by name: a field that has the type, and what the setting means."""
@@ -91,16 +94,18 @@ def _allowed(where: str, name: str, value: Any, rules: Mapping[str, Any]) -> Any
 
 def type_of(field: dataclasses.Field) -> Type:
     """The type of a field made by :func:`setting`."""
-    # an annotation is text where its module imports `annotations` from __future__
+    # annotations are text in a module that imports `annotations` from __future__
     return _TYPES[field.type] if isinstance(field.type, str) else field.type
 
 
 def as_type(what: str, value: Any, wanted: Type) -> Any:
-    """``value`` of a document as ``wanted``: a whole number may stand for any number, and nothing
-    else for what it is not.
+    """``value`` of a document, as the type ``wanted``.
+
+    A whole number is also accepted as ``float``. No other type is converted.
 
     Raises:
-        DDError: if it is of another type, or a number that float32 cannot hold, naming ``what``.
+        DDError: if it is of another type, or a number that float32 cannot hold; the message names
+            ``what``.
     """
     fits = isinstance(value, NUMBER if wanted is float else wanted)
     if not fits or isinstance(value, bool):  # true is a whole number in Python
@@ -111,10 +116,10 @@ def as_type(what: str, value: Any, wanted: Type) -> Any:
 
 
 def from_text(what: str, text: str, wanted: Type) -> Any:
-    """The value of ``wanted`` that ``text`` writes; 3.0 and 3e0 write the whole number 3, too.
+    """``text`` as a value of the type ``wanted``. 3.0 and 3e0 are whole numbers, too.
 
     Raises:
-        DDError: as :func:`as_type`.
+        DDError: see :func:`as_type`.
     """
     if wanted is str:
         return text
@@ -134,7 +139,7 @@ def declared(cls: type) -> Declared:
 def add_recipe_options(
     parser: argparse.ArgumentParser, fields: Declared, skip: tuple[str, ...] = ()
 ) -> None:
-    """:func:`add_options` of a stage whose settings come from its recipe where not given."""
+    """Add options for settings; the value of an option that is not given comes from the recipe."""
     group = parser.add_argument_group("settings (default: the recipe's, dd/config/recipes.yaml)")
     add_options(group, fields, skip)
 
@@ -159,14 +164,14 @@ def add_options(
 
 
 def given_settings(names: Iterable[str], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the settings ``names`` that are among the ``options`` of a command line."""
+    """The settings among ``names`` that the ``options`` of a command line contain."""
     return {name: options[name] for name in names if name in options}
 
 
 MOST = 10**7
-"""The largest whole number that any setting takes; what is larger is a slip of the hand."""
+"""The largest whole number that any setting takes; a larger one is a slip of the hand."""
 
-_LARGEST = 3.4e38  # of float32, the type of images and parameters; NaN fails this test, too
+_LARGEST = 3.4e38  # limit of float32, the type of images and parameters; NaN fails this test, too
 _WORDS: dict[Type, str] = {
     int: "a whole number",
     float: "a number",

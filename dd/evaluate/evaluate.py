@@ -233,12 +233,12 @@ def run(arguments: argparse.Namespace) -> None:
     recipe, own = _recipes(made, dataset, options, trained)
     labels = _labels(arguments, protocol_class, settings, dataset, len(made))
     if labels:
-        for one in (recipe, *own.values()):
-            labels.check_batch(one.batch)
+        for chosen in (recipe, *own.values()):
+            labels.check_batch(chosen.batch)
         settings = dataclasses.replace(settings, teacher=labels.teacher, views=labels.views)
         # the views replace augmentation
         recipe = dataclasses.replace(recipe, augment="none")
-        own = {arch: dataclasses.replace(one, augment="none") for arch, one in own.items()}
+        own = {arch: dataclasses.replace(r, augment="none") for arch, r in own.items()}
     task = Task(
         dataset=dataset,
         images=made.images_for(dataset).to(device),
@@ -256,7 +256,7 @@ def run(arguments: argparse.Namespace) -> None:
     digest = file_digest(arguments.synthetic)
     identity = {
         "conditions": conditions,
-        "own": {arch: dataclasses.asdict(one) for arch, one in own.items()},
+        "own": {arch: dataclasses.asdict(r) for arch, r in own.items()},
         "seed": arguments.seed,
         "dataset": dataset.fingerprint,
         "synthetic": digest,

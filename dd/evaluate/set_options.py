@@ -80,7 +80,7 @@ def _whitening(made: SyntheticSet, arguments: argparse.Namespace) -> str:
         return stored or "none"
     if stored not in (None, option):
         raise DDError(
-            f"--whitening is {option}, but the images in {arguments.synthetic} have {stored}; "
-            "leave --whitening out"
+            f"--whitening is {option}, but {arguments.synthetic} says that its images have "
+            f"whitening {stored}; leave --whitening out"
         )
     return option

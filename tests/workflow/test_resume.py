@@ -42,6 +42,7 @@ def test_killed_in_the_middle(method, data, alone, tmp_path, capsys):
     assert_same(out, alone(method))
 
 
+@pytest.mark.slow
 def test_methods_differ(alone):
     """The bytes compared here are those of the method."""
     assert len({images(alone(method))[25] for method in METHODS}) == len(METHODS)
@@ -49,6 +50,7 @@ def test_methods_differ(alone):
     assert len(drawn) == 3  # all of the pool, main model included
 
 
+@pytest.mark.slow
 def test_images_move(alone):
     """Every snapshot is another one."""
     for method in METHODS:
@@ -127,6 +129,7 @@ def test_disk_full_for_a_while(data, alone, tmp_path, monkeypatch, capsys):
     assert_same(out, alone("dm"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_seeds(method, data, alone, tmp_path):
     """The same seed gives the same bytes, another seed others."""
