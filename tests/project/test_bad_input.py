@@ -142,7 +142,7 @@ CASES = {
     "set not whitened": (
         f"{EVALUATE} --synthetic {{plain}} --whitening zca",
         "--whitening is zca",
-        "plain.safetensors have none",
+        "plain.safetensors says",
         "none",
     ),
     "whitening": (f"{HARD} --whitening pca", "--whitening", "'pca'", "'auto', 'none', 'zca'"),
