@@ -33,7 +33,7 @@ from dd.plan.needs import (
 HARD, SOFT, KD = "hard", "soft", "kd"  # the protocols that plan and tables treat specially
 
 
-class Declared(NamedTuple):
+class CheckedValues(NamedTuple):
     """Values of a job, and the class of settings that checks them.
 
     Attributes:
@@ -97,7 +97,7 @@ class Job(ABC):
     def options(self, run: Run) -> dict[str, Any]:
         """The options of its command that determine the result, without the files that it reads."""
 
-    def declared(self, run: Run) -> Iterator[Declared]:
+    def checked_values(self, run: Run) -> Iterator[CheckedValues]:
         """Its values, each group with the class of settings that checks it."""
         yield from ()
 
@@ -106,7 +106,7 @@ class Job(ABC):
 
         Args:
             run: the run.
-            settings: one object for each group of :meth:`declared` that has values.
+            settings: one object for each group of :meth:`checked_values` that has values.
         """
 
     def described(self, run: Run) -> dict[str, Any]:
@@ -161,9 +161,9 @@ class Preparation(Job):
         options["normalise_as"] = run.normalisation(self.dataset)
         return options | {"name": self.dataset, "zca": self.zca}
 
-    def declared(self, run: Run) -> Iterator[Declared]:
+    def checked_values(self, run: Run) -> Iterator[CheckedValues]:
         source = run.datasets[self.dataset]["source"]
-        yield Declared(f"dd.data.sources:SOURCES[{source}]", None, "prepare")
+        yield CheckedValues(f"dd.data.sources:SOURCES[{source}]", None, "prepare")
 
     def measured(self, run: Run) -> MeasuredJob:
         return self._measured(run, self.dataset)
@@ -201,8 +201,10 @@ class Shard(Job):
             **settings,
         }
 
-    def declared(self, run: Run) -> Iterator[Declared]:
-        yield Declared(f"{self.module}:Settings", run.training("buffer", self.dataset), self.stage)
+    def checked_values(self, run: Run) -> Iterator[CheckedValues]:
+        yield CheckedValues(
+            f"{self.module}:Settings", run.training("buffer", self.dataset), self.stage
+        )
 
     def measured(self, run: Run) -> MeasuredJob:
         return self._measured(run, self.dataset, self.network)
@@ -239,9 +241,9 @@ class Pretraining(Job):
     def described(self, run: Run) -> dict[str, Any]:
         return self.options(run) | {"weights": next(iter(self.inputs(run)["weights"]), None)}
 
-    def declared(self, run: Run) -> Iterator[Declared]:
+    def checked_values(self, run: Run) -> Iterator[CheckedValues]:
         values = run.training("pretrain", self.dataset, self.network)
-        yield Declared(f"{self.module}:Settings", values, self.stage)
+        yield CheckedValues(f"{self.module}:Settings", values, self.stage)
 
     def measured(self, run: Run) -> MeasuredJob:
         return self._measured(run, self.dataset, self.network)
@@ -267,9 +269,9 @@ class GeneratorTraining(Job):
     def options(self, run: Run) -> dict[str, Any]:
         return {"whitening": self.whitening, **run.training("generator", self.dataset)}
 
-    def declared(self, run: Run) -> Iterator[Declared]:
+    def checked_values(self, run: Run) -> Iterator[CheckedValues]:
         values = run.training("generator", self.dataset)
-        yield Declared(f"{self.module}:Settings", values, self.stage)
+        yield CheckedValues(f"{self.module}:Settings", values, self.stage)
 
     def measured(self, run: Run) -> MeasuredJob:
         return self._measured(run, self.dataset)
@@ -376,18 +378,18 @@ class Distillation(Job):
     def described(self, run: Run) -> dict[str, Any]:
         return {"snapshots": list(self.snapshots), **self.settings(run), **self.parts(run)}
 
-    def declared(self, run: Run) -> Iterator[Declared]:
+    def checked_values(self, run: Run) -> Iterator[CheckedValues]:
         method = run.parse(self.method)
         values = self.settings(run) | {"iterations": self.snapshots[-1]}
         registry = f"dd.distill.objectives:OBJECTIVES[{method.objective}]"
-        yield Declared(f"{registry}.Settings", values, method.objective)
+        yield CheckedValues(f"{registry}.Settings", values, method.objective)
         registries = {
             "parametrisation": "dd.distill.parametrisations:PARAMETRISATIONS",
             "regulariser": "dd.distill.regularisers:REGULARISERS",
         }
         for kind, own in self.parts(run).items():
             name = own.pop("name")
-            yield Declared(f"{registries[kind]}[{name}].Settings", own, name)
+            yield CheckedValues(f"{registries[kind]}[{name}].Settings", own, name)
 
     def check(self, run: Run, settings: list[Any]) -> None:
         for pool in pool_files(run, self.method):
@@ -454,9 +456,9 @@ class Relabelling(Job):
         views = run.training("relabel", made.dataset)
         return {"seed": made.seed, "width_factor": run.width_factor, **views}
 
-    def declared(self, run: Run) -> Iterator[Declared]:
+    def checked_values(self, run: Run) -> Iterator[CheckedValues]:
         values = run.training("relabel", self.snapshot.distillation.dataset)
-        yield Declared(f"{self.module}:Settings", values, self.stage)
+        yield CheckedValues(f"{self.module}:Settings", values, self.stage)
 
     def measured(self, run: Run) -> MeasuredJob:
         made = self.snapshot.distillation
@@ -540,19 +542,19 @@ class Evaluation(Job):
         own = {"arch_settings": self.arch_settings(run)}
         return {"arch": list(self.archs), **self.conditions(run), **own}
 
-    def declared(self, run: Run) -> Iterator[Declared]:
+    def checked_values(self, run: Run) -> Iterator[CheckedValues]:
         made = self.distillation
         training = run.evaluation(made.method, made.dataset, made.ipc)
         for arch in ("", *self.arch_settings(run)):
             values = self.conditions(run, arch)
             own = {name: values[name] for name in training}
-            yield Declared(
+            yield CheckedValues(
                 "dd.training.recipe:Recipe", own, f"evaluation of {arch}" if arch else "evaluation"
             )
         values = self.conditions(run)
         protocol = values["protocol"]
         own = {k: v for k, v in values.items() if k not in training and k != "protocol"}
-        yield Declared(
+        yield CheckedValues(
             f"dd.evaluate.protocols:PROTOCOLS[{protocol}].Settings",
             own,
             f"protocol {self.protocol}",
@@ -607,8 +609,8 @@ class ActivationMaps(Job):
     def described(self, run: Run) -> dict[str, Any]:
         return {"networks": cam_networks(run), **self.options(run)}
 
-    def declared(self, run: Run) -> Iterator[Declared]:
-        yield _declared_metadd(run, self.snapshot.distillation.dataset)
+    def checked_values(self, run: Run) -> Iterator[CheckedValues]:
+        yield _metadd_values(run, self.snapshot.distillation.dataset)
 
     def measured(self, run: Run) -> MeasuredJob:
         made = self.snapshot.distillation
@@ -645,8 +647,8 @@ class Erasing(Job):
             "rectify": cam_rectify(run),
         }
 
-    def declared(self, run: Run) -> Iterator[Declared]:
-        yield _declared_metadd(run, self.dataset)
+    def checked_values(self, run: Run) -> Iterator[CheckedValues]:
+        yield _metadd_values(run, self.dataset)
 
     def measured(self, run: Run) -> MeasuredJob:
         return self._measured(run, self.dataset)
@@ -733,7 +735,7 @@ def _frozen(dataset: str, whitening: str, names: Iterable[str]) -> list[Job | Sn
     return [Pretraining(dataset, whitening, name) for name in dict.fromkeys(names)]
 
 
-def _declared_metadd(run: Run, dataset: str) -> Declared:
+def _metadd_values(run: Run, dataset: str) -> CheckedValues:
     """MetaDD's settings, which also apply to all class activation maps of a run."""
     settings = "dd.distill.regularisers:REGULARISERS[metadd].Settings"
-    return Declared(settings, metadd(run, dataset), "metadd")
+    return CheckedValues(settings, metadd(run, dataset), "metadd")

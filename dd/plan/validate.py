@@ -38,7 +38,7 @@ def check_plan(plan: Plan) -> None:
     for job in plan.jobs:
         with _within(f"run {run.name}, {job}"):
             settings = []
-            for declared in job.declared(run):
+            for declared in job.checked_values(run):
                 settings_class = resolve(declared.settings)
                 if declared.values is not None:
                     settings.append(build(settings_class, declared.values, declared.owner))
