@@ -241,6 +241,7 @@ def test_who_has_waited_long_enough_is_told(name, lock, tmp_path):
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("attempt", "days", "stays"),
     [

@@ -50,6 +50,7 @@ def everything(folder: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [(), ("--remove",)])
 @pytest.mark.parametrize(
     "name",
@@ -91,6 +92,7 @@ def test_verify_does_not_leave_the_run(finished, tmp_path, capsys, name, words):
     assert everything(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_verify_removes_a_link_and_not_its_target(finished, capsys):
     """A link to another place in the run is read through; what goes is the link."""
     there, here = finished / "tables" / "copy.csv", finished / "tables" / "modelpool_ablation.csv"
@@ -103,6 +105,7 @@ def test_verify_removes_a_link_and_not_its_target(finished, capsys):
     assert there.read_text() == "precious" and not here.is_symlink()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content", ["[]", "1", "{}", '{"files": [["a", "b"]]}', '{"files": [[1, 2]]}']
 )
@@ -111,18 +114,21 @@ def test_verify_wants_a_record(finished, capsys, content):
     assert "run.json: is no record of" in refused(capsys, "verify", str(finished), "--remove")
 
 
+@pytest.mark.slow
 def test_verify_removes_no_folder(finished, capsys):
     forge(finished / "run.json", lambda record: record["files"].update({"tables": "0"}))
     said = refused(capsys, "verify", str(finished), "--remove")
     assert "tables is missing" in said and (finished / "tables/modelpool_ablation.csv").is_file()
 
 
+@pytest.mark.slow
 def test_verify_takes_a_link_to_the_run(finished, tmp_path, capsys):
     link = tmp_path / "link"
     link.symlink_to(finished.resolve())
     assert main(["verify", str(link)]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -154,6 +160,7 @@ def test_names_of_a_configuration_do_not_leave_the_run(finished, capsys, stage, 
     assert "config.json" in said and message in said
 
 
+@pytest.mark.slow
 def test_a_configuration_that_leads_out_under_another_workflow(finished, capsys):
     """A workflow that lies in the results and allows everything changes nothing for verify."""
     shutil.copytree("workflow", finished / "workflow")
@@ -166,6 +173,7 @@ def test_a_configuration_that_leads_out_under_another_workflow(finished, capsys)
     assert "config.json" in said and "'data/../../../out.safetensors'" in said and "folder" in said
 
 
+@pytest.mark.slow
 def test_a_run_is_verified_from_any_folder(finished, tmp_path, monkeypatch, capsys):
     run = finished.resolve()
     monkeypatch.chdir(tmp_path)
@@ -256,6 +264,7 @@ def test_lines_of_a_run_are_lines(tmp_path, monkeypatch, capsys, key, value):
     assert f"{key} is " in said and "it must be text on one line" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "change", "message"),
     [
