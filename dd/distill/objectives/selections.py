@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -119,9 +120,9 @@ class FeatureSelection(Random):
     Settings = FeatureSettings
 
     @staticmethod
+    @abstractmethod
     def pick(features: torch.Tensor, count: int) -> torch.Tensor:
         """The indices ``[count]`` of the selected images, from their ``features [N, F]``."""
-        raise NotImplementedError
 
     def start(self) -> torch.Tensor:
         split, s = self.dataset.train, self.settings
