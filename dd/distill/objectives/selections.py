@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -114,7 +114,7 @@ class FeatureSettings(SelectionSettings, NetworkSettings):
     batch_train: int = setting("batch size of the feature network, images", at_least=1)
 
 
-class FeatureSelection(Random):
+class FeatureSelection(Random, ABC):
     """A selection in the embedding space of a network trained on the real training split."""
 
     Settings = FeatureSettings
