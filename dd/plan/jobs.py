@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
 
 from dd.config.methods import Part, format_value, parse_protocol
 from dd.config.recipes import uses_pretrained
@@ -29,6 +29,12 @@ from dd.plan.needs import (
     networks,
     pool_files,
 )
+
+Source: TypeAlias = "Job | Snapshot | str"
+"""What a job reads: the file of a job, a synthetic set, or a file that exists before the run."""
+
+Sources: TypeAlias = dict[str, list[Source]]
+"""What a job reads, by option of its command."""
 
 HARD, SOFT, KD = "hard", "soft", "kd"  # the protocols that plan and tables treat specially
 
@@ -79,12 +85,8 @@ class Job(ABC):
         return [self.file(run)]
 
     @abstractmethod
-    def reads(self, run: Run) -> dict[str, list[Job | Snapshot | str]]:
-        """What it reads, by option of its command.
-
-        A source is a job whose file it reads, a synthetic set, or a file that exists before the
-        run.
-        """
+    def reads(self, run: Run) -> Sources:
+        """What it reads, by option of its command."""
 
     def inputs(self, run: Run) -> dict[str, list[str]]:
         """The files that it reads, by option of its command."""
@@ -101,6 +103,10 @@ class Job(ABC):
         """Its values, each group with the class of settings that checks it."""
         yield from ()
 
+    def _own_values(self, values: Mapping[str, Any]) -> CheckedValues:
+        """``values`` for the class ``Settings`` of its module."""
+        return CheckedValues(f"{self.module}:Settings", values, self.stage)
+
     def check(self, run: Run, settings: list[Any]) -> None:  # noqa: B027  # most need no check
         """Raise a :class:`DDError` for an error that no group of settings shows alone.
 
@@ -116,6 +122,10 @@ class Job(ABC):
     @abstractmethod
     def measured(self, run: Run) -> MeasuredJob:
         """Its place in the table of costs, and the file of Snakemake's measurement."""
+
+    def _measured_on(self, run: Run, made: Distillation, protocol: str = "") -> MeasuredJob:
+        """The same for a job on a set of ``made``, or for ``made`` itself."""
+        return self._measured(run, made.dataset, made.method, made.ipc, protocol)
 
     def _measured(
         self, run: Run, dataset: str, method: str = "", ipc: int | None = None, protocol: str = ""
@@ -152,7 +162,7 @@ class Preparation(Job):
     def __str__(self) -> str:
         return self.dataset
 
-    def reads(self, run: Run) -> dict[str, list[Job | Snapshot | str]]:
+    def reads(self, run: Run) -> Sources:
         return {}
 
     def options(self, run: Run) -> dict[str, Any]:
@@ -188,7 +198,7 @@ class Shard(Job):
     def __str__(self) -> str:
         return f"{self.dataset}/{self.whitening}/{self.network}/shard{self.number}"
 
-    def reads(self, run: Run) -> dict[str, list[Job | Snapshot | str]]:
+    def reads(self, run: Run) -> Sources:
         return {"data": [_data(self.dataset, self.whitening)]}
 
     def options(self, run: Run) -> dict[str, Any]:
@@ -202,9 +212,7 @@ class Shard(Job):
         }
 
     def checked_values(self, run: Run) -> Iterator[CheckedValues]:
-        yield CheckedValues(
-            f"{self.module}:Settings", run.training("buffer", self.dataset), self.stage
-        )
+        yield self._own_values(run.training(self.stage, self.dataset))
 
     def measured(self, run: Run) -> MeasuredJob:
         return self._measured(run, self.dataset, self.network)
@@ -225,9 +233,9 @@ class Pretraining(Job):
     def __str__(self) -> str:
         return f"{self.dataset}/{self.whitening}/{self.network}"
 
-    def reads(self, run: Run) -> dict[str, list[Job | Snapshot | str]]:
+    def reads(self, run: Run) -> Sources:
         file = run.pretrained.get(self.dataset, {}).get(self.network)
-        weights: list[Job | Snapshot | str] = [file] if file else []
+        weights: list[Source] = [file] if file else []
         return {"data": [_data(self.dataset, self.whitening)], "weights": weights}
 
     def options(self, run: Run) -> dict[str, Any]:
@@ -242,8 +250,7 @@ class Pretraining(Job):
         return self.options(run) | {"weights": next(iter(self.inputs(run)["weights"]), None)}
 
     def checked_values(self, run: Run) -> Iterator[CheckedValues]:
-        values = run.training("pretrain", self.dataset, self.network)
-        yield CheckedValues(f"{self.module}:Settings", values, self.stage)
+        yield self._own_values(run.training(self.stage, self.dataset, self.network))
 
     def measured(self, run: Run) -> MeasuredJob:
         return self._measured(run, self.dataset, self.network)
@@ -263,15 +270,14 @@ class GeneratorTraining(Job):
     def __str__(self) -> str:
         return f"{self.dataset}/{self.whitening}/generator"
 
-    def reads(self, run: Run) -> dict[str, list[Job | Snapshot | str]]:
+    def reads(self, run: Run) -> Sources:
         return {"data": [_data(self.dataset, self.whitening)]}
 
     def options(self, run: Run) -> dict[str, Any]:
         return {"whitening": self.whitening, **run.training("generator", self.dataset)}
 
     def checked_values(self, run: Run) -> Iterator[CheckedValues]:
-        values = run.training("generator", self.dataset)
-        yield CheckedValues(f"{self.module}:Settings", values, self.stage)
+        yield self._own_values(run.training(self.stage, self.dataset))
 
     def measured(self, run: Run) -> MeasuredJob:
         return self._measured(run, self.dataset)
@@ -314,6 +320,10 @@ class Distillation(Job):
         settings = run.distillation(self.method, self.dataset, self.ipc)
         return {name: value for name, value in settings.items() if name != "iterations"}
 
+    def whitening(self, run: Run) -> str:
+        """The space in which it sees images: one of :data:`dd.data.space.WHITENINGS`."""
+        return self.settings(run)["whitening"]
+
     def parts(self, run: Run) -> dict[str, dict[str, Any]]:
         """Names and settings of its parametrisation and regulariser, as far as it has them."""
         method = run.parse(self.method)
@@ -327,12 +337,12 @@ class Distillation(Job):
             if part
         }
 
-    def reads(self, run: Run) -> dict[str, list[Job | Snapshot | str]]:
-        method, whitening = run.parse(self.method), self.settings(run)["whitening"]
+    def reads(self, run: Run) -> Sources:
+        method, whitening = run.parse(self.method), self.whitening(run)
         names = auxiliary_networks(run, self.method, self.dataset, self.ipc)
         if uses_pretrained(method.objective):
             names = [*networks(run, self.method, self.dataset, self.ipc), *names]
-        generator: list[Job | Snapshot | str] = []
+        generator: list[Source] = []
         if method.parametrisation:
             own = run.generators.get(self.dataset)
             trained = GeneratorTraining(self.dataset, whitening)
@@ -404,7 +414,7 @@ class Distillation(Job):
                 )
 
     def measured(self, run: Run) -> MeasuredJob:
-        return self._measured(run, self.dataset, self.method, self.ipc)
+        return self._measured_on(run, self)
 
     def joined(self, other: Distillation) -> Distillation:
         return replace(self, snapshots=tuple(sorted({*self.snapshots, *other.snapshots})))
@@ -422,6 +432,16 @@ class Snapshot:
 
     def file(self, run: Run) -> str:
         return f"{run.root}/{Distillation.folder}/{self}{Distillation.suffix}"
+
+    def sources(self, run: Run) -> Sources:
+        """What every job on this set reads: the set, and the data that it was made from."""
+        made = self.distillation
+        return {"data": [_data(made.dataset, made.whitening(run))], "synthetic": [self]}
+
+    def networks(self, run: Run, names: Iterable[str]) -> list[Source]:
+        """The frozen networks called ``names``, trained on the data of this set, each once."""
+        made = self.distillation
+        return _frozen(made.dataset, made.whitening(run), names)
 
     def job(self) -> Distillation:
         """The distillation that saves this set."""
@@ -442,14 +462,9 @@ class Relabelling(Job):
     def __str__(self) -> str:
         return f"{self.snapshot}/{self.teacher}"
 
-    def reads(self, run: Run) -> dict[str, list[Job | Snapshot | str]]:
-        made = self.snapshot.distillation
-        whitening = made.settings(run)["whitening"]
-        return {
-            "data": [_data(made.dataset, whitening)],
-            "synthetic": [self.snapshot],
-            "teacher": _frozen(made.dataset, whitening, auxiliaries(self.teacher)),
-        }
+    def reads(self, run: Run) -> Sources:
+        teachers = self.snapshot.networks(run, auxiliaries(self.teacher))
+        return {**self.snapshot.sources(run), "teacher": teachers}
 
     def options(self, run: Run) -> dict[str, Any]:
         made = self.snapshot.distillation
@@ -457,12 +472,10 @@ class Relabelling(Job):
         return {"seed": made.seed, "width_factor": run.width_factor, **views}
 
     def checked_values(self, run: Run) -> Iterator[CheckedValues]:
-        values = run.training("relabel", self.snapshot.distillation.dataset)
-        yield CheckedValues(f"{self.module}:Settings", values, self.stage)
+        yield self._own_values(run.training(self.stage, self.snapshot.distillation.dataset))
 
     def measured(self, run: Run) -> MeasuredJob:
-        made = self.snapshot.distillation
-        return self._measured(run, made.dataset, made.method, made.ipc)
+        return self._measured_on(run, self.snapshot.distillation)
 
 
 @dataclass(frozen=True)
@@ -491,13 +504,8 @@ class Evaluation(Job):
         """The evaluated set."""
         return Snapshot(self.distillation, self.iterations)
 
-    def reads(self, run: Run) -> dict[str, list[Job | Snapshot | str]]:
-        made = self.distillation
-        return {
-            "data": [_data(made.dataset, made.settings(run)["whitening"])],
-            "synthetic": [self.snapshot],
-            "labels": [*self.labels(run)],
-        }
+    def reads(self, run: Run) -> Sources:
+        return {**self.snapshot.sources(run), "labels": [*self.labels(run)]}
 
     def labels(self, run: Run) -> list[Relabelling]:
         """The soft labels that the networks learn from; empty unless the protocol uses some."""
@@ -573,9 +581,8 @@ class Evaluation(Job):
             canonical(arch)
 
     def measured(self, run: Run) -> MeasuredJob:
-        made, protocol = self.distillation, self.protocol.partition("@")[0]
-        other = "" if protocol == HARD else protocol
-        return self._measured(run, made.dataset, made.method, made.ipc, other)
+        protocol = self.protocol.partition("@")[0]
+        return self._measured_on(run, self.distillation, "" if protocol == HARD else protocol)
 
     def joined(self, other: Evaluation) -> Evaluation:
         return replace(self, archs=tuple(sorted({*self.archs, *other.archs})))
@@ -594,14 +601,9 @@ class ActivationMaps(Job):
     def __str__(self) -> str:
         return str(self.snapshot)
 
-    def reads(self, run: Run) -> dict[str, list[Job | Snapshot | str]]:
-        made = self.snapshot.distillation
-        whitening = made.settings(run)["whitening"]
-        return {
-            "data": [_data(made.dataset, whitening)],
-            "synthetic": [self.snapshot],
-            "pretrained": _frozen(made.dataset, whitening, cam_networks(run)),
-        }
+    def reads(self, run: Run) -> Sources:
+        networks = self.snapshot.networks(run, cam_networks(run))
+        return {**self.snapshot.sources(run), "pretrained": networks}
 
     def options(self, run: Run) -> dict[str, Any]:
         return {"width_factor": run.width_factor, "rectify": cam_rectify(run)}
@@ -613,8 +615,7 @@ class ActivationMaps(Job):
         yield _metadd_values(run, self.snapshot.distillation.dataset)
 
     def measured(self, run: Run) -> MeasuredJob:
-        made = self.snapshot.distillation
-        return self._measured(run, made.dataset, made.method, made.ipc)
+        return self._measured_on(run, self.snapshot.distillation)
 
 
 @dataclass(frozen=True)
@@ -631,7 +632,7 @@ class Erasing(Job):
     def __str__(self) -> str:
         return f"{self.dataset}/{self.whitening}"
 
-    def reads(self, run: Run) -> dict[str, list[Job | Snapshot | str]]:
+    def reads(self, run: Run) -> Sources:
         # The auxiliary networks define the regions, the others are tested on them.
         names = [*auxiliary(run, self.dataset), *cam_networks(run)]
         return {
@@ -730,7 +731,7 @@ def _data(dataset: str, whitening: str) -> Preparation:
     return Preparation(dataset, zca=whitening == "zca")
 
 
-def _frozen(dataset: str, whitening: str, names: Iterable[str]) -> list[Job | Snapshot | str]:
+def _frozen(dataset: str, whitening: str, names: Iterable[str]) -> list[Source]:
     """The frozen networks called ``names``, each once."""
     return [Pretraining(dataset, whitening, name) for name in dict.fromkeys(names)]
 
