@@ -38,6 +38,10 @@ for rules in sorted(Path(workflow.basedir, "workflow", "rules").glob("*.smk")):
         include: rules
 
 
+onstart:
+    check_start()
+
+
 onsuccess:
     report_made()
 

@@ -167,9 +167,11 @@ class Estimate:
 
     def bytes(self, job: Job) -> int:
         """The bytes of a job's files on the disk, without headers and tables."""
-        if isinstance(job, Preparation):  # 8-bit images, and the ZCA matrix if a method needs it
+        if isinstance(job, Preparation):  # 8-bit images, and the matrix of a whitening
             data = DATA[job.dataset]
-            return (data.train + data.test) * data.values + (4 * data.values**2 if job.zca else 0)
+            return (data.train + data.test) * data.values + (
+                4 * data.values**2 if job.whitening == "zca" else 0
+            )
         if isinstance(job, Shard):
             settings = self.run.training("buffer", job.dataset)
             width = {"float32": 4, "bfloat16": 2}[settings["precision"]]

@@ -232,14 +232,15 @@ def load_run(
     check(document, schema, path)
     data_root, copy = overrides.pop("data_root", None), overrides.pop("copy", None)
     results = overrides.pop("results", "results")
-    results = "" if results is None else str(results)
+    results = os.path.normpath(str(results)) if results not in (None, "") else ""
     chosen = overrides.pop("datasets", None)
     if chosen is not None:
         document["datasets"] = _chosen(document["datasets"], chosen)
     document |= {key: _typed(value) for key, value in overrides.items()}
     check(document, schema, "--config")
     if data_root is not None:
-        document["datasets"] = _rooted(document["datasets"], str(data_root), copy)
+        root = os.path.normpath(str(data_root))
+        document["datasets"] = _rooted(document["datasets"], root, copy)
         check(document, schema, "--config")
     if copy is not None and not any("copy" in o for o in document["datasets"].values()):
         raise DDError("copy: describes the folder data_root, but this run reads no such folder")

@@ -7,19 +7,30 @@ ZCA is fitted to pixels in [0, 1], whatever the normalisation (:mod:`dd.data.spa
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from dd.artifacts.atomic import check_target
+from dd.artifacts.headers import FORMAT
 from dd.artifacts.provenance import command_line, provenance
-from dd.artifacts.tensors import save_tensors
+from dd.artifacts.tensors import load_tensors, save_tensors
+from dd.artifacts.text import through_json
 from dd.config.normalisation import CONSTANTS, DATA, constants, of_source
 from dd.data import zca
 from dd.data.dataset import fingerprint
-from dd.data.sources import SOURCES, TAKEN_BY, RawDataset, SourceOptions
+from dd.data.raw import (
+    IMAGE_FILES,
+    TAKEN_BY,
+    ZCA_EPS,
+    check_taken,
+    identity,
+    listing_digest,
+)
+from dd.data.sources import SOURCES, RawDataset, SourceOptions
 from dd.data.space import PIXELS
 from dd.errors import DDError
 from dd.runtime.process import setup
@@ -87,7 +98,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="add a ZCA whitening, for stages that ask for it",
     )
     parser.add_argument(
-        "--zca-eps", type=float, default=0.1, help="added to the covariance's eigenvalues"
+        "--zca-eps", type=float, default=ZCA_EPS, help="added to the covariance's eigenvalues"
     )
     parser.add_argument("--no-download", action="store_true", help="read --root, never download")
     parser.add_argument("--threads", type=int, default=0, help="CPU cores to use (0: all)")
@@ -97,17 +108,13 @@ def run(args: argparse.Namespace) -> None:
     """Prepare a dataset and print one line about the file written."""
     read = SOURCES[args.source]
     given = {name: getattr(args, name) for name in TAKEN_BY if getattr(args, name) is not None}
-    for name in given:
-        if args.source not in TAKEN_BY[name]:
-            raise DDError(
-                f"--{name.replace('_', '-')}: only for --source {' or '.join(TAKEN_BY[name])}"
-            )
+    check_taken(args.source, given)
     if args.resize is not None and args.resize < 1:
         raise DDError(f"--resize: {args.resize} is no side in pixels; use 1 or more")
     if args.test_share is not None and not 0 < args.test_share < 1:
         raise DDError(f"--test-share: {args.test_share} must be above 0 and below 1, such as 0.2")
     if not 0 < args.zca_eps < float("inf"):
-        raise DDError(f"--zca-eps: {args.zca_eps} must be a number above 0, for instance 0.1")
+        raise DDError(f"--zca-eps: {args.zca_eps} must be a number above 0, for instance {ZCA_EPS}")
     if args.threads < 0:
         raise DDError(f"--threads: {args.threads} must be 0 (all cores) or more")
     normalise_as = args.normalise_as or of_source(args.source)
@@ -134,14 +141,36 @@ def run(args: argparse.Namespace) -> None:
         "normalisation": normalise_as,
         "zca": {"eps": args.zca_eps, "of": PIXELS} if args.zca else None,
         "fingerprint": fingerprint(tensors, raw.classes),
+        "images": identity(
+            vars(args) | {"normalise_as": normalise_as},
+            listing_digest(args.root) if args.source in IMAGE_FILES else None,
+        ),
         "provenance": provenance(command=command_line()),
     }
-    save_tensors(args.out, "dataset", tensors, header)
+    kept = _holds(args.out, tensors, header)
+    if not kept:
+        save_tensors(args.out, "dataset", tensors, header)
     _, channels, height, width = raw.train_images.shape
     print(
-        f"{args.out}: {label}, {len(raw.train_images)} training and {len(raw.test_images)} test "
-        f"images of {len(raw.classes)} classes, {channels}x{height}x{width}, normalised with "
+        f"{args.out}: {'left as it is: ' if kept else ''}{label}, "
+        f"{len(raw.train_images)} training and {len(raw.test_images)} test images of "
+        f"{len(raw.classes)} classes, {channels}x{height}x{width}, normalised with "
         f"{_said(normalise_as)}{', ZCA' if args.zca else ''}"
+    )
+
+
+def _holds(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> bool:
+    """Whether the file ``path`` has these tensors and this header, from whichever command."""
+    try:
+        kept, of_file = load_tensors(path, "dataset")
+    except (DDError, OSError):  # there is none, or none that can be used
+        return False
+    facts = [{k: v for k, v in h.items() if k != "provenance"} for h in (of_file, header)]
+    if facts[0] != {"kind": "dataset", "format": FORMAT} | through_json(facts[1]):
+        return False
+    return kept.keys() == tensors.keys() and all(
+        kept[name].dtype == tensor.dtype and torch.equal(kept[name], tensor)
+        for name, tensor in tensors.items()
     )
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dd.data import layouts
 from dd.data.decode import decode_all
+from dd.data.raw import folder
 from dd.errors import DDError
 from dd.registry import Registry
 from dd.rng import generator
@@ -60,17 +61,6 @@ class RawDataset:
 
 
 SOURCES: Registry[Callable[[SourceOptions], RawDataset]] = Registry("data source")
-
-_IMAGE_FILES = ("class-folders", "image-folder", "tiny-imagenet")
-
-TAKEN_BY: dict[str, tuple[str, ...]] = {
-    "resize": _IMAGE_FILES,
-    "channels": _IMAGE_FILES,
-    "test_share": ("class-folders",),
-    "split_seed": ("class-folders",),
-    "groups": ("class-folders",),
-}
-"""Options that only some sources take, with these sources."""
 
 
 @SOURCES.register("digits")
@@ -156,10 +146,7 @@ def _root(source: str, options: SourceOptions) -> Path:
 
 def _folder(source: str, options: SourceOptions) -> Path:
     """The root of a source that downloads nothing."""
-    root = _root(source, options)
-    if not root.is_dir():
-        raise DDError(f"--root: {root} is no folder")
-    return root
+    return folder(source, _root(source, options))
 
 
 def _torchvision(name: str, class_name: str, label: str, files: str, by_split: bool) -> None:

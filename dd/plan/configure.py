@@ -11,7 +11,7 @@ from dd.config.run import load_run
 from dd.errors import DDError
 from dd.plan.jobs import Distillation, Evaluation
 from dd.plan.plan import Plan
-from dd.plan.validate import check_plan
+from dd.plan.validate import check_found, check_plan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +27,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Check the run, including names and values that only the stages know, and write it."""
     plan = Plan(load_run(arguments.run, parse_overrides(arguments.set), arguments.workflow))
     check_plan(plan)
+    check_found(plan)
     save_json(arguments.out, plan.document())
     print(
         f"{arguments.out}: run {plan.run.name}, {len(plan.of(Distillation))} distillations, "

@@ -10,11 +10,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
 
+from dd.artifacts.headers import read_header
 from dd.config.methods import Part, format_value, parse_protocol
 from dd.config.recipes import uses_pretrained
 from dd.config.run import Run
+from dd.data.raw import IMAGE_FILES, LISTING, check_taken, identity, listing_digest
 from dd.errors import DDError
 from dd.networks.options import auxiliaries, canonical
 from dd.networks.pool import load_pool
@@ -35,6 +38,11 @@ Source: TypeAlias = "Job | Snapshot | str"
 
 Sources: TypeAlias = dict[str, list[Source]]
 """What a job reads, by option of its command."""
+
+_PLACES = (
+    "root",
+    "label",
+)  # of a dataset: where it lies and what it is called do not change images
 
 HARD, SOFT, KD = "hard", "soft", "kd"  # the protocols that plan and tables treat specially
 
@@ -99,6 +107,24 @@ class Job(ABC):
     def options(self, run: Run) -> dict[str, Any]:
         """The options of its command that determine the result, without the files that it reads."""
 
+    def places(self, run: Run) -> dict[str, Any]:
+        """The options of its command that may change while the result counts as the same."""
+        return {"device": run.device}
+
+    def images(self, run: Run, listings: Mapping[str, str]) -> list[dict[str, Any]]:
+        """What the images that it works on depend on: another value means other images.
+
+        Args:
+            run: the run.
+            listings: by dataset, the digest of the files of its folder, if it is read from one.
+        """
+        return [
+            source.identity(run, listings)
+            for sources in self.reads(run).values()
+            for source in sources
+            if isinstance(source, Preparation)
+        ]
+
     def checked_values(self, run: Run) -> Iterator[CheckedValues]:
         """Its values, each group with the class of settings that checks it."""
         yield from ()
@@ -148,8 +174,11 @@ class Job(ABC):
 class Preparation(Job):
     """Write the raw images of a dataset to one file.
 
+    Each whitening has a file of its own. So a method that needs another whitening does not change
+    the file of those that ran before.
+
     Attributes:
-        zca: whether a method needs ZCA-whitened images.
+        whitening: the space in which methods see images: one of :data:`dd.data.space.WHITENINGS`.
     """
 
     stage, module = "prepare", "dd.data.prepare"
@@ -157,29 +186,85 @@ class Preparation(Job):
     folder, resources = "data", "prepare"
 
     dataset: str
-    zca: bool = field(default=False, compare=False)
+    whitening: str = "none"
 
     def __str__(self) -> str:
-        return self.dataset
+        return self.dataset if self.whitening == "none" else f"{self.dataset}+{self.whitening}"
 
     def reads(self, run: Run) -> Sources:
         return {}
 
     def options(self, run: Run) -> dict[str, Any]:
-        captions = ("comparable_to", "copy")  # only tables and figures use them
-        options = {k: v for k, v in run.datasets[self.dataset].items() if k not in captions}
-        options["normalise_as"] = run.normalisation(self.dataset)
-        return options | {"name": self.dataset, "zca": self.zca}
+        given = {"normalise_as": run.normalisation(self.dataset), **self._given(run)}
+        options = {name: value for name, value in sorted(given.items()) if name not in _PLACES}
+        if self.whitening != "zca":
+            options.pop("zca_eps", None)
+        return options | {"name": self.dataset, "zca": self.whitening == "zca"}
+
+    def places(self, run: Run) -> dict[str, Any]:
+        return {name: value for name, value in self._given(run).items() if name in _PLACES}
+
+    def images(self, run: Run, listings: Mapping[str, str]) -> list[dict[str, Any]]:
+        return [self.identity(run, listings)]
+
+    def identity(self, run: Run, listings: Mapping[str, str]) -> dict[str, Any]:
+        """What the content of its file depends on, as the file itself says it."""
+        return identity(self.options(run), listings.get(self.dataset))
+
+    def is_current(self, run: Run, listings: Mapping[str, str]) -> bool:
+        """Whether its file is there and holds the images that the run asks for."""
+        path = Path(self.file(run))
+        return path.is_file() and read_header(path).get("images") == self.identity(run, listings)
+
+    def listing(self, run: Run) -> str | None:
+        """The digest of the files of the folder that it reads (:func:`listing_digest`).
+
+        If the folder is away (a disk that is not mounted), it is that of the file prepared before.
+        None: there is neither, or its source reads no folder of image files.
+        """
+        folder, prepared = self._folder(run), Path(self.file(run))
+        if folder is None:
+            return None
+        if folder.is_dir():
+            return listing_digest(folder)
+        said = read_header(prepared).get("images") if prepared.is_file() else None
+        return said.get(LISTING) if isinstance(said, dict) else None
+
+    def check_found(self, run: Run) -> None:
+        """Raise a :class:`DDError` if what it reads is missing, unless it has been prepared."""
+        if Path(self.file(run)).is_file():
+            return
+        given = self._given(run)
+        if given["source"] != "digits" and "root" not in given:
+            raise DDError(f"dataset {self.dataset}: needs a root, the folder of its images")
+        if (folder := self._folder(run)) and not folder.is_dir():
+            raise DDError(
+                f"dataset {self.dataset}: root {folder} is no folder; give the folder that holds "
+                "its images (data_root), or leave the dataset out (datasets)"
+            )
+        if (groups := given.get("groups")) and not Path(groups).is_file():
+            raise DDError(f"dataset {self.dataset}: groups {groups} is no file")
+
+    def _given(self, run: Run) -> dict[str, Any]:
+        """What the run says of the dataset, in alphabetical order, without what only captions
+        use."""
+        given = sorted(run.datasets[self.dataset].items())
+        return {name: v for name, v in given if name not in ("comparable_to", "copy")}
+
+    def _folder(self, run: Run) -> Path | None:
+        given = self._given(run)
+        return Path(given["root"]) if given["source"] in IMAGE_FILES and "root" in given else None
 
     def checked_values(self, run: Run) -> Iterator[CheckedValues]:
         source = run.datasets[self.dataset]["source"]
         yield CheckedValues(f"dd.data.sources:SOURCES[{source}]", None, "prepare")
 
+    def check(self, run: Run, settings: list[Any]) -> None:
+        given = self._given(run)
+        check_taken(given["source"], given)
+
     def measured(self, run: Run) -> MeasuredJob:
         return self._measured(run, self.dataset)
-
-    def joined(self, other: Preparation) -> Preparation:
-        return replace(self, zca=self.zca or other.zca)
 
 
 @dataclass(frozen=True)
@@ -728,7 +813,7 @@ def command_words(settings: Mapping[str, Any]) -> list[str]:
 
 
 def _data(dataset: str, whitening: str) -> Preparation:
-    return Preparation(dataset, zca=whitening == "zca")
+    return Preparation(dataset, whitening)
 
 
 def _frozen(dataset: str, whitening: str, names: Iterable[str]) -> list[Source]:

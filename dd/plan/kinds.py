@@ -45,7 +45,7 @@ def _evaluations(exhibit: Exhibit) -> list[Job]:
     return [job for cell in exhibit.cells() for job in evaluations(cell, exhibit.run)]
 
 
-def _distillations(exhibit: Exhibit) -> list[Job]:
+def _distillations(exhibit: Exhibit) -> list[Distillation]:
     return [job for cell in exhibit.cells() for job in distillations(cell, exhibit.run)]
 
 
@@ -55,7 +55,10 @@ def _maps(exhibit: Exhibit) -> list[Job]:
 
 
 def _preparations(exhibit: Exhibit) -> list[Job]:
-    return [Preparation(dataset) for dataset in dict.fromkeys(c.dataset for c in exhibit.cells())]
+    """The images in the space of each distillation: its sets are shown by way of it."""
+    made = dict.fromkeys(_distillations(exhibit))
+    spaces = dict.fromkeys((job.dataset, job.whitening(exhibit.run)) for job in made)
+    return [Preparation(*space) for space in spaces]
 
 
 def _erasings(exhibit: Exhibit) -> list[Job]:

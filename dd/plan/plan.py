@@ -77,7 +77,7 @@ class Plan:
     @cached_property
     def jobs(self) -> list[Job]:
         """The jobs of the run, in the order of the stages."""
-        roots: list[Job] = [Preparation(dataset) for dataset in self.run.datasets]
+        roots: list[Job] = []
         for exhibit in self.exhibits.values():
             roots += kind_of(exhibit).jobs(exhibit)
         jobs = needed(self.run, roots)
@@ -87,10 +87,24 @@ class Plan:
         """The jobs of ``stage``."""
         return [job for job in self.jobs if type(job) is stage]
 
+    @cached_property
+    def listings(self) -> dict[str, str]:
+        """By dataset, the digest of the files of its folder, as far as there is one."""
+        found = {job.dataset: job.listing(self.run) for job in self.of(Preparation)}
+        return {dataset: digest for dataset, digest in found.items() if digest}
+
+    @cached_property
+    def current_images(self) -> frozenset[str]:
+        """The prepared files that already hold the images that the run asks for."""
+        prepared = self.of(Preparation)
+        return frozenset(
+            job.file(self.run) for job in prepared if job.is_current(self.run, self.listings)
+        )
+
     def planned(self, job: J) -> J:
         """The job of the plan that is equal to ``job``.
 
-        It also has the fields that equality ignores: snapshots, architectures, ZCA.
+        It also has the fields that equality ignores: snapshots, architectures.
         """
         return self._planned[job]  # type: ignore[return-value]  # equal jobs are of one class
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from dd.config.recipes import SECTIONS
 from dd.config.settings import build
 from dd.errors import DDError, unknown
 from dd.networks.options import canonical
-from dd.plan.jobs import STAGES, Pretraining
+from dd.plan.jobs import STAGES, Preparation, Pretraining
 from dd.plan.plan import Plan
 from dd.registry import resolve
 
@@ -43,6 +44,22 @@ def check_plan(plan: Plan) -> None:
                 if declared.values is not None:
                     settings.append(build(settings_class, declared.values, declared.owner))
             job.check(run, settings)
+
+
+def check_found(plan: Plan) -> None:
+    """Raise a :class:`DDError` if images or weights that the run reads do not exist.
+
+    A run can be planned without them, so this check is separate.
+    """
+    run = plan.run
+    for job in plan.main.jobs:
+        with _within(f"run {run.name}, {job}"):
+            if isinstance(job, Preparation):
+                job.check_found(run)
+            for sources in job.reads(run).values():
+                for path in sources:
+                    if isinstance(path, str) and not Path(path).is_file():
+                        raise DDError(f"{path}: no such file")
 
 
 def _networks(block: Mapping[str, Any]) -> Iterator[str]:

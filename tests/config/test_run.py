@@ -67,7 +67,7 @@ def test_published_values_beside_a_copy_that_has_a_name(tmp_path):
     assert run.datasets["cifar10"]["comparable_to"] == "cifar10"
     assert run.as_published("dc", "cifar10", 1)
     assert not {"copy", "comparable_to"} & Preparation("cifar10").options(run).keys()
-    assert Preparation("cifar10").options(run)["label"] == "CIFAR-10 (JPEG copy)"
+    assert Preparation("cifar10").places(run)["label"] == "CIFAR-10 (JPEG copy)"
     tiny = load_run("metadd", {"data_root": folder, "copy": "JPEG"})
     assert tiny.datasets["tiny_imagenet"]["channels"] == 3
     assert tiny.as_published("dm", "tiny_imagenet", 10)

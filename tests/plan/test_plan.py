@@ -164,8 +164,10 @@ def test_experts_are_trained_once_for_all_that_match_them():
     assert [shard.number for shard in shards] == list(range(10))
     pairs = shards[3].options(plan.run)
     assert (pairs["first"], pairs["experts"], pairs["whitening"]) == (30, 10, "zca")
-    assert plan.planned(Preparation("cifar10")).zca
-    assert not plan.planned(Preparation("tiny_imagenet")).zca
+    assert set(plan.of(Preparation)) == {Preparation(*space) for space in spaces}
+    assert str(Preparation("cifar10", "zca")) == "cifar10+zca"
+    assert Preparation("cifar10", "zca").options(plan.run)["zca"] is True
+    assert Preparation("cifar10").options(plan.run)["zca"] is False
     full = [j for j in plan.of(Distillation) if j.method == "full"]
     assert [(j.dataset, j.ipc) for j in full] == [(name, 0) for name in plan.run.datasets]
 
@@ -237,6 +239,27 @@ def test_config_json_gives_the_run_back(tmp_path):
     ("changes", "message"),
     [
         ({"datasets": {"d": {"source": "digit", "label": "x"}}}, "did you mean 'digits'?"),
+        (
+            {"datasets": {"digits": {"source": "digits", "label": "x", "split_seed": 1}}},
+            "--split-seed: only for --source class-folders",
+        ),
+        ({"datasets": {"c": {"source": "cifar10", "label": "x"}}}, "dataset c: needs a root"),
+        (
+            {"datasets": {"c": {"source": "image-folder", "label": "x", "root": "no/where"}}},
+            "dataset c: root no/where is no folder; give the folder that holds its images",
+        ),
+        (
+            {
+                "datasets": {
+                    "c": {"source": "class-folders", "label": "x", "root": "tests", "groups": "no"}
+                }
+            },
+            "dataset c: groups no is no file",
+        ),
+        (
+            {"pretrained": {"digits": {"resnet18_bn": "no.safetensors"}}},
+            "no.safetensors: no such file",
+        ),
         ({"recipes": {"dc": {"lr_img": -1}}}, "lr_img is -1.0, it must be above 0"),
         ({"recipes": {"dc": {"augment": "flop"}}}, "flop"),
         ({"recipes": {"evaluation": {"momentum": 2}}}, "momentum is 2.0, it must be at most 1"),

@@ -18,7 +18,7 @@ from dd.errors import DDError
 from dd.plan.jobs import command_words
 from tests.support.runs import ROOT, TINY, copy_workflow, snakemake
 
-JOINED = {"words", "overrides"}  # made by shlex.join
+JOINED = {"words", "places", "overrides"}  # made by shlex.join
 
 
 @pytest.fixture
@@ -324,7 +324,7 @@ def test_every_value_of_every_command_is_quoted():
             joined = field.partition("params.")[2] in JOINED and not form
             assert joined or form == "q", f"{name}: {{{field}}} is not quoted"
             values.add(field)
-    assert values >= {f"params.{name}" for name in JOINED} | {"params.device", "threads", "log"}
+    assert values >= {f"params.{name}" for name in JOINED} | {"params.out", "threads", "log"}
 
 
 def test_joined_options_are_quoted_when_they_are_joined():
@@ -337,7 +337,7 @@ def test_joined_options_are_quoted_when_they_are_joined():
                 made = getattr(parameter.value, "body", parameter.value)  # of a lambda
                 if parameter.arg not in JOINED:
                     continue
-                assert ast.unparse(made.func) in ("shlex.join", "words"), path.name
+                assert ast.unparse(made.func) in ("shlex.join", "words", "places"), path.name
                 seen.add(parameter.arg)
     assert seen == JOINED
 

@@ -19,12 +19,13 @@ rule cams:
         gpu=GPUS,
     params:
         words=words("cams"),
-        device=RUN.device,
+        places=places("cams"),
+        images=images("cams"),
     message:
         "class activation maps of {wildcards.job}"
     shell:
-        "python -m dd cams {params.words} --out {output:q} --threads {threads:q} "
-        "--device {params.device:q} 2>&1 | tee -i {log:q}"
+        "python -m dd cams {params.words} {params.places} --out {output:q} --threads {threads:q} "
+        "2>&1 | tee -i {log:q}"
 
 
 rule erase:
@@ -47,9 +48,10 @@ rule erase:
         gpu=GPUS,
     params:
         words=words("erase"),
-        device=RUN.device,
+        places=places("erase"),
+        images=images("erase"),
     message:
         "erase regions of the test images of {wildcards.job}"
     shell:
-        "python -m dd erase {params.words} --out {output:q} --threads {threads:q} "
-        "--device {params.device:q} 2>&1 | tee -i {log:q}"
+        "python -m dd erase {params.words} {params.places} --out {output:q} --threads {threads:q} "
+        "2>&1 | tee -i {log:q}"

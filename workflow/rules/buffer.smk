@@ -19,9 +19,10 @@ rule buffer:
         gpu=GPUS,
     params:
         words=words("buffer"),
-        device=RUN.device,
+        places=places("buffer"),
+        images=images("buffer"),
     message:
         "buffer {wildcards.job}"
     shell:
-        "python -m dd buffer {params.words} --out {output:q} --threads {threads:q} "
-        "--device {params.device:q} 2>&1 | tee -i {log:q}"
+        "python -m dd buffer {params.words} {params.places} --out {output:q} --threads {threads:q} "
+        "2>&1 | tee -i {log:q}"

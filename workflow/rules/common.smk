@@ -1,4 +1,5 @@
 # The plan of the run that --config names, and functions that give the rules what they need of it.
+import json
 import os
 import shlex
 import shutil
@@ -63,8 +64,34 @@ def growing(stage, resource):
 
 
 def inputs(stage):
-    """The files that a job of ``stage`` reads, by the option that names them."""
-    return lambda wildcards: JOBS[stage][wildcards.job].inputs(RUN)
+    """The files that a job of ``stage`` reads, by the option that names them.
+
+    The time of a prepared file does not count while it holds the images that the run asks for: it
+    may have been written again. Other images also change :func:`images`.
+    """
+
+    def of(wildcards):
+        files = JOBS[stage][wildcards.job].inputs(RUN)
+        if PLAN.current_images.issuperset(files.get("data", [])):
+            files["data"] = ancient(files.get("data", []))
+        return files
+
+    return of
+
+
+def images(stage):
+    """What the images of a job of ``stage`` depend on. If it changes, the job runs again."""
+    return lambda wildcards: json.dumps(JOBS[stage][wildcards.job].images(RUN, PLAN.listings))
+
+
+def places(stage):
+    """Options of a job of ``stage`` that may change without making it run again.
+
+    Snakemake does not compare the parameters whose functions look at the output.
+    """
+    return lambda wildcards, output: shlex.join(
+        command_words(JOBS[stage][wildcards.job].places(RUN))
+    )
 
 
 def read_by(kind, name):
@@ -80,6 +107,16 @@ def words(stage):
         return shlex.join(command_words(job.inputs(RUN) | job.options(RUN)))
 
     return of
+
+
+def check_start():
+    """Stop before the first job if images or weights that the run reads are missing."""
+    from dd.plan.validate import check_found
+
+    try:
+        check_found(PLAN)
+    except DDError as error:
+        sys.exit(f"error: {printable(str(error))}")
 
 
 def recorded():

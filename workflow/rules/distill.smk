@@ -25,10 +25,11 @@ for snapshots in sorted({job.snapshots for job in JOBS["distill"].values()}):
             gpu=GPUS,
         params:
             words=words("distill"),
+            places=places("distill"),
+            images=images("distill"),
             out=f"{RUN.root}/distilled/{{job}}",
-            device=RUN.device,
         message:
             "distil {wildcards.job}"
         shell:
-            "python -m dd distill {params.words} --out {params.out:q} --threads {threads:q} "
-            "--device {params.device:q} 2>&1 | tee -i {log:q}"
+            "python -m dd distill {params.words} {params.places} --out {params.out:q} --threads {threads:q} "
+            "2>&1 | tee -i {log:q}"

@@ -19,9 +19,10 @@ rule evaluate:
         gpu=GPUS,
     params:
         words=words("evaluate"),
-        device=RUN.device,
+        places=places("evaluate"),
+        images=images("evaluate"),
     message:
         "evaluate {wildcards.job}"
     shell:
-        "python -m dd evaluate {params.words} --out {output:q} --threads {threads:q} "
-        "--device {params.device:q} 2>&1 | tee -i {log:q}"
+        "python -m dd evaluate {params.words} {params.places} --out {output:q} --threads {threads:q} "
+        "2>&1 | tee -i {log:q}"

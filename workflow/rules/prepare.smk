@@ -23,7 +23,7 @@ rule prepare:
     input:
         unpack(inputs("prepare")),
     output:
-        f"{RUN.root}/data/{{job}}.safetensors",
+        update(f"{RUN.root}/data/{{job}}.safetensors"),  # left as it is if nothing in it changes
     log:
         f"{RUN.root}/logs/prepare/{{job}}.log",
     benchmark:
@@ -38,8 +38,10 @@ rule prepare:
         runtime=growing("prepare", "runtime"),
     params:
         words=words("prepare"),
+        places=places("prepare"),
+        images=images("prepare"),
     message:
         "prepare {wildcards.job}"
     shell:
-        "python -m dd prepare {params.words} --out {output:q} --threads {threads:q} "
+        "python -m dd prepare {params.words} {params.places} --out {output:q} --threads {threads:q} "
         "2>&1 | tee -i {log:q}"

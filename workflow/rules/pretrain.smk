@@ -19,12 +19,13 @@ rule pretrain:
         gpu=GPUS,
     params:
         words=words("pretrain"),
-        device=RUN.device,
+        places=places("pretrain"),
+        images=images("pretrain"),
     message:
         "pretrain {wildcards.job}"
     shell:
-        "python -m dd pretrain {params.words} --out {output:q} --threads {threads:q} "
-        "--device {params.device:q} 2>&1 | tee -i {log:q}"
+        "python -m dd pretrain {params.words} {params.places} --out {output:q} --threads {threads:q} "
+        "2>&1 | tee -i {log:q}"
 
 
 rule generator:
@@ -47,9 +48,10 @@ rule generator:
         gpu=GPUS,
     params:
         words=words("generator"),
-        device=RUN.device,
+        places=places("generator"),
+        images=images("generator"),
     message:
         "train {wildcards.job}"
     shell:
-        "python -m dd generator {params.words} --out {output:q} --threads {threads:q} "
-        "--device {params.device:q} 2>&1 | tee -i {log:q}"
+        "python -m dd generator {params.words} {params.places} --out {output:q} --threads {threads:q} "
+        "2>&1 | tee -i {log:q}"

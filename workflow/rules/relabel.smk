@@ -19,9 +19,10 @@ rule relabel:
         gpu=GPUS,
     params:
         words=words("relabel"),
-        device=RUN.device,
+        places=places("relabel"),
+        images=images("relabel"),
     message:
         "relabel {wildcards.job}"
     shell:
-        "python -m dd relabel {params.words} --out {output:q} --threads {threads:q} "
-        "--device {params.device:q} 2>&1 | tee -i {log:q}"
+        "python -m dd relabel {params.words} {params.places} --out {output:q} --threads {threads:q} "
+        "2>&1 | tee -i {log:q}"

@@ -110,7 +110,8 @@ def _looked(
     path = Snapshot(job, cell.iterations).file(run)
     made = synthetic.load(path)
     maps = read(ActivationMaps(Snapshot(job, cell.iterations)).file(run), cam_rectify(run))
-    dataset = load_dataset(Preparation(cell.dataset).file(run), whitening=made.whitening or "none")
+    space = made.whitening or "none"
+    dataset = load_dataset(Preparation(cell.dataset, space).file(run), whitening=space)
     if int(maps.images.max()) >= len(made):
         raise DDError(f"{maps.path}: has maps of images that {path} does not have; make it again")
     made = fit(made, dataset).synthetic

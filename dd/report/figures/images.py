@@ -43,7 +43,7 @@ def draw(exhibit: Exhibit) -> Figure:
         path = Snapshot(distillations(cell, run)[0], cell.iterations).file(run)
         space = synthetic.whitening(path) or "none"
         if (cell.dataset, space) not in datasets:
-            data = load_dataset(Preparation(cell.dataset).file(run), whitening=space)
+            data = load_dataset(Preparation(cell.dataset, space).file(run), whitening=space)
             datasets[cell.dataset, space] = data
         dataset = datasets[cell.dataset, space]
         blocks.setdefault(block, {})[describe(layout["row"], row_at)] = tiles(path, dataset, count)
