@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,22 @@ def check_taken(source: str, given: Iterable[str]) -> None:
             raise DDError(
                 f"--{name.replace('_', '-')}: only for --source {' or '.join(TAKEN_BY[name])}"
             )
+
+
+def check_enough(ipc: int, sizes: Sequence[int], classes: Sequence[str], dataset: str) -> None:
+    """Raise a :class:`DDError` if a class has fewer than ``ipc`` training images.
+
+    Args:
+        ipc: images per class of a set that takes or starts from real images.
+        sizes: the number of training images of each of ``classes``.
+        dataset: its name.
+    """
+    smallest = min(range(len(classes)), key=lambda label: sizes[label])
+    if ipc > sizes[smallest]:
+        raise DDError(
+            f"--ipc is {ipc}, but class '{classes[smallest]}' of {dataset} has {sizes[smallest]} "
+            "training images"
+        )
 
 
 def folder(source: str, root: str | Path) -> Path:

@@ -20,6 +20,7 @@ from dd.config import recipes
 from dd.config.methods import parse_part
 from dd.config.settings import build
 from dd.data.dataset import Dataset
+from dd.data.raw import check_enough
 from dd.distill.loop import DistillationLoop
 from dd.distill.objectives import OBJECTIVES
 from dd.distill.objectives.base import (
@@ -81,7 +82,9 @@ def assemble(
         DDError: if an option is missing, does not fit or has no use.
     """
     objective_class = OBJECTIVES[arguments.objective]
-    _check_enough_images(settings, arguments.ipc, dataset)
+    if settings.starts_real:
+        sizes = [len(members) for members in dataset.train.by_class]
+        check_enough(arguments.ipc, sizes, dataset.classes, dataset.name)
     parametrisation = _component("parametrisation", PARAMETRISATIONS, arguments, dataset.name)
     regulariser = _component("regulariser", REGULARISERS, arguments, dataset.name)
     own = _own_recipes(arguments, dataset.name)
@@ -154,19 +157,6 @@ def _streams(seed: int, device: torch.device) -> Streams:
         start=generator(seed, "distill", "start"),
         regulariser=generator(seed, "distill", "regulariser"),
     )
-
-
-def _check_enough_images(settings: Settings, ipc: int, dataset: Dataset) -> None:
-    """Raise a :class:`DDError` if the set needs more real images to start from than a class has."""
-    if isinstance(settings, OptimisingSettings) and settings.init == "noise":
-        return
-    smallest = min(range(len(dataset.classes)), key=lambda k: len(dataset.train.by_class[k]))
-    count = len(dataset.train.by_class[smallest])
-    if ipc > count:
-        raise DDError(
-            f"--ipc is {ipc}, but class '{dataset.classes[smallest]}' of {dataset.name} "
-            f"has {count} training images"
-        )
 
 
 def _component(

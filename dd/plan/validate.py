@@ -7,11 +7,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy
+
+from dd.artifacts.headers import load_arrays
 from dd.config.recipes import SECTIONS
 from dd.config.settings import build
+from dd.data.raw import check_enough
 from dd.errors import DDError, unknown
 from dd.networks.options import canonical
-from dd.plan.jobs import STAGES, Preparation, Pretraining
+from dd.plan.jobs import STAGES, Distillation, Preparation, Pretraining
 from dd.plan.plan import Plan
 from dd.registry import resolve
 
@@ -36,14 +40,30 @@ def check_plan(plan: Plan) -> None:
         for name in files:
             if name not in used:
                 raise unknown(f"network in pretrained of run {run.name}, {dataset},", name, used)
+    sizes = {path: _class_sizes(path) for path in plan.current_images}
     for job in plan.jobs:
         with _within(f"run {run.name}, {job}"):
-            settings = []
+            settings: list[Any] = []
             for declared in job.checked_values(run):
                 settings_class = resolve(declared.settings)
                 if declared.values is not None:
                     settings.append(build(settings_class, declared.values, declared.owner))
             job.check(run, settings)
+            if isinstance(job, Distillation) and settings[0].starts_real:
+                (images,) = job.inputs(run)["data"]
+                if counted := sizes.get(images):
+                    check_enough(job.ipc, *counted, job.dataset)
+
+
+def _class_sizes(path: str) -> tuple[list[int], list[str]] | None:
+    """The training images of each class in a prepared file, and the classes; None if it is broken,
+    which the jobs that need it say."""
+    try:
+        tensors, header = load_arrays(path, "dataset", only=["train_labels"])
+    except DDError:
+        return None
+    classes = header["classes"]
+    return numpy.bincount(tensors["train_labels"], minlength=len(classes)).tolist(), classes
 
 
 def check_found(plan: Plan) -> None:

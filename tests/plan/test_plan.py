@@ -295,6 +295,23 @@ def test_configure_stops_before_any_job(tmp_path, capsys, changes, message):
     assert not (tmp_path / "config.json").exists()
 
 
+def test_ipc_above_the_size_of_a_class_once_the_data_is_known(tmp_path, capsys):
+    from dd.__main__ import main
+
+    axes = {"ipc": [140], "iterations": [1], "method": ["random"], "setting": ["baseline"]}
+    tables = ["iadd_sota", "modelpool_ablation"]
+    run = write_run(tmp_path, axes=axes, axes_for={}, tables=tables, figures=[])
+    argv = ["configure", "--run", str(run), "--out", str(tmp_path / "results/mine/config.json")]
+    argv += ["--set", f"results={tmp_path / 'results'}"]
+    assert main(argv) == 0  # nothing is known yet
+    data = ["--source", "digits", "--out", str(tmp_path / "results/mine/data/digits.safetensors")]
+    assert main(["prepare", *data]) == 0
+    assert main(argv) == 2
+    said = capsys.readouterr().err
+    assert "--ipc is 140, but class '8' of digits has 139 training images" in said
+    assert said.count("\n") == 1
+
+
 def test_only_released_protocols_may_be_selected_on_test_data(cifar10):
     exhibit = cifar10.exhibits["table", "modelpool_ablation_released"]
     notes = {cell.selected for cell in exhibit.cells() if "kd" in cell.labels["setting"]}

@@ -60,6 +60,11 @@ class Settings:
     iterations: int = setting("iterations of the outer loop, 0 for a selection", at_least=0)
     whitening: str = setting("space of the images: none, or zca", choices=WHITENINGS)
 
+    @property
+    def starts_real(self) -> bool:
+        """Whether the set starts from real images, of which a class must then have enough."""
+        return True
+
 
 @dataclass(frozen=True)
 class NetworkSettings(Settings):
@@ -77,6 +82,10 @@ class OptimisingSettings(Settings):
     iterations: int = setting("iterations of the outer loop", at_least=1)
     init: str = setting("start from noise or from real images", choices=("noise", "real"))
     lr_img: float = setting("learning rate of the images", above=0)
+
+    @property
+    def starts_real(self) -> bool:
+        return self.init == "real"
 
 
 @dataclass(frozen=True)
