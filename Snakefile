@@ -17,8 +17,8 @@ localrules:
 
 rule all:
     input:
-        recorded(),  # all files, so that a lost file is made again
         expand(f"{RUN.root}/{{file}}", file=["run.json", "README.md", "run.html", "settings.html"]),
+        lost(),  # so that a lost file of a finished run is made again
 
 
 rule tables:

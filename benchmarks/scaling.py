@@ -25,23 +25,25 @@ from typing import Any
 import torch
 import yaml
 
-from benchmarks.estimate import Estimate
-from benchmarks.operations import DATA, operations
 from benchmarks.speed import machine
 from dd.artifacts.provenance import provenance
 from dd.artifacts.text import load_json, save_json
 from dd.config.run import Run, load_run, stated
+from dd.data.extent import KNOWN
+from dd.networks.operations import operations
+from dd.plan.counting import Counted
+from dd.plan.estimate import extents
 from dd.plan.plan import Plan
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks/results"
-RUN = "paper"  # at width factor 1, with the datasets of DATA
+RUN = "paper"  # at width factor 1, with datasets of known size
 MORE = 10  # times as many datasets
 
 
 def measured_work(name: str, ipc: int | None) -> float:
     """Operations of one unit of a row of :mod:`benchmarks.speed`; all rows are on CIFAR-10."""
-    data = DATA["cifar10"]
+    data = KNOWN["cifar10"]
     count, real = data.classes * (ipc or 0), data.classes * 256
     forward, train, images, match, unroll = (
         operations(way, "convnet", data)
@@ -119,7 +121,8 @@ def planning(run: str, times: int) -> tuple[float, int]:
 
 def measure(repeats: int) -> dict[str, Any]:
     """Everything that the page shows."""
-    estimate = Estimate(Plan(load_run(RUN)).main)
+    plan = Plan(load_run(RUN)).main
+    counted = Counted(plan, extents(plan))
     dag = {
         str(times): [planning(RUN, times) for _ in range(repeats if times == 1 else 1)]
         for times in (1, MORE)
@@ -128,9 +131,9 @@ def measure(repeats: int) -> dict[str, Any]:
         "kind": "scaling",
         "provenance": provenance(machine=machine(torch.device("cpu"))),
         "run": RUN,
-        "stages": estimate.stages,
-        "objectives": estimate.objectives,
-        "sizes": estimate.sizes,
+        "stages": counted.stages,
+        "objectives": counted.objectives,
+        "sizes": counted.sizes,
         "rates": rates(RESULTS),
         "planning": {
             times: {"seconds": statistics.median(s for s, _ in plans), "jobs": plans[0][1]}

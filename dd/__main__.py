@@ -21,6 +21,7 @@ from dd.runtime.preemption import Ended, heeding_signals
 
 STAGES = {stage.stage: (stage.module, stage.summary) for stage in jobs.STAGES} | {
     "configure": ("dd.plan.configure", "a run's resolved and checked configuration"),
+    "estimate": ("dd.plan.estimate", "what a run takes: jobs, arithmetic, time, memory, disk"),
     "table": ("dd.report.table", "a table (CSV, Markdown, LaTeX, HTML) of a run"),
     "figure": ("dd.report.figure", "a figure (PNG, PDF) of a run"),
     "record": ("dd.report.record", "the record of a finished run: code, machines, checksums"),

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dd.data import layouts
 from dd.data.decode import decode_all
+from dd.data.extent import Extent
 from dd.data.raw import folder
 from dd.errors import DDError
 from dd.registry import Registry
@@ -93,30 +94,51 @@ def digits(options: SourceOptions) -> RawDataset:
     )
 
 
+def _listing(source: str, options: SourceOptions) -> layouts.Listing:
+    """The image files of a source that reads a folder."""
+    root = _folder(source, options)
+    if source == "image-folder":
+        return layouts.image_folder(root)
+    if source == "tiny-imagenet":
+        return layouts.tiny_imagenet(root)
+    stream = generator(options.split_seed, source, "split")
+    return layouts.class_folders(root, options.test_share, stream, options.groups)
+
+
 @SOURCES.register("image-folder")
 def from_image_folder(options: SourceOptions) -> RawDataset:
     """``ROOT/{train,test}/<class>/*.{png,jpg,jpeg,webp}``; the dataset is named after ROOT."""
-    root = _folder("image-folder", options)
-    name = root.resolve().name
-    return _decoded(name, name, layouts.image_folder(root), options, options.channels)
+    return _from_folder("image-folder", options)
 
 
 @SOURCES.register("class-folders")
 def from_class_folders(options: SourceOptions) -> RawDataset:
     """``ROOT/<class>/*.png`` or ``ROOT/<class>/images/*.png``, split here; named after ROOT."""
-    root = _folder("class-folders", options)
-    name = root.resolve().name
-    stream = generator(options.split_seed, "class-folders", "split")
-    listing = layouts.class_folders(root, options.test_share, stream, options.groups)
+    return _from_folder("class-folders", options)
+
+
+def _from_folder(source: str, options: SourceOptions) -> RawDataset:
+    """A dataset that has no name but that of its folder."""
+    listing = _listing(source, options)
+    name = _root(source, options).resolve().name
     return _decoded(name, name, listing, options, options.channels)
 
 
 @SOURCES.register("tiny-imagenet")
 def tiny_imagenet(options: SourceOptions) -> RawDataset:
     """Tiny ImageNet's original folders, with ``val`` as the test split; in colour by default."""
-    listing = layouts.tiny_imagenet(_folder("tiny-imagenet", options))
+    listing = _listing("tiny-imagenet", options)
     colour = options.channels or 3  # some of the files are grey
     return _decoded("tiny-imagenet", "Tiny ImageNet", listing, options, colour)
+
+
+def measure(source: str, options: SourceOptions) -> Extent:
+    """The extent of a folder of image files, from the list of its files and the first of them."""
+    listing = _listing(source, options)
+    first = decode_all([listing.train[0][0]], options.resize, options.channels, 1)
+    train, test = (sum(map(len, part)) for part in (listing.train, listing.test))
+    _, channels, height, width = first.shape
+    return Extent(train, test, len(listing.classes), (height, width), channels)
 
 
 def _decoded(

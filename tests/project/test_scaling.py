@@ -6,15 +6,17 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks.estimate import Estimate
-from benchmarks.operations import DATA, Data, operations
 from benchmarks.scaling import enlarged, rates
 from dd.__main__ import main
 from dd.config.run import Run, load_run
+from dd.data.extent import KNOWN
+from dd.networks.operations import operations
+from dd.plan.counting import Counted
+from dd.plan.estimate import extents
 from dd.plan.jobs import Distillation, Erasing, Evaluation, Relabelling, Shard
 from dd.plan.plan import Plan
 
-CIFAR = DATA["cifar10"]
+CIFAR = KNOWN["cifar10"]
 # the ConvNet on 32 x 32: 3 x 3 convolutions at 32, 16 and 8 pixels, then 2048 values to 10 classes
 FIRST = 2 * 9 * 3 * 128 * 1024
 LAST = 2 * 2048 * 10
@@ -27,8 +29,9 @@ UNROLL = 12 * CONVNET - 4 * FIRST
 
 
 @pytest.fixture(scope="module")
-def estimate() -> Estimate:
-    return Estimate(Plan(load_run("paper")).main)
+def estimate() -> Counted:
+    plan = Plan(load_run("paper")).main
+    return Counted(plan, extents(plan))
 
 
 def test_ways_by_hand():
@@ -62,7 +65,7 @@ def test_jobs_by_hand(estimate):
 def test_metadd_by_hand(estimate):
     """Added to DM at IPC 10 on Tiny ImageNet: 1000 of 2000 images, three networks; one pass less
     without the part that compares maps."""
-    data, names = DATA["tiny_imagenet"], ("resnet18_bn", "alexnet", "vit")
+    data, names = KNOWN["tiny_imagenet"], ("resnet18_bn", "alexnet", "vit")
     once = sum(operations("forward", name, data) for name in names)
     back = sum(operations("images", name, data) for name in names)
     works = {}
@@ -92,8 +95,7 @@ def test_no_teacher_counts_where_it_has_no_weight(estimate):
     assert estimate.work(job) == pytest.approx(5 * total)
 
 
-def test_sets_are_as_large_as_their_files(digits_file, tmp_path, monkeypatch):
-    monkeypatch.setitem(DATA, "digits", Data(1437, 360, 10, 8, 1))
+def test_sets_are_as_large_as_their_files(digits_file, tmp_path):
     document = {
         "title": "one",
         "datasets": {"digits": {"source": "digits", "label": "digits"}},
@@ -108,7 +110,8 @@ def test_sets_are_as_large_as_their_files(digits_file, tmp_path, monkeypatch):
         },
     }
     (tmp_path / "one.yaml").write_text(yaml.safe_dump(document))
-    small = Estimate(Plan(load_run(str(tmp_path / "one.yaml"))))
+    plan = Plan(load_run(str(tmp_path / "one.yaml")))
+    small = Counted(plan, extents(plan))
     command = ["distill", "--data", str(digits_file), "--objective", "random", "--ipc", "2"]
     assert main([*command, "--out", str(tmp_path / "set"), "--device", "cpu"]) == 0
     size = os.path.getsize(tmp_path / "set/it0.safetensors")

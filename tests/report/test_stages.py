@@ -15,10 +15,10 @@ from dd.config.run import load_run
 from dd.errors import DDError
 from dd.plan.exhibits import load_exhibit
 from dd.plan.kinds import inputs
+from dd.plan.measurements import Measured, read
 from dd.plan.plan import Plan
 from dd.report.figures.stages import draw
 from dd.report.labels import value_label
-from dd.report.read.stage_costs import Measured, read
 from tests.support.runs import FORMULA, assert_no_formulas, with_formulas
 
 HEADER = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"

@@ -124,6 +124,13 @@ def recorded():
     return PLAN.main.files()
 
 
+def lost():
+    """The files that a finished run no longer has. The record asks for those of other runs."""
+    if not Path(RUN.root, "run.json").is_file():
+        return []
+    return [path for path in recorded() if not Path(path).is_file()]
+
+
 def report_made():
     """Print where the tables and figures are."""
     for kind in ("table", "figure"):

@@ -9,14 +9,17 @@ objects look like.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dd.data.extent import Extent
 from dd.networks.init import initialise
 from dd.networks.layers import GROUPS, conv3x3
+from dd.networks.operations import Counter
 from dd.pretrain.generators.base import Generator
 
 PATCH = 4  # side, in pixels, of the square that one position of the code represents
@@ -148,3 +151,22 @@ class AutoencoderGenerator(Generator):
 
     def describe(self) -> dict[str, Any]:
         return self.facts
+
+
+@cache
+def operations(width: int, code: int, data: Extent) -> tuple[float, float]:
+    """Operations of the generator for one image: of a training step, and of decoding together with
+    the gradient by the code."""
+    network = create(data.channels, code_channels(code, data.channels), width, None, "meta")
+    image = torch.zeros(1, data.channels, *data.size, device="meta")
+    counts = []
+    for wanted in ("parameters", "code"):
+        with Counter() as counter:
+            codes = network.encode(image)
+            if wanted == "code":
+                before, codes = counter.total, codes.detach().requires_grad_()
+                network.requires_grad_(False)
+            network.decode(codes, data.size).sum().backward()
+            done = counter.total - (before if wanted == "code" else 0)
+        counts.append(float(done))
+    return counts[0], counts[1]

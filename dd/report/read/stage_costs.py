@@ -2,59 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import statistics
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dd.artifacts.headers import read_header
 from dd.artifacts.text import load_rows
-from dd.errors import DDError
 from dd.plan.exhibits import Exhibit
-from dd.plan.measurements import MeasuredJob
+from dd.plan.measurements import MeasuredJob, read
 from dd.plan.plan import Plan
 from dd.report.tables.pivot import Rows
 
 KEYS = ("dataset", "stage", "method", "ipc")
 NO_IPC = "–"  # for jobs without a synthetic set
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Snakemake's measurement of a job; None: the job was too short to be sampled.
-
-    Attributes:
-        seconds: wall time.
-        cpu_seconds: CPU time of its processes at the last sample.
-        memory_mb: memory of its processes in the largest sample.
-    """
-
-    seconds: float
-    cpu_seconds: float | None
-    memory_mb: float | None
-
-
-def read(path: str) -> Measured:
-    """Read a benchmark file of Snakemake.
-
-    Raises:
-        DDError: if ``path`` is no such file.
-    """
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            row = next(csv.DictReader(file, delimiter="\t"))
-        return Measured(float(row["s"]), _number(row["cpu_time"]), _number(row["max_rss"]))
-    except (StopIteration, KeyError, TypeError, ValueError):
-        raise DDError(
-            f"{path}: is no benchmark file of Snakemake; delete it, then its job counts as not "
-            "measured"
-        ) from None
-
-
-def _number(text: str) -> float | None:
-    return None if text in ("-", "NA") else float(text)
 
 
 def on_gpu(path: str) -> bool:

@@ -2,46 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import statistics
+import time
+from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from dd.data.extent import KNOWN, Extent
 from dd.networks.build import create
-from dd.pretrain.generators.autoencoder import create as create_generator
-
-
-@dataclass(frozen=True)
-class Data:
-    """The size of a dataset."""
-
-    train: int
-    test: int
-    classes: int
-    side: int
-    channels: int = 3
-
-    @property
-    def values(self) -> int:
-        """The number of values of one image."""
-        return self.channels * self.side**2
-
-
-DATA = {
-    "cifar10": Data(50_000, 10_000, 10, 32),
-    "cifar100": Data(50_000, 10_000, 100, 32),
-    "tiny_imagenet": Data(100_000, 10_000, 200, 64),
-    "imagenette": Data(9_469, 3_925, 10, 128),
-    "imagewoof": Data(9_025, 3_929, 10, 128),
-}
 
 
 @cache
-def _network(spec: str, data: Data) -> torch.nn.Module:
-    size = (data.side, data.side)
-    return create(spec, data.channels, size, data.classes, generator=None, device="meta").eval()
+def _network(spec: str, data: Extent, width_factor: float) -> torch.nn.Module:
+    shape = (data.channels, data.size, data.classes)
+    network = create(spec, *shape, generator=None, width_factor=width_factor, device="meta")
+    return network.eval()
 
 
 class Counter(TorchDispatchMode):
@@ -54,7 +33,9 @@ class Counter(TorchDispatchMode):
         super().__init__()
         self.total = 0
 
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         result = function(*args, **(kwargs or {}))
         rule = flop_registry.get(function._overloadpacket)
         if rule:
@@ -63,7 +44,7 @@ class Counter(TorchDispatchMode):
 
 
 @cache
-def operations(way: str, spec: str, data: Data) -> float:
+def operations(way: str, spec: str, data: Extent, width_factor: float = 1.0) -> float:
     """Floating-point operations for one image and one network, by torch's own counter.
 
     Args:
@@ -72,10 +53,11 @@ def operations(way: str, spec: str, data: Data) -> float:
             (dc); ``unroll``: a step of a student, and the backward pass through it (mtt).
         spec: the network.
         data: gives the shape of its input.
+        width_factor: scales its widths.
     """
-    network = _network(spec, data)
+    network = _network(spec, data, width_factor)
     parameters = list(network.parameters())
-    image = torch.zeros(1, data.channels, data.side, data.side, device="meta")
+    image = torch.zeros(1, data.channels, *data.size, device="meta")
     with Counter() as counter:
         if way == "forward":
             with torch.no_grad():
@@ -89,15 +71,16 @@ def operations(way: str, spec: str, data: Data) -> float:
                 image.requires_grad_(True)
                 first = _with_respect_to(network, parameters, image, parameters, graph=True)
                 wanted = [image, *parameters] if way == "unroll" else [image]
-                torch.autograd.grad(sum(g.square().sum() for g in first), wanted, allow_unused=True)
+                distance = torch.stack([g.square().sum() for g in first]).sum()
+                torch.autograd.grad(distance, wanted, allow_unused=True)
     return float(counter.total)
 
 
 def _with_respect_to(
     network: torch.nn.Module,
-    parameters: list[torch.Tensor],
+    parameters: Sequence[torch.Tensor],
     image: torch.Tensor,
-    wanted: list[torch.Tensor],
+    wanted: Sequence[torch.Tensor],
     graph: bool,
 ) -> tuple[torch.Tensor, ...]:
     """Gradient of the sum of the log-softmax of the logits of ``image`` by ``wanted``."""
@@ -109,25 +92,24 @@ def _with_respect_to(
     return torch.autograd.grad(loss, wanted, create_graph=graph)
 
 
-def parameters(spec: str, data: Data) -> int:
+def rate(device: torch.device, repeats: int = 5) -> float:
+    """Floating-point operations a second of ``device`` in training steps of the ConvNet.
+
+    The median of ``repeats`` gradients of 128 images of 32 x 32 pixels, after a first one.
+    """
+    data, count = KNOWN["cifar10"], 128
+    network = create("convnet", data.channels, data.size, data.classes, generator=None)
+    network = network.to(device)
+    images = torch.zeros(count, data.channels, *data.size, device=device)
+    seconds = []
+    for _ in range(1 + repeats):
+        started = time.monotonic()
+        gradients = torch.autograd.grad(network(images).square().sum(), list(network.parameters()))
+        float(gradients[-1].sum())  # waits for a GPU
+        seconds.append(time.monotonic() - started)
+    return count * operations("train", "convnet", data) / statistics.median(seconds[1:])
+
+
+def parameters(spec: str, data: Extent, width_factor: float = 1.0) -> int:
     """The number of parameters of a network."""
-    return sum(p.numel() for p in _network(spec, data).parameters())
-
-
-@cache
-def autoencoder(width: int, code: int, data: Data) -> tuple[float, float]:
-    """Operations of the generator for one image: of a training step, and of decoding together with
-    the gradient by the code."""
-    network = create_generator(data.channels, code or 16 * data.channels // 3, width, None, "meta")
-    image = torch.zeros(1, data.channels, data.side, data.side, device="meta")
-    counts = []
-    for wanted in ("parameters", "code"):
-        with Counter() as counter:
-            codes = network.encode(image)
-            if wanted == "code":
-                before, codes = counter.total, codes.detach().requires_grad_()
-                network.requires_grad_(False)
-            network.decode(codes, (data.side, data.side)).sum().backward()
-            done = counter.total - (before if wanted == "code" else 0)
-        counts.append(float(done))
-    return counts[0], counts[1]
+    return sum(p.numel() for p in _network(spec, data, width_factor).parameters())

@@ -1,4 +1,8 @@
-"""Operations and bytes of the jobs of a run, counted before the run."""
+"""Operations and bytes of the jobs of a run, counted before the run.
+
+Counting needs the networks, and so torch; planning does not. So what counts a pass of a network is
+found by its name, when the first job is counted.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,11 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
-from benchmarks.operations import DATA, autoencoder, operations, parameters
-from dd.evaluate.kd import needs_teacher
+from dd.data.extent import Extent
 from dd.networks.options import auxiliaries
 from dd.networks.pool import load_pool
 from dd.plan.jobs import (
+    KD,
     STAGES,
     ActivationMaps,
     Distillation,
@@ -25,18 +29,39 @@ from dd.plan.jobs import (
 )
 from dd.plan.needs import auxiliary, auxiliary_networks, cam_networks, networks, pool_files
 from dd.plan.plan import Plan
+from dd.registry import resolve
 
 MAPPED = 10  # images per class whose activation maps are kept (dd/analyse/cams.py)
 
 
-class Estimate:
-    """Operations and bytes of the jobs of a plan."""
+class Counted:
+    """Operations and bytes of the jobs of a plan.
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan, self.run = plan, plan.run
+    Args:
+        plan: the plan.
+        extents: the size of each of its datasets.
+    """
+
+    def __init__(self, plan: Plan, extents: Mapping[str, Extent]) -> None:
+        self.plan, self.run, self.extents = plan, plan.run, extents
+
+    def _passes(self, way: str, network: str, data: Extent) -> float:
+        """Operations of one image and network (:func:`dd.networks.operations.operations`)."""
+        count = resolve("dd.networks.operations:operations")
+        return count(way, network, data, self.run.width_factor)
+
+    def _parameters(self, network: str, data: Extent) -> int:
+        count = resolve("dd.networks.operations:parameters")
+        return count(network, data, self.run.width_factor)
+
+    def _autoencoder(self, dataset: str) -> tuple[float, float]:
+        """Operations of a training step of the generator, and of decoding and its gradient."""
+        own = self.run.training("generator", dataset)
+        count = resolve("dd.pretrain.generators.autoencoder:operations")
+        return count(own["width"], own["code"], self.extents[dataset])
 
     def work(self, job: Job) -> float:
-        """Floating-point operations of a compute job; 0 for a job that runs no network."""
+        """Floating-point operations of a job; 0 if it runs no network."""
         rules: Mapping[type, Callable[[Any], float]] = {
             Preparation: lambda _: 0.0,
             Shard: self._buffer,
@@ -51,31 +76,31 @@ class Estimate:
         return rules[type(job)](job)
 
     def _buffer(self, job: Shard) -> float:
-        settings, data = self.run.training("buffer", job.dataset), DATA[job.dataset]
+        settings, data = self.run.training("buffer", job.dataset), self.extents[job.dataset]
         images = settings["experts"] * settings["epochs"] * data.train
-        return images * operations("train", job.network, data)
+        return images * self._passes("train", job.network, data)
 
     def _pretraining(self, job: Pretraining) -> float:
-        data = DATA[job.dataset]
+        data = self.extents[job.dataset]
         epochs = self.run.training("pretrain", job.dataset, job.network)["epochs"]
-        trained = epochs * data.train * operations("train", job.network, data)
-        return trained + data.test * operations("forward", job.network, data)
+        trained = epochs * data.train * self._passes("train", job.network, data)
+        return trained + data.test * self._passes("forward", job.network, data)
 
     def _generator_training(self, job: GeneratorTraining) -> float:
-        own, data = self.run.training("generator", job.dataset), DATA[job.dataset]
-        step, _ = autoencoder(own["width"], own["code"], data)
-        return own["epochs"] * data.train * step
+        epochs = self.run.training("generator", job.dataset)["epochs"]
+        step, _ = self._autoencoder(job.dataset)
+        return epochs * self.extents[job.dataset].train * step
 
     def _drawn(self, way: str, job: Distillation) -> float:
         """Operations for one image, averaged over the networks that a distillation draws."""
-        data, settings = DATA[job.dataset], job.settings(self.run)
+        data, settings = self.extents[job.dataset], job.settings(self.run)
         if files := pool_files(self.run, job.method):
             networks = load_pool(files[0]).networks()
-            return sum(share * operations(way, name, data) for name, share in networks)
-        return operations(way, settings["network"], data)
+            return sum(share * self._passes(way, name, data) for name, share in networks)
+        return self._passes(way, settings["network"], data)
 
     def _distillation(self, job: Distillation) -> float:
-        data, settings = DATA[job.dataset], job.settings(self.run)
+        data, settings = self.extents[job.dataset], job.settings(self.run)
         method, count, updates = self.run.parse(job.method), data.classes * job.ipc, 1
         real = data.classes * settings.get("batch_real", 0)
         match method.objective:
@@ -105,13 +130,13 @@ class Estimate:
     def _regulariser(self, job: Distillation, count: int) -> float:
         """Operations of MetaDD per update: maps without a graph, if they have a weight, then the
         gradient of each network by the images."""
-        method, data = self.run.parse(job.method), DATA[job.dataset]
+        method, data = self.run.parse(job.method), self.extents[job.dataset]
         if not method.regulariser:
             return 0.0
         own = self.run.part(method.regulariser, method.objective, job.dataset, job.ipc)
         names = auxiliary_networks(self.run, job.method, job.dataset, job.ipc)
         ways = ("forward", "images") if own["lambda_kl"] else ("images",)
-        each = sum(operations(way, name, data) for way in ways for name in names)
+        each = sum(self._passes(way, name, data) for way in ways for name in names)
         drawn = min(own["draw"] or len(names), len(names)) / len(names)
         return min(own["images"] or count, count) * drawn * each
 
@@ -119,13 +144,15 @@ class Estimate:
         """Operations of GLaD per update: decoding, and the gradient by the codes."""
         if not self.run.parse(job.method).parametrisation:
             return 0.0
-        own = self.run.training("generator", job.dataset)
-        return count * autoencoder(own["width"], own["code"], DATA[job.dataset])[1]
+        return count * self._autoencoder(job.dataset)[1]
 
     def _relabelling(self, job: Relabelling) -> float:
         made = job.snapshot.distillation
-        data, views = DATA[made.dataset], self.run.training("relabel", made.dataset)["views"]
-        teachers = sum(operations("forward", name, data) for name in auxiliaries(job.teacher))
+        data, views = (
+            self.extents[made.dataset],
+            self.run.training("relabel", made.dataset)["views"],
+        )
+        teachers = sum(self._passes("forward", name, data) for name in auxiliaries(job.teacher))
         return views * data.classes * made.ipc * teachers
 
     def _evaluation(self, job: Evaluation) -> float:
@@ -134,62 +161,63 @@ class Estimate:
             job.conditions(self.run),
             self.plan.planned(job).archs,
         )
-        data = DATA[made.dataset]
+        data = self.extents[made.dataset]
         count = data.train if made.method == "full" else data.classes * made.ipc
         trained = [(name, job.conditions(self.run, name)) for name in archs]
         total = 0.0
-        if options["protocol"] == "kd" and needs_teacher(options["temperature"], options["alpha"]):
+        needs_teacher = resolve("dd.evaluate.kd:needs_teacher")
+        if options["protocol"] == KD and needs_teacher(options["temperature"], options["alpha"]):
             teacher = options["teacher"]
             # Each network number has a teacher. It sees images once if they are not augmented,
             # otherwise in every epoch.
             passes = [1 if own["augment"] == "none" else own["epochs"] for _, own in trained]
-            total += sum(passes) * count * operations("forward", teacher, data)
+            total += sum(passes) * count * self._passes("forward", teacher, data)
             trained.append((teacher, job.conditions(self.run, teacher)))
         for name, own in trained:
-            total += own["epochs"] * count * operations("train", name, data)
-            total += data.test * operations("forward", name, data)
+            total += own["epochs"] * count * self._passes("train", name, data)
+            total += data.test * self._passes("forward", name, data)
         return self.run.networks * total
 
     def _maps(self, job: ActivationMaps) -> float:
         made = job.snapshot.distillation
-        data, shown = DATA[made.dataset], min(made.ipc, MAPPED)
+        data, shown = self.extents[made.dataset], min(made.ipc, MAPPED)
         names = cam_networks(self.run)
-        return data.classes * shown * sum(operations("forward", name, data) for name in names)
+        return data.classes * shown * sum(self._passes("forward", name, data) for name in names)
 
     def _erasing(self, job: Erasing) -> float:
         """Maps of the networks that define regions; then all networks on four versions of each
         image: unchanged, and erased in three ways."""
-        data = DATA[job.dataset]
+        data = self.extents[job.dataset]
         region_networks = auxiliary(self.run, job.dataset)
         tested = list(dict.fromkeys([*region_networks, *cam_networks(self.run)]))
         passes = [*region_networks, *(4 * tested)]
-        return data.test * sum(operations("forward", name, data) for name in passes)
+        return data.test * sum(self._passes("forward", name, data) for name in passes)
 
     def bytes(self, job: Job) -> int:
         """The bytes of a job's files on the disk, without headers and tables."""
         if isinstance(job, Preparation):  # 8-bit images, and the matrix of a whitening
-            data = DATA[job.dataset]
+            data = self.extents[job.dataset]
             return (data.train + data.test) * data.values + (
                 4 * data.values**2 if job.whitening == "zca" else 0
             )
         if isinstance(job, Shard):
             settings = self.run.training("buffer", job.dataset)
             width = {"float32": 4, "bfloat16": 2}[settings["precision"]]
-            size = parameters(job.network, DATA[job.dataset])
+            size = self._parameters(job.network, self.extents[job.dataset])
             return settings["experts"] * (settings["epochs"] + 1) * size * width
         if isinstance(job, Pretraining):
-            return 4 * parameters(job.network, DATA[job.dataset])
+            return 4 * self._parameters(job.network, self.extents[job.dataset])
         if isinstance(job, Distillation):
-            data, method = DATA[job.dataset], self.run.parse(job.method)
+            data, method = self.extents[job.dataset], self.run.parse(job.method)
             values = data.classes * job.ipc * data.values
             if "experts" in job.settings(self.run):  # differences, and weights if it learns them
                 kept = 2 if method.objective == "iadd" else 1
                 names = networks(self.run, job.method, job.dataset, job.ipc)
-                values += kept * sum(parameters(name, data) for name in names)
+                values += kept * sum(self._parameters(name, data) for name in names)
             return 4 * values * len(self.plan.planned(job).snapshots)
         if isinstance(job, Relabelling):
             made = job.snapshot.distillation
-            data, settings = DATA[made.dataset], self.run.training("relabel", made.dataset)
+            data, settings = self.extents[made.dataset], self.run.training("relabel", made.dataset)
             kept = settings["keep"] or data.classes
             width = 2 if not settings["keep"] else 4  # a probability, and with `keep` its class
             return settings["views"] * data.classes * made.ipc * kept * width
@@ -222,10 +250,12 @@ class Estimate:
 
     def _shared(self, key: Callable[[Distillation], str]) -> dict[str, dict[str, float]]:
         groups: dict[str, dict[str, float]] = {}
-        for job in sorted(self.plan.of(Distillation), key=lambda j: list(DATA).index(j.dataset)):
+        for job in sorted(
+            self.plan.of(Distillation), key=lambda j: list(self.extents).index(j.dataset)
+        ):
             group = groups.setdefault(key(job), {"jobs": 0, "distill": 0.0, "evaluate": 0.0})
             group["jobs"] += 1
             group["distill"] += self.work(job)
-        for job in self.plan.of(Evaluation):
-            groups[key(job.distillation)]["evaluate"] += self.work(job)
+        for evaluation in self.plan.of(Evaluation):
+            groups[key(evaluation.distillation)]["evaluate"] += self.work(evaluation)
         return groups
