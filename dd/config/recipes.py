@@ -113,17 +113,17 @@ def evaluation_fallback(objective: str, dataset: str, ipc: int) -> Fallback | No
     return taken if differs and taken and not taken.of_ipc else None
 
 
-def objectives() -> list[str]:
+def objectives() -> tuple[str, ...]:
     """The names of all objectives that have a recipe."""
     return _having("distillation")
 
 
-def parametrisations() -> list[str]:
+def parametrisations() -> tuple[str, ...]:
     """The names of all parametrisations except pixels."""
     return _having("parametrisation")
 
 
-def regularisers() -> list[str]:
+def regularisers() -> tuple[str, ...]:
     """The names of all regularisers."""
     return _having("regularisation")
 
@@ -133,8 +133,9 @@ def uses_pretrained(objective: str) -> bool:
     return load_recipes()[objective].get("networks") == "pretrained"
 
 
-def _having(part: str) -> list[str]:
-    return sorted(name for name, block in load_recipes().items() if part in block)
+@cache  # a plan asks for names and settings hundreds of thousands of times
+def _having(part: str) -> tuple[str, ...]:
+    return tuple(sorted(name for name, block in load_recipes().items() if part in block))
 
 
 def resolve(
@@ -222,12 +223,19 @@ def _resolve(
     known = _having(part)
     if name not in known:
         raise unknown("objective" if part in ("distillation", "evaluation") else part, name, known)
-    settings = merged(load_recipes()[name][part], dataset, ipc, objective, network)
+    settings = _recipe(name, part, dataset, ipc, objective, network)
     for key, value in overrides.items():
         if key not in settings:
             raise unknown(f"{part} setting of {name}", key, settings)
         as_type(f"{part} setting '{key}' of {name}", value, type(settings[key]))
-    return settings | dict(overrides)
+    return {**settings, **overrides}
+
+
+@cache
+def _recipe(
+    name: str, part: str, dataset: str, ipc: int, objective: str, network: str
+) -> Mapping[str, Any]:
+    return merged(load_recipes()[name][part], dataset, ipc, objective, network)
 
 
 def merged(

@@ -109,7 +109,13 @@ class Run:
 
     def parse(self, method: str) -> Method:
         """The method called ``method``."""
-        return parse(method, self.pools)
+        if method not in self._parsed:
+            self._parsed[method] = parse(method, self.pools)
+        return self._parsed[method]
+
+    @cached_property
+    def _parsed(self) -> dict[str, Method]:
+        return {}
 
     def distillation(self, method: str, dataset: str, ipc: int) -> dict[str, Any]:
         """The settings with which ``method`` distils ``dataset`` in this run."""

@@ -15,6 +15,7 @@ from dd.errors import DDError
 from dd.plan.plan import Plan
 from dd.report import fallbacks
 from dd.report.captions import facts
+from tests.support.recipes import forget_recipes
 
 SUBSETS = ("imagenette", "imagewoof", "imagefruit", "imageyellow", "imagemeow", "imagesquawk")
 LITTLE = ["--threads", "1", "--device", "cpu"]
@@ -187,13 +188,13 @@ def test_a_recipe_cannot_fall_back_in_silence(tmp_path, monkeypatch, change, mes
     path = tmp_path / "recipes.yaml"
     path.write_text(yaml.safe_dump(blocks), encoding="utf-8")
     monkeypatch.setattr(recipes, "RECIPES", path)
-    recipes.load_recipes.cache_clear()
+    forget_recipes()
     try:
         with pytest.raises(DDError, match=message):
             recipes.load_recipes()
     finally:
         monkeypatch.undo()
-        recipes.load_recipes.cache_clear()
+        forget_recipes()
 
 
 def test_below_all_listed_ipcs(monkeypatch):

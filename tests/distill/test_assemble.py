@@ -16,6 +16,7 @@ from dd.distill.objectives.base import NetworkSettings, OptimisingSettings
 from dd.distill.parametrisations import Still
 from dd.networks.source import NoSource
 from dd.rng import generator
+from tests.support.recipes import forget_recipes
 from tests.support.runs import ROOT
 
 DOC = ROOT / "docs" / "architecture.md"
@@ -77,13 +78,13 @@ def test_the_documented_objective_works_as_it_stands(digits_file, tmp_path, monk
     path.write_text(recipes.RECIPES.read_text(encoding="utf-8") + block, encoding="utf-8")
     monkeypatch.setattr(recipes, "RECIPES", path)
     monkeypatch.setattr(OBJECTIVES, "_items", dict(OBJECTIVES._items))
-    recipes.load_recipes.cache_clear()
+    forget_recipes()
     try:
         exec(compile(code, str(DOC), "exec", dont_inherit=True), {"__name__": __name__})
         words = ["--objective", "centroid", "--ipc", "1", "--snapshots", "0", "2"]
         assert distill(digits_file, tmp_path / "out", *words) == 0
     finally:
-        recipes.load_recipes.cache_clear()
+        forget_recipes()
     start, end = (synthetic.load(tmp_path / "out" / f"it{n}.safetensors") for n in (0, 2))
     assert (start.images != end.images).flatten(1).any(1).all()
     assert end.header["networks"] == {"source": "none"} and end.header["seen"] == []
