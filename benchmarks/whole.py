@@ -5,13 +5,12 @@ Everything else is the suite's own objective. :mod:`dd.distill.unroll` is compar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
 from dd.distill.objectives.mtt import Student, TrajectoryMatching
 from dd.distill.parametrisations.pixels import Pixels
+from dd.distill.unroll import Walk
 
 
 class WholeGraph:
@@ -20,7 +19,11 @@ class WholeGraph:
     def __init__(self, student: Student) -> None:
         self.student = student
 
-    def walk(self, start: Tensor, rate: float) -> list[Tensor]:
+    def graph_bytes(self, start: Tensor) -> int:
+        """1: how many graphs are kept makes no difference here."""
+        return 1
+
+    def walk(self, start: Tensor, rate: float, keep: int = 0) -> Walk:
         """Only θ_J, ``[P]``; the earlier steps are in the graph."""
         student = self.student
         self.images = student.like.clone().requires_grad_()
@@ -34,11 +37,9 @@ class WholeGraph:
             (gradient,) = torch.autograd.grad(loss, end, create_graph=True)
             end = end - self.rate * gradient
         self.end = end
-        return [end.detach()]
+        return Walk([end.detach()], {})
 
-    def gradients(
-        self, path: Sequence[Tensor], rate: float, cotangent: Tensor
-    ) -> tuple[Tensor, float]:
+    def gradients(self, walk: Walk, rate: float, cotangent: Tensor) -> tuple[Tensor, float]:
         """Like :meth:`dd.distill.objectives.mtt.Student.gradients`."""
         by_images, by_rate = torch.autograd.grad(self.end, [self.images, self.rate], cotangent)
         return by_images, float(by_rate)

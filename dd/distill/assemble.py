@@ -41,6 +41,7 @@ from dd.pretrain.generators import Generator, load_generator
 from dd.pretrain.trajectories import Trajectories
 from dd.registry import Registry
 from dd.rng import generator
+from dd.runtime.process import usable_memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +125,10 @@ def assemble(
     if regulariser:
         facts["regulariser"] = regulariser.facts()
     streams = _streams(arguments.seed, device)
-    objective = objective_class(settings, dataset, arguments.ipc, networks, streams, trajectories)
+    memory = usable_memory(arguments.memory, device)
+    objective = objective_class(
+        settings, dataset, arguments.ipc, networks, streams, trajectories, memory
+    )
 
     # The loop calls this, not this function: an objective's start may train a network for minutes,
     # and this should happen only while no other process uses the folder.

@@ -10,12 +10,17 @@ carried back: for j = J−1, ..., 0
 
 This is the same sum of products that back-propagation computes, but with the graph of only one step
 in memory at a time.
+
+The way back builds the graph of ∇ℓ_j again, which costs a forward and a backward pass per step.
+:func:`unroll` can keep the graphs of the last steps instead. It computes the same operations in the
+same order, so the result does not depend on how many steps it keeps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,14 +38,42 @@ class Gradients:
     start: Tensor
 
 
+@dataclass
+class Graph:
+    """∇ℓ of one step, as a function of the step's parameters and images."""
+
+    leaves: list[Tensor]
+    batch: Tensor
+    gradients: tuple[Tensor, ...]
+
+
+@dataclass
+class Walk:
+    """A student's training.
+
+    Attributes:
+        path: its parameters θ_0, ..., θ_J, each as a flat vector ``[P]``.
+        graphs: those that were kept, by step. :func:`pull_back` uses each once and drops it.
+    """
+
+    path: list[Tensor]
+    graphs: dict[int, Graph]
+
+    @property
+    def end(self) -> Tensor:
+        """θ_J, ``[P]``."""
+        return self.path[-1]
+
+
 def unroll(
     loss: Loss,
     shapes: Sequence[torch.Size],
     start: Tensor,
     rate: float,
     inputs: Sequence[Tensor],
-) -> list[Tensor]:
-    """The student's parameters θ_0, ..., θ_J, each as a flat vector ``[P]``.
+    keep: int = 0,
+) -> Walk:
+    """Train the student.
 
     Args:
         loss: the loss of one step.
@@ -48,19 +81,24 @@ def unroll(
         start: θ_0, ``[P]``.
         rate: α.
         inputs: X_0, ..., X_{J-1}.
+        keep: the number of last steps whose graphs are kept.
     """
-    path = [start]
+    walk = Walk([start], {})
     for step, batch in enumerate(inputs):
-        leaves = [part.requires_grad_() for part in _split(path[-1], shapes)]
-        gradients = torch.autograd.grad(loss(leaves, batch.detach(), step), leaves)
-        path.append(torch.sub(path[-1], _flat(gradients), alpha=rate))
-    return path
+        # A gradient without a graph has other roundings: some norms then use other kernels.
+        graph = _graph(loss, shapes, walk.end, batch, step)
+        gradient = _flat([part.detach() for part in graph.gradients])
+        walk.path.append(torch.sub(walk.end, gradient, alpha=rate))
+        if step >= len(inputs) - keep:
+            walk.graphs[step] = graph
+        del graph  # before the next one is built
+    return walk
 
 
 def pull_back(
     loss: Loss,
     shapes: Sequence[torch.Size],
-    path: Sequence[Tensor],
+    walk: Walk,
     rate: float,
     inputs: Sequence[Tensor],
     cotangent: Tensor,
@@ -69,27 +107,59 @@ def pull_back(
 
     Args:
         loss, shapes, rate, inputs: as given to :func:`unroll`.
-        path: the result of :func:`unroll`.
+        walk: the result of :func:`unroll`; its graphs are used up.
         cotangent: ∂L/∂θ_J, ``[P]``.
     """
     adjoint = cotangent
     by_rate = cotangent.new_zeros(())
     by_input: list[Tensor] = [cotangent] * len(inputs)
     for step in reversed(range(len(inputs))):
-        leaves = [part.requires_grad_() for part in _split(path[step], shapes)]
-        batch = inputs[step].detach().requires_grad_()
-        value = loss(leaves, batch, step)
-        gradients = torch.autograd.grad(value, leaves, create_graph=True)
+        graph = walk.graphs.pop(step, None)
+        if graph is None:
+            graph = _graph(loss, shapes, walk.path[step], inputs[step], step)
         products = (
             torch.dot(g.flatten(), a.flatten())
-            for g, a in zip(gradients, _split(adjoint, shapes), strict=True)
+            for g, a in zip(graph.gradients, _split(adjoint, shapes), strict=True)
         )
         product = sum(products, start=cotangent.new_zeros(()))
-        *by_leaf, by_batch = torch.autograd.grad(product, [*leaves, batch], materialize_grads=True)
+        *by_leaf, by_batch = torch.autograd.grad(
+            product, [*graph.leaves, graph.batch], materialize_grads=True
+        )
+        del graph, products  # before the graph of another step is built
         by_rate = by_rate - product.detach()
         by_input[step] = by_batch.mul_(-rate)
         adjoint = torch.sub(adjoint, _flat(by_leaf), alpha=rate)
     return Gradients(by_input, by_rate, adjoint)
+
+
+def graph_bytes(loss: Loss, shapes: Sequence[torch.Size], start: Tensor, batch: Tensor) -> int:
+    """The bytes that the graph of the first step keeps, its parameters and images included.
+
+    Args:
+        loss, shapes, start: as given to :func:`unroll`.
+        batch: X_0.
+    """
+    kept: dict[int, Any] = {}  # storages, which must live as long as their addresses are compared
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        graph = _graph(loss, shapes, start, batch, 0)
+    for tensor in (*graph.leaves, graph.batch, *graph.gradients):
+        pack(tensor)
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+def _graph(
+    loss: Loss, shapes: Sequence[torch.Size], parameters: Tensor, batch: Tensor, step: int
+) -> Graph:
+    leaves = [part.requires_grad_() for part in _split(parameters, shapes)]
+    batch = batch.detach().requires_grad_()
+    value = loss(leaves, batch, step)
+    return Graph(leaves, batch, torch.autograd.grad(value, leaves, create_graph=True))
 
 
 def _split(flat: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:

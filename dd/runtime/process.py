@@ -107,11 +107,43 @@ def setup(device: str = "auto", threads: int = 0) -> torch.device:
     return chosen
 
 
-def peak_memory_mb(device: torch.device) -> dict[str, float]:
-    """Peak memory of this process so far in MiB: resident (``host``) and, on a GPU, allocated by
-    torch (``gpu``)."""
-    scale = 1024 if sys.platform != "darwin" else 1024**2  # ru_maxrss: KiB on Linux
-    peak = {"host": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale, 1)}
+def add_memory_option(parser: argparse._ActionsContainer) -> None:
+    """``--memory``, for stages that are faster with more memory."""
+    parser.add_argument(
+        "--memory",
+        type=float,
+        default=3.0,
+        metavar="GB",
+        help="memory that the process may use (on a GPU: the GPU's) to be faster, where it can; 0: "
+        "as little as possible. The result does not depend on it",
+    )
+
+
+def usable_memory(gigabytes: float, device: torch.device) -> float:
+    """The bytes that ``--memory`` allows on ``device``: at most nine tenths of a GPU's.
+
+    Raises:
+        DDError: for a number that is negative or not finite.
+    """
+    if not 0 <= gigabytes < float("inf"):
+        raise DDError(f"--memory is {gigabytes}, it must be a number of GB, 0 or more")
+    allowed = gigabytes * 1e9
     if device.type == "cuda":
-        peak["gpu"] = round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
+        allowed = min(allowed, 0.9 * torch.cuda.get_device_properties(device).total_memory)
+    return allowed
+
+
+def peak_memory(device: torch.device) -> float:
+    """The most bytes that this process has used yet: on a GPU allocated by torch, else resident."""
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device))
+    scale = 1024 if sys.platform != "darwin" else 1  # ru_maxrss: KiB on Linux
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale)
+
+
+def peak_memory_mb(device: torch.device) -> dict[str, float]:
+    """:func:`peak_memory` in MiB: of the ``host`` and, if the device is one, of the ``gpu``."""
+    peak = {"host": round(peak_memory(torch.device("cpu")) / 2**20, 1)}
+    if device.type == "cuda":
+        peak["gpu"] = round(peak_memory(device) / 2**20, 1)
     return peak

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from dd.data import augment
-from dd.distill.unroll import Gradients, pull_back, unroll
+from dd.distill.unroll import Gradients, graph_bytes, pull_back, unroll
 from dd.networks.build import create
 from dd.rng import generator
 from tests.support.saved import most_saved
@@ -64,11 +64,11 @@ class Problem:
         value = self.end_loss(self.train(images, rate, start, keep=True))
         return torch.autograd.grad(value, [images, rate, start])
 
-    def ours(self) -> tuple[Tensor, Gradients]:
+    def ours(self, keep: int = 0) -> tuple[Tensor, Gradients]:
         """The same by the adjoint: derivatives by images, and what :func:`pull_back` gave."""
-        path = unroll(self.loss, self.shapes, self.start, RATE, self.inputs)
-        cotangent = self.cotangent(path[-1])
-        found = pull_back(self.loss, self.shapes, path, RATE, self.inputs, cotangent)
+        walk = unroll(self.loss, self.shapes, self.start, RATE, self.inputs, keep)
+        cotangent = self.cotangent(walk.end)
+        found = pull_back(self.loss, self.shapes, walk, RATE, self.inputs, cotangent)
         images = torch.zeros_like(self.images)
         for indices, gradient in zip(self.batches, found.inputs, strict=True):
             images.index_add_(0, indices, gradient)
@@ -176,13 +176,47 @@ def test_one_step_s_graph_is_alive_at_a_time():
     assert whole[5] > 4 * adjoint[5] and whole[20] > 3.5 * whole[5]
 
 
+@pytest.mark.parametrize("spec", [FLAT, f"{FLAT},norm=batch", "mlp:width=8"])
+@pytest.mark.parametrize("keep", [1, 3, 4])
+def test_kept_graphs_change_no_bit(spec, keep):
+    task = problem(spec, batch=4, strategy="rotate")
+    (images, found), (again, kept) = task.ours(), task.ours(keep)
+    assert_exact(images, task.reference()[0])
+    assert torch.equal(images, again)
+    assert torch.equal(found.rate, kept.rate) and torch.equal(found.start, kept.start)
+
+
+def test_as_many_graphs_are_alive_as_were_kept():
+    task = problem(steps=20)
+    graph = most_saved(problem(steps=1).ours)
+    assert most_saved(task.ours) == graph
+    for keep in (5, 20):
+        alive = most_saved(lambda count=keep: task.ours(keep=count)) / graph
+        assert keep - 1 < alive <= keep
+    assert 20 * graph < 1.1 * most_saved(task.reference)
+
+
+def test_the_bytes_of_a_graph():
+    """Those of a layer by hand: y = W x, its loss, and the gradient by W."""
+
+    def loss(parameters: list[Tensor], images: Tensor, step: int) -> Tensor:
+        return (images @ parameters[0]).square().sum()
+
+    shapes, images = [torch.Size([6, 3])], torch.ones(10, 6, dtype=torch.float64)
+    start = torch.ones(18, dtype=torch.float64)
+    # images, W, y and 2 y (both as factors), and the gradient by W
+    least, most = 8 * (60 + 18 + 30 + 18), 8 * (60 + 18 + 4 * 30 + 2 * 18)
+    assert least <= graph_bytes(loss, shapes, start, images) <= most
+
+
 def test_nothing_given_is_changed():
     task = problem()
     before = [t.clone() for t in (task.start, task.images, task.direction)]
-    path = unroll(task.loss, task.shapes, task.start, RATE, task.inputs)
+    walk = unroll(task.loss, task.shapes, task.start, RATE, task.inputs)
+    path = walk.path
     kept = [t.clone() for t in path]
     cotangent = task.direction.clone()
-    pull_back(task.loss, task.shapes, path, RATE, task.inputs, cotangent)
+    pull_back(task.loss, task.shapes, walk, RATE, task.inputs, cotangent)
     assert len(path) == 5 and not any(t.requires_grad for t in path)
     for now, then in zip(
         [*path, task.start, task.images, cotangent], [*kept, *before], strict=True

@@ -234,10 +234,10 @@ def test_trajectory_matching():
     steps = [torch.tensor(part) for part in ([0, 3, 4], [5, 1, 2], [2, 0, 5])]
     images, labels = normal(4, 6, 3, 16, 16), torch.tensor([0, 0, 1, 1, 2, 2])
     student = Student(network, images, labels, steps, [augment.Transform("none")] * len(steps))
-    path = student.walk(start, 0.05)
+    walk = student.walk(start, 0.05)
     objective = TrajectoryMatching.__new__(TrajectoryMatching)  # the comparison needs no buffers
-    loss, cotangent = objective.compare("convnet", path[-1], segment)
-    gradient, by_rate = student.gradients(path, 0.05, cotangent)
+    loss, cotangent = objective.compare("convnet", walk.end, segment)
+    gradient, by_rate = student.gradients(walk, 0.05, cotangent)
     assert loss == pytest.approx(1.2782205463219438, **CLOSE)
     assert by_rate == pytest.approx(11.276118906477086, **CLOSE)
     assert told(gradient) == pytest.approx(0.11626511303125366, **CLOSE)

@@ -24,7 +24,8 @@ class Saved:
 
     class Kept:
         def __init__(self, saved: Saved, tensor: Tensor) -> None:
-            self.tensor, size = tensor, tensor.numel() * tensor.itemsize
+            # detached, because an output that holds its own graph would never be freed
+            self.tensor, size = tensor.detach(), tensor.numel() * tensor.itemsize
             saved.count(size)
             weakref.finalize(self, saved.count, -size)
 

@@ -106,6 +106,8 @@ class Objective:
         networks: the source of networks.
         streams: the random streams.
         trajectories: those of experts, for objectives that need them.
+        memory: bytes that the process may use. An objective may use them to be faster; the result
+            does not depend on it.
     """
 
     Settings: ClassVar[type]
@@ -122,6 +124,7 @@ class Objective:
         networks: NetworkSource,
         streams: Streams,
         trajectories: Trajectories | None = None,
+        memory: float = 0.0,
     ) -> None:
         self.settings = settings
         self.dataset = dataset
@@ -130,6 +133,7 @@ class Objective:
         self.networks = networks
         self.streams = streams
         self.trajectories = trajectories
+        self.memory = memory
 
     @property
     def device(self) -> torch.device:

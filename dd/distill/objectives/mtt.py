@@ -23,10 +23,11 @@ from dd.distill.objectives.base import (
     Outcome,
 )
 from dd.distill.parametrisations.base import Parametrisation
-from dd.distill.unroll import pull_back, unroll
+from dd.distill.unroll import Walk, graph_bytes, pull_back, unroll
 from dd.errors import DDError, Divergence
 from dd.pretrain.trajectories import Segment, Trajectories, layout
 from dd.rng import generator
+from dd.runtime.process import peak_memory
 
 LEAST_RATE = 1e-6  # lower bound of a student's rate, above 0
 RUNAWAY = 100.0  # upper bound of a student's rate, in units of the initial rate
@@ -95,20 +96,22 @@ class Student:
         logits = functional_call(self.network, named, (augmented,))
         return F.cross_entropy(logits, self.labels[step])
 
-    def walk(self, start: Tensor, rate: float) -> list[Tensor]:
-        """The path θ_0 = ``start``, ..., θ_J of SGD with learning rate ``rate``."""
-        return unroll(self.loss, self.shapes, start, rate, self.inputs)
+    def walk(self, start: Tensor, rate: float, keep: int = 0) -> Walk:
+        """SGD from θ_0 = ``start`` with learning rate ``rate``; ``keep`` graphs are kept."""
+        return unroll(self.loss, self.shapes, start, rate, self.inputs, keep)
 
-    def gradients(
-        self, path: Sequence[Tensor], rate: float, cotangent: Tensor
-    ) -> tuple[Tensor, float]:
+    def graph_bytes(self, start: Tensor) -> int:
+        """The bytes of the graph of a step."""
+        return graph_bytes(self.loss, self.shapes, start, self.inputs[0])
+
+    def gradients(self, walk: Walk, rate: float, cotangent: Tensor) -> tuple[Tensor, float]:
         """The derivatives of a loss of θ_J by the images ``[M, C, H, W]`` and by the rate.
 
         Args:
-            path, rate: those of :meth:`walk`.
+            walk, rate: those of :meth:`walk`.
             cotangent: the derivative of the loss by θ_J, ``[P]``.
         """
-        derivatives = pull_back(self.loss, self.shapes, path, rate, self.inputs, cotangent)
+        derivatives = pull_back(self.loss, self.shapes, walk, rate, self.inputs, cotangent)
         total = torch.zeros_like(self.like)
         for indices, gradient in zip(self.indices, derivatives.inputs, strict=True):
             total.index_add_(0, indices, gradient)
@@ -121,8 +124,8 @@ class TrajectoryMatching(Objective):
 
     Each iteration draws an expert and an epoch t. It starts a student at the expert's θ*_t and
     trains it for ``student_steps`` steps on the synthetic set. Then it moves the images and the
-    student's rate so that the student ends closer to θ*_{t+M}. The gradient is exact and needs the
-    memory of one step (:mod:`dd.distill.unroll`).
+    student's rate so that the student ends closer to θ*_{t+M}. The gradient is exact. It keeps the
+    graphs of as many of the last steps as fit into ``memory`` (:mod:`dd.distill.unroll`).
     """
 
     Settings = Settings
@@ -143,6 +146,7 @@ class TrajectoryMatching(Objective):
         self.rate = torch.tensor(s.lr_student, dtype=torch.float64)
         self.rate_momentum = torch.zeros((), dtype=torch.float64)
         self.initial: dict[str, Tensor] = {}  # differences before the first iteration
+        self.kept: dict[str, int] = {}  # steps whose graphs are kept, by network
 
     def iteration(self, number: int, synthetic: Parametrisation) -> dict[str, float | str]:
         if not self.initial:
@@ -151,11 +155,11 @@ class TrajectoryMatching(Objective):
         segment = self._segment(name, self.streams.host)
         student = self._student(network, synthetic, self.streams.host)
         rate = float(self.rate)
-        path = student.walk(segment.start, rate)
-        loss, cotangent = self.compare(name, path[-1], segment)
+        walk = student.walk(segment.start, rate, self._keep(name, student, segment.start))
+        loss, cotangent = self.compare(name, walk.end, segment)
         if not math.isfinite(loss):
             raise Divergence(f"the loss is {loss}; try a smaller --lr-img or --lr-student")
-        gradient, by_rate = student.gradients(path, rate, cotangent)
+        gradient, by_rate = student.gradients(walk, rate, cotangent)
         if not gradient.isfinite().all():
             raise Divergence("the images' gradient is infinite; try a smaller --lr-student")
         self.step_rate(by_rate)  # first, since it may raise; then the images are unchanged
@@ -226,6 +230,18 @@ class TrajectoryMatching(Objective):
             name: state[f"initial.{name}"].to(self.device) for name in self.networks.specs()
         }
 
+    def _keep(self, network: str, student: Student, start: Tensor) -> int:
+        """How many graphs to keep: those that fit into the memory beside what has been used yet.
+
+        Two more graphs must fit, for what the way back computes with one.
+        """
+        if network not in self.kept:
+            each = student.graph_bytes(start)
+            room = self.memory - peak_memory(self.device)
+            fitting = int(room // each) - 2
+            self.kept[network] = max(0, min(fitting, self.settings.student_steps))
+        return self.kept[network]
+
     def _segment(self, network: str, stream: torch.Generator) -> Segment:
         s = self.settings
         return self.trajectories.draw(
@@ -270,7 +286,7 @@ class TrajectoryMatching(Objective):
             for _ in range(PROBES):
                 segment = self._segment(name, stream)
                 student = self._student(network, synthetic, stream)
-                end = student.walk(segment.start, float(self.rate))[-1]
+                end = student.walk(segment.start, float(self.rate)).end
                 scale = (segment.start - segment.target).square().mean()
                 total = total + (end - segment.target).square() / scale
             differences[name] = (total / PROBES).sqrt()
