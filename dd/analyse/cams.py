@@ -21,6 +21,7 @@ from dd.networks import activation_maps as cam
 from dd.networks.activation_maps import common_grid
 from dd.pretrain.frozen import load_all
 from dd.runtime.process import add_machine_options, setup
+from dd.runtime.say import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,4 +85,4 @@ def run(arguments: argparse.Namespace) -> None:
             "provenance": stage_provenance(device),
         },
     )
-    print(f"cams: {arguments.out}: {len(positions)} images under {', '.join(networks)}")
+    say(f"cams: {arguments.out}: {len(positions)} images under {', '.join(networks)}")

@@ -11,6 +11,7 @@ import torch
 from dd.artifacts.tensors import load_tensors, save_tensors
 from dd.artifacts.text import through_json
 from dd.errors import DDError
+from dd.runtime.say import say
 
 _STREAM = "stream."
 
@@ -56,10 +57,10 @@ def load_checkpoint(
     try:
         tensors, header = load_tensors(path, "checkpoint")
     except (DDError, OSError) as error:
-        print(f"{stage}: starting anew, the checkpoint cannot be read ({error})")
+        say(f"{stage}: starting anew, the checkpoint cannot be read ({error})")
         return {}, {}
     if header.get("facts") != through_json(facts):
-        print(f"{stage}: starting anew, {path} belongs to other settings")
+        say(f"{stage}: starting anew, {path} belongs to other settings")
         return {}, {}
     return tensors, header["at"]
 

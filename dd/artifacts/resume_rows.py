@@ -12,6 +12,7 @@ from typing import Any
 
 from dd.artifacts.text import load_json, save_json, through_json
 from dd.errors import DDError
+from dd.runtime.say import say
 
 _FACTS = "facts"
 
@@ -46,12 +47,12 @@ def load_progress(
     try:
         kept = load_json(path)
     except (DDError, OSError) as error:
-        print(f"{stage}: starting anew, the checkpoint cannot be read ({error})")
+        say(f"{stage}: starting anew, the checkpoint cannot be read ({error})")
         return {}
     if not isinstance(kept, dict) or kept.pop(_FACTS, None) != through_json(facts):
-        print(f"{stage}: starting anew, {path} belongs to other settings")
+        say(f"{stage}: starting anew, {path} belongs to other settings")
         return {}
     if not found:
-        print(f"{stage}: starting anew, {path} has no rows")
+        say(f"{stage}: starting anew, {path} has no rows")
         return {}
     return kept

@@ -23,6 +23,7 @@ from dd.data.sources import SOURCES, TAKEN_BY, RawDataset, SourceOptions
 from dd.data.space import PIXELS
 from dd.errors import DDError
 from dd.runtime.process import setup
+from dd.runtime.say import say
 
 _CHUNK = 4096  # images in float at a time
 
@@ -123,7 +124,7 @@ def run(args: argparse.Namespace) -> None:
         )
     )
     for note in raw.notes:
-        print(f"prepare: {note}")
+        say(f"prepare: {note}")
     name, label = args.name or raw.name, args.label or raw.label
     tensors = prepare(raw, args.zca_eps if args.zca else None, normalise_as)
     header = {
@@ -138,7 +139,7 @@ def run(args: argparse.Namespace) -> None:
     }
     save_tensors(args.out, "dataset", tensors, header)
     _, channels, height, width = raw.train_images.shape
-    print(
+    say(
         f"{args.out}: {label}, {len(raw.train_images)} training and {len(raw.test_images)} test "
         f"images of {len(raw.classes)} classes, {channels}x{height}x{width}, normalised with "
         f"{_said(normalise_as)}{', ZCA' if args.zca else ''}"

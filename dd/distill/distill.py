@@ -26,6 +26,7 @@ from dd.distill.regularisers import REGULARISERS
 from dd.errors import DDError
 from dd.registry import Registry
 from dd.runtime.process import add_checkpoint_option, add_machine_options, setup
+from dd.runtime.say import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -156,7 +157,7 @@ def run(arguments: argparse.Namespace) -> None:
     # All checks are above: an error appears at once, not after this wait.
     with alone(arguments.out):
         loop.run()
-    print(
+    say(
         f"distill: {', '.join(f'it{n}' for n in snapshots)} of {arguments.objective} in "
         f"{arguments.out}"
     )

@@ -25,6 +25,7 @@ from dd.distill.parametrisations import Parametrisation
 from dd.errors import DDError, Divergence
 from dd.runtime.preemption import Pace
 from dd.runtime.progress import Progress
+from dd.runtime.say import say
 
 
 class DistillationLoop:
@@ -146,14 +147,14 @@ class DistillationLoop:
         done = [n for n in self.snapshots if n <= at["iteration"]]
         lines = _lines(self.folder / "metrics.jsonl")
         if not all(self._kept(n).exists() for n in done) or len(lines) < at["iteration"]:
-            print(f"distill: starting anew, {self.folder} has lost a snapshot or metrics")
+            say(f"distill: starting anew, {self.folder} has lost a snapshot or metrics")
             return
         self.canvas.load_state(under("canvas.", tensors))
         self.objective.load_state(under("objective.", tensors))
         restore_streams(tensors, self._streams())
         self.iteration, self.seconds = at["iteration"], at["seconds"]
         self.metrics = lines[: self.iteration]
-        print(f"distill: going on from iteration {self.iteration}")
+        say(f"distill: going on from iteration {self.iteration}")
 
     @property
     def _state(self) -> Path:

@@ -32,6 +32,7 @@ from dd.networks.base import count_parameters
 from dd.networks.options import canonical
 from dd.runtime.process import add_machine_options, add_together_option, setup, stacked
 from dd.runtime.progress import Progress
+from dd.runtime.say import say
 from dd.training.recipe import Recipe
 from dd.training.train import accuracy
 
@@ -190,13 +191,13 @@ def _method(made: SyntheticSet, dataset: Dataset) -> tuple[str, str, int]:
     objective = made.header.get("objective")
     if objective not in recipes.objectives():  # a set from other code may not name one
         objective = "dc"
-        print(
+        say(
             "evaluate: the set names no known method; unless an option sets them, settings are "
             "those of dc"
         )
     ipc = max(1, len(made) // len(dataset.classes))
     if fallback := recipes.evaluation_fallback(objective, dataset.name, ipc):
-        print(f"evaluate: {fallback.said(objective, dataset.name)}")
+        say(f"evaluate: {fallback.said(objective, dataset.name)}")
     return objective, dataset.name, ipc
 
 
@@ -283,9 +284,7 @@ def run(arguments: argparse.Namespace) -> None:
     for arch in archs:
         tested = torch.tensor([row["accuracy"] for row in rows if row["arch"] == arch])
         spread = f" ± {tested.std():.2f}" if len(tested) > 1 else ""
-        print(
-            f"evaluate: {arch} {tested.mean():.2f}{spread} % on {dataset.label} (n={len(tested)})"
-        )
+        say(f"evaluate: {arch} {tested.mean():.2f}{spread} % on {dataset.label} (n={len(tested)})")
 
 
 def _labels(

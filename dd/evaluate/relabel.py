@@ -39,6 +39,7 @@ from dd.pretrain.frozen import Pretrained
 from dd.runtime.preemption import Pace
 from dd.runtime.process import add_checkpoint_option, add_machine_options, setup
 from dd.runtime.progress import Progress
+from dd.runtime.say import say
 from dd.training.train import TEST_PIECE
 
 
@@ -105,7 +106,7 @@ class LabelWriter:
         at = load_progress("relabel", kept, facts, writer.found)
         done, before = at.get("done", 0), at.get("seconds", 0.0)
         if done:
-            print(f"relabel: going on after {done} views")
+            say(f"relabel: going on after {done} views")
         networks = [teacher.network for teacher in self.teachers.values()]
         parts = torch.arange(count).split(TEST_PIECE.get(device.type, 256))
         with Progress("relabel", views, "views", initial=done) as progress:
@@ -175,7 +176,7 @@ def run(arguments: argparse.Namespace) -> None:
     settings = build(Settings, recipes.resolve_training("relabel", dataset.name, own), "relabel")
     fallback = recipes.fallback("relabel", dataset.name, ipc=1)  # the same for every IPC
     if fallback:
-        print(f"relabel: {fallback.said('relabelling', dataset.name)}")
+        say(f"relabel: {fallback.said('relabelling', dataset.name)}")
     teachers = frozen.load_all(arguments.teacher, dataset, arguments.width_factor, device)
     writer = LabelWriter(
         images=made.images_for(dataset).to(device),
@@ -190,7 +191,7 @@ def run(arguments: argparse.Namespace) -> None:
     with alone(writer.out):
         writer.run()
     names = ", ".join(f"{t.spec} ({t.accuracy:.2f} %)" for t in teachers.values())
-    print(
+    say(
         f"relabel: {settings.views} views of {len(made)} images by {names}, "
         f"{arguments.out.stat().st_size / 2**20:.1f} MiB; {arguments.out}"
     )

@@ -12,6 +12,7 @@ from dd.errors import DDError
 from dd.plan.jobs import Distillation, Evaluation
 from dd.plan.plan import Plan
 from dd.plan.validate import check_plan
+from dd.runtime.say import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +29,7 @@ def run(arguments: argparse.Namespace) -> None:
     plan = Plan(load_run(arguments.run, parse_overrides(arguments.set), arguments.workflow))
     check_plan(plan)
     save_json(arguments.out, plan.document())
-    print(
+    say(
         f"{arguments.out}: run {plan.run.name}, {len(plan.of(Distillation))} distillations, "
         f"{len(plan.of(Evaluation))} evaluations"
     )

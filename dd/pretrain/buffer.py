@@ -38,6 +38,7 @@ from dd.runtime.process import (
     stacked,
 )
 from dd.runtime.progress import Progress
+from dd.runtime.say import say
 from dd.training.ensemble import Ensemble, ensemble
 from dd.training.recipe import Recipe
 from dd.training.resume import Checkpoints, epochs
@@ -203,7 +204,7 @@ def run(arguments: argparse.Namespace) -> None:
     )
     with alone(buffer.out):
         tested = torch.tensor(buffer.run())
-    print(
+    say(
         f"buffer: {len(tested)} experts of {network}, {len(settings.rates())} epochs, "
         f"test accuracy {tested.mean():.2f} % ({tested.min():.2f} to {tested.max():.2f}) "
         f"on {dataset.label}; {arguments.out}"

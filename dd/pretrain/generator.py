@@ -31,6 +31,7 @@ from dd.pretrain.generators.autoencoder import PATCH, Autoencoder, code_channels
 from dd.rng import generator
 from dd.runtime.process import add_checkpoint_option, add_machine_options, setup
 from dd.runtime.progress import Progress
+from dd.runtime.say import say
 from dd.training.ensemble import ensemble
 from dd.training.recipe import Recipe
 from dd.training.resume import Checkpoints, epochs
@@ -212,7 +213,7 @@ def run(arguments: argparse.Namespace) -> None:
         dataset, settings, arguments.seed, arguments.out, arguments.checkpoint_every
     )
     errors = training.run()
-    print(
+    say(
         f"generator: {len(settings.rates())} epochs, test images are reconstructed with "
         f"{errors['psnr']:.2f} dB (pixel MSE {errors['mse']:.3g}, variance "
         f"{errors['variance']:.3g}) on {dataset.label}; {arguments.out}"

@@ -31,6 +31,7 @@ from dd.pretrain.agreement import agreement, warning
 from dd.rng import generator
 from dd.runtime.process import add_checkpoint_option, add_machine_options, setup
 from dd.runtime.progress import Progress
+from dd.runtime.say import say
 from dd.training.ensemble import ensemble
 from dd.training.recipe import Recipe
 from dd.training.resume import Checkpoints, epochs
@@ -181,8 +182,8 @@ def run(arguments: argparse.Namespace) -> None:
     frozen.save(out, network, facts)
     job.remove()
     if weak := warning(facts, dataset.label):
-        print(f"pretrain: {weak}")
-    print(
+        say(f"pretrain: {weak}")
+    say(
         f"pretrain: {spec} {facts['origin']}, test accuracy {tested:.2f} % on {dataset.label}; "
         f"{out}"
     )

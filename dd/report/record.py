@@ -20,6 +20,7 @@ from dd.artifacts.text import file_digest, load_json, save_json
 from dd.config.run import read_run
 from dd.errors import DDError
 from dd.plan.plan import Plan
+from dd.runtime.say import say
 
 LIBRARIES = ("torch", "torchvision", "numpy", "pandas", "matplotlib", "seaborn", "snakemake")
 
@@ -82,4 +83,4 @@ def run(arguments: argparse.Namespace) -> None:
     """Write ``run.json``."""
     document = record(arguments.config)
     save_json(arguments.out, document)
-    print(f"{arguments.out}: {len(document['files'])} files of run {document['run']}")
+    say(f"{arguments.out}: {len(document['files'])} files of run {document['run']}")

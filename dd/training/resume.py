@@ -23,6 +23,7 @@ import torch
 from dd.artifacts.checkpoint import load_checkpoint, restore_streams, save_checkpoint, state_path
 from dd.artifacts.row_files import RowWriter
 from dd.runtime.preemption import Pace
+from dd.runtime.say import say
 from dd.training.ensemble import Ensemble
 from dd.training.recipe import Recipe
 from dd.training.state import resume_training, set_rate, training_state
@@ -75,9 +76,9 @@ class Checkpoints:
         self._facts, self._rows = facts, rows
         tensors, at = load_checkpoint(self.stage, self.path, facts)
         if at and rows and not rows.found:
-            print(f"{self.stage}: starting anew, {self.path} has no rows")
+            say(f"{self.stage}: starting anew, {self.path} has no rows")
         elif at:
-            print(f"{self.stage}: going on after {at[done]} {unit}")
+            say(f"{self.stage}: going on after {at[done]} {unit}")
             self._found, self.at, self._before = tensors, at, at["seconds"]
         # From here on, SIGTERM ends the stage only after a checkpoint; before, it ends it at once.
         self._pace = Pace(self.every)
