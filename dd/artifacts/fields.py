@@ -43,7 +43,6 @@ def _number(value: Any) -> bool:
 
 
 TEXT = Field("text", _text)
-NAME = Field("text that is not empty", lambda value: _text(value) and value != "")
 WHOLE = Field("a whole number", _whole)
 NUMBER = Field("a finite number", _number)
 SECONDS = Field("a number from 0", lambda value: _number(value) and value >= 0)
@@ -63,6 +62,11 @@ def list_of(one: Field) -> Field:
         f"a list, each entry {one.what}",
         lambda value: isinstance(value, list) and all(map(one.fits, value)),
     )
+
+
+def some(one: Field) -> Field:
+    """``one`` (text, a list or a block), but not empty."""
+    return Field(f"{one.what}, and not empty", lambda value: bool(value) and one.fits(value))
 
 
 def block_of(one: Field) -> Field:
@@ -93,6 +97,9 @@ def optional(one: Field) -> Field:
 def either(one: Field, other: Field) -> Field:
     """``one`` or ``other``."""
     return Field(f"{one.what} or {other.what}", lambda v: one.fits(v) or other.fits(v))
+
+
+NAME = some(TEXT)
 
 
 def check_fields(

@@ -22,7 +22,7 @@ from dd.artifacts.headers import FORMAT, HEADER
 from dd.artifacts.text import digest
 from dd.errors import DDError
 
-_CODES = {
+CODES = {
     torch.float32: "F32",
     torch.bfloat16: "BF16",
     torch.float16: "F16",
@@ -87,7 +87,7 @@ class RowWriter:
             first = self.offsets[name]
             last = first + math.prod(shape) * dtype.itemsize
             entries[name] = {
-                "dtype": _CODES[dtype],
+                "dtype": CODES[dtype],
                 "shape": list(shape),
                 "data_offsets": [first, last],
             }
@@ -134,12 +134,31 @@ class RowReader:
     Args:
         path: the file.
         axes: names of the leading axes of its tensors, for messages.
+
+    Raises:
+        DDError: if checksums are not of its rows.
     """
 
     def __init__(self, path: Path, axes: Sequence[str]) -> None:
         self.path, self.axes = path, axes
         self._file = safetensors.safe_open(str(path), framework="pt")
         self._names = set(self._file.keys())
+        for name in sorted(self._names):
+            if name.startswith(SUMS):
+                self._check_sums(name)
+
+    def _check_sums(self, name: str) -> None:
+        """Raise a :class:`DDError` unless the tensor ``name`` has a checksum for each row."""
+        of, sums = name.removeprefix(SUMS), self._file.get_slice(name)
+        if of not in self._names:
+            raise DDError(f"{self.path}: '{name}' is there, but no '{of}'; make the file again")
+        wanted = list(self._file.get_slice(of).get_shape())[: len(self.axes)]
+        if list(sums.get_shape()) != wanted or sums.get_dtype() != CODES[torch.int64]:
+            raise DDError(
+                f"{self.path}: '{name}' is {sums.get_dtype()} {sums.get_shape()}, it must be "
+                f"{CODES[torch.int64]} {wanted}, a checksum of each {' and '.join(self.axes)}; "
+                "make the file again"
+            )
 
     def read(self, name: str, position: tuple[int, ...]) -> torch.Tensor:
         """The row of tensor ``name`` at ``position``; unchecked if the file has no checksums.

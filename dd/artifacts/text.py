@@ -62,13 +62,25 @@ def read_text(path: str | Path, what: str = "text") -> str:
 
 def load_json(path: str | Path) -> Any:
     """Read JSON; a missing or broken file is a :class:`DDError`."""
-    text = read_text(path, "JSON")
+    return parse_json(read_text(path, "JSON"), f"{path}: is")
+
+
+def parse_json(text: str, what: str) -> Any:
+    """The value of the JSON ``text``.
+
+    Args:
+        text: one document.
+        what: the first words of the error: file and what the text is (``x.json: line 3 is``).
+
+    Raises:
+        DDError: if it is not JSON, is nested too deeply, or has a number of thousands of digits.
+    """
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DDError(f"{path}: is not JSON ({error})") from None
+    except ValueError as error:  # also numbers that are too long for Python
+        raise DDError(f"{what} not JSON ({error})") from None
     except RecursionError:
-        raise DDError(f"{path}: is nested too deeply") from None
+        raise DDError(f"{what} not JSON that can be read: it is nested too deeply") from None
 
 
 def through_json(document: Any) -> Any:

@@ -9,13 +9,21 @@ from typing import Any
 
 import torch
 
-from dd.artifacts.headers import read_header
+from dd.artifacts.fields import BLOCK, TEXT, list_of, optional
+from dd.artifacts.headers import Fields, read_header
 from dd.artifacts.tensors import load_tensors, save_tensors
 from dd.data.dataset import Dataset
 from dd.data.space import MARK, WHITENINGS, Space, check_space
 from dd.errors import DDError, unknown
 
 _TENSORS = ("images", "indices", "labels", "mean", "std", "learned_lr")
+_FIELDS: Fields = {  # of the header, whoever wrote it
+    "objective": optional(TEXT),
+    "classes": optional(list_of(TEXT)),
+    "whitening": optional(TEXT),
+    "fingerprint": optional(TEXT),
+    "zca": optional(BLOCK),
+}
 
 
 @dataclass
@@ -187,7 +195,7 @@ def load(path: str | Path) -> SyntheticSet:
     Raises:
         DDError: if the file is missing, broken, or its tensors are not as documented.
     """
-    tensors, header = load_tensors(path, "synthetic", required=("labels",), only=_TENSORS)
+    tensors, header = load_tensors(path, "synthetic", ("labels",), _TENSORS, _FIELDS)
     _check_whitening(path, header)
     images, indices, labels = tensors.get("images"), tensors.get("indices"), tensors["labels"]
     if images is not None and indices is not None:
@@ -216,7 +224,9 @@ def load(path: str | Path) -> SyntheticSet:
     if images is not None:
         _check_normalisation(path, mean, std, images.shape[1])
     rate = tensors.get("learned_lr")
-    if rate is not None and not (rate.numel() == 1 and 0 < rate.item() < math.inf):
+    if rate is not None and not (
+        rate.numel() == 1 and not rate.is_complex() and 0 < rate.item() < math.inf
+    ):
         raise DDError(f"{path}: 'learned_lr' must be one number above 0")
     return SyntheticSet(
         images, labels, mean, std, None if rate is None else rate.item(), header, indices
@@ -229,7 +239,7 @@ def whitening(path: str | Path) -> str | None:
     Raises:
         DDError: if the file is missing or broken, or the whitening unknown.
     """
-    header = read_header(path)
+    header = read_header(path, _FIELDS)
     _check_whitening(path, header)
     return header.get("whitening")
 

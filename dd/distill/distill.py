@@ -13,11 +13,10 @@ import dataclasses
 from pathlib import Path
 
 from dd.artifacts.atomic import check_target
-from dd.artifacts.headers import read_header
 from dd.artifacts.lock import alone
 from dd.config import recipes
 from dd.config.settings import Declared, add_recipe_options, build, declared, given_settings
-from dd.data.dataset import load_dataset
+from dd.data.dataset import load_dataset, read_name
 from dd.distill.assemble import assemble
 from dd.distill.objectives import OBJECTIVES
 from dd.distill.objectives.base import Settings
@@ -143,7 +142,7 @@ def run(arguments: argparse.Namespace) -> None:
     device = setup(arguments.device, arguments.threads)
     # Read the header first. It has the dataset's name, which selects the recipe, and the recipe
     # gives the space (whitening) in which the images are then read.
-    name = str(read_header(arguments.data).get("name", arguments.data.stem))
+    name = read_name(arguments.data)
     recipe = recipes.resolve(arguments.objective, name, arguments.ipc, given)
     snapshots = sorted(set(arguments.snapshots or [recipe["iterations"]]))
     if snapshots[0] < 0:

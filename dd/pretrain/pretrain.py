@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from dd.artifacts.atomic import check_safetensors, check_target
+from dd.artifacts.fields import NAME
 from dd.artifacts.provenance import stage_provenance
 from dd.artifacts.tensors import load_tensors
 from dd.config import recipes
@@ -100,7 +101,7 @@ def give(network: Network, spec: str, path: Path) -> None:
     Raises:
         DDError: if the file is missing, broken, or does not hold the weights of this network.
     """
-    tensors, header = load_tensors(path, frozen.KIND)
+    tensors, header = load_tensors(path, frozen.KIND, fields={"network": NAME})
     if header.get("network", spec) != spec:
         raise DDError(f"--weights: {path} holds a {header['network']}, --network is {spec}")
     frozen.take_weights(network, tensors, path, spec)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dd.artifacts.headers import read_header
+from dd.artifacts.headers import read_origin
 from dd.artifacts.text import load_rows
 from dd.errors import DDError
 from dd.plan.exhibits import Exhibit
@@ -62,7 +62,7 @@ def on_gpu(path: str) -> bool:
     if path.endswith(".csv"):
         device = next(iter(load_rows(path)), {}).get("device", "")
     else:
-        device = read_header(path).get("provenance", {}).get("device", "")
+        device = read_origin(path).get("device", "")
     return str(device).startswith("cuda")
 
 
