@@ -14,6 +14,14 @@ class Divergence(DDError):
     """The computation diverged under the given settings: a loss is NaN, a learned rate exploded."""
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether Python, or torch on the CPU or a GPU, raised it because memory ran out."""
+    return isinstance(error, MemoryError) or any(phrase in str(error) for phrase in _NO_MEMORY)
+
+
+_NO_MEMORY = ("out of memory", "can't allocate memory", "Cannot allocate memory", "bad_alloc")
+
+
 def printable(text: str) -> str:
     """``text`` with control characters written as Python escapes.
 

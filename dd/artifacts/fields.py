@@ -102,6 +102,12 @@ def either(one: Field, other: Field) -> Field:
 NAME = some(TEXT)
 
 
+def both(one: Field, other: Field) -> Field:
+    """``one`` and ``other``."""
+    what = " and ".join(field.what for field in (one, other) if field is not BLOCK)
+    return Field(what or BLOCK.what, lambda value: one.fits(value) and other.fits(value))
+
+
 def check_fields(
     where: object, document: Mapping[str, Any], fields: Mapping[str, Field], place: str = ""
 ) -> None:

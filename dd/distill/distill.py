@@ -13,6 +13,7 @@ import dataclasses
 from pathlib import Path
 
 from dd.artifacts.atomic import check_target
+from dd.artifacts.checkpoint import or_anew
 from dd.artifacts.lock import alone
 from dd.config import recipes
 from dd.config.settings import Declared, add_recipe_options, build, declared, given_settings
@@ -151,11 +152,16 @@ def run(arguments: argparse.Namespace) -> None:
     values = recipe | {"iterations": snapshots[-1]}
     settings: Settings = build(objective.Settings, values, arguments.objective)
     dataset = load_dataset(arguments.data, device, settings.whitening)
-    loop = assemble(arguments, settings, dataset, snapshots, device)
+    loops = [assemble(arguments, settings, dataset, snapshots, device)]
+
+    def distil() -> None:
+        loop = loops.pop() if loops else assemble(arguments, settings, dataset, snapshots, device)
+        loop.run()
+
     # Two processes in one folder would mix their checkpoints, so the second waits for the first.
     # All checks are above: an error appears at once, not after this wait.
     with alone(arguments.out):
-        loop.run()
+        or_anew("distill", distil)
     say(
         f"distill: {', '.join(f'it{n}' for n in snapshots)} of {arguments.objective} in "
         f"{arguments.out}"

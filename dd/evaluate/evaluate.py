@@ -17,6 +17,19 @@ import torch
 from torch import nn
 
 from dd.artifacts.atomic import check_target
+from dd.artifacts.fields import (
+    NUMBER,
+    PERCENT,
+    SECONDS,
+    TEXT,
+    WHOLE,
+    Field,
+    block,
+    either,
+    list_of,
+    whole,
+)
+from dd.artifacts.provenance import makers_as_text
 from dd.artifacts.resume_rows import load_progress, save_progress
 from dd.artifacts.text import file_digest, save_rows
 from dd.config import recipes
@@ -87,6 +100,32 @@ def evaluate(
                 save(rows)
     order = {arch: position for position, arch in enumerate(archs)}
     return sorted(rows, key=lambda row: (order[row["arch"]], row["network"]))
+
+
+_ROW = {  # what a row holds before the settings are added
+    "dataset": TEXT,
+    "arch": TEXT,
+    "network": whole(0, MOST_NETWORKS - 1),
+    "seed": WHOLE,
+    "accuracy": PERCENT,
+    "train_accuracy": PERCENT,
+    "parameters": whole(0),
+    "diverged": whole(0, 1),
+    "seconds": SECONDS,
+}
+
+
+def _progress(protocol: Hard) -> Field:
+    """What is kept of an evaluation under way: rows with the columns of this code, each once."""
+    columns = {*_ROW, *protocol.facts(0)}
+    row = block({**_ROW, **dict.fromkeys(protocol.facts(0), either(NUMBER, TEXT))})
+    exact = Field(row.what, lambda value: row.fits(value) and value.keys() == columns)
+    rows = list_of(exact)
+
+    def once(kept: list[dict[str, Any]]) -> bool:
+        return len({(one["arch"], one["network"]) for one in kept}) == len(kept)
+
+    return block({"rows": Field("rows of networks", lambda v: rows.fits(v) and once(v))})
 
 
 def _finite(network: nn.Module) -> bool:
@@ -267,17 +306,21 @@ def run(arguments: argparse.Namespace) -> None:
     partial = arguments.out.with_name(f".{arguments.out.name}.partial.json")
     # Architectures and the number of networks are not part of the identity: they may change between
     # two starts without making finished networks invalid.
-    kept = load_progress("evaluate", partial, identity).get("rows", [])
-    finished = [row for row in kept if row["arch"] in archs and row["network"] < arguments.networks]
+    protocol = protocol_class(settings, task)
+    kept, earlier = load_progress("evaluate", partial, identity, _progress(protocol))
+    rows = kept.get("rows", [])
+    finished = [row for row in rows if row["arch"] in archs and row["network"] < arguments.networks]
     rows = evaluate(
-        protocol_class(settings, task),
+        protocol,
         archs,
         arguments.networks,
         arguments.networks if task.together else 1,
         finished,
-        lambda rows: save_progress(partial, identity, {"rows": rows}),
+        lambda rows: save_progress(partial, identity, {"rows": rows}, earlier),
     )
     where = {"synthetic": digest, "set_data": set_data, "device": device.type}
+    if earlier:
+        where["continued_from"] = makers_as_text(earlier)
     each = {arch: conditions | dataclasses.asdict(task.recipe_of(arch)) for arch in archs}
     save_rows(arguments.out, [row | each[row["arch"]] | where for row in rows])
     partial.unlink(missing_ok=True)

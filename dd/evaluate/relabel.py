@@ -23,6 +23,7 @@ from torch import Tensor
 
 from dd.artifacts.atomic import check_safetensors, check_target
 from dd.artifacts.checkpoint import state_path
+from dd.artifacts.fields import SECONDS, block, whole
 from dd.artifacts.lock import alone
 from dd.artifacts.provenance import stage_provenance
 from dd.artifacts.resume_rows import load_progress, save_progress
@@ -103,7 +104,11 @@ class LabelWriter:
         facts = self.facts()
         writer = RowWriter(self.out, KIND, 1, tensors, facts)
         kept = state_path(self.out)
-        at = load_progress("relabel", kept, facts, writer.found)
+        needed = block({"done": whole(1, views - 1), "seconds": SECONDS})
+        at, earlier = load_progress("relabel", kept, facts, needed, writer.found)
+        if at and not writer.intact((view,) for view in range(at["done"])):
+            say(f"relabel: starting anew, rows in {writer.partial} are damaged")
+            at = {}
         done, before = at.get("done", 0), at.get("seconds", 0.0)
         if done:
             say(f"relabel: going on after {done} views")
@@ -120,9 +125,9 @@ class LabelWriter:
                 if pace.due() and view + 1 < views:
                     writer.sync()
                     seconds = before + time.monotonic() - started
-                    save_progress(kept, facts, {"done": view + 1, "seconds": seconds})
+                    save_progress(kept, facts, {"done": view + 1, "seconds": seconds}, earlier)
                     pace.saved()
-        made = stage_provenance(device, before + time.monotonic() - started)
+        made = stage_provenance(device, before + time.monotonic() - started, earlier)
         writer.finish(facts | {"provenance": made})
         kept.unlink(missing_ok=True)
 

@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from dd.artifacts.atomic import check_safetensors, check_target
+from dd.artifacts.checkpoint import or_anew
+from dd.artifacts.fields import PERCENT, Field, block, list_of, whole
 from dd.artifacts.lock import alone
 from dd.artifacts.provenance import stage_provenance
 from dd.config import recipes
@@ -82,7 +85,11 @@ class Buffer:
     every: float
 
     def run(self) -> list[float]:
-        """Train all experts, from the last checkpoint if any; return test accuracies in percent."""
+        """Train all experts, from the last checkpoint if any; return test accuracies in percent.
+
+        Raises:
+            Unusable: if the checkpoint turns out not to fit.
+        """
         job = Checkpoints("buffer", self.out, self.every)
         split, count = self.dataset.train.resident(), len(self.settings.rates())
         feed = augmented(split, self.settings.augment)
@@ -100,9 +107,17 @@ class Buffer:
         facts = self.facts() | {"layout": layout(networks[0])}
         rows = (len(networks), count + 1, count_parameters(networks[0]))
         writer = ShardWriter(self.out, rows, self.settings.precision, facts)
-        job.resume(facts, writer, done="done", unit="expert-epochs")
         every = range(len(networks))
         groups = [list(every)] if self.together else [[n] for n in every]
+        own = _progress(count, len(groups), len(groups[0]))
+
+        def written(at: Mapping[str, Any]) -> Iterator[tuple[int, int]]:
+            finished = len(at["accuracies"])
+            for row in range(finished + len(groups[0])):
+                last = count if row < finished else at["epoch"]
+                yield from ((row, epoch) for epoch in range(last + 1))
+
+        job.resume(facts, writer, own=own, written=written, done="done", unit="expert-epochs")
         # A checkpoint holds the group that is being trained. The groups before it are done: their
         # rows are in the shard, and only their accuracies are still needed.
         accuracies: list[float] = job.at.setdefault("accuracies", [])
@@ -135,7 +150,7 @@ class Buffer:
             {"number": number, "test_accuracy": tested}
             for number, tested in zip(self.numbers, accuracies, strict=True)
         ]
-        made = stage_provenance(split.labels.device, job.seconds)
+        made = stage_provenance(split.labels.device, job.seconds, job.continued_from)
         writer.finish(facts | {"experts": entries, "provenance": made})
         job.remove()
         return accuracies
@@ -156,6 +171,18 @@ class Buffer:
     def _write(self, writer: ShardWriter, group: list[int], epoch: int, experts: Ensemble) -> None:
         for row, parameters in zip(group, experts.flat().cpu(), strict=True):
             writer.write(row, epoch, parameters)
+
+
+def _progress(epochs: int, groups: int, size: int) -> Field:
+    """What a checkpoint says of ``groups`` groups of ``size`` experts, one of them in training."""
+
+    def fits(at: Any) -> bool:
+        finished = len(at["accuracies"])
+        trained = finished * epochs + at["epoch"] * size
+        return finished % size == 0 and finished < groups * size and at["done"] == trained
+
+    own = block({"done": whole(0), "accuracies": list_of(PERCENT)})
+    return Field(own.what, lambda at: own.fits(at) and fits(at))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -203,7 +230,7 @@ def run(arguments: argparse.Namespace) -> None:
         every=arguments.checkpoint_every,
     )
     with alone(buffer.out):
-        tested = torch.tensor(buffer.run())
+        tested = torch.tensor(or_anew("buffer", buffer.run))
     say(
         f"buffer: {len(tested)} experts of {network}, {len(settings.rates())} epochs, "
         f"test accuracy {tested.mean():.2f} % ({tested.min():.2f} to {tested.max():.2f}) "

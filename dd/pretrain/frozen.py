@@ -16,6 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from dd.artifacts.checkpoint import form
 from dd.artifacts.fields import (
     BLOCK,
     NAME,
@@ -157,10 +158,10 @@ def take_weights(
         own = any(name.startswith(prefix) for name in wanted)
         if tensors and not own and all(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    missing = [f"{name} {_form(wanted[name])}" for name in wanted if name not in tensors]
+    missing = [f"{name} {form(wanted[name])}" for name in wanted if name not in tensors]
     unexpected = [name for name in tensors if name not in wanted]
     other = [
-        f"{name} is {_form(tensor)} instead of {_form(wanted[name])}"
+        f"{name} is {form(tensor)} instead of {form(wanted[name])}"
         for name, tensor in tensors.items()
         if name in wanted and _misfits(tensor, wanted[name])
     ]
@@ -181,10 +182,6 @@ def take_weights(
 def _misfits(tensor: Tensor, wanted: Tensor) -> bool:
     floating = tensor.is_floating_point() == wanted.is_floating_point()
     return tensor.shape != wanted.shape or not floating
-
-
-def _form(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from dd.artifacts.atomic import check_safetensors, check_target
+from dd.artifacts.checkpoint import or_anew
 from dd.artifacts.fields import NAME
 from dd.artifacts.provenance import stage_provenance
 from dd.artifacts.tensors import load_tensors
@@ -148,15 +149,8 @@ def run(arguments: argparse.Namespace) -> None:
     settings = build(
         Settings, recipes.resolve_training("pretrain", dataset.name, own, spec), "pretrain"
     )
-    network = create(
-        spec,
-        dataset.channels,
-        dataset.size,
-        len(dataset.classes),
-        generator=None if arguments.weights else generator(seed, "pretrain", "weights"),
-        width_factor=arguments.width_factor,
-        device=device,
-    )
+    shape = (dataset.channels, dataset.size, len(dataset.classes))
+    scale = {"width_factor": arguments.width_factor, "device": device}
     facts = {
         **agreement(dataset, arguments.width_factor),
         "dataset_label": dataset.label,
@@ -166,22 +160,32 @@ def run(arguments: argparse.Namespace) -> None:
         "settings": {} if arguments.weights else dataclasses.asdict(settings),
         "device": device.type,
     }
-    job, seconds = Checkpoints("pretrain", out, arguments.checkpoint_every), 0.0
-    if arguments.weights:
-        give(network, spec, arguments.weights)
-    else:
+
+    def trained() -> tuple[Network, Checkpoints]:
+        made = create(spec, *shape, generator=generator(seed, "pretrain", "weights"), **scale)
+        job = Checkpoints("pretrain", out, arguments.checkpoint_every)
         job.resume(facts)
-        train(network, dataset, settings, seed, job)
-        seconds = job.seconds  # training only, without the measurements below
+        train(made, dataset, settings, seed, job)
+        return made, job
+
+    if arguments.weights:
+        network = create(spec, *shape, generator=None, **scale)
+        give(network, spec, arguments.weights)
+        seconds, before = 0.0, []
+    else:
+        network, job = or_anew("pretrain", trained)
+        # of the training only, without the measurements below
+        seconds, before = job.seconds, job.continued_from
     tested = round(accuracy(network, dataset.test), 4)
     facts |= {
         "accuracy": tested,
         "train_accuracy": round(accuracy(network, _sample(dataset.train, seed)), 4),
         "least_accuracy": settings.least_accuracy,
-        "provenance": stage_provenance(device, seconds),
+        "provenance": stage_provenance(device, seconds, before),
     }
     frozen.save(out, network, facts)
-    job.remove()
+    if not arguments.weights:
+        job.remove()
     if weak := warning(facts, dataset.label):
         say(f"pretrain: {weak}")
     say(
