@@ -6,17 +6,18 @@ A killed job goes on from this file. A job that also needs tensors to go on uses
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dd.artifacts.fields import Field, list_of, some
 from dd.artifacts.provenance import MAKER, UNKNOWN, earlier, maker
-from dd.artifacts.text import load_json, save_json, through_json
+from dd.artifacts.text import digest, load_json, save_json, through_json
 from dd.errors import DDError
 from dd.runtime.say import say
 
-_FACTS, _MAKERS = "facts", "makers"
+_FACTS, _MAKERS, _SUM = "facts", "makers", "sha256"
 
 
 def save_progress(
@@ -33,7 +34,12 @@ def save_progress(
         at: how far it is. Both must be JSON-serialisable.
         continued_from: its makers before this process, from :func:`load_progress`.
     """
-    save_json(path, {_FACTS: facts, _MAKERS: [*continued_from, maker()], **at})
+    kept = through_json({_FACTS: facts, _MAKERS: [*continued_from, maker()], **at})
+    save_json(path, kept | {_SUM: _digest(kept)})
+
+
+def _digest(kept: Mapping[str, Any]) -> str:
+    return digest(json.dumps(kept).encode())
 
 
 def load_progress(
@@ -62,9 +68,14 @@ def load_progress(
     except (DDError, OSError) as error:
         say(f"{stage}: starting anew, the checkpoint cannot be read ({error})")
         return {}, []
-    if not isinstance(kept, dict) or kept.pop(_FACTS, None) != through_json(facts):
+    written = kept.pop(_SUM, None) if isinstance(kept, dict) else None
+    if not isinstance(kept, dict) or kept.get(_FACTS) != through_json(facts):
         say(f"{stage}: starting anew, {path} belongs to other settings")
         return {}, []
+    if written != _digest(kept):
+        say(f"{stage}: starting anew, {path} is not what was written (its checksum differs)")
+        return {}, []
+    del kept[_FACTS]
     if not found:
         say(f"{stage}: starting anew, {path} has no rows")
         return {}, []
