@@ -28,9 +28,13 @@ def file_digest(path: str | Path) -> str:
 
 
 def save_text(path: str | Path, text: str) -> None:
-    """Write a text file in one step."""
+    """Write a text file in one step, in UTF-8.
+
+    Half characters (lone surrogates), which names from elsewhere may have, are written as escapes.
+    In JSON these stand for the same half character.
+    """
     with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def save_json(path: str | Path, document: Any) -> None:
@@ -90,10 +94,11 @@ def through_json(document: Any) -> Any:
 
 def save_rows(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows as CSV: one mapping per row, all with the keys of the first."""
-    with replacing(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    file = io.StringIO(newline="")
+    writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    save_text(path, file.getvalue())
 
 
 def load_rows(path: str | Path) -> list[dict[str, str]]:

@@ -221,8 +221,7 @@ def load(path: str | Path) -> SyntheticSet:
     if soft and not (labels.min() >= 0 and (labels.sum(1) - 1).abs().max() < 1e-2):
         raise DDError(f"{path}: 'labels' must be probabilities from 0 to 1, each row with sum 1")
     mean, std = tensors.get("mean"), tensors.get("std")
-    if images is not None:
-        _check_normalisation(path, mean, std, images.shape[1])
+    _check_normalisation(path, mean, std, None if images is None else images.shape[1])
     rate = tensors.get("learned_lr")
     if rate is not None and not (
         rate.numel() == 1 and not rate.is_complex() and 0 < rate.item() < math.inf
@@ -267,7 +266,7 @@ def _check_indices(path: str | Path, indices: torch.Tensor) -> None:
 
 
 def _check_normalisation(
-    path: str | Path, mean: torch.Tensor | None, std: torch.Tensor | None, channels: int
+    path: str | Path, mean: torch.Tensor | None, std: torch.Tensor | None, channels: int | None
 ) -> None:
     if (mean is None) != (std is None):
         raise DDError(f"{path}: 'mean' and 'std' come together, one is missing")
@@ -275,6 +274,8 @@ def _check_normalisation(
         return
     if not mean.dtype == std.dtype == torch.float32:
         raise DDError(f"{path}: 'mean' and 'std' must be float32")
+    if channels is None:  # images of the dataset, which are normalised already
+        channels = mean.numel()
     if mean.shape != (channels,) or std.shape != mean.shape:
         raise DDError(f"{path}: 'mean' and 'std' must be [{channels}], one per channel")
     if not (mean.isfinite().all() and 0 < std.min() <= std.max() < math.inf):
