@@ -15,6 +15,7 @@ from dd.analyse.regions import KIND, add_network_options, add_region_options, ch
 from dd.artifacts.atomic import check_target
 from dd.artifacts.provenance import stage_provenance
 from dd.artifacts.tensors import save_tensors
+from dd.config.settings import MOST, at_most
 from dd.errors import DDError
 from dd.evaluate.set_options import add_set_options, read_set
 from dd.networks import activation_maps as cam
@@ -32,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     need.add_argument("--out", required=True, type=Path, metavar="FILE", help="file to write")
     parser.add_argument(
         "--images-per-class",
-        type=int,
+        type=at_most("--images-per-class", MOST),
         default=10,
         help="number of images per class, the first ones; 0: all",
     )

@@ -17,6 +17,7 @@ from dd.artifacts.atomic import check_target
 from dd.artifacts.provenance import command_line, provenance
 from dd.artifacts.tensors import save_tensors
 from dd.config.normalisation import CONSTANTS, DATA, constants, of_source
+from dd.config.settings import at_most
 from dd.data import zca
 from dd.data.dataset import fingerprint
 from dd.data.sources import SOURCES, TAKEN_BY, RawDataset, SourceOptions
@@ -25,6 +26,7 @@ from dd.errors import DDError
 from dd.runtime.process import setup
 from dd.runtime.say import say
 
+LARGEST_SIDE = 10_000  # pixels
 _CHUNK = 4096  # images in float at a time
 
 
@@ -46,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     files = parser.add_argument_group("image files (image-folder, class-folders, tiny-imagenet)")
     files.add_argument(
         "--resize",
-        type=int,
+        type=at_most("--resize", LARGEST_SIDE),
         metavar="N",
         help="crop to the central square and resize to this side in pixels (default: unchanged)",
     )

@@ -16,7 +16,15 @@ from dd.artifacts.atomic import check_target
 from dd.artifacts.checkpoint import or_anew
 from dd.artifacts.lock import alone
 from dd.config import recipes
-from dd.config.settings import Declared, add_recipe_options, build, declared, given_settings
+from dd.config.settings import (
+    MOST,
+    Declared,
+    add_recipe_options,
+    at_most,
+    build,
+    declared,
+    given_settings,
+)
 from dd.data.dataset import load_dataset, read_name
 from dd.distill.assemble import assemble
 from dd.distill.objectives import OBJECTIVES
@@ -24,9 +32,12 @@ from dd.distill.objectives.base import Settings
 from dd.distill.parametrisations import PARAMETRISATIONS
 from dd.distill.regularisers import REGULARISERS
 from dd.errors import DDError
+from dd.networks.options import width_factor
 from dd.registry import Registry
 from dd.runtime.process import add_checkpoint_option, add_machine_options, setup
 from dd.runtime.say import say
+
+MOST_PER_CLASS = 100_000  # images
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     need = parser.add_argument_group("what to distil")
     need.add_argument("--data", required=True, type=Path, help="prepared dataset", metavar="FILE")
     need.add_argument("--objective", required=True, help=f"one of {', '.join(OBJECTIVES)}")
-    need.add_argument("--ipc", required=True, type=int, help="images per class")
+    need.add_argument(
+        "--ipc", required=True, type=at_most("--ipc", MOST_PER_CLASS), help="images per class"
+    )
     need.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write to")
     need.add_argument(
         "--pool",
@@ -54,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     need.add_argument(
         "--snapshots",
-        type=int,
+        type=at_most("--snapshots", MOST),
         nargs="+",
         metavar="N",
         help="iterations to save at; the last one ends the run (default: the recipe's iterations)",
@@ -89,7 +102,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="function that makes a generator from somebody else's weights (docs/generators.md) "
         "(default: none)",
     )
-    parser.add_argument("--width-factor", type=float, default=1.0, help="scales network widths")
+    parser.add_argument(
+        "--width-factor", type=width_factor, default=1.0, help="scales network widths"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of all random numbers")
     add_checkpoint_option(parser)
     add_machine_options(parser)

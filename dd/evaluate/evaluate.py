@@ -34,7 +34,15 @@ from dd.artifacts.resume_rows import load_progress, save_progress
 from dd.artifacts.text import file_digest, save_rows
 from dd.config import recipes
 from dd.config.methods import parse_arch_settings
-from dd.config.settings import Declared, add_options, build, declared, given_settings
+from dd.config.settings import (
+    MOST,
+    Declared,
+    add_options,
+    at_most,
+    build,
+    declared,
+    given_settings,
+)
 from dd.data.dataset import Dataset
 from dd.data.synthetic import SyntheticSet, hard_labels
 from dd.errors import DDError, unknown
@@ -42,7 +50,7 @@ from dd.evaluate.protocols import PROTOCOLS, Hard, Task
 from dd.evaluate.set_options import add_set_options, read_set
 from dd.evaluate.soft_labels import SoftLabels
 from dd.networks.base import count_parameters
-from dd.networks.options import canonical
+from dd.networks.options import canonical, width_factor
 from dd.runtime.process import add_machine_options, add_together_option, setup, stacked
 from dd.runtime.progress import Progress
 from dd.runtime.say import say
@@ -146,11 +154,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_set_options(what)
     what.add_argument("--arch", required=True, nargs="+", help="networks, NAME or NAME:key=value")
     what.add_argument("--out", required=True, type=Path, metavar="FILE", help="CSV to write")
-    what.add_argument("--networks", type=int, default=5, help="networks per architecture")
+    what.add_argument(
+        "--networks", type=at_most("--networks", MOST), default=5, help="networks per architecture"
+    )
     what.add_argument(
         "--seed", type=int, default=0, help="seed of network 0; network n has seed + n"
     )
-    what.add_argument("--width-factor", type=float, default=1.0, help="scales network widths")
+    what.add_argument(
+        "--width-factor", type=width_factor, default=1.0, help="scales network widths"
+    )
     add_together_option(what, "networks")
     what.add_argument(
         "--diverged",

@@ -35,6 +35,7 @@ from dd.data.views import ViewSettings, draw
 from dd.evaluate.set_options import add_set_options, read_set
 from dd.evaluate.soft_labels import KIND, agreement, class_type, compact
 from dd.networks.base import Network
+from dd.networks.options import width_factor
 from dd.pretrain import frozen
 from dd.pretrain.frozen import Pretrained
 from dd.runtime.preemption import Pace
@@ -163,7 +164,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     need.add_argument("--out", required=True, type=Path, metavar="FILE", help="labels to write")
     need.add_argument(
-        "--width-factor", type=float, default=1.0, help="factor on the widths of the teachers"
+        "--width-factor",
+        type=width_factor,
+        default=1.0,
+        help="factor on the widths of the teachers",
     )
     need.add_argument("--seed", type=int, default=0, help="seed of the views")
     add_checkpoint_option(parser)

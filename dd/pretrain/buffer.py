@@ -23,13 +23,21 @@ from dd.artifacts.fields import PERCENT, Field, block, list_of, whole
 from dd.artifacts.lock import alone
 from dd.artifacts.provenance import stage_provenance
 from dd.config import recipes
-from dd.config.settings import add_recipe_options, build, declared, given_settings, setting
+from dd.config.settings import (
+    MOST,
+    add_recipe_options,
+    at_most,
+    build,
+    declared,
+    given_settings,
+    setting,
+)
 from dd.data.dataset import Dataset, load_dataset
 from dd.data.space import WHITENINGS
 from dd.errors import DDError, unknown
 from dd.networks.base import count_parameters
 from dd.networks.build import create
-from dd.networks.options import canonical
+from dd.networks.options import canonical, width_factor
 from dd.pretrain.agreement import agreement
 from dd.pretrain.trajectories import PRECISIONS, ShardWriter, layout
 from dd.rng import generator
@@ -193,11 +201,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     need.add_argument(
         "--network", default="convnet", help="architecture, NAME or NAME:key=value,..."
     )
-    need.add_argument("--first", type=int, default=0, help="number of the shard's first expert")
+    need.add_argument(
+        "--first",
+        type=at_most("--first", MOST),
+        default=0,
+        help="number of the shard's first expert",
+    )
     need.add_argument(
         "--whitening", default="none", help=f"space of the images, {' or '.join(WHITENINGS)}"
     )
-    parser.add_argument("--width-factor", type=float, default=1.0, help="scales network widths")
+    parser.add_argument(
+        "--width-factor", type=width_factor, default=1.0, help="scales network widths"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of all experts")
     add_together_option(parser, "the experts of a shard")
     add_checkpoint_option(parser)

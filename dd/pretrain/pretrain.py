@@ -27,7 +27,7 @@ from dd.data.space import WHITENINGS
 from dd.errors import DDError
 from dd.networks.base import Network
 from dd.networks.build import create
-from dd.networks.options import canonical
+from dd.networks.options import canonical, width_factor
 from dd.pretrain import frozen
 from dd.pretrain.agreement import agreement, warning
 from dd.rng import generator
@@ -126,7 +126,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "have no effect; the network must expect images in the units of the prepared dataset "
         "(default: none)",
     )
-    parser.add_argument("--width-factor", type=float, default=1.0, help="scales network widths")
+    parser.add_argument(
+        "--width-factor", type=width_factor, default=1.0, help="scales network widths"
+    )
     parser.add_argument(
         "--seed", type=int, default=0, help="seed of weights, order and augmentation"
     )
