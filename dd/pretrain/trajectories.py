@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dd.artifacts.fields import BLOCK, NAME, WHOLE, Field, block, list_of, whole
+from dd.artifacts.fields import BLOCK, NAME, NUMBER, WHOLE, Field, block, list_of, whole
 from dd.artifacts.headers import Fields, describe_tensors, read_header
 from dd.artifacts.row_files import CODES, ROOM, RowReader, RowWriter
 from dd.data.space import check_space
@@ -30,6 +30,7 @@ _FIELDS: Fields = {  # of every header
     "seed": WHOLE,
     "settings": BLOCK,
     "experts": list_of(block({"number": whole(0)})),
+    "width_factor": NUMBER,
 }
 _STORED = {CODES[dtype] for dtype in PRECISIONS.values()}
 _ROOM_EACH = 1 << 7  # bytes by which the header may grow for each expert until it is finished
