@@ -15,8 +15,10 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from dd import __version__
-from dd.errors import DDError, printable, unknown
+from dd.errors import DDError, is_out_of_memory, no_memory, printable, unknown
 from dd.plan import jobs
+from dd.runtime.caches import provide_caches
+from dd.runtime.limits import near_memory_limit
 from dd.runtime.preemption import Ended, heeding_signals
 
 STAGES = {stage.stage: (stage.module, stage.summary) for stage in jobs.STAGES} | {
@@ -71,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv[0] == "--version":
         print(__version__)
         return 0
+    provide_caches()
     try:
         if argv[0] not in STAGES:
             raise unknown("stage", argv[0], STAGES)
@@ -96,21 +99,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             print(f"error: {where}{error.strerror or error}", file=sys.stderr)
         return 1
-    except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+    except Exception as error:
+        # near its limit a process fails anywhere: a library may lose a part that it has not loaded
+        if not (is_out_of_memory(error) or near_memory_limit()):
             raise
-        reason = str(error).splitlines()[0] if str(error) else "the system gives no more"
+        reason = no_memory(error) or "the system gives no more"
+        if not is_out_of_memory(error):
+            first = str(error).partition("\n")[0]
+            reason = f"near the limit of the process: {type(error).__name__}: {first}"
         print(
-            f"error: out of memory ({reason}); use a smaller batch, network or IPC", file=sys.stderr
+            f"error: out of memory ({printable(reason)}); give the job more memory (mem_mb in the "
+            "run's resources, ulimit -v), or use a smaller batch, network or IPC",
+            file=sys.stderr,
         )
         return 1
     return 0
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether Python, or torch on the CPU or a GPU, raised it because memory ran out."""
-    phrases = ("out of memory", "can't allocate memory")
-    return isinstance(error, MemoryError) or any(phrase in str(error) for phrase in phrases)
 
 
 if __name__ == "__main__":

@@ -15,12 +15,14 @@ from dd.analyse.regions import KIND, add_network_options, add_region_options, ch
 from dd.artifacts.atomic import check_target
 from dd.artifacts.provenance import stage_provenance
 from dd.artifacts.tensors import save_tensors
+from dd.config.settings import MOST, at_most
 from dd.errors import DDError
 from dd.evaluate.set_options import add_set_options, read_set
 from dd.networks import activation_maps as cam
 from dd.networks.activation_maps import common_grid
 from dd.pretrain.frozen import load_all
 from dd.runtime.process import add_machine_options, setup
+from dd.runtime.say import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     need.add_argument("--out", required=True, type=Path, metavar="FILE", help="file to write")
     parser.add_argument(
         "--images-per-class",
-        type=int,
+        type=at_most("--images-per-class", MOST),
         default=10,
         help="number of images per class, the first ones; 0: all",
     )
@@ -84,4 +86,4 @@ def run(arguments: argparse.Namespace) -> None:
             "provenance": stage_provenance(device),
         },
     )
-    print(f"cams: {arguments.out}: {len(positions)} images under {', '.join(networks)}")
+    say(f"cams: {arguments.out}: {len(positions)} images under {', '.join(networks)}")

@@ -39,6 +39,7 @@ from dd.pretrain.frozen import load_all
 from dd.rng import generator
 from dd.runtime.process import add_machine_options, setup
 from dd.runtime.progress import Progress
+from dd.runtime.say import say
 from dd.training.train import TEST_PIECE
 
 NOTHING = "nothing"
@@ -237,7 +238,7 @@ def run(arguments: argparse.Namespace) -> None:
     save_rows(arguments.out, rows)
     for row in rows:
         if row["erased"] != NOTHING:
-            print(
+            say(
                 f"erase: {row['network']} {row['difference']:+.2f} points without "
                 f"{row['area']:.1f} % ({row['erased']})"
             )

@@ -9,11 +9,13 @@ import argparse
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dd.config.settings import at_most
 from dd.errors import DDError
-from dd.networks.options import RECTIFY, RELU
+from dd.networks.options import RECTIFY, RELU, width_factor
 
 KIND = "cams"  # of files of maps
 THRESHOLD = 0.5  # a network looks where its normalised map, 0 to 1, is at least this
+FINEST = 1024  # positions per side of a map
 
 Masks = TypeVar("Masks", bound=Any)  # torch tensors or NumPy arrays
 
@@ -44,14 +46,16 @@ def add_network_options(parser: argparse._ActionsContainer) -> None:
         metavar="FILE",
         help="networks from `python -m dd pretrain`",
     )
-    parser.add_argument("--width-factor", type=float, default=1.0, help="factor on their widths")
+    parser.add_argument(
+        "--width-factor", type=width_factor, default=1.0, help="factor on their widths"
+    )
 
 
 def add_region_options(parser: argparse._ActionsContainer) -> None:
     """``--grid``, ``--rectify`` and ``--threshold``, which define regions."""
     parser.add_argument(
         "--grid",
-        type=int,
+        type=at_most("--grid", FINEST),
         default=0,
         help="positions per side of the maps; 0: a quarter of the image's side, 4 to 16",
     )

@@ -6,8 +6,7 @@ same files as torch tensors (:mod:`dd.artifacts.tensors`).
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -16,23 +15,48 @@ import numpy
 import safetensors
 from safetensors import SafetensorError
 
-from dd.artifacts.text import digest
+from dd.artifacts.fields import BLOCK, NUMBER, TEXT, Field, block_of, check_fields, list_of, shown
+from dd.artifacts.text import digest, parse_json
 from dd.errors import DDError
 
 FORMAT = 1
+_PLACE = "in the header"
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"  # how files of torch.save start, new and old
 
 HEADER = ""  # the key of the header's own checksum among those of the tensors
+Fields = Mapping[str, Field]
+
+_ORIGIN: Fields = {  # what is read of the provenance in a header
+    **dict.fromkeys(("code", "torch", "cpu", "gpu", "device", "created"), TEXT),
+    "peak_memory_mb": block_of(NUMBER),
+    "continued_from": list_of(block_of(TEXT)),
+}
 
 
-def read_header(path: str | Path) -> dict[str, Any]:
+def read_header(path: str | Path, fields: Fields | None = None) -> dict[str, Any]:
     """The header of an artifact, without its tensors; ``{}`` for a foreign safetensors file.
 
+    Args:
+        path: the file.
+        fields: what its keys must hold, those that the caller reads.
+
     Raises:
-        DDError: if the file is missing, truncated or no safetensors file.
+        DDError: if the file is missing, truncated or no safetensors file, or a key holds something
+            else.
     """
     with _opened(path) as file:
-        return _header(path, file)
+        return _header(path, file, fields)
+
+
+def read_origin(path: str | Path) -> dict[str, Any]:
+    """The provenance in the header of an artifact; empty if a file from elsewhere has none.
+
+    Raises:
+        DDError: as :func:`read_header`; or if the provenance is not as this suite writes it.
+    """
+    origin = read_header(path, {"provenance": BLOCK}).get("provenance", {})
+    check_fields(path, origin, _ORIGIN, "in the provenance")
+    return origin
 
 
 def describe_tensors(path: str | Path) -> dict[str, tuple[list[int], str]]:
@@ -43,13 +67,19 @@ def describe_tensors(path: str | Path) -> dict[str, tuple[list[int], str]]:
 
 
 def load_arrays(
-    path: str | Path, kind: str, required: Sequence[str] = (), only: Sequence[str] | None = None
+    path: str | Path,
+    kind: str,
+    required: Sequence[str] = (),
+    only: Sequence[str] | None = None,
+    fields: Fields | None = None,
 ) -> tuple[dict[str, numpy.ndarray], dict[str, Any]]:
     """Read an artifact of ``kind`` as NumPy arrays; see :func:`dd.artifacts.tensors.load_tensors`.
 
     Tensors in bfloat16 cannot be read this way, because NumPy has no such type.
     """
-    return load(path, "numpy", lambda a: numpy.ascontiguousarray(a).data, kind, required, only)
+    return load(
+        path, "numpy", lambda a: numpy.ascontiguousarray(a).data, kind, required, only, fields
+    )
 
 
 def load(
@@ -59,6 +89,7 @@ def load(
     kind: str,
     required: Sequence[str],
     only: Sequence[str] | None,
+    fields: Fields | None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Tensors and header of an artifact of ``kind``, with tensors of ``framework``.
 
@@ -69,10 +100,12 @@ def load(
         kind: the kind that the file must have.
         required: tensors that the file must hold.
         only: the tensors to read; None: all.
+        fields: what keys of the header must hold, those that the caller reads.
 
     Raises:
-        DDError: if the file is missing, truncated, of another kind, lacks a required tensor, or
-            has a tensor whose checksum differs.
+        DDError: if the file is missing, truncated, of another kind, lacks a required tensor or one
+            that was written, has a tensor whose checksum differs or whose type ``framework`` does
+            not know, or a key of its header holds something else.
     """
     with _opened(path, framework) as file:
         header = _header(path, file)
@@ -86,12 +119,18 @@ def load(
                 f"{path}: is no {kind} file: tensor '{missing[0]}' is missing "
                 f"(it holds {', '.join(sorted(names)) or 'nothing'})"
             )
+        check_fields(path, header, fields or {}, _PLACE)
         chosen = names if only is None else names & set(only)
         try:
             tensors = {name: file.get_tensor(name) for name in sorted(chosen)}
         except (SafetensorError, OSError) as error:
             raise DDError(f"{path}: is broken ({error}); make it again") from None
+        except (TypeError, AttributeError) as error:  # bfloat16 in NumPy, float4 in torch
+            raise DDError(f"{path}: has a tensor of a type that cannot be read ({error})") from None
         sums = _checksums(path, file)
+        lost = sorted(sums.keys() - names - {HEADER})
+        if lost:
+            raise DDError(f"{path}: tensor '{lost[0]}' is lost; delete the file and make it again")
     for name, tensor in tensors.items():
         if name in sums and sums[name] != digest(content(tensor)):
             raise DDError(
@@ -128,7 +167,7 @@ def _is_pickled(path: Path) -> bool:
     return False
 
 
-def _header(path: str | Path, file: Any) -> dict[str, Any]:
+def _header(path: str | Path, file: Any, fields: Fields | None = None) -> dict[str, Any]:
     document = (file.metadata() or {}).get("dd", "{}")
     expected = _checksums(path, file).get(HEADER)
     if expected is not None and expected != digest(document.encode()):
@@ -136,24 +175,23 @@ def _header(path: str | Path, file: Any) -> dict[str, Any]:
             f"{path}: its header is not what was written (its checksum differs); delete the file "
             "and make it again"
         )
-    try:
-        header = json.loads(document)
-    except (json.JSONDecodeError, RecursionError):
-        raise DDError(f"{path}: its header is not JSON; make the file again") from None
+    header = parse_json(document, f"{path}: its header is")
     if not isinstance(header, dict):
         raise DDError(f"{path}: its header is no JSON object; make the file again")
     if header.get("format", FORMAT) != FORMAT:
         raise DDError(
-            f"{path}: has format {header['format']}, this version reads {FORMAT}; make it again"
+            f"{path}: has format {shown(header['format'])}, this version reads {FORMAT}; make it "
+            "again"
         )
+    check_fields(path, header, {"kind": TEXT, **(fields or {})}, _PLACE)
     return header
 
 
 def _checksums(path: str | Path, file: Any) -> dict[str, str]:
     """The checksums that were written with the file; empty for a foreign file."""
     try:
-        sums = json.loads((file.metadata() or {}).get("sha256", "{}"))
-    except (json.JSONDecodeError, RecursionError):
+        sums = parse_json((file.metadata() or {}).get("sha256", "{}"), "")
+    except DDError:
         sums = None
     if not isinstance(sums, dict):
         raise DDError(f"{path}: its checksums are broken; delete the file and make it again")

@@ -6,14 +6,13 @@ Reads safetensors (without loading tensors), CSV, JSON and JSON lines.
 from __future__ import annotations
 
 import argparse
-import json
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dd.artifacts.headers import describe_tensors, read_header
-from dd.artifacts.text import load_json, load_rows
+from dd.artifacts.text import load_json, load_rows, parse_json, read_text
 from dd.errors import DDError, printable
 
 _WIDTH = 100
@@ -91,18 +90,11 @@ def _describe_json(path: Path) -> list[str]:
 
 def _describe_json_lines(path: Path) -> list[str]:
     rows = []
-    try:
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-            if line.strip():
-                rows.append(json.loads(line))
-                if not isinstance(rows[-1], dict):
-                    raise DDError(f"{path}: line {number} is no JSON object")
-    except FileNotFoundError:
-        raise DDError(f"{path}: no such file") from None
-    except UnicodeDecodeError as error:
-        raise DDError(f"{path}: is not text ({error})") from None
-    except json.JSONDecodeError as error:
-        raise DDError(f"{path}: line {number} is not JSON ({error})") from None
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        if line.strip():
+            rows.append(parse_json(line, f"{path}: line {number} is"))
+            if not isinstance(rows[-1], dict):
+                raise DDError(f"{path}: line {number} is no JSON object")
     return [f"{path}: JSON lines", *_describe_rows(rows)]
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dd.errors import DDError
+from dd.runtime.say import say
 
 PATIENCE = 120.0  # seconds; Slurm's KillWait is 30 by default
 
@@ -39,7 +40,7 @@ def alone(out: Path, patience: float = PATIENCE) -> Iterator[None]:
         if time.monotonic() >= until:
             raise DDError(f"{out}: another process is making it; wait for it or end it")
         if not waiting:
-            print(f"{out}: another process is making it, waiting for its end", flush=True)
+            say(f"{out}: another process is making it, waiting for its end")
             waiting = True
         time.sleep(1)
     try:

@@ -6,12 +6,15 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dd import __version__
+from dd.artifacts.fields import TEXT, block
+from dd.runtime.say import say
 
 if TYPE_CHECKING:  # what a page of a run needs of this module does not need torch
     import torch
@@ -27,6 +30,45 @@ def code_version() -> str:
     except (OSError, subprocess.SubprocessError):
         return __version__
     return f"{__version__}+g{described.stdout.strip()}"
+
+
+def maker() -> dict[str, str]:
+    """The code and the torch that this process computes with."""
+    import torch  # late: only stages that compute call this, and they have torch
+
+    return {"code": code_version(), "torch": torch.__version__}
+
+
+MAKER = block({"code": TEXT, "torch": TEXT})
+UNKNOWN = {"code": "unknown code", "torch": "unknown"}  # of checkpoints that do not say it
+
+
+def makers_as_text(makers: Sequence[Mapping[str, str]]) -> str:
+    """One line for the makers of a job, in order, as in the CSV of an evaluation."""
+    return "; ".join(f"{one['code']}, torch {one['torch']}" for one in makers)
+
+
+def makers_from_text(text: str) -> list[dict[str, str]]:
+    """What :func:`makers_as_text` gave ``text`` for."""
+    pairs = (one.rpartition(", torch ") for one in text.split("; ") if one)
+    return [{"code": code, "torch": number} for code, _, number in pairs]
+
+
+def earlier(stage: str, makers: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The makers of a job before this process, which goes on from its checkpoint.
+
+    If the last of them had other code or another torch, a line says so. It is the first such
+    line: the next checkpoint lists this process as the last maker.
+
+    Args:
+        stage: the first word of the line.
+        makers: all makers until the checkpoint, the last one wrote it.
+    """
+    if makers[-1] == maker():
+        return makers[:-1]
+    said = makers_as_text(makers[-1:])
+    say(f"{stage}: goes on from a checkpoint that other code made ({said})")
+    return makers
 
 
 def provenance(**facts: Any) -> dict[str, Any]:
@@ -47,12 +89,17 @@ def provenance(**facts: Any) -> dict[str, Any]:
     return origin
 
 
-def stage_provenance(device: torch.device, seconds: float | None = None) -> dict[str, Any]:
+def stage_provenance(
+    device: torch.device,
+    seconds: float | None = None,
+    continued_from: Sequence[Mapping[str, str]] = (),
+) -> dict[str, Any]:
     """The provenance of what a stage computed: also its command, device, threads and memory.
 
     Args:
         device: that it computed on.
         seconds: that it took, those before it was killed included; None: not measured.
+        continued_from: the :func:`earlier` makers, if other code or another torch began it.
     """
     import torch  # as above; the next module has it, too
 
@@ -64,6 +111,7 @@ def stage_provenance(device: torch.device, seconds: float | None = None) -> dict
         device=str(device),
         threads=torch.get_num_threads(),
         peak_memory_mb=peak_memory_mb(device),
+        **({"continued_from": [*continued_from]} if continued_from else {}),
     )
 
 

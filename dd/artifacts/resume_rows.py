@@ -6,52 +6,81 @@ A killed job goes on from this file. A job that also needs tensors to go on uses
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dd.artifacts.text import load_json, save_json, through_json
+from dd.artifacts.fields import Field, list_of, some
+from dd.artifacts.provenance import MAKER, UNKNOWN, earlier, maker
+from dd.artifacts.text import digest, load_json, save_json, through_json
 from dd.errors import DDError
+from dd.runtime.say import say
 
-_FACTS = "facts"
+_FACTS, _MAKERS, _SUM = "facts", "makers", "sha256"
 
 
-def save_progress(path: Path, facts: Mapping[str, Any], at: Mapping[str, Any]) -> None:
+def save_progress(
+    path: Path,
+    facts: Mapping[str, Any],
+    at: Mapping[str, Any],
+    continued_from: Sequence[Mapping[str, str]] = (),
+) -> None:
     """Save in the file ``path`` how far a job is.
 
     Args:
         path: the file.
         facts: what identifies the job.
         at: how far it is. Both must be JSON-serialisable.
+        continued_from: its makers before this process, from :func:`load_progress`.
     """
-    save_json(path, {_FACTS: facts, **at})
+    kept = through_json({_FACTS: facts, _MAKERS: [*continued_from, maker()], **at})
+    save_json(path, kept | {_SUM: _digest(kept)})
+
+
+def _digest(kept: Mapping[str, Any]) -> str:
+    return digest(json.dumps(kept).encode())
 
 
 def load_progress(
-    stage: str, path: Path, facts: Mapping[str, Any], found: bool = True
-) -> dict[str, Any]:
+    stage: str, path: Path, facts: Mapping[str, Any], needed: Field, found: bool = True
+) -> tuple[dict[str, Any], list[dict[str, str]]]:
     """How far a killed job with the same ``facts`` was, as saved by :func:`save_progress`.
 
     The result is empty if ``path`` does not exist. It is also empty, and a message says so, if the
-    file cannot be read, belongs to other facts, or its rows are lost.
+    file cannot be read, belongs to other facts, does not say how far the job was, or its rows are
+    lost. If other code or another torch wrote it, a message says that.
 
     Args:
         stage: the first word of messages.
         path: the file.
         facts: what identifies the job.
+        needed: what the stage needs to know.
         found: whether the rows still exist, for a job that writes them to another file.
+
+    Returns:
+        How far the job was; its makers before this process, if other code or torch began it.
     """
     if not path.exists():
-        return {}
+        return {}, []
     try:
         kept = load_json(path)
     except (DDError, OSError) as error:
-        print(f"{stage}: starting anew, the checkpoint cannot be read ({error})")
-        return {}
-    if not isinstance(kept, dict) or kept.pop(_FACTS, None) != through_json(facts):
-        print(f"{stage}: starting anew, {path} belongs to other settings")
-        return {}
+        say(f"{stage}: starting anew, the checkpoint cannot be read ({error})")
+        return {}, []
+    written = kept.pop(_SUM, None) if isinstance(kept, dict) else None
+    if not isinstance(kept, dict) or kept.get(_FACTS) != through_json(facts):
+        say(f"{stage}: starting anew, {path} belongs to other settings")
+        return {}, []
+    if written != _digest(kept):
+        say(f"{stage}: starting anew, {path} is not what was written (its checksum differs)")
+        return {}, []
+    del kept[_FACTS]
     if not found:
-        print(f"{stage}: starting anew, {path} has no rows")
-        return {}
-    return kept
+        say(f"{stage}: starting anew, {path} has no rows")
+        return {}, []
+    makers = kept.pop(_MAKERS, [UNKNOWN])
+    if not needed.fits(kept) or not some(list_of(MAKER)).fits(makers):
+        say(f"{stage}: starting anew, {path} does not say how far the job was ({needed.what})")
+        return {}, []
+    return kept, earlier(stage, makers)

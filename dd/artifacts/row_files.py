@@ -10,7 +10,7 @@ import json
 import math
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from dd.artifacts.headers import FORMAT, HEADER
 from dd.artifacts.text import digest
 from dd.errors import DDError
 
-_CODES = {
+CODES = {
     torch.float32: "F32",
     torch.bfloat16: "BF16",
     torch.float16: "F16",
@@ -87,7 +87,7 @@ class RowWriter:
             first = self.offsets[name]
             last = first + math.prod(shape) * dtype.itemsize
             entries[name] = {
-                "dtype": _CODES[dtype],
+                "dtype": CODES[dtype],
                 "shape": list(shape),
                 "data_offsets": [first, last],
             }
@@ -99,12 +99,30 @@ class RowWriter:
         """Write the row of tensor ``name`` at ``position``, and its checksum."""
         data = _bytes(values.detach().to("cpu", self.tensors[name][0]).contiguous())
         self._write(name, position, data)
-        self._write(SUMS + name, position, zlib.crc32(data).to_bytes(8, "little"))
+        self._write(SUMS + name, position, _sum(data))
 
     def _write(self, name: str, position: tuple[int, ...], data: Any) -> None:
+        os.pwrite(self.file, data, self._place(name, position)[0])
+
+    def _place(self, name: str, position: tuple[int, ...]) -> tuple[int, int]:
+        """Where in the file the row of tensor ``name`` at ``position`` starts, and its length."""
         dtype, shape = self.tensors[name]
         first = sum(index * math.prod(shape[axis + 1 :]) for axis, index in enumerate(position))
-        os.pwrite(self.file, data, self.start + self.offsets[name] + first * dtype.itemsize)
+        start = self.start + self.offsets[name] + first * dtype.itemsize
+        return start, math.prod(shape[len(position) :]) * dtype.itemsize
+
+    def intact(self, positions: Iterable[tuple[int, ...]]) -> bool:
+        """Whether the rows at ``positions`` of all tensors are as they were written."""
+        return all(
+            self._read(SUMS + name, position) == _sum(self._read(name, position))
+            for position in positions
+            for name in self.tensors
+            if not name.startswith(SUMS)
+        )
+
+    def _read(self, name: str, position: tuple[int, ...]) -> bytes:
+        first, size = self._place(name, position)
+        return os.pread(self.file, size, first)
 
     def sync(self) -> None:
         """Return when the rows written so far are on the disk."""
@@ -134,12 +152,31 @@ class RowReader:
     Args:
         path: the file.
         axes: names of the leading axes of its tensors, for messages.
+
+    Raises:
+        DDError: if checksums are not of its rows.
     """
 
     def __init__(self, path: Path, axes: Sequence[str]) -> None:
         self.path, self.axes = path, axes
         self._file = safetensors.safe_open(str(path), framework="pt")
         self._names = set(self._file.keys())
+        for name in sorted(self._names):
+            if name.startswith(SUMS):
+                self._check_sums(name)
+
+    def _check_sums(self, name: str) -> None:
+        """Raise a :class:`DDError` unless the tensor ``name`` has a checksum for each row."""
+        of, sums = name.removeprefix(SUMS), self._file.get_slice(name)
+        if of not in self._names:
+            raise DDError(f"{self.path}: '{name}' is there, but no '{of}'; make the file again")
+        wanted = list(self._file.get_slice(of).get_shape())[: len(self.axes)]
+        if list(sums.get_shape()) != wanted or sums.get_dtype() != CODES[torch.int64]:
+            raise DDError(
+                f"{self.path}: '{name}' is {sums.get_dtype()} {sums.get_shape()}, it must be "
+                f"{CODES[torch.int64]} {wanted}, a checksum of each {' and '.join(self.axes)}; "
+                "make the file again"
+            )
 
     def read(self, name: str, position: tuple[int, ...]) -> torch.Tensor:
         """The row of tensor ``name`` at ``position``; unchecked if the file has no checksums.
@@ -159,6 +196,11 @@ class RowReader:
     def _row(self, name: str, position: tuple[int, ...]) -> torch.Tensor:
         here = self._file.get_slice(name)[tuple(slice(at, at + 1) for at in position)]
         return here[(0,) * len(position)]
+
+
+def _sum(data: Any) -> bytes:
+    """The checksum of a row, as it is stored."""
+    return zlib.crc32(data).to_bytes(8, "little")
 
 
 def _bytes(tensor: torch.Tensor) -> memoryview:

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from dd.artifacts.atomic import replacing
-from dd.artifacts.headers import FORMAT, HEADER, load
+from dd.artifacts.headers import FORMAT, HEADER, Fields, load
 from dd.artifacts.text import digest
 
 
@@ -49,18 +49,22 @@ def save_tensors(
 
 
 def load_tensors(
-    path: str | Path, kind: str, required: Sequence[str] = (), only: Sequence[str] | None = None
+    path: str | Path,
+    kind: str,
+    required: Sequence[str] = (),
+    only: Sequence[str] | None = None,
+    fields: Fields | None = None,
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Read an artifact of ``kind``: its tensors (``only`` those named, if given) and header.
 
     A file without our header is accepted if it holds the ``required`` tensors: others may write
-    the documented formats with any safetensors library.
+    the documented formats with any safetensors library. ``fields`` says what the keys of the header
+    must hold that the caller reads.
 
     Raises:
-        DDError: if the file is missing, truncated, of another kind, lacks a required tensor, or
-            has a tensor whose checksum differs.
+        DDError: see :func:`dd.artifacts.headers.load`.
     """
-    return load(path, "pt", _content, kind, required, only)
+    return load(path, "pt", _content, kind, required, only, fields)
 
 
 def _content(tensor: torch.Tensor) -> memoryview:

@@ -28,9 +28,13 @@ def file_digest(path: str | Path) -> str:
 
 
 def save_text(path: str | Path, text: str) -> None:
-    """Write a text file in one step."""
+    """Write a text file in one step, in UTF-8.
+
+    Half characters (lone surrogates), which names from elsewhere may have, are written as escapes.
+    In JSON these stand for the same half character.
+    """
     with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def save_json(path: str | Path, document: Any) -> None:
@@ -62,13 +66,25 @@ def read_text(path: str | Path, what: str = "text") -> str:
 
 def load_json(path: str | Path) -> Any:
     """Read JSON; a missing or broken file is a :class:`DDError`."""
-    text = read_text(path, "JSON")
+    return parse_json(read_text(path, "JSON"), f"{path}: is")
+
+
+def parse_json(text: str, what: str) -> Any:
+    """The value of the JSON ``text``.
+
+    Args:
+        text: one document.
+        what: the first words of the error: file and what the text is (``x.json: line 3 is``).
+
+    Raises:
+        DDError: if it is not JSON, is nested too deeply, or has a number of thousands of digits.
+    """
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DDError(f"{path}: is not JSON ({error})") from None
+    except ValueError as error:  # also numbers that are too long for Python
+        raise DDError(f"{what} not JSON ({error})") from None
     except RecursionError:
-        raise DDError(f"{path}: is nested too deeply") from None
+        raise DDError(f"{what} not JSON that can be read: it is nested too deeply") from None
 
 
 def through_json(document: Any) -> Any:
@@ -78,10 +94,11 @@ def through_json(document: Any) -> Any:
 
 def save_rows(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows as CSV: one mapping per row, all with the keys of the first."""
-    with replacing(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    file = io.StringIO(newline="")
+    writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    save_text(path, file.getvalue())
 
 
 def load_rows(path: str | Path) -> list[dict[str, str]]:

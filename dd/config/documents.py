@@ -57,8 +57,8 @@ def parse_yaml(text: str, where: str) -> Any:
     Raises:
         DDError: if it is not YAML, gives a key twice, or has such a word; with its line.
     """
-    loader = yaml.SafeLoader(text)
     try:
+        loader = yaml.SafeLoader(text)  # refuses control characters
         node = loader.get_single_node()
         if node is None:
             return None
@@ -68,8 +68,6 @@ def parse_yaml(text: str, where: str) -> Any:
         raise DDError(f"{where}: is nested too deeply") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
         raise DDError(f"{where}: is not YAML ({' '.join(str(error).split())})") from None
-    finally:
-        loader.dispose()
 
 
 def _check_node(node: yaml.Node, where: str, seen: set[int]) -> None:

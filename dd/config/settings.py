@@ -131,6 +131,21 @@ def from_text(what: str, text: str, wanted: Type) -> Any:
     return as_type(what, int(value) if whole else value, wanted)
 
 
+def at_most(option: str, most: int) -> Callable[[str], int]:
+    """A type for argparse: a whole number up to ``most``, for an ``option`` that is no setting.
+
+    Larger ones are slips of the hand, which would end in a shortage of memory.
+    """
+
+    def read(text: str) -> int:
+        value = from_text(option, text, int)
+        if value > most:
+            raise DDError(f"{option} is {value}, it must be at most {most}")
+        return value
+
+    return read
+
+
 def declared(cls: type) -> Declared:
     """The settings of the dataclass ``cls``."""
     return {field.name: (field, field.metadata["help"]) for field in dataclasses.fields(cls)}

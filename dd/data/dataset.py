@@ -15,12 +15,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dd.artifacts.fields import BLOCK, NAME, TEXT, list_of, optional
+from dd.artifacts.headers import Fields, read_header
 from dd.artifacts.tensors import load_tensors
 from dd.data.space import MARK, WHITENINGS, Space, check_space
 from dd.errors import DDError, unknown
 
 _TENSORS = ("train_images", "train_labels", "test_images", "test_labels", "mean", "std")
 _ZCA_TENSORS = ("zca_mean", "zca_matrix")
+_FIELDS: Fields = {  # of the header
+    "name": NAME,
+    "label": TEXT,
+    "classes": optional(list_of(TEXT)),
+    "fingerprint": optional(TEXT),
+    "zca": optional(BLOCK),
+}
 
 
 @dataclass(frozen=True)
@@ -131,7 +140,7 @@ def load_dataset(
     if whitening not in WHITENINGS:
         raise unknown("whitening", whitening, WHITENINGS)
     wanted = (*_TENSORS, *_ZCA_TENSORS) if whitening == "zca" else _TENSORS
-    tensors, header = load_tensors(path, "dataset", _TENSORS, only=wanted)
+    tensors, header = load_tensors(path, "dataset", _TENSORS, only=wanted, fields=_FIELDS)
     if whitening == "zca":
         if not any(name in tensors for name in _ZCA_TENSORS):
             raise DDError(f"{path}: holds no ZCA whitening; prepare it with --zca")
@@ -141,13 +150,9 @@ def load_dataset(
         labels = tensors["train_labels"]
         count = int(labels.max()) + 1 if len(labels) and not labels.is_floating_point() else 0
         classes = [str(label) for label in range(count)]
-    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-        raise DDError(f"{path}: 'classes' in the header must be a list of names")
     _check(path, tensors, classes)
     name = header.get("name", Path(path).stem)
     label = header.get("label", name)
-    if not isinstance(name, str) or not isinstance(label, str):
-        raise DDError(f"{path}: 'name' and 'label' in the header must be text")
     identity = header.get("fingerprint") or fingerprint(tensors, classes)
     if whitening == "zca":
         identity += MARK + _digest(tensors, _ZCA_TENSORS)[:8]
@@ -176,6 +181,15 @@ def load_dataset(
         test=test,
         header=header,
     )
+
+
+def read_name(path: str | Path) -> str:
+    """The name of the dataset in a file, from its header alone; by default the file's stem.
+
+    Raises:
+        DDError: if the file is missing or broken, or the name is no text.
+    """
+    return read_header(path, _FIELDS).get("name", Path(path).stem)
 
 
 def fingerprint(tensors: Mapping[str, Tensor], classes: Sequence[str]) -> str:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dd.artifacts.headers import describe_tensors, read_header
+from dd.artifacts.headers import describe_tensors, load_arrays, read_header
+from dd.errors import DDError
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,13 @@ def of_file(path: str | Path) -> Extent:
         DDError: if it is broken.
     """
     shapes = {name: shape for name, (shape, _) in describe_tensors(path).items()}
+    if len(shapes.get("train_images", [])) != 4 or not shapes.get("test_images"):
+        raise DDError(f"{path}: is no dataset file: it needs train_images and test_images")
     count, channels, height, width = shapes["train_images"]
-    classes = read_header(path)["classes"]
+    classes = read_header(path).get("classes")
+    if not isinstance(classes, list):  # somebody else's file
+        labels, _ = load_arrays(path, "dataset", only=["train_labels"])
+        classes = range(int(labels["train_labels"].max()) + 1)
     return Extent(count, shapes["test_images"][0], len(classes), (height, width), channels)
 
 

@@ -20,6 +20,7 @@ from dd.artifacts.provenance import command_line, provenance
 from dd.artifacts.tensors import load_tensors, save_tensors
 from dd.artifacts.text import through_json
 from dd.config.normalisation import CONSTANTS, DATA, constants, of_source
+from dd.config.settings import at_most
 from dd.data import zca
 from dd.data.dataset import fingerprint
 from dd.data.raw import (
@@ -34,7 +35,9 @@ from dd.data.sources import SOURCES, RawDataset, SourceOptions
 from dd.data.space import PIXELS
 from dd.errors import DDError
 from dd.runtime.process import setup
+from dd.runtime.say import say
 
+LARGEST_SIDE = 10_000  # pixels
 _CHUNK = 4096  # images in float at a time
 
 
@@ -56,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     files = parser.add_argument_group("image files (image-folder, class-folders, tiny-imagenet)")
     files.add_argument(
         "--resize",
-        type=int,
+        type=at_most("--resize", LARGEST_SIDE),
         metavar="N",
         help="crop to the central square and resize to this side in pixels (default: unchanged)",
     )
@@ -130,7 +133,7 @@ def run(args: argparse.Namespace) -> None:
         )
     )
     for note in raw.notes:
-        print(f"prepare: {note}")
+        say(f"prepare: {note}")
     name, label = args.name or raw.name, args.label or raw.label
     tensors = prepare(raw, args.zca_eps if args.zca else None, normalise_as)
     header = {
@@ -151,7 +154,7 @@ def run(args: argparse.Namespace) -> None:
     if not kept:
         save_tensors(args.out, "dataset", tensors, header)
     _, channels, height, width = raw.train_images.shape
-    print(
+    say(
         f"{args.out}: {'left as it is: ' if kept else ''}{label}, "
         f"{len(raw.train_images)} training and {len(raw.test_images)} test images of "
         f"{len(raw.classes)} classes, {channels}x{height}x{width}, normalised with "

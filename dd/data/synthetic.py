@@ -9,13 +9,21 @@ from typing import Any
 
 import torch
 
-from dd.artifacts.headers import read_header
+from dd.artifacts.fields import BLOCK, TEXT, list_of, optional
+from dd.artifacts.headers import Fields, read_header
 from dd.artifacts.tensors import load_tensors, save_tensors
 from dd.data.dataset import Dataset
 from dd.data.space import MARK, WHITENINGS, Space, check_space
 from dd.errors import DDError, unknown
 
 _TENSORS = ("images", "indices", "labels", "mean", "std", "learned_lr")
+_FIELDS: Fields = {  # of the header, whoever wrote it
+    "objective": optional(TEXT),
+    "classes": optional(list_of(TEXT)),
+    "whitening": optional(TEXT),
+    "fingerprint": optional(TEXT),
+    "zca": optional(BLOCK),
+}
 
 
 @dataclass
@@ -187,7 +195,7 @@ def load(path: str | Path) -> SyntheticSet:
     Raises:
         DDError: if the file is missing, broken, or its tensors are not as documented.
     """
-    tensors, header = load_tensors(path, "synthetic", required=("labels",), only=_TENSORS)
+    tensors, header = load_tensors(path, "synthetic", ("labels",), _TENSORS, _FIELDS)
     _check_whitening(path, header)
     images, indices, labels = tensors.get("images"), tensors.get("indices"), tensors["labels"]
     if images is not None and indices is not None:
@@ -213,10 +221,11 @@ def load(path: str | Path) -> SyntheticSet:
     if soft and not (labels.min() >= 0 and (labels.sum(1) - 1).abs().max() < 1e-2):
         raise DDError(f"{path}: 'labels' must be probabilities from 0 to 1, each row with sum 1")
     mean, std = tensors.get("mean"), tensors.get("std")
-    if images is not None:
-        _check_normalisation(path, mean, std, images.shape[1])
+    _check_normalisation(path, mean, std, None if images is None else images.shape[1])
     rate = tensors.get("learned_lr")
-    if rate is not None and not (rate.numel() == 1 and 0 < rate.item() < math.inf):
+    if rate is not None and not (
+        rate.numel() == 1 and not rate.is_complex() and 0 < rate.item() < math.inf
+    ):
         raise DDError(f"{path}: 'learned_lr' must be one number above 0")
     return SyntheticSet(
         images, labels, mean, std, None if rate is None else rate.item(), header, indices
@@ -229,7 +238,7 @@ def whitening(path: str | Path) -> str | None:
     Raises:
         DDError: if the file is missing or broken, or the whitening unknown.
     """
-    header = read_header(path)
+    header = read_header(path, _FIELDS)
     _check_whitening(path, header)
     return header.get("whitening")
 
@@ -257,7 +266,7 @@ def _check_indices(path: str | Path, indices: torch.Tensor) -> None:
 
 
 def _check_normalisation(
-    path: str | Path, mean: torch.Tensor | None, std: torch.Tensor | None, channels: int
+    path: str | Path, mean: torch.Tensor | None, std: torch.Tensor | None, channels: int | None
 ) -> None:
     if (mean is None) != (std is None):
         raise DDError(f"{path}: 'mean' and 'std' come together, one is missing")
@@ -265,6 +274,8 @@ def _check_normalisation(
         return
     if not mean.dtype == std.dtype == torch.float32:
         raise DDError(f"{path}: 'mean' and 'std' must be float32")
+    if channels is None:  # images of the dataset, which are normalised already
+        channels = mean.numel()
     if mean.shape != (channels,) or std.shape != mean.shape:
         raise DDError(f"{path}: 'mean' and 'std' must be [{channels}], one per channel")
     if not (mean.isfinite().all() and 0 < std.min() <= std.max() < math.inf):

@@ -42,6 +42,7 @@ from dd.pretrain.trajectories import Trajectories
 from dd.registry import Registry
 from dd.rng import generator
 from dd.runtime.process import usable_memory
+from dd.runtime.say import say
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,7 +195,7 @@ def _own_recipes(arguments: argparse.Namespace, dataset: str) -> dict[str, str]:
         used[name] = fallback.takes if fallback else "own"
         if fallback:
             where = f"{dataset} at IPC {arguments.ipc}" if fallback.of_ipc else dataset
-            print(f"distill: {fallback.said(name, where)}")
+            say(f"distill: {fallback.said(name, where)}")
     return used
 
 

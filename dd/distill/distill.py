@@ -13,17 +13,26 @@ import dataclasses
 from pathlib import Path
 
 from dd.artifacts.atomic import check_target
-from dd.artifacts.headers import read_header
+from dd.artifacts.checkpoint import or_anew
 from dd.artifacts.lock import alone
 from dd.config import recipes
-from dd.config.settings import Declared, add_recipe_options, build, declared, given_settings
-from dd.data.dataset import load_dataset
+from dd.config.settings import (
+    MOST,
+    Declared,
+    add_recipe_options,
+    at_most,
+    build,
+    declared,
+    given_settings,
+)
+from dd.data.dataset import load_dataset, read_name
 from dd.distill.assemble import assemble
 from dd.distill.objectives import OBJECTIVES
 from dd.distill.objectives.base import Settings
 from dd.distill.parametrisations import PARAMETRISATIONS
 from dd.distill.regularisers import REGULARISERS
 from dd.errors import DDError
+from dd.networks.options import width_factor
 from dd.registry import Registry
 from dd.runtime.process import (
     add_checkpoint_option,
@@ -31,6 +40,9 @@ from dd.runtime.process import (
     add_memory_option,
     setup,
 )
+from dd.runtime.say import say
+
+MOST_PER_CLASS = 100_000  # images
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     need = parser.add_argument_group("what to distil")
     need.add_argument("--data", required=True, type=Path, help="prepared dataset", metavar="FILE")
     need.add_argument("--objective", required=True, help=f"one of {', '.join(OBJECTIVES)}")
-    need.add_argument("--ipc", required=True, type=int, help="images per class")
+    need.add_argument(
+        "--ipc", required=True, type=at_most("--ipc", MOST_PER_CLASS), help="images per class"
+    )
     need.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write to")
     need.add_argument(
         "--pool",
@@ -58,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     need.add_argument(
         "--snapshots",
-        type=int,
+        type=at_most("--snapshots", MOST),
         nargs="+",
         metavar="N",
         help="iterations to save at; the last one ends the run (default: the recipe's iterations)",
@@ -93,7 +107,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="function that makes a generator from somebody else's weights (docs/generators.md) "
         "(default: none)",
     )
-    parser.add_argument("--width-factor", type=float, default=1.0, help="scales network widths")
+    parser.add_argument(
+        "--width-factor", type=width_factor, default=1.0, help="scales network widths"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of all random numbers")
     add_checkpoint_option(parser)
     add_machine_options(parser)
@@ -148,7 +164,7 @@ def run(arguments: argparse.Namespace) -> None:
     device = setup(arguments.device, arguments.threads)
     # Read the header first. It has the dataset's name, which selects the recipe, and the recipe
     # gives the space (whitening) in which the images are then read.
-    name = str(read_header(arguments.data).get("name", arguments.data.stem))
+    name = read_name(arguments.data)
     recipe = recipes.resolve(arguments.objective, name, arguments.ipc, given)
     snapshots = sorted(set(arguments.snapshots or [recipe["iterations"]]))
     if snapshots[0] < 0:
@@ -157,12 +173,17 @@ def run(arguments: argparse.Namespace) -> None:
     values = recipe | {"iterations": snapshots[-1]}
     settings: Settings = build(objective.Settings, values, arguments.objective)
     dataset = load_dataset(arguments.data, device, settings.whitening)
-    loop = assemble(arguments, settings, dataset, snapshots, device)
+    loops = [assemble(arguments, settings, dataset, snapshots, device)]
+
+    def distil() -> None:
+        loop = loops.pop() if loops else assemble(arguments, settings, dataset, snapshots, device)
+        loop.run()
+
     # Two processes in one folder would mix their checkpoints, so the second waits for the first.
     # All checks are above: an error appears at once, not after this wait.
     with alone(arguments.out):
-        loop.run()
-    print(
+        or_anew("distill", distil)
+    say(
         f"distill: {', '.join(f'it{n}' for n in snapshots)} of {arguments.objective} in "
         f"{arguments.out}"
     )

@@ -14,9 +14,18 @@ from typing import Any
 import torch
 
 from dd.artifacts.atomic import replacing
-from dd.artifacts.checkpoint import load_checkpoint, restore_streams, save_checkpoint, under
-from dd.artifacts.provenance import stage_provenance
-from dd.artifacts.text import save_text
+from dd.artifacts.checkpoint import (
+    load_checkpoint,
+    restore,
+    restore_streams,
+    save_checkpoint,
+    stream_state,
+    under,
+)
+from dd.artifacts.fields import SECONDS, block, whole
+from dd.artifacts.provenance import earlier, stage_provenance
+from dd.artifacts.tensors import load_tensors
+from dd.artifacts.text import parse_json, read_text, save_text
 from dd.data import synthetic
 from dd.data.dataset import Dataset
 from dd.data.synthetic import SyntheticSet
@@ -25,6 +34,7 @@ from dd.distill.parametrisations import Parametrisation
 from dd.errors import DDError, Divergence
 from dd.runtime.preemption import Pace
 from dd.runtime.progress import Progress
+from dd.runtime.say import say
 
 
 class DistillationLoop:
@@ -55,9 +65,14 @@ class DistillationLoop:
         self.folder = out / ".checkpoint"
         self.iteration, self.seconds = 0, 0.0
         self.metrics: list[str] = []
+        self.continued_from: list[dict[str, str]] = []  # other code that began the distillation
 
     def run(self) -> None:
-        """Distil from the last checkpoint, if any, to the last snapshot."""
+        """Distil from the last checkpoint, if any, to the last snapshot.
+
+        Raises:
+            Unusable: if the checkpoint turns out not to fit; then this loop must not be used again.
+        """
         started = time.monotonic()
         self.canvas = self.make_canvas()
         self._resume()
@@ -125,7 +140,7 @@ class DistillationLoop:
                 "iteration": self.iteration,
                 "classes": dataset.classes,
                 "whitening": dataset.whitening,
-                "provenance": stage_provenance(objective.device, self.seconds),
+                "provenance": stage_provenance(objective.device, self.seconds, self.continued_from),
             },
         )
 
@@ -133,27 +148,46 @@ class DistillationLoop:
         return self.folder / f"it{iteration}.safetensors"
 
     def _checkpoint(self) -> None:
-        tensors = {f"canvas.{name}": value for name, value in self.canvas.state().items()}
-        tensors |= {f"objective.{name}": v for name, v in self.objective.state().items()}
         save_text(self.folder / "metrics.jsonl", "".join(f"{line}\n" for line in self.metrics))
         at = {"iteration": self.iteration, "seconds": self.seconds}
-        save_checkpoint(self._state, self.facts, at, tensors, self._streams())
+        save_checkpoint(self._state, self.facts, at, self._tensors(), self.continued_from)
 
     def _resume(self) -> None:
-        tensors, at = load_checkpoint("distill", self._state, self.facts)
-        if not at:
+        last = self.snapshots[-1]
+        needed = block({"iteration": whole(1, last), "seconds": SECONDS})
+        kept = load_checkpoint("distill", self._state, self.facts, needed)
+        if kept is None:
             return
+        at = kept.at
         done = [n for n in self.snapshots if n <= at["iteration"]]
         lines = _lines(self.folder / "metrics.jsonl")
-        if not all(self._kept(n).exists() for n in done) or len(lines) < at["iteration"]:
-            print(f"distill: starting anew, {self.folder} has lost a snapshot or metrics")
+        if not all(map(self._is_whole, done)) or len(lines) < at["iteration"]:
+            say(f"distill: starting anew, {self.folder} has lost a snapshot or metrics")
             return
+        restore(kept, self._tensors, self._load)
+        self.iteration, self.seconds = at["iteration"], at["seconds"]
+        self.metrics = lines[: self.iteration]
+        say(f"distill: going on from iteration {self.iteration}")
+        self.continued_from = earlier("distill", kept.makers)
+
+    def _is_whole(self, iteration: int) -> bool:
+        """Whether the snapshot of ``iteration`` is in the checkpoint folder, undamaged."""
+        try:
+            load_tensors(self._kept(iteration), "synthetic")
+        except (DDError, OSError):
+            return False
+        return True
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        """The tensors of a checkpoint."""
+        tensors = {f"canvas.{name}": value for name, value in self.canvas.state().items()}
+        tensors |= {f"objective.{name}": v for name, v in self.objective.state().items()}
+        return tensors | stream_state(self._streams())
+
+    def _load(self, tensors: dict[str, torch.Tensor]) -> None:
         self.canvas.load_state(under("canvas.", tensors))
         self.objective.load_state(under("objective.", tensors))
         restore_streams(tensors, self._streams())
-        self.iteration, self.seconds = at["iteration"], at["seconds"]
-        self.metrics = lines[: self.iteration]
-        print(f"distill: going on from iteration {self.iteration}")
 
     @property
     def _state(self) -> Path:
@@ -174,4 +208,16 @@ class DistillationLoop:
 
 
 def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    """The lines of a ``metrics.jsonl`` up to the first that is none of ours."""
+    try:
+        lines = read_text(path).splitlines()
+    except (DDError, OSError):
+        return []
+    for number, line in enumerate(lines, start=1):
+        try:
+            whole_line = parse_json(line, "")["iteration"] == number
+        except (DDError, LookupError, TypeError):
+            whole_line = False
+        if not whole_line:
+            return lines[: number - 1]
+    return lines

@@ -17,11 +17,32 @@ import torch
 from torch import nn
 
 from dd.artifacts.atomic import check_target
+from dd.artifacts.fields import (
+    NUMBER,
+    PERCENT,
+    SECONDS,
+    TEXT,
+    WHOLE,
+    Field,
+    block,
+    either,
+    list_of,
+    whole,
+)
+from dd.artifacts.provenance import makers_as_text
 from dd.artifacts.resume_rows import load_progress, save_progress
 from dd.artifacts.text import file_digest, save_rows
 from dd.config import recipes
 from dd.config.methods import parse_arch_settings
-from dd.config.settings import Declared, add_options, build, declared, given_settings
+from dd.config.settings import (
+    MOST,
+    Declared,
+    add_options,
+    at_most,
+    build,
+    declared,
+    given_settings,
+)
 from dd.data.dataset import Dataset
 from dd.data.synthetic import SyntheticSet, hard_labels
 from dd.errors import DDError, unknown
@@ -29,9 +50,10 @@ from dd.evaluate.protocols import PROTOCOLS, Hard, Task
 from dd.evaluate.set_options import add_set_options, read_set
 from dd.evaluate.soft_labels import SoftLabels
 from dd.networks.base import count_parameters
-from dd.networks.options import canonical
+from dd.networks.options import canonical, width_factor
 from dd.runtime.process import add_machine_options, add_together_option, setup, stacked
 from dd.runtime.progress import Progress
+from dd.runtime.say import say
 from dd.training.recipe import Recipe
 from dd.training.train import accuracy
 
@@ -88,6 +110,32 @@ def evaluate(
     return sorted(rows, key=lambda row: (order[row["arch"]], row["network"]))
 
 
+_ROW = {  # what a row holds before the settings are added
+    "dataset": TEXT,
+    "arch": TEXT,
+    "network": whole(0, MOST_NETWORKS - 1),
+    "seed": WHOLE,
+    "accuracy": PERCENT,
+    "train_accuracy": PERCENT,
+    "parameters": whole(0),
+    "diverged": whole(0, 1),
+    "seconds": SECONDS,
+}
+
+
+def _progress(protocol: Hard) -> Field:
+    """What is kept of an evaluation under way: rows with the columns of this code, each once."""
+    columns = {*_ROW, *protocol.facts(0)}
+    row = block({**_ROW, **dict.fromkeys(protocol.facts(0), either(NUMBER, TEXT))})
+    exact = Field(row.what, lambda value: row.fits(value) and value.keys() == columns)
+    rows = list_of(exact)
+
+    def once(kept: list[dict[str, Any]]) -> bool:
+        return len({(one["arch"], one["network"]) for one in kept}) == len(kept)
+
+    return block({"rows": Field("rows of networks", lambda v: rows.fits(v) and once(v))})
+
+
 def _finite(network: nn.Module) -> bool:
     return all(bool(p.isfinite().all()) for p in network.parameters())
 
@@ -106,11 +154,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_set_options(what)
     what.add_argument("--arch", required=True, nargs="+", help="networks, NAME or NAME:key=value")
     what.add_argument("--out", required=True, type=Path, metavar="FILE", help="CSV to write")
-    what.add_argument("--networks", type=int, default=5, help="networks per architecture")
+    what.add_argument(
+        "--networks", type=at_most("--networks", MOST), default=5, help="networks per architecture"
+    )
     what.add_argument(
         "--seed", type=int, default=0, help="seed of network 0; network n has seed + n"
     )
-    what.add_argument("--width-factor", type=float, default=1.0, help="scales network widths")
+    what.add_argument(
+        "--width-factor", type=width_factor, default=1.0, help="scales network widths"
+    )
     add_together_option(what, "networks")
     what.add_argument(
         "--diverged",
@@ -190,13 +242,13 @@ def _method(made: SyntheticSet, dataset: Dataset) -> tuple[str, str, int]:
     objective = made.header.get("objective")
     if objective not in recipes.objectives():  # a set from other code may not name one
         objective = "dc"
-        print(
+        say(
             "evaluate: the set names no known method; unless an option sets them, settings are "
             "those of dc"
         )
     ipc = max(1, len(made) // len(dataset.classes))
     if fallback := recipes.evaluation_fallback(objective, dataset.name, ipc):
-        print(f"evaluate: {fallback.said(objective, dataset.name)}")
+        say(f"evaluate: {fallback.said(objective, dataset.name)}")
     return objective, dataset.name, ipc
 
 
@@ -266,26 +318,28 @@ def run(arguments: argparse.Namespace) -> None:
     partial = arguments.out.with_name(f".{arguments.out.name}.partial.json")
     # Architectures and the number of networks are not part of the identity: they may change between
     # two starts without making finished networks invalid.
-    kept = load_progress("evaluate", partial, identity).get("rows", [])
-    finished = [row for row in kept if row["arch"] in archs and row["network"] < arguments.networks]
+    protocol = protocol_class(settings, task)
+    kept, earlier = load_progress("evaluate", partial, identity, _progress(protocol))
+    rows = kept.get("rows", [])
+    finished = [row for row in rows if row["arch"] in archs and row["network"] < arguments.networks]
     rows = evaluate(
-        protocol_class(settings, task),
+        protocol,
         archs,
         arguments.networks,
         arguments.networks if task.together else 1,
         finished,
-        lambda rows: save_progress(partial, identity, {"rows": rows}),
+        lambda rows: save_progress(partial, identity, {"rows": rows}, earlier),
     )
     where = {"synthetic": digest, "set_data": set_data, "device": device.type}
+    if earlier:
+        where["continued_from"] = makers_as_text(earlier)
     each = {arch: conditions | dataclasses.asdict(task.recipe_of(arch)) for arch in archs}
     save_rows(arguments.out, [row | each[row["arch"]] | where for row in rows])
     partial.unlink(missing_ok=True)
     for arch in archs:
         tested = torch.tensor([row["accuracy"] for row in rows if row["arch"] == arch])
         spread = f" ± {tested.std():.2f}" if len(tested) > 1 else ""
-        print(
-            f"evaluate: {arch} {tested.mean():.2f}{spread} % on {dataset.label} (n={len(tested)})"
-        )
+        say(f"evaluate: {arch} {tested.mean():.2f}{spread} % on {dataset.label} (n={len(tested)})")
 
 
 def _labels(

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from dd.artifacts.atomic import check_safetensors, check_target
 from dd.artifacts.checkpoint import state_path
+from dd.artifacts.fields import SECONDS, block, whole
 from dd.artifacts.lock import alone
 from dd.artifacts.provenance import stage_provenance
 from dd.artifacts.resume_rows import load_progress, save_progress
@@ -34,11 +35,13 @@ from dd.data.views import ViewSettings, draw
 from dd.evaluate.set_options import add_set_options, read_set
 from dd.evaluate.soft_labels import KIND, agreement, class_type, compact
 from dd.networks.base import Network
+from dd.networks.options import width_factor
 from dd.pretrain import frozen
 from dd.pretrain.frozen import Pretrained
 from dd.runtime.preemption import Pace
 from dd.runtime.process import add_checkpoint_option, add_machine_options, setup
 from dd.runtime.progress import Progress
+from dd.runtime.say import say
 from dd.training.train import TEST_PIECE
 
 
@@ -102,10 +105,14 @@ class LabelWriter:
         facts = self.facts()
         writer = RowWriter(self.out, KIND, 1, tensors, facts)
         kept = state_path(self.out)
-        at = load_progress("relabel", kept, facts, writer.found)
+        needed = block({"done": whole(1, views - 1), "seconds": SECONDS})
+        at, earlier = load_progress("relabel", kept, facts, needed, writer.found)
+        if at and not writer.intact((view,) for view in range(at["done"])):
+            say(f"relabel: starting anew, rows in {writer.partial} are damaged")
+            at = {}
         done, before = at.get("done", 0), at.get("seconds", 0.0)
         if done:
-            print(f"relabel: going on after {done} views")
+            say(f"relabel: going on after {done} views")
         networks = [teacher.network for teacher in self.teachers.values()]
         parts = torch.arange(count).split(TEST_PIECE.get(device.type, 256))
         with Progress("relabel", views, "views", initial=done) as progress:
@@ -119,9 +126,9 @@ class LabelWriter:
                 if pace.due() and view + 1 < views:
                     writer.sync()
                     seconds = before + time.monotonic() - started
-                    save_progress(kept, facts, {"done": view + 1, "seconds": seconds})
+                    save_progress(kept, facts, {"done": view + 1, "seconds": seconds}, earlier)
                     pace.saved()
-        made = stage_provenance(device, before + time.monotonic() - started)
+        made = stage_provenance(device, before + time.monotonic() - started, earlier)
         writer.finish(facts | {"provenance": made})
         kept.unlink(missing_ok=True)
 
@@ -157,7 +164,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     need.add_argument("--out", required=True, type=Path, metavar="FILE", help="labels to write")
     need.add_argument(
-        "--width-factor", type=float, default=1.0, help="factor on the widths of the teachers"
+        "--width-factor",
+        type=width_factor,
+        default=1.0,
+        help="factor on the widths of the teachers",
     )
     need.add_argument("--seed", type=int, default=0, help="seed of the views")
     add_checkpoint_option(parser)
@@ -175,7 +185,7 @@ def run(arguments: argparse.Namespace) -> None:
     settings = build(Settings, recipes.resolve_training("relabel", dataset.name, own), "relabel")
     fallback = recipes.fallback("relabel", dataset.name, ipc=1)  # the same for every IPC
     if fallback:
-        print(f"relabel: {fallback.said('relabelling', dataset.name)}")
+        say(f"relabel: {fallback.said('relabelling', dataset.name)}")
     teachers = frozen.load_all(arguments.teacher, dataset, arguments.width_factor, device)
     writer = LabelWriter(
         images=made.images_for(dataset).to(device),
@@ -190,7 +200,7 @@ def run(arguments: argparse.Namespace) -> None:
     with alone(writer.out):
         writer.run()
     names = ", ".join(f"{t.spec} ({t.accuracy:.2f} %)" for t in teachers.values())
-    print(
+    say(
         f"relabel: {settings.views} views of {len(made)} images by {names}, "
         f"{arguments.out.stat().st_size / 2**20:.1f} MiB; {arguments.out}"
     )

@@ -13,6 +13,7 @@ from dd.data.fit import fit, in_test_split
 from dd.data.space import WHITENINGS
 from dd.data.synthetic import SyntheticSet
 from dd.errors import DDError
+from dd.runtime.say import say
 
 
 def add_set_options(group: argparse._ActionsContainer) -> None:
@@ -56,7 +57,7 @@ def read_set(
     dataset = load_dataset(arguments.data, device, _whitening(made, arguments))
     made, notes, data = fit(made, dataset)
     for note in notes:
-        print(f"{stage}: {arguments.synthetic}: {note}")
+        say(f"{stage}: {arguments.synthetic}: {note}")
     # indices are of the training split: whatever it shares with the test split is the dataset's own
     if made.images is not None and not arguments.allow_test_images:
         shared = in_test_split(made.images_for(dataset).to(device), dataset)

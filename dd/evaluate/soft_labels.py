@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 
 from dd import __version__
-from dd.artifacts.headers import describe_tensors, read_header
-from dd.artifacts.row_files import RowReader
+from dd.artifacts.fields import NAME, PERCENT, WHOLE, block, list_of, some, whole
+from dd.artifacts.headers import Fields, describe_tensors, read_header
+from dd.artifacts.row_files import CODES, RowReader
 from dd.artifacts.text import file_digest
+from dd.config.settings import build
 from dd.data.dataset import Dataset
 from dd.data.space import check_space
 from dd.data.views import Views, ViewSettings, draw
@@ -26,8 +28,15 @@ from dd.evaluate import kd
 from dd.training.train import shuffled
 
 KIND = "labels"
+_ROUNDED_UP = 1e-2  # a log-probability may be above 0 by its rounding
 FACTORS = ("squared", "one")
-_REQUIRED = {"kind", "seed", "views", "keep", "settings", "teachers"}  # keys of every header
+_FIELDS: Fields = {  # of every header; those of "settings" are checked when views are made of them
+    "kind": NAME,
+    "seed": WHOLE,
+    "views": whole(1),
+    "keep": whole(0),
+    "teachers": some(list_of(block({"network": NAME, "accuracy": PERCENT}))),
+}
 # What labels and the evaluated set must agree on, with the name in messages.
 _AGREE = {
     "version": "code version",
@@ -101,15 +110,17 @@ class SoftLabels:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.header = path, read_header(path)
+        self.path, self.header = path, read_header(path, _FIELDS)
         kind, shapes = self.header.get("kind"), describe_tensors(path)
         if kind not in (None, KIND):
             raise DDError(
                 f"{path}: is a {kind} file, one of labels is needed (python -m dd relabel)"
             )
-        if not self.header.keys() >= _REQUIRED or "log_probabilities" not in shapes:
+        if not self.header.keys() >= {*_FIELDS, "settings"} or "log_probabilities" not in shapes:
             raise DDError(f"{path}: is no file of soft labels (python -m dd relabel)")
-        self.names = [name for name in ("classes", "log_probabilities") if name in shapes]
+        self._tensors = shapes
+        both = ("classes", "log_probabilities") if self.header["keep"] else ("log_probabilities",)
+        self.names = [name for name in both if name in shapes]
         self.shape = shapes["log_probabilities"][0]
         self.views: int = self.header["views"]
         self.seed: int = self.header["seed"]
@@ -154,6 +165,16 @@ class SoftLabels:
                 f"{self.path}: 'log_probabilities' is {self.shape}, it must be "
                 f"[{self.views}, {count}, {width}]; make the labels again (python -m dd relabel)"
             )
+        wanted = {"log_probabilities": (CODES[torch.float16], self.shape)}
+        if self.header["keep"]:
+            kept = [self.views, count, self.header["keep"]]
+            wanted["classes"] = (CODES[class_type(len(dataset.classes))], kept)
+        for name, (dtype, shape) in wanted.items():
+            if self._tensors.get(name) != (shape, dtype):
+                raise DDError(
+                    f"{self.path}: '{name}' must be {dtype} {shape}; make the labels again (python "
+                    "-m dd relabel)"
+                )
 
     def check_batch(self, size: int) -> None:
         """Raise a :class:`DDError` unless students with batches of ``size`` images see the batches
@@ -170,9 +191,13 @@ class SoftLabels:
         """The stored labels of all images in ``view``, see :func:`compact`.
 
         Raises:
-            DDError: if their checksum differs.
+            DDError: if their checksum differs, or they are no labels.
         """
-        return {name: self._rows.read(name, (view,)) for name in self.names}
+        stored = {name: self._rows.read(name, (view,)) for name in self.names}
+        values = stored["log_probabilities"]
+        if not (values.isfinite().all() and values.max() <= _ROUNDED_UP):
+            raise DDError(f"{self.path}: view {view} has values that are no log-probabilities")
+        return stored
 
 
 def _view_settings(path: Path, stored: Any) -> ViewSettings:
@@ -187,7 +212,7 @@ def _view_settings(path: Path, stored: Any) -> ViewSettings:
             f"{path}: its labels are of views that are no longer drawn like this (settings must be "
             f"{', '.join(known)}); make the labels again (python -m dd relabel)"
         )
-    return ViewSettings(**stored)
+    return build(ViewSettings, stored, f"{path}: settings in the header")
 
 
 def agreement(dataset: Dataset, synthetic: Path) -> dict[str, str]:
@@ -246,4 +271,7 @@ class LabelledViews:
         self._view = view
         self._drawn = draw(self.labels.seed, view, count, (height, width), self.labels.settings)
         stored = self.labels.read(view)
+        kept = stored.get("classes")
+        if kept is not None and not 0 <= int(kept.min()) <= int(kept.max()) < self.classes:
+            raise DDError(f"{self.labels.path}: view {view} names a class that is not there")
         self._stored = {name: values.to(self.images.device) for name, values in stored.items()}

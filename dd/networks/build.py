@@ -8,9 +8,7 @@ from dd.errors import DDError
 from dd.networks.architectures import NETWORKS
 from dd.networks.base import Network
 from dd.networks.init import initialise
-from dd.networks.options import parse
-
-LARGEST = 10**6  # for sides, classes and factors: a larger value must be an error
+from dd.networks.options import LARGEST, parse
 
 
 def create(

@@ -92,6 +92,24 @@ def parse(spec: str) -> tuple[str, dict[str, int | str]]:
     return name, given
 
 
+LARGEST = 10**6  # for sides, classes and factors: a larger value must be an error
+
+
+def width_factor(text: str) -> float:
+    """The type of ``--width-factor`` for argparse.
+
+    Raises:
+        DDError: if it is no number, not positive, or absurdly large.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        raise DDError(f"--width-factor is {text!r}, it must be a number") from None
+    if not 0 < value <= LARGEST:
+        raise DDError(f"width_factor is {value}, it must be positive and at most {LARGEST}")
+    return value
+
+
 def canonical(spec: str) -> str:
     """The canonical way to write a network: options sorted, those with default values left out.
 

@@ -12,6 +12,7 @@ from dd.errors import DDError
 from dd.plan.jobs import Distillation, Evaluation
 from dd.plan.plan import Plan
 from dd.plan.validate import check_found, check_plan
+from dd.runtime.say import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +30,7 @@ def run(arguments: argparse.Namespace) -> None:
     check_plan(plan)
     check_found(plan)
     save_json(arguments.out, plan.document())
-    print(
+    say(
         f"{arguments.out}: run {plan.run.name}, {len(plan.of(Distillation))} distillations, "
         f"{len(plan.of(Evaluation))} evaluations"
     )

@@ -44,6 +44,8 @@ _PLACES = (
     "label",
 )  # of a dataset: where it lies and what it is called do not change images
 
+SHARE = 0.9  # of the memory that a job asks for, for what it may keep in it
+
 HARD, SOFT, KD = "hard", "soft", "kd"  # the protocols that plan and tables treat specially
 
 
@@ -469,6 +471,13 @@ class Distillation(Job):
         if method.parametrisation:
             options["adapter"] = run.generators.get(self.dataset, {}).get("adapter")
         return options | {"snapshots": list(self.snapshots)}
+
+    def places(self, run: Run) -> dict[str, Any]:
+        places = super().places(run)
+        if "experts" in self.settings(run):  # it is faster with more memory, with the same result
+            asked = run.resources["distill"]["mem_mb"]
+            places["memory"] = round(SHARE * asked / 1000, 1)
+        return places
 
     def described(self, run: Run) -> dict[str, Any]:
         return {"snapshots": list(self.snapshots), **self.settings(run), **self.parts(run)}

@@ -62,7 +62,9 @@ def _class_sizes(path: str) -> tuple[list[int], list[str]] | None:
         tensors, header = load_arrays(path, "dataset", only=["train_labels"])
     except DDError:
         return None
-    classes = header["classes"]
+    classes = header.get("classes")
+    if not isinstance(classes, list):
+        return None
     return numpy.bincount(tensors["train_labels"], minlength=len(classes)).tolist(), classes
 
 

@@ -11,22 +11,33 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from dd.artifacts.atomic import check_safetensors, check_target
+from dd.artifacts.checkpoint import or_anew
+from dd.artifacts.fields import PERCENT, Field, block, list_of, whole
 from dd.artifacts.lock import alone
 from dd.artifacts.provenance import stage_provenance
 from dd.config import recipes
-from dd.config.settings import add_recipe_options, build, declared, given_settings, setting
+from dd.config.settings import (
+    MOST,
+    add_recipe_options,
+    at_most,
+    build,
+    declared,
+    given_settings,
+    setting,
+)
 from dd.data.dataset import Dataset, load_dataset
 from dd.data.space import WHITENINGS
 from dd.errors import DDError, unknown
 from dd.networks.base import count_parameters
 from dd.networks.build import create
-from dd.networks.options import canonical
+from dd.networks.options import canonical, width_factor
 from dd.pretrain.agreement import agreement
 from dd.pretrain.trajectories import PRECISIONS, ShardWriter, layout
 from dd.rng import generator
@@ -38,6 +49,7 @@ from dd.runtime.process import (
     stacked,
 )
 from dd.runtime.progress import Progress
+from dd.runtime.say import say
 from dd.training.ensemble import Ensemble, ensemble
 from dd.training.recipe import Recipe
 from dd.training.resume import Checkpoints, epochs
@@ -81,7 +93,11 @@ class Buffer:
     every: float
 
     def run(self) -> list[float]:
-        """Train all experts, from the last checkpoint if any; return test accuracies in percent."""
+        """Train all experts, from the last checkpoint if any; return test accuracies in percent.
+
+        Raises:
+            Unusable: if the checkpoint turns out not to fit.
+        """
         job = Checkpoints("buffer", self.out, self.every)
         split, count = self.dataset.train.resident(), len(self.settings.rates())
         feed = augmented(split, self.settings.augment)
@@ -99,9 +115,17 @@ class Buffer:
         facts = self.facts() | {"layout": layout(networks[0])}
         rows = (len(networks), count + 1, count_parameters(networks[0]))
         writer = ShardWriter(self.out, rows, self.settings.precision, facts)
-        job.resume(facts, writer, done="done", unit="expert-epochs")
         every = range(len(networks))
         groups = [list(every)] if self.together else [[n] for n in every]
+        own = _progress(count, len(groups), len(groups[0]))
+
+        def written(at: Mapping[str, Any]) -> Iterator[tuple[int, int]]:
+            finished = len(at["accuracies"])
+            for row in range(finished + len(groups[0])):
+                last = count if row < finished else at["epoch"]
+                yield from ((row, epoch) for epoch in range(last + 1))
+
+        job.resume(facts, writer, own=own, written=written, done="done", unit="expert-epochs")
         # A checkpoint holds the group that is being trained. The groups before it are done: their
         # rows are in the shard, and only their accuracies are still needed.
         accuracies: list[float] = job.at.setdefault("accuracies", [])
@@ -134,7 +158,7 @@ class Buffer:
             {"number": number, "test_accuracy": tested}
             for number, tested in zip(self.numbers, accuracies, strict=True)
         ]
-        made = stage_provenance(split.labels.device, job.seconds)
+        made = stage_provenance(split.labels.device, job.seconds, job.continued_from)
         writer.finish(facts | {"experts": entries, "provenance": made})
         job.remove()
         return accuracies
@@ -157,6 +181,18 @@ class Buffer:
             writer.write(row, epoch, parameters)
 
 
+def _progress(epochs: int, groups: int, size: int) -> Field:
+    """What a checkpoint says of ``groups`` groups of ``size`` experts, one of them in training."""
+
+    def fits(at: Any) -> bool:
+        finished = len(at["accuracies"])
+        trained = finished * epochs + at["epoch"] * size
+        return finished % size == 0 and finished < groups * size and at["done"] == trained
+
+    own = block({"done": whole(0), "accuracies": list_of(PERCENT)})
+    return Field(own.what, lambda at: own.fits(at) and fits(at))
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m dd buffer``."""
     need = parser.add_argument_group("what to train")
@@ -165,11 +201,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     need.add_argument(
         "--network", default="convnet", help="architecture, NAME or NAME:key=value,..."
     )
-    need.add_argument("--first", type=int, default=0, help="number of the shard's first expert")
+    need.add_argument(
+        "--first",
+        type=at_most("--first", MOST),
+        default=0,
+        help="number of the shard's first expert",
+    )
     need.add_argument(
         "--whitening", default="none", help=f"space of the images, {' or '.join(WHITENINGS)}"
     )
-    parser.add_argument("--width-factor", type=float, default=1.0, help="scales network widths")
+    parser.add_argument(
+        "--width-factor", type=width_factor, default=1.0, help="scales network widths"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of all experts")
     add_together_option(parser, "the experts of a shard")
     add_checkpoint_option(parser)
@@ -202,8 +245,8 @@ def run(arguments: argparse.Namespace) -> None:
         every=arguments.checkpoint_every,
     )
     with alone(buffer.out):
-        tested = torch.tensor(buffer.run())
-    print(
+        tested = torch.tensor(or_anew("buffer", buffer.run))
+    say(
         f"buffer: {len(tested)} experts of {network}, {len(settings.rates())} epochs, "
         f"test accuracy {tested.mean():.2f} % ({tested.min():.2f} to {tested.max():.2f}) "
         f"on {dataset.label}; {arguments.out}"

@@ -16,6 +16,17 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from dd.artifacts.checkpoint import form
+from dd.artifacts.fields import (
+    BLOCK,
+    NAME,
+    NUMBER,
+    PERCENT,
+    TEXT,
+    WHOLE,
+    optional,
+)
+from dd.artifacts.headers import Fields
 from dd.artifacts.tensors import load_tensors, save_tensors
 from dd.data.dataset import Dataset
 from dd.data.space import check_space
@@ -27,7 +38,16 @@ from dd.pretrain.agreement import AGREE
 KIND = "network"
 _CHECKED = ("dataset", "whitening", "fingerprint", "width_factor")
 _IDENTITY = ("origin", "seed", "settings", "accuracy", "least_accuracy", "digest")
-_REQUIRED = {*_CHECKED, "network", *_IDENTITY}  # keys of every header
+FIELDS: Fields = {  # of every header
+    **dict.fromkeys(("dataset", "whitening", "fingerprint"), TEXT),
+    "width_factor": NUMBER,
+    "network": NAME,
+    "origin": TEXT,
+    "seed": optional(WHOLE),
+    "settings": BLOCK,
+    **dict.fromkeys(("accuracy", "least_accuracy"), PERCENT),
+    "digest": TEXT,
+}
 _WRAPPERS = ("module.", "model.")  # prefixes that DataParallel and other trainers add to names
 _SHOWN = 3  # number of tensors named in a message
 
@@ -72,8 +92,8 @@ def load(
             trained on another dataset, with another whitening or another width factor; if its
             tensors are not those of the architecture, or not finite.
     """
-    tensors, header = load_tensors(path, KIND)
-    if not header.keys() >= _REQUIRED:
+    tensors, header = load_tensors(path, KIND, fields=FIELDS)
+    if not header.keys() >= FIELDS.keys():
         raise DDError(
             f"{path}: is no network of `python -m dd pretrain`; make one with it, also from "
             "weights of your own (--weights)"
@@ -93,7 +113,10 @@ def load(
             )
     spec = header["network"]
     shape = (dataset.channels, dataset.size, len(dataset.classes))
-    network = create(spec, *shape, generator=None, width_factor=width_factor, device=device)
+    try:
+        network = create(spec, *shape, generator=None, width_factor=width_factor, device=device)
+    except DDError as error:  # the network that the header names
+        raise DDError(f"{path}: {error}") from None
     take_weights(network, tensors, path, spec)
     network.eval().requires_grad_(False)
     return Pretrained(spec, network, header["accuracy"], header["least_accuracy"], header)
@@ -135,10 +158,10 @@ def take_weights(
         own = any(name.startswith(prefix) for name in wanted)
         if tensors and not own and all(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    missing = [f"{name} {_form(wanted[name])}" for name in wanted if name not in tensors]
+    missing = [f"{name} {form(wanted[name])}" for name in wanted if name not in tensors]
     unexpected = [name for name in tensors if name not in wanted]
     other = [
-        f"{name} is {_form(tensor)} instead of {_form(wanted[name])}"
+        f"{name} is {form(tensor)} instead of {form(wanted[name])}"
         for name, tensor in tensors.items()
         if name in wanted and _misfits(tensor, wanted[name])
     ]
@@ -159,10 +182,6 @@ def take_weights(
 def _misfits(tensor: Tensor, wanted: Tensor) -> bool:
     floating = tensor.is_floating_point() == wanted.is_floating_point()
     return tensor.shape != wanted.shape or not floating
-
-
-def _form(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 
 from dd import __version__
 from dd.artifacts.atomic import check_safetensors, check_target
+from dd.artifacts.checkpoint import or_anew
 from dd.artifacts.provenance import stage_provenance
 from dd.artifacts.tensors import save_tensors
 from dd.config import recipes
@@ -31,6 +32,7 @@ from dd.pretrain.generators.autoencoder import PATCH, Autoencoder, code_channels
 from dd.rng import generator
 from dd.runtime.process import add_checkpoint_option, add_machine_options, setup
 from dd.runtime.progress import Progress
+from dd.runtime.say import say
 from dd.training.ensemble import ensemble
 from dd.training.recipe import Recipe
 from dd.training.resume import Checkpoints, epochs
@@ -79,7 +81,11 @@ class Training:
     every: float
 
     def run(self) -> dict[str, float]:
-        """Train, from the last checkpoint if any; return the errors of :func:`reconstruction`."""
+        """Train, from the last checkpoint if any; return the errors of :func:`reconstruction`.
+
+        Raises:
+            Unusable: if the checkpoint turns out not to fit.
+        """
         job, s = Checkpoints("generator", self.out, self.every), self.settings
         split = self.dataset.train.resident()
         device = split.labels.device
@@ -88,15 +94,16 @@ class Training:
         network = create(self.dataset.channels, code, s.width, weights, device).train()
         streams = {name: generator(self.seed, "generator", name) for name in ("order", "noise")}
         facts = self.facts() | {"code": code}
+        total = len(s.rates())
         job.resume(facts)
-        total, first = len(s.rates()), job.at.get("epoch", 0)
+        first = job.at.get("epoch", 0)
         with Progress("generator", total, "epochs", initial=first) as progress:
             for epoch, optimizer in epochs(ensemble([network]), s, job, streams):
                 loss = _epoch(network, optimizer, split, s, streams)
                 check_losses(loss, s, epoch + 1)
                 progress.update(loss=loss.item())
         errors = reconstruction(network.eval(), self.dataset)
-        made = stage_provenance(device, job.seconds)
+        made = stage_provenance(device, job.seconds, job.continued_from)
         header = facts | {"reconstruction": errors, "provenance": made}
         save_tensors(self.out, "generator", network.state_dict(), header)
         job.remove()
@@ -211,8 +218,8 @@ def run(arguments: argparse.Namespace) -> None:
     training = Training(
         dataset, settings, arguments.seed, arguments.out, arguments.checkpoint_every
     )
-    errors = training.run()
-    print(
+    errors = or_anew("generator", training.run)
+    say(
         f"generator: {len(settings.rates())} epochs, test images are reconstructed with "
         f"{errors['psnr']:.2f} dB (pixel MSE {errors['mse']:.3g}, variance "
         f"{errors['variance']:.3g}) on {dataset.label}; {arguments.out}"

@@ -16,6 +16,8 @@ from pathlib import Path
 import torch
 
 from dd.artifacts.atomic import check_safetensors, check_target
+from dd.artifacts.checkpoint import or_anew
+from dd.artifacts.fields import NAME
 from dd.artifacts.provenance import stage_provenance
 from dd.artifacts.tensors import load_tensors
 from dd.config import recipes
@@ -25,12 +27,13 @@ from dd.data.space import WHITENINGS
 from dd.errors import DDError
 from dd.networks.base import Network
 from dd.networks.build import create
-from dd.networks.options import canonical
+from dd.networks.options import canonical, width_factor
 from dd.pretrain import frozen
 from dd.pretrain.agreement import agreement, warning
 from dd.rng import generator
 from dd.runtime.process import add_checkpoint_option, add_machine_options, setup
 from dd.runtime.progress import Progress
+from dd.runtime.say import say
 from dd.training.ensemble import ensemble
 from dd.training.recipe import Recipe
 from dd.training.resume import Checkpoints, epochs
@@ -99,7 +102,7 @@ def give(network: Network, spec: str, path: Path) -> None:
     Raises:
         DDError: if the file is missing, broken, or does not hold the weights of this network.
     """
-    tensors, header = load_tensors(path, frozen.KIND)
+    tensors, header = load_tensors(path, frozen.KIND, fields={"network": NAME})
     if header.get("network", spec) != spec:
         raise DDError(f"--weights: {path} holds a {header['network']}, --network is {spec}")
     frozen.take_weights(network, tensors, path, spec)
@@ -123,7 +126,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "have no effect; the network must expect images in the units of the prepared dataset "
         "(default: none)",
     )
-    parser.add_argument("--width-factor", type=float, default=1.0, help="scales network widths")
+    parser.add_argument(
+        "--width-factor", type=width_factor, default=1.0, help="scales network widths"
+    )
     parser.add_argument(
         "--seed", type=int, default=0, help="seed of weights, order and augmentation"
     )
@@ -146,15 +151,8 @@ def run(arguments: argparse.Namespace) -> None:
     settings = build(
         Settings, recipes.resolve_training("pretrain", dataset.name, own, spec), "pretrain"
     )
-    network = create(
-        spec,
-        dataset.channels,
-        dataset.size,
-        len(dataset.classes),
-        generator=None if arguments.weights else generator(seed, "pretrain", "weights"),
-        width_factor=arguments.width_factor,
-        device=device,
-    )
+    shape = (dataset.channels, dataset.size, len(dataset.classes))
+    scale = {"width_factor": arguments.width_factor, "device": device}
     facts = {
         **agreement(dataset, arguments.width_factor),
         "dataset_label": dataset.label,
@@ -164,25 +162,35 @@ def run(arguments: argparse.Namespace) -> None:
         "settings": {} if arguments.weights else dataclasses.asdict(settings),
         "device": device.type,
     }
-    job, seconds = Checkpoints("pretrain", out, arguments.checkpoint_every), 0.0
-    if arguments.weights:
-        give(network, spec, arguments.weights)
-    else:
+
+    def trained() -> tuple[Network, Checkpoints]:
+        made = create(spec, *shape, generator=generator(seed, "pretrain", "weights"), **scale)
+        job = Checkpoints("pretrain", out, arguments.checkpoint_every)
         job.resume(facts)
-        train(network, dataset, settings, seed, job)
-        seconds = job.seconds  # training only, without the measurements below
+        train(made, dataset, settings, seed, job)
+        return made, job
+
+    if arguments.weights:
+        network = create(spec, *shape, generator=None, **scale)
+        give(network, spec, arguments.weights)
+        seconds, before = 0.0, []
+    else:
+        network, job = or_anew("pretrain", trained)
+        # of the training only, without the measurements below
+        seconds, before = job.seconds, job.continued_from
     tested = round(accuracy(network, dataset.test), 4)
     facts |= {
         "accuracy": tested,
         "train_accuracy": round(accuracy(network, _sample(dataset.train, seed)), 4),
         "least_accuracy": settings.least_accuracy,
-        "provenance": stage_provenance(device, seconds),
+        "provenance": stage_provenance(device, seconds, before),
     }
     frozen.save(out, network, facts)
-    job.remove()
+    if not arguments.weights:
+        job.remove()
     if weak := warning(facts, dataset.label):
-        print(f"pretrain: {weak}")
-    print(
+        say(f"pretrain: {weak}")
+    say(
         f"pretrain: {spec} {facts['origin']}, test accuracy {tested:.2f} % on {dataset.label}; "
         f"{out}"
     )

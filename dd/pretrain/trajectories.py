@@ -15,14 +15,24 @@ from typing import Any
 import torch
 from torch import nn
 
-from dd.artifacts.headers import describe_tensors, read_header
-from dd.artifacts.row_files import ROOM, RowReader, RowWriter
+from dd.artifacts.fields import BLOCK, NAME, NUMBER, WHOLE, Field, block, list_of, whole
+from dd.artifacts.headers import Fields, describe_tensors, read_header
+from dd.artifacts.row_files import CODES, ROOM, RowReader, RowWriter
 from dd.data.space import check_space
 from dd.errors import DDError
 from dd.pretrain.agreement import AGREE
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-_REQUIRED = {"kind", "network", "layout", "seed", "settings", "experts"}  # keys of every header
+_FIELDS: Fields = {  # of every header
+    "kind": NAME,
+    "network": NAME,
+    "layout": list_of(Field("a name and a shape", lambda value: isinstance(value, list))),
+    "seed": WHOLE,
+    "settings": BLOCK,
+    "experts": list_of(block({"number": whole(0)})),
+    "width_factor": NUMBER,
+}
+_STORED = {CODES[dtype] for dtype in PRECISIONS.values()}
 _ROOM_EACH = 1 << 7  # bytes by which the header may grow for each expert until it is finished
 
 
@@ -178,15 +188,24 @@ class _Shard:
     """An open shard."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.header = path, read_header(path)
+        self.path, self.header = path, read_header(path, _FIELDS)
         kind = self.header.get("kind")
         if kind not in (None, "trajectories"):
             raise DDError(
                 f"{path}: is a {kind} file, one of trajectories is needed (python -m dd buffer)"
             )
-        shape, _ = describe_tensors(path).get("trajectories", ([], ""))
-        if not self.header.keys() >= _REQUIRED or len(shape) != 3:
+        shape, precision = describe_tensors(path).get("trajectories", ([], ""))
+        if not self.header.keys() >= _FIELDS.keys() or len(shape) != 3:
             raise DDError(f"{path}: is no file of trajectories (python -m dd buffer)")
+        if precision not in _STORED:
+            raise DDError(
+                f"{path}: 'trajectories' is {precision}, it must be {' or '.join(sorted(_STORED))}"
+            )
+        if len(self.header["experts"]) != shape[0]:
+            raise DDError(
+                f"{path}: 'experts' in the header names {len(self.header['experts'])}, "
+                f"'trajectories' has {shape[0]}"
+            )
         self.experts, self.epochs, self.parameters = shape[0], shape[1] - 1, shape[2]
         self.network: str = self.header["network"]
         self.numbers = [entry["number"] for entry in self.header["experts"]]
@@ -199,4 +218,10 @@ class _Shard:
 
     def read(self, expert: int, epoch: int) -> torch.Tensor:
         """Parameters ``[P]``, float32, of an expert (its row in the shard) after an epoch."""
-        return self.rows.read("trajectories", (expert, epoch)).float()
+        parameters = self.rows.read("trajectories", (expert, epoch)).float()
+        if not parameters.isfinite().all():
+            raise DDError(
+                f"{self.path}: row {expert}, epoch {epoch} of 'trajectories' holds NaN or infinite "
+                "values; make it again (python -m dd buffer)"
+            )
+        return parameters

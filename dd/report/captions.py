@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from dd.artifacts.headers import read_header
+from dd.artifacts.fields import NAME, PERCENT, missing
+from dd.artifacts.headers import Fields, read_header
+from dd.errors import DDError
 from dd.plan.exhibits import Exhibit
 from dd.plan.kinds import networks_behind
 from dd.pretrain.agreement import warning
 from dd.report import fallbacks
+
+_FROZEN: Fields = {"network": NAME, "accuracy": PERCENT, "least_accuracy": PERCENT}
 
 
 def warnings(exhibit: Exhibit) -> list[str]:
@@ -19,10 +23,18 @@ def warnings(exhibit: Exhibit) -> list[str]:
     """
     run = exhibit.run
     phrases = [
-        warning(read_header(job.file(run)), run.datasets[job.dataset]["label"])
+        warning(_frozen(job.file(run)), run.datasets[job.dataset]["label"])
         for job in networks_behind(exhibit)
     ]
     return [f"Note: {phrase}." for phrase in dict.fromkeys(filter(None, phrases))]
+
+
+def _frozen(path: str) -> dict[str, Any]:
+    """The header of a frozen network."""
+    header = read_header(path, _FROZEN)
+    if name := missing(header, _FROZEN):
+        raise DDError(f"{path}: its header has no '{name}'; make it by `python -m dd pretrain`")
+    return header
 
 
 def facts(exhibit: Exhibit, rows: list[dict[str, Any]]) -> str:

@@ -12,6 +12,7 @@ from dd.errors import DDError
 from dd.plan.exhibits import Exhibit, load_exhibit
 from dd.plan.kinds import kind_of
 from dd.report.figures.style import save, use_style
+from dd.runtime.say import say
 
 
 def check_layout(exhibit: Exhibit, parts: tuple[str, ...]) -> None:
@@ -55,4 +56,4 @@ def run(arguments: argparse.Namespace) -> None:
         raise DDError(f"--out: {arguments.out} must end in .png")
     exhibit = load_exhibit("figure", arguments.figure, read_run(arguments.config))
     render(exhibit, arguments.out)
-    print(f"{arguments.out}: written, .pdf beside it")
+    say(f"{arguments.out}: written, .pdf beside it")

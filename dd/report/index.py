@@ -24,6 +24,7 @@ from dd.report.captions import caption
 from dd.report.labels import axis_label, paper_label
 from dd.report.sheet import Sheet, Text
 from dd.report.tables.settings import settings_rows
+from dd.runtime.say import say
 
 FORMATS = {"csv": "CSV", "tex": "LaTeX", "html": "HTML"}  # formats of a table besides Markdown
 UNFINISHED = "is missing; finish the run first: snakemake"
@@ -260,4 +261,4 @@ def run(arguments: argparse.Namespace) -> None:
     for name, text in pages.items():
         save_text(root / name, text)
     save_text(out, page(plan, record, root))
-    print(f"{out}: {len(plan.exhibits)} tables and figures; {' and '.join(pages)} beside it")
+    say(f"{out}: {len(plan.exhibits)} tables and figures; {' and '.join(pages)} beside it")

@@ -9,17 +9,19 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from dd.artifacts.headers import read_header
-from dd.artifacts.provenance import code_version
-from dd.artifacts.text import file_digest, load_json, save_json
+from dd.artifacts.headers import read_origin
+from dd.artifacts.provenance import code_version, makers_from_text
+from dd.artifacts.text import file_digest, load_json, load_rows, save_json
 from dd.config.run import read_run
 from dd.errors import DDError
+from dd.plan.jobs import Evaluation
 from dd.plan.plan import Plan
+from dd.runtime.say import say
 
 LIBRARIES = ("torch", "torchvision", "numpy", "pandas", "matplotlib", "seaborn", "snakemake")
 
@@ -40,19 +42,21 @@ def record(config: Path) -> dict[str, Any]:
             "the run first: snakemake"
         )
     tensors = [path for path in files if path.suffix == ".safetensors"]
-    origins = [header["provenance"] for header in map(read_header, tensors) if _has_origin(header)]
+    # a file from elsewhere may have no provenance
+    origins = [origin for origin in map(read_origin, tensors) if "created" in origin]
+    makers = [*origins, *_earlier(origins), *_earlier_of_rows(plan)]
     run = plan.run
     return {
         "run": run.name,
         "title": run.title,
-        "code": {"artifacts": _all(origins, "code"), "tables and figures": code_version()},
+        "code": {"artifacts": _all(makers, "code"), "tables and figures": code_version()},
         "python": platform.python_version(),
         "libraries": {name: version(name) for name in LIBRARIES},
         "hardware": {
             "cpu": _all(origins, "cpu"),
             "cores": os.cpu_count(),
             "gpu": _all(origins, "gpu"),
-            "torch": _all(origins, "torch"),
+            "torch": _all(makers, "torch"),
         },
         "started": min((origin["created"] for origin in origins), default=None),
         "ended": max((origin["created"] for origin in origins), default=None),
@@ -63,9 +67,17 @@ def record(config: Path) -> dict[str, Any]:
     }
 
 
-def _has_origin(header: dict[str, Any]) -> bool:
-    """Whether a header has provenance: files from elsewhere may have none."""
-    return "created" in header.get("provenance", {})
+def _earlier(origins: Iterable[dict[str, Any]]) -> Iterator[dict[str, str]]:
+    """The other code or torch that began an artifact before a job was killed."""
+    for origin in origins:
+        yield from origin.get("continued_from", [])
+
+
+def _earlier_of_rows(plan: Plan) -> Iterator[dict[str, str]]:
+    """The same of the evaluations, whose rows say it."""
+    for job in plan.of(Evaluation):
+        for text in {row.get("continued_from") or "" for row in load_rows(job.file(plan.run))}:
+            yield from makers_from_text(text)
 
 
 def _all(origins: Iterable[dict[str, Any]], key: str) -> list[str]:
@@ -82,4 +94,4 @@ def run(arguments: argparse.Namespace) -> None:
     """Write ``run.json``."""
     document = record(arguments.config)
     save_json(arguments.out, document)
-    print(f"{arguments.out}: {len(document['files'])} files of run {document['run']}")
+    say(f"{arguments.out}: {len(document['files'])} files of run {document['run']}")

@@ -12,6 +12,7 @@ from dd.plan.exhibits import Exhibit, load_exhibit
 from dd.plan.kinds import kind_of
 from dd.report.sheet import Sheet
 from dd.report.tables.pivot import Rows
+from dd.runtime.say import say
 
 
 def render(exhibit: Exhibit) -> tuple[Rows, Sheet]:
@@ -42,4 +43,4 @@ def run(arguments: argparse.Namespace) -> None:
     exhibit = load_exhibit("table", arguments.table, read_run(arguments.config))
     rows, sheet = render(exhibit)
     write(arguments.out, rows, sheet)
-    print(f"{arguments.out}: {len(rows)} rows; .md, .tex and .html beside it")
+    say(f"{arguments.out}: {len(rows)} rows; .md, .tex and .html beside it")

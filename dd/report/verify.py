@@ -19,6 +19,7 @@ from dd.errors import DDError
 from dd.plan.jobs import Distillation, Evaluation
 from dd.plan.plan import ENDINGS, Plan
 from dd.report.table import render, write
+from dd.runtime.say import say
 
 
 def recorded(root: Path) -> dict[str, str]:
@@ -111,7 +112,7 @@ def run(arguments: argparse.Namespace) -> None:
         done = "; removed: run snakemake again" if arguments.remove else ""
         raise DDError(f"{root}: {name} {what}{more}{done}")
     tables = [name for kind, name in plan.exhibits if kind == "table"]
-    print(
+    say(
         f"{root}: all is as recorded: {len(tables)} tables from {len(plan.of(Evaluation))} "
         f"evaluations of {len(plan.of(Distillation))} distillations"
     )

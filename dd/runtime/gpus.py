@@ -16,6 +16,8 @@ import time
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
+from dd.runtime.say import say
+
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 SCHEDULERS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")  # set in jobs that have GPUs assigned
 
@@ -48,7 +50,7 @@ def take_gpu(
     while (taken := _first_free(known, folder)) is None:
         if not waited:
             names = ", ".join(known)
-            print(f"all GPUs ({names}) are taken by other jobs; waiting for one", flush=True)
+            say(f"all GPUs ({names}) are taken by other jobs; waiting for one")
             waited = True
         time.sleep(poll)
     environment[VISIBLE] = taken

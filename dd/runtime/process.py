@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import math
 import platform
 import resource
 import sys
@@ -13,6 +14,7 @@ import torch
 from dd.errors import DDError
 from dd.runtime.gpus import take_gpu
 
+MOST_THREADS = 1024
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 
 
@@ -52,9 +54,12 @@ def add_checkpoint_option(parser: argparse._ActionsContainer) -> None:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not seconds >= 0:
-        raise DDError(f"--checkpoint-every is {text}, it must be at least 0")
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise DDError(f"--checkpoint-every is {text!r}, it must be a number") from None
+    if not 0 <= seconds < math.inf:
+        raise DDError(f"--checkpoint-every is {text}, it must be at least 0, and finite")
     return seconds
 
 
@@ -86,6 +91,8 @@ def setup(device: str = "auto", threads: int = 0) -> torch.device:
     """
     if threads < 0:
         raise DDError(f"--threads is {threads}, it must be 0 (torch's choice) or more")
+    if threads > MOST_THREADS:
+        raise DDError(f"--threads is {threads}, it must be at most {MOST_THREADS}")
     tune_allocator()
     if threads:
         torch.set_num_threads(threads)

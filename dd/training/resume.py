@@ -8,21 +8,34 @@
 
 Between two epochs, if enough time has passed, the loop saves networks, optimiser and random
 streams. If the stage is started again with the same facts, the loop begins with the first epoch
-that is not in the checkpoint.
+that is not in the checkpoint. The stage calls all of this through
+:func:`dd.artifacts.checkpoint.or_anew`, since a checkpoint may turn out not to fit.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from dd.artifacts.checkpoint import load_checkpoint, restore_streams, save_checkpoint, state_path
+from dd.artifacts.checkpoint import (
+    Kept,
+    Unusable,
+    load_checkpoint,
+    restore,
+    restore_streams,
+    save_checkpoint,
+    state_path,
+    stream_state,
+)
+from dd.artifacts.fields import BLOCK, SECONDS, Field, block, both, whole
+from dd.artifacts.provenance import earlier
 from dd.artifacts.row_files import RowWriter
 from dd.runtime.preemption import Pace
+from dd.runtime.say import say
 from dd.training.ensemble import Ensemble
 from dd.training.recipe import Recipe
 from dd.training.state import resume_training, set_rate, training_state
@@ -42,6 +55,7 @@ class Checkpoints:
         at: JSON-serialisable values that the next checkpoint saves besides the tensors; after
             :meth:`resume`, those of the last checkpoint. The loop sets ``epoch`` (epochs done) and
             ``seconds``; a stage may add its own values.
+        continued_from: the other code or torch, if any, that began the job, for provenance.
     """
 
     _facts: Mapping[str, Any]
@@ -52,40 +66,49 @@ class Checkpoints:
         self.stage, self.every = stage, every
         self.path = state_path(out)
         self.at: dict[str, Any] = {}
+        self.continued_from: list[dict[str, str]] = []
         self._started, self._before = time.monotonic(), 0.0
-        self._found: dict[str, torch.Tensor] = {}
+        self._kept: Kept | None = None
 
     def resume(
         self,
         facts: Mapping[str, Any],
         rows: RowWriter | None = None,
         *,
+        own: Field = BLOCK,
+        written: Callable[[Mapping[str, Any]], Iterable[tuple[int, ...]]] = lambda at: (),
         done: str = "epoch",
         unit: str = "epochs",
     ) -> None:
-        """Read the checkpoint of a killed job; print whether the stage goes on or starts anew.
+        """Read the checkpoint of a killed job, if there is one; print if it cannot be used.
 
         Args:
             facts: what identifies the job; a checkpoint with other facts is not used.
             rows: the writer of a stage that also writes rows. If the rows of the killed job are
                 lost, its checkpoint is not used. A new checkpoint is written only after the rows
                 are on the disk.
+            written: positions of the rows that were written when the job was there, given ``at``.
+            own: what ``at`` must be besides, for a stage that adds values.
             done, unit: the key of ``at`` that says how far the job was, and what it counts.
         """
-        self._facts, self._rows = facts, rows
-        tensors, at = load_checkpoint(self.stage, self.path, facts)
-        if at and rows and not rows.found:
-            print(f"{self.stage}: starting anew, {self.path} has no rows")
-        elif at:
-            print(f"{self.stage}: going on after {at[done]} {unit}")
-            self._found, self.at, self._before = tensors, at, at["seconds"]
+        self._facts, self._rows, self._done, self._unit = facts, rows, done, unit
+        loop = block({"epoch": whole(1), "seconds": SECONDS})
+        self._kept = load_checkpoint(self.stage, self.path, facts, both(loop, own))
+        if self._kept and rows and not rows.found:
+            say(f"{self.stage}: starting anew, {self.path} has no rows")
+            self._kept = None
+        if self._kept and rows and not rows.intact(written(self._kept.at)):
+            say(f"{self.stage}: starting anew, rows in {rows.partial} are damaged")
+            self._kept = None
+        if self._kept:
+            self.at, self._before = self._kept.at, self._kept.at["seconds"]
         # From here on, SIGTERM ends the stage only after a checkpoint; before, it ends it at once.
         self._pace = Pace(self.every)
 
     @property
     def found(self) -> bool:
         """Whether there is a checkpoint that :meth:`restore` has not used yet."""
-        return bool(self._found)
+        return self._kept is not None
 
     @property
     def seconds(self) -> float:
@@ -97,13 +120,29 @@ class Checkpoints:
         students: Ensemble,
         optimizer: torch.optim.Optimizer,
         streams: Mapping[str, torch.Generator],
+        epochs: int,
     ) -> int:
-        """Load the checkpoint into the arguments, once; return the number of epochs done."""
-        if not self.found:
+        """Load the checkpoint into the arguments, once; return the number of epochs done.
+
+        ``epochs`` is that of the whole training; a checkpoint is always of an unfinished one.
+
+        Raises:
+            Unusable: if its tensors are not those of such a training.
+        """
+        if not self._kept:
             return 0
-        students.load_state(resume_training(self._found, optimizer))
-        restore_streams(self._found, streams)
-        self._found = {}  # if the stage trains further networks, these start from epoch 0
+
+        def load(tensors: Mapping[str, torch.Tensor]) -> None:
+            students.load_state(resume_training(tensors, optimizer))
+            restore_streams(tensors, streams)
+
+        if self.at["epoch"] >= epochs:
+            why = f"it is of epoch {self.at['epoch']}, the last one is {epochs}"
+            raise Unusable(self.path, why)
+        restore(self._kept, lambda: _state(students, optimizer, streams), load)
+        say(f"{self.stage}: going on after {self.at[self._done]} {self._unit}")
+        self.continued_from = earlier(self.stage, self._kept.makers)
+        self._kept = None  # if the stage trains further networks, these start from epoch 0
         return self.at["epoch"]
 
     def offer(
@@ -123,13 +162,22 @@ class Checkpoints:
         if self._rows:
             self._rows.sync()  # first, because a checkpoint must not rely on rows that may be lost
         self.at |= {"epoch": epoch, "seconds": self.seconds}
-        tensors = training_state(students.state(), optimizer)
-        save_checkpoint(self.path, self._facts, self.at, tensors, streams)
+        tensors = _state(students, optimizer, streams)
+        save_checkpoint(self.path, self._facts, self.at, tensors, self.continued_from)
         self._pace.saved()
 
     def remove(self) -> None:
         """Remove the checkpoint after the stage has written its file."""
         self.path.unlink(missing_ok=True)
+
+
+def _state(
+    students: Ensemble,
+    optimizer: torch.optim.Optimizer,
+    streams: Mapping[str, torch.Generator],
+) -> dict[str, torch.Tensor]:
+    """The tensors of a training in a checkpoint."""
+    return training_state(students.state(), optimizer) | stream_state(streams)
 
 
 def epochs(
@@ -148,7 +196,7 @@ def epochs(
     """
     rates, streams = recipe.rates(), streams or {}
     optimizer = recipe.new_optimizer(students.parameters, students.stacked)
-    first = job.restore(students, optimizer, streams) if job else 0
+    first = job.restore(students, optimizer, streams, len(rates)) if job else 0
     for epoch in range(first, len(rates)):
         lr, fresh = rates[epoch]
         if fresh and epoch:  # in the first epoch the optimiser is already new

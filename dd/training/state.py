@@ -6,9 +6,15 @@ from collections.abc import Iterator, Mapping
 
 import torch
 
-from dd.artifacts.checkpoint import under
+from dd.artifacts.checkpoint import form, under
+from dd.errors import DDError
 
 PREFIX = "optimizer."
+# What the optimisers of this suite keep for each parameter that has moved.
+_KEPT = {
+    torch.optim.SGD: frozenset({"momentum_buffer"}),
+    torch.optim.Adam: frozenset({"step", "exp_avg", "exp_avg_sq"}),
+}
 
 
 def step(optimizer: torch.optim.Optimizer, factor: float = 1.0) -> None:
@@ -40,16 +46,28 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]
 def load_optimizer_state(
     optimizer: torch.optim.Optimizer, state: Mapping[str, torch.Tensor]
 ) -> None:
-    """Restore what :func:`optimizer_state` returned; other names in ``state`` are ignored."""
+    """Restore what :func:`optimizer_state` returned; other names in ``state`` are ignored.
+
+    Raises:
+        DDError: if that is not what such an optimiser keeps for these parameters.
+    """
     parameters = dict(_numbered(optimizer))
+    optimizer.state.clear()
     for key, value in state.items():
         if not key.startswith(PREFIX):
             continue
         number, name = key.removeprefix(PREFIX).split(".", 1)
         parameter = parameters[int(number)]
+        shape = () if name == "step" else parameter.shape
+        if value.shape != shape:
+            raise DDError(f"'{key}' is {form(value)}, it must be {list(shape)}")
         # torch keeps the step count on the CPU, so leave it there
         value = value.clone() if value.ndim == 0 else value.to(parameter.device, copy=True)
         optimizer.state[parameter][name] = value
+    kept = {frozenset(values) for values in optimizer.state.values()}
+    wanted = next((names for kind, names in _KEPT.items() if isinstance(optimizer, kind)), None)
+    if len(kept) > 1 or (wanted and not kept <= {wanted}):
+        raise DDError(f"the state of the optimiser is incomplete ({PREFIX}*)")
 
 
 def _numbered(optimizer: torch.optim.Optimizer) -> Iterator[tuple[int, torch.Tensor]]:

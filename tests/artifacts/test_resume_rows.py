@@ -6,16 +6,23 @@ import json
 
 import pytest
 
+from dd.artifacts.fields import BLOCK
 from dd.artifacts.resume_rows import load_progress, save_progress
 
 FACTS = {"size": (8, 8), "seed": 0, "views": {3: "a"}}  # JSON makes lists and text of them
 
 
+def load(stage, path, found=True):
+    kept, earlier = load_progress(stage, path, FACTS, BLOCK, found)
+    assert earlier == []  # no other code was at work
+    return kept
+
+
 def test_how_far_a_job_was_comes_back(tmp_path, capsys):
     path = tmp_path / "kept.json"
-    assert load_progress("test", path, FACTS) == {}  # nothing there, nothing to say
+    assert load("test", path) == {}  # nothing there, nothing to say
     save_progress(path, FACTS, {"done": 3, "rows": [{"arch": "mlp"}]})
-    assert load_progress("test", path, FACTS) == {"done": 3, "rows": [{"arch": "mlp"}]}
+    assert load("test", path) == {"done": 3, "rows": [{"arch": "mlp"}]}
     assert capsys.readouterr().out == ""
 
 
@@ -32,7 +39,7 @@ def test_how_far_a_job_was_comes_back(tmp_path, capsys):
 def test_what_is_not_the_jobs_own_is_said_and_set_aside(text, said, tmp_path, capsys):
     path = tmp_path / "kept.json"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    assert load_progress("test", path, FACTS) == {}
+    assert load("test", path) == {}
     out = capsys.readouterr().out
     assert out.startswith("test: starting anew, ") and said in out and out.count("\n") == 1
 
@@ -40,5 +47,5 @@ def test_what_is_not_the_jobs_own_is_said_and_set_aside(text, said, tmp_path, ca
 def test_without_its_rows_it_is_worth_nothing(tmp_path, capsys):
     path = tmp_path / "kept.json"
     save_progress(path, FACTS, {"done": 3})
-    assert load_progress("test", path, FACTS, found=False) == {}
+    assert load("test", path, found=False) == {}
     assert f"test: starting anew, {path} has no rows" in capsys.readouterr().out

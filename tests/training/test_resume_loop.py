@@ -72,8 +72,8 @@ def test_it_goes_on_to_the_same_bytes_after_any_epoch(optimizer, count, tmp_path
         folder.mkdir()
         walk(students(count), made, checkpoints(folder), stop)
         job, trained = checkpoints(folder), students(count)
-        assert f"test: going on after {stop} epochs" in capsys.readouterr().out
         assert job.found and walk(trained, made, job) == list(range(stop, 5))
+        assert f"test: going on after {stop} epochs" in capsys.readouterr().out
         assert not job.found
         for name, values in alone.state().items():
             assert torch.equal(trained.state()[name], values), (stop, name)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from dd.artifacts.checkpoint import form
 from dd.config.settings import setting
 from dd.data import augment
 from dd.data.augment import Drawn
@@ -226,9 +227,13 @@ class TrajectoryMatching(Objective):
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         self.rate, self.rate_momentum = state["rate"], state["rate_momentum"]
-        self.initial = {
-            name: state[f"initial.{name}"].to(self.device) for name in self.networks.specs()
-        }
+        self.initial = {}
+        for name in self.networks.specs():
+            values = state[f"initial.{name}"]
+            count = sum(p.numel() for p in self.networks.skeleton(name).parameters())
+            if values.shape != (count,) or not values.is_floating_point():
+                raise DDError(f"'initial.{name}' is {form(values)}, {name} has {count} parameters")
+            self.initial[name] = values.to(self.device)
 
     def _keep(self, network: str, student: Student, start: Tensor) -> int:
         """How many graphs to keep: those that fit into the memory beside what has been used yet.

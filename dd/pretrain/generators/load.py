@@ -14,11 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dd.artifacts.fields import TEXT, WHOLE, Field, block, whole
+from dd.artifacts.headers import Fields
 from dd.artifacts.tensors import load_tensors
 from dd.artifacts.text import file_digest
+from dd.config.settings import MOST
 from dd.data.dataset import Dataset
 from dd.data.space import check_space
 from dd.errors import DDError
+from dd.networks.layers import GROUPS
 from dd.pretrain.agreement import AGREE
 from dd.pretrain.frozen import take_weights
 from dd.pretrain.generators.autoencoder import AutoencoderGenerator, create
@@ -28,7 +32,15 @@ from dd.rng import generator
 KIND = "generator"
 # What a file and a dataset must agree on: key of the header, attribute of the dataset.
 _CHECKED = {"dataset": "name", "whitening": "whitening", "fingerprint": "fingerprint"}
-_REQUIRED = {*_CHECKED, "architecture", "code", "seed", "settings", "device"}  # in every header
+_WIDTH = Field(
+    f"a multiple of {GROUPS}", lambda v: whole(2 * GROUPS, MOST).fits(v) and not v % GROUPS
+)
+_FIELDS: Fields = {  # of every header
+    **dict.fromkeys((*_CHECKED, "architecture", "device"), TEXT),
+    "code": whole(1, MOST),
+    "seed": WHOLE,
+    "settings": block({"width": _WIDTH}),
+}
 
 
 def load_generator(
@@ -55,8 +67,8 @@ def load_generator(
     """
     if adapter:
         return _adapted(Path(path), dataset, torch.device(device), adapter, layer)
-    tensors, header = load_tensors(path, KIND)
-    if not header.keys() >= _REQUIRED:
+    tensors, header = load_tensors(path, KIND, fields=_FIELDS)
+    if not header.keys() >= _FIELDS.keys():
         raise DDError(
             f"{path}: is no file of `python -m dd generator`; weights of another generator need "
             "--adapter MODULE:FUNCTION (docs/generators.md)"

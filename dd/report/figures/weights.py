@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import nn
 
+from dd.artifacts.fields import NUMBER, TEXT, list_of, missing
 from dd.artifacts.headers import describe_tensors, read_header
 from dd.errors import DDError
 from dd.networks.build import create
@@ -17,6 +18,7 @@ from dd.report.figures.style import WIDTH, annotate, colors, facet, place
 from dd.report.read.accuracies import labels
 from dd.report.read.vectors import sets, vectors
 
+_FIELDS = {"classes": list_of(TEXT), "width_factor": NUMBER}  # of the header of a set
 QUANTILES = (5, 25, 50, 75, 95)  # %
 KINDS = {nn.Conv2d: "conv", nn.Linear: "linear"}  # other layers with parameters are norms
 
@@ -127,15 +129,18 @@ def by_tensor(path: str, network: str, values: numpy.ndarray) -> dict[str, numpy
 
 def _skeleton(path: str, network: str) -> nn.Module:
     """The network with which the set at ``path`` was distilled, without its parameter values."""
-    header, shapes = read_header(path), describe_tensors(path)
-    for key in ("classes", "width_factor"):
-        if key not in header:
-            raise DDError(f"{path}: its header has no '{key}'; make it by `python -m dd distill`")
-    (_, channels, height, width), _ = shapes["images"]
-    factor = header["width_factor"]
-    classes = len(header["classes"])
-    size = height, width
-    return create(network, channels, size, classes, generator=None, width_factor=factor)
+    header = read_header(path, _FIELDS)
+    if key := missing(header, _FIELDS):
+        raise DDError(f"{path}: its header has no '{key}'; make it by `python -m dd distill`")
+    shape, _ = describe_tensors(path).get("images", ([], ""))
+    if len(shape) != 4:
+        raise DDError(f"{path}: 'images' is {shape}, it must be [M, C, H, W]")
+    classes, factor = len(header["classes"]), header["width_factor"]
+    size = shape[2], shape[3]
+    try:
+        return create(network, shape[1], size, classes, generator=None, width_factor=factor)
+    except DDError as error:  # the name of a tensor in the file names the network
+        raise DDError(f"{path}: {error}") from None
 
 
 def tensors(network: nn.Module) -> list[tuple[str, int]]:

@@ -8,12 +8,18 @@ from typing import Any
 import numpy
 
 from dd.analyse.regions import KIND, regions
-from dd.artifacts.headers import load_arrays
+from dd.artifacts.fields import NAME, NUMBER, TEXT, block, list_of, optional
+from dd.artifacts.headers import Fields, load_arrays
 from dd.errors import DDError, unknown
 from dd.networks.options import RELU, canonical
 from dd.plan.exhibits import Exhibit
 from dd.plan.needs import auxiliary, cam_networks, cam_rectify, seen
 
+_FIELDS: Fields = {  # of a header
+    "networks": list_of(block({"network": NAME})),
+    "threshold": NUMBER,
+    "rectify": optional(TEXT),
+}
 AUXILIARY, UNSEEN = "auxiliary", "unseen"
 META, HETEROGENEOUS, VARIANCE = "meta_area", "heterogeneous_area", "cam_variance"
 
@@ -60,21 +66,25 @@ def read(path: str, rectify: str) -> Maps:
         DDError: if the file is missing or no file of ``python -m dd cams``, or if its maps treat
             negative values in another way.
     """
-    arrays, header = load_arrays(path, KIND, ("maps", "images"))
-    maps, images = arrays["maps"].astype(numpy.float32), arrays["images"]
-    try:
-        networks = [entry["network"] for entry in header["networks"]]
-        threshold = float(header["threshold"])
-    except (KeyError, TypeError, ValueError):
-        raise DDError(
-            f"{path}: its header names no networks; make it by `python -m dd cams`"
-        ) from None
+    arrays, header = load_arrays(path, KIND, ("maps", "images"), fields=_FIELDS)
+    if not header.keys() >= _FIELDS.keys() - {"rectify"}:
+        raise DDError(f"{path}: its header names no networks; make it by `python -m dd cams`")
+    maps, images = arrays["maps"], arrays["images"]
+    if images.ndim != 1 or images.dtype != numpy.int64 or (images.size and images.min() < 0):
+        raise DDError(f"{path}: 'images' must be int64 [n], positions in the set")
+    networks = [entry["network"] for entry in header["networks"]]
+    threshold = float(header["threshold"])
     check_rectify(path, header.get("rectify"), rectify)
     if maps.ndim != 4 or maps.shape[:2] != (len(networks), len(images)):
         raise DDError(
             f"{path}: 'maps' is {list(maps.shape)}, it must be [{len(networks)}, {len(images)}, h, "
             "w], for each network and image"
         )
+    if maps.dtype.kind != "f":
+        raise DDError(f"{path}: 'maps' is {maps.dtype}, it must be in floating point")
+    maps = maps.astype(numpy.float32)
+    if not (maps.size and maps.min() >= 0 and maps.max() <= 1):  # NaN fails this, too
+        raise DDError(f"{path}: 'maps' must be values from 0 to 1")
     return Maps(path, networks, maps, images, threshold)
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import numpy
 
-from dd.artifacts.text import read_text
+from dd.artifacts.text import parse_json, read_text
 from dd.errors import DDError
 
 
@@ -23,8 +22,8 @@ def read_metric(path: str, name: str, count: int | None = None) -> numpy.ndarray
     values = []
     for number, line in enumerate(lines[:count], start=1):
         try:
-            value = float(json.loads(line)[name])
-        except (ValueError, TypeError, KeyError):
+            value = float(parse_json(line, path)[name])
+        except (DDError, ValueError, OverflowError, TypeError, KeyError):
             value = math.nan
         if not math.isfinite(value):
             raise DDError(f"{path}: line {number} has no finite '{name}'; distil again")

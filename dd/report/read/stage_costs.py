@@ -7,7 +7,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from dd.artifacts.headers import read_header
+from dd.artifacts.headers import read_origin
 from dd.artifacts.text import load_rows
 from dd.plan.exhibits import Exhibit
 from dd.plan.measurements import MeasuredJob, read
@@ -23,7 +23,7 @@ def on_gpu(path: str) -> bool:
     if path.endswith(".csv"):
         device = next(iter(load_rows(path)), {}).get("device", "")
     else:
-        device = read_header(path).get("provenance", {}).get("device", "")
+        device = read_origin(path).get("device", "")
     return str(device).startswith("cuda")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy
 
-from dd.artifacts.headers import read_header
+from dd.artifacts.headers import read_origin
 from dd.errors import DDError
 from dd.plan.exhibits import Cell, Exhibit
 from dd.plan.jobs import Snapshot, distillations
@@ -102,7 +102,7 @@ def _measured(exhibit: Exhibit, cell: Cell) -> dict[str, Any]:
 
 
 def _origin(path: str) -> dict[str, Any]:
-    origin = read_header(path).get("provenance", {})
+    origin = read_origin(path)
     if "host" not in origin.get("peak_memory_mb", {}):
         raise DDError(
             f"{path}: its header has no peak memory; make the set by `python -m dd distill`"
