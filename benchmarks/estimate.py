@@ -172,7 +172,7 @@ class Estimate:
             return (data.train + data.test) * data.values + (4 * data.values**2 if job.zca else 0)
         if isinstance(job, Shard):
             settings = self.run.training("buffer", job.dataset)
-            width = {"float32": 4, "bfloat16": 2}[settings["precision"]]
+            width = {"float32": 4, "bfloat16": 2}[settings["stored"]]
             size = parameters(job.network, DATA[job.dataset])
             return settings["experts"] * (settings["epochs"] + 1) * size * width
         if isinstance(job, Pretraining):

@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> None:
             f"--images-per-class is {arguments.images_per_class}, it must be at least 1, or 0: all"
         )
     check_target(arguments.out)
-    device = setup(arguments.device, arguments.threads)
+    device = setup(arguments.device, arguments.threads, arguments.precision)
     made, dataset, _ = read_set("cams", arguments, device)
     networks = load_all(arguments.pretrained, dataset, arguments.width_factor, device)
     positions = chosen(made.hard_labels, arguments.images_per_class)

@@ -48,7 +48,7 @@ def provenance(**facts: Any) -> dict[str, Any]:
 
 
 def stage_provenance(device: torch.device, seconds: float | None = None) -> dict[str, Any]:
-    """The provenance of what a stage computed: also its command, device, threads and memory.
+    """The provenance of what a stage computed: also command, device, precision, threads, memory.
 
     Args:
         device: that it computed on.
@@ -56,12 +56,14 @@ def stage_provenance(device: torch.device, seconds: float | None = None) -> dict
     """
     import torch  # as above; the next module has it, too
 
+    from dd.runtime import precision
     from dd.runtime.process import peak_memory_mb
 
     return provenance(
         command=command_line(),
         **({} if seconds is None else {"wall_seconds": round(seconds, 1)}),
         device=str(device),
+        precision=precision.chosen(),
         threads=torch.get_num_threads(),
         peak_memory_mb=peak_memory_mb(device),
     )

@@ -40,6 +40,7 @@ from dd.pretrain.generators import Generator, load_generator
 from dd.pretrain.trajectories import Trajectories
 from dd.registry import Registry
 from dd.rng import generator
+from dd.runtime import precision
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +112,7 @@ def assemble(
         "recipe": own,
         "snapshots": snapshots,
         "device": device.type,
+        "precision": precision.chosen(),
     }
     if pretrained:
         facts["pretrained"] = {name: net.describe() for name, net in pretrained.items()}

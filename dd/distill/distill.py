@@ -139,7 +139,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.pool and "network" in given:
         raise DDError("--pool: networks are drawn from it; leave --network out")
     check_target(arguments.out / "metrics.jsonl")
-    device = setup(arguments.device, arguments.threads)
+    device = setup(arguments.device, arguments.threads, arguments.precision)
     # Read the header first. It has the dataset's name, which selects the recipe, and the recipe
     # gives the space (whitening) in which the images are then read.
     name = str(read_header(arguments.data).get("name", arguments.data.stem))

@@ -30,6 +30,7 @@ from dd.evaluate.set_options import add_set_options, read_set
 from dd.evaluate.soft_labels import SoftLabels
 from dd.networks.base import count_parameters
 from dd.networks.options import canonical
+from dd.runtime import precision
 from dd.runtime.process import add_machine_options, add_together_option, setup, stacked
 from dd.runtime.progress import Progress
 from dd.training.recipe import Recipe
@@ -96,7 +97,8 @@ def _finite(network: nn.Module) -> bool:
 def _fit(network: nn.Module, task: Task) -> float:
     """Percentage of the synthetic set that the network classifies as its labels say."""
     labels = hard_labels(task.labels)
-    predicted = torch.cat([network(part).argmax(1) for part in task.images.split(256)])
+    logits = (precision.forward(network, part) for part in task.images.split(256))
+    predicted = torch.cat([part.argmax(1) for part in logits])
     return 100.0 * float((predicted == labels).double().mean())
 
 
@@ -225,7 +227,7 @@ def run(arguments: argparse.Namespace) -> None:
     settings: Any = build(protocol_class.Settings, given, f"protocol {arguments.protocol}")
     archs = list(dict.fromkeys(canonical(arch) for arch in arguments.arch))
     check_target(arguments.out)
-    device = setup(arguments.device, arguments.threads)
+    device = setup(arguments.device, arguments.threads, arguments.precision)
     made, dataset, set_data = read_set("evaluate", arguments, device)
     # many networks are tested, so keep the test split on the device
     dataset = dataclasses.replace(dataset, test=dataset.test.resident())
@@ -261,6 +263,7 @@ def run(arguments: argparse.Namespace) -> None:
         "dataset": dataset.fingerprint,
         "synthetic": digest,
         "device": device.type,
+        "precision": precision.chosen(),
         "labels": labels.header if labels else None,
     }
     partial = arguments.out.with_name(f".{arguments.out.name}.partial.json")
@@ -276,7 +279,8 @@ def run(arguments: argparse.Namespace) -> None:
         finished,
         lambda rows: save_progress(partial, identity, {"rows": rows}),
     )
-    where = {"synthetic": digest, "set_data": set_data, "device": device.type}
+    where = {"synthetic": digest, "set_data": set_data}
+    where |= {"device": device.type, "precision": precision.chosen()}
     each = {arch: conditions | dataclasses.asdict(task.recipe_of(arch)) for arch in archs}
     save_rows(arguments.out, [row | each[row["arch"]] | where for row in rows])
     partial.unlink(missing_ok=True)

@@ -203,13 +203,17 @@ class Shard(Job):
 
     def options(self, run: Run) -> dict[str, Any]:
         settings = run.training("buffer", self.dataset)
-        return {
+        stored = settings.pop("stored")
+        options = {
             "network": self.network,
             "whitening": self.whitening,
             "first": self.number * settings["experts"],
             "width_factor": run.width_factor,
             **settings,
+            # always, and `stored` only if it is not the default: until 0.3 `stored` had this name
+            "precision": run.precision,
         }
+        return options if stored == "float32" else options | {"stored": stored}
 
     def checked_values(self, run: Run) -> Iterator[CheckedValues]:
         yield self._own_values(run.training(self.stage, self.dataset))
@@ -244,6 +248,7 @@ class Pretraining(Job):
             "whitening": self.whitening,
             "width_factor": run.width_factor,
             **run.training("pretrain", self.dataset, self.network),
+            **_precision(run),
         }
 
     def described(self, run: Run) -> dict[str, Any]:
@@ -274,7 +279,8 @@ class GeneratorTraining(Job):
         return {"data": [_data(self.dataset, self.whitening)]}
 
     def options(self, run: Run) -> dict[str, Any]:
-        return {"whitening": self.whitening, **run.training("generator", self.dataset)}
+        settings = run.training("generator", self.dataset)
+        return {"whitening": self.whitening, **settings, **_precision(run)}
 
     def checked_values(self, run: Run) -> Iterator[CheckedValues]:
         yield self._own_values(run.training(self.stage, self.dataset))
@@ -383,7 +389,7 @@ class Distillation(Job):
             options[kind] = str(Part(name, settings))
         if method.parametrisation:
             options["adapter"] = run.generators.get(self.dataset, {}).get("adapter")
-        return options | {"snapshots": list(self.snapshots)}
+        return options | _precision(run) | {"snapshots": list(self.snapshots)}
 
     def described(self, run: Run) -> dict[str, Any]:
         return {"snapshots": list(self.snapshots), **self.settings(run), **self.parts(run)}
@@ -469,7 +475,8 @@ class Relabelling(Job):
     def options(self, run: Run) -> dict[str, Any]:
         made = self.snapshot.distillation
         views = run.training("relabel", made.dataset)
-        return {"seed": made.seed, "width_factor": run.width_factor, **views}
+        fixed = {"seed": made.seed, "width_factor": run.width_factor}
+        return {**fixed, **views, **_precision(run)}
 
     def checked_values(self, run: Run) -> Iterator[CheckedValues]:
         yield self._own_values(run.training(self.stage, self.snapshot.distillation.dataset))
@@ -521,7 +528,7 @@ class Evaluation(Job):
         fixed["diverged"] = "record"  # a setting that fails is a result, too; tables say so
         fixed["arch_settings"] = [str(Part(*own)) for own in self.arch_settings(run).items()]
         fixed["width_factor"] = run.width_factor
-        return {"arch": list(self.archs), **fixed, **self.conditions(run)}
+        return {"arch": list(self.archs), **fixed, **self.conditions(run), **_precision(run)}
 
     def conditions(self, run: Run, network: str = "") -> dict[str, Any]:
         """The settings and the protocol with which ``network`` is trained.
@@ -606,7 +613,8 @@ class ActivationMaps(Job):
         return {**self.snapshot.sources(run), "pretrained": networks}
 
     def options(self, run: Run) -> dict[str, Any]:
-        return {"width_factor": run.width_factor, "rectify": cam_rectify(run)}
+        options = {"width_factor": run.width_factor, "rectify": cam_rectify(run)}
+        return options | _precision(run)
 
     def described(self, run: Run) -> dict[str, Any]:
         return {"networks": cam_networks(run), **self.options(run)}
@@ -646,6 +654,7 @@ class Erasing(Job):
             "width_factor": run.width_factor,
             "regions_from": ".".join(auxiliary(run, self.dataset)),
             "rectify": cam_rectify(run),
+            **_precision(run),
         }
 
     def checked_values(self, run: Run) -> Iterator[CheckedValues]:
@@ -725,6 +734,11 @@ def command_words(settings: Mapping[str, Any]) -> list[str]:
             if isinstance(value, str) and value.startswith("-"):  # argparse would see an option
                 words[-2:] = [f"{words[-2]}={words[-1]}"]
     return words
+
+
+def _precision(run: Run) -> dict[str, str]:
+    """The option ``precision`` of a stage that computes; none for its default, float32."""
+    return {} if run.precision == "float32" else {"precision": run.precision}
 
 
 def _data(dataset: str, whitening: str) -> Preparation:

@@ -29,6 +29,7 @@ from dd.networks.options import canonical
 from dd.pretrain import frozen
 from dd.pretrain.agreement import agreement, warning
 from dd.rng import generator
+from dd.runtime import precision
 from dd.runtime.process import add_checkpoint_option, add_machine_options, setup
 from dd.runtime.progress import Progress
 from dd.training.ensemble import ensemble
@@ -140,7 +141,7 @@ def run(arguments: argparse.Namespace) -> None:
         check_safetensors("--weights", arguments.weights)
     spec = canonical(arguments.network)
     check_target(out)
-    device = setup(arguments.device, arguments.threads)
+    device = setup(arguments.device, arguments.threads, arguments.precision)
     dataset = load_dataset(arguments.data, device, arguments.whitening)
     own = given_settings(declared(Settings), vars(arguments))
     settings = build(
@@ -163,6 +164,7 @@ def run(arguments: argparse.Namespace) -> None:
         "seed": None if arguments.weights else seed,
         "settings": {} if arguments.weights else dataclasses.asdict(settings),
         "device": device.type,
+        "precision": precision.chosen(),
     }
     job, seconds = Checkpoints("pretrain", out, arguments.checkpoint_every), 0.0
     if arguments.weights:

@@ -21,7 +21,7 @@ from dd.data.space import check_space
 from dd.errors import DDError
 from dd.pretrain.agreement import AGREE
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+STORED = {"float32": torch.float32, "bfloat16": torch.bfloat16}  # types of stored parameters
 _REQUIRED = {"kind", "network", "layout", "seed", "settings", "experts"}  # keys of every header
 _ROOM_EACH = 1 << 7  # bytes by which the header may grow for each expert until it is finished
 
@@ -37,14 +37,14 @@ class ShardWriter(RowWriter):
     Args:
         path: the shard to make.
         shape: (experts, epochs + 1, P).
-        precision: a key of :data:`PRECISIONS`.
+        stored: a key of :data:`STORED`.
         facts: the header as long as rows are missing.
     """
 
     def __init__(
-        self, path: Path, shape: tuple[int, int, int], precision: str, facts: Mapping[str, Any]
+        self, path: Path, shape: tuple[int, int, int], stored: str, facts: Mapping[str, Any]
     ) -> None:
-        tensors = {"trajectories": (PRECISIONS[precision], shape)}
+        tensors = {"trajectories": (STORED[stored], shape)}
         super().__init__(path, "trajectories", 2, tensors, facts, ROOM + _ROOM_EACH * shape[0])
 
     def write(self, expert: int, epoch: int, parameters: torch.Tensor) -> None:
@@ -194,6 +194,7 @@ class _Shard:
             "experts": self.numbers,
             "seed": self.header["seed"],
             "settings": self.header["settings"],
+            "precision": self.header.get("precision", "float32"),
         }
         self.rows = RowReader(path, ("row", "epoch"))
 
