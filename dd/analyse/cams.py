@@ -20,7 +20,7 @@ from dd.evaluate.set_options import add_set_options, read_set
 from dd.networks import activation_maps as cam
 from dd.networks.activation_maps import common_grid
 from dd.pretrain.frozen import load_all
-from dd.runtime.process import add_machine_options, setup
+from dd.runtime.process import add_machine_options, add_precision_option, setup
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_region_options(parser)
     add_machine_options(parser)
+    add_precision_option(parser)
 
 
 def chosen(labels: torch.Tensor, count: int) -> torch.Tensor:

@@ -38,7 +38,7 @@ from dd.networks.options import RELU, auxiliaries
 from dd.pretrain.frozen import load_all
 from dd.rng import generator
 from dd.runtime import precision
-from dd.runtime.process import add_machine_options, setup
+from dd.runtime.process import add_machine_options, add_precision_option, setup
 from dd.runtime.progress import Progress
 from dd.training.train import TEST_PIECE
 
@@ -201,6 +201,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_region_options(parser)
     parser.add_argument("--seed", type=int, default=0, help="draws the random positions")
     add_machine_options(parser)
+    add_precision_option(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -252,6 +252,8 @@ def load_run(
         if "copy" in options:
             options["label"] += f" ({options['copy']} copy)"
     run = Run(name=path.stem, workflow=str(workflow), results=results, **document)
+    if run.precision == "tf32" and run.device == "cpu":
+        raise DDError("precision: tf32 is of NVIDIA GPUs, device is cpu; choose float32 or bf16")
     _check_folders(run)
     try:
         _check_names(run)

@@ -25,7 +25,12 @@ from dd.distill.parametrisations import PARAMETRISATIONS
 from dd.distill.regularisers import REGULARISERS
 from dd.errors import DDError
 from dd.registry import Registry
-from dd.runtime.process import add_checkpoint_option, add_machine_options, setup
+from dd.runtime.process import (
+    add_checkpoint_option,
+    add_machine_options,
+    add_precision_option,
+    setup,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -92,6 +97,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of all random numbers")
     add_checkpoint_option(parser)
     add_machine_options(parser)
+    add_precision_option(parser)
     # --snapshots gives the number of iterations
     add_recipe_options(parser, _declared_settings(), skip=("iterations",))
 

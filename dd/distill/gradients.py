@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -121,22 +120,18 @@ def match_together(
     labels = torch.arange(len(real), device=real.device)
     skeleton = vectorisable(network)
 
-    def logits(images: torch.Tensor, parameters: dict) -> torch.Tensor:
-        return functional_call(skeleton, (parameters, buffers), (images,))
+    def gradients(images: torch.Tensor, call: Callable[..., torch.Tensor]) -> list[torch.Tensor]:
+        def loss(parameters: dict, own: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+            logits = call(lambda x: functional_call(skeleton, (parameters, buffers), (x,)), own)
+            return F.cross_entropy(logits, label.expand(len(own)))
 
-    def loss(parameters: dict, images: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-        return F.cross_entropy(logits(images, parameters), label.expand(len(images)))
-
-    def real_loss(parameters: dict, images: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-        computed = precision.forward(partial(logits, parameters=parameters), images)
-        return F.cross_entropy(computed, label.expand(len(images)))
+        per_class = vmap(grad(loss), in_dims=(None, 0, 0))
+        return list(per_class(parameters, images, labels).values())
 
     with torch.no_grad():
-        real_gradient = vmap(grad(real_loss), in_dims=(None, 0, 0))
-        g_real = list(real_gradient(parameters, real, labels).values())
+        g_real = gradients(real, precision.forward)
     leaf = synthetic.detach().requires_grad_(True)
-    gradient_of = vmap(grad(loss), in_dims=(None, 0, 0))
-    g_synthetic = list(gradient_of(parameters, leaf, labels).values())
+    g_synthetic = gradients(leaf, lambda function, own: function(own))
     apart = vmap(lambda *g: distance(g[: len(g_real)], g[len(g_real) :]))(*g_real, *g_synthetic)
     (gradient,) = torch.autograd.grad(apart.sum(), leaf)
     return apart.sum().detach(), gradient

@@ -31,7 +31,13 @@ from dd.evaluate.soft_labels import SoftLabels
 from dd.networks.base import count_parameters
 from dd.networks.options import canonical
 from dd.runtime import precision
-from dd.runtime.process import add_machine_options, add_together_option, setup, stacked
+from dd.runtime.process import (
+    add_machine_options,
+    add_precision_option,
+    add_together_option,
+    setup,
+    stacked,
+)
 from dd.runtime.progress import Progress
 from dd.training.recipe import Recipe
 from dd.training.train import accuracy
@@ -122,6 +128,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "and its accuracy (that of a constant answer)",
     )
     add_machine_options(parser)
+    add_precision_option(parser)
     training = parser.add_argument_group(
         "training (default: the recipe of the set's objective, or of dc if the set names none, "
         "dd/config/recipes.yaml; the learning rate of the set, if it has learned one)"

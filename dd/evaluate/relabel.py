@@ -38,7 +38,12 @@ from dd.pretrain import frozen
 from dd.pretrain.frozen import Pretrained
 from dd.runtime import precision
 from dd.runtime.preemption import Pace
-from dd.runtime.process import add_checkpoint_option, add_machine_options, setup
+from dd.runtime.process import (
+    add_checkpoint_option,
+    add_machine_options,
+    add_precision_option,
+    setup,
+)
 from dd.runtime.progress import Progress
 from dd.training.train import TEST_PIECE
 
@@ -164,6 +169,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     need.add_argument("--seed", type=int, default=0, help="seed of the views")
     add_checkpoint_option(parser)
     add_machine_options(parser)
+    add_precision_option(parser)
     add_recipe_options(parser, declared(Settings))
 
 

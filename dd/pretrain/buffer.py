@@ -34,6 +34,7 @@ from dd.runtime import precision
 from dd.runtime.process import (
     add_checkpoint_option,
     add_machine_options,
+    add_precision_option,
     add_together_option,
     setup,
     stacked,
@@ -176,6 +177,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_together_option(parser, "the experts of a shard")
     add_checkpoint_option(parser)
     add_machine_options(parser)
+    add_precision_option(parser)
     add_recipe_options(parser, declared(Settings))
 
 

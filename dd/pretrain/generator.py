@@ -31,7 +31,12 @@ from dd.networks.layers import GROUPS
 from dd.pretrain.generators.autoencoder import PATCH, Autoencoder, code_channels, create
 from dd.rng import generator
 from dd.runtime import precision
-from dd.runtime.process import add_checkpoint_option, add_machine_options, setup
+from dd.runtime.process import (
+    add_checkpoint_option,
+    add_machine_options,
+    add_precision_option,
+    setup,
+)
 from dd.runtime.progress import Progress
 from dd.training.ensemble import ensemble
 from dd.training.recipe import Recipe
@@ -190,6 +195,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of all random numbers")
     add_checkpoint_option(parser)
     add_machine_options(parser)
+    add_precision_option(parser)
     add_recipe_options(parser, declared(Settings))
 
 

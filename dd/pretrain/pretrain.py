@@ -30,7 +30,12 @@ from dd.pretrain import frozen
 from dd.pretrain.agreement import agreement, warning
 from dd.rng import generator
 from dd.runtime import precision
-from dd.runtime.process import add_checkpoint_option, add_machine_options, setup
+from dd.runtime.process import (
+    add_checkpoint_option,
+    add_machine_options,
+    add_precision_option,
+    setup,
+)
 from dd.runtime.progress import Progress
 from dd.training.ensemble import ensemble
 from dd.training.recipe import Recipe
@@ -130,6 +135,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_checkpoint_option(parser)
     add_machine_options(parser)
+    add_precision_option(parser)
     add_recipe_options(parser, declared(Settings))
 
 

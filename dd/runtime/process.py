@@ -36,16 +36,19 @@ def tune_allocator() -> bool:
 
 
 def add_machine_options(parser: argparse._ActionsContainer) -> None:
-    """``--device``, ``--threads`` and ``--precision``, the same for every stage that computes."""
+    """``--device`` and ``--threads``, the same for every stage that computes."""
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0: torch's choice")
+
+
+def add_precision_option(parser: argparse._ActionsContainer) -> None:
+    """``--precision``, for every stage that trains, tests or uses networks."""
     parser.add_argument(
         "--precision",
         choices=precisions.PRECISIONS,
         default=precisions.FLOAT32,
-        help="precision of networks that see real images or are trained: float32; bf16 (faster; "
-        "parameters, sums and gradients by synthetic images stay float32); tf32 (on a GPU, all "
-        "float32 products)",
+        help="in which networks compute: float32; bf16, where they are trained, tested or see real "
+        "images (parameters and sums stay float32); tf32, on a GPU, all products",
     )
 
 
