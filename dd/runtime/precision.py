@@ -16,11 +16,13 @@ optimisers, losses and sums are float32.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from dd.errors import DDError, unknown
 
@@ -69,8 +71,28 @@ def forward(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         return function(*inputs)
     # Without its cache of converted parameters: it would return parameters that were converted
     # without a graph where one is needed, and every parameter is used once anyway.
-    with torch.autocast(inputs[0].device.type, torch.bfloat16, cache_enabled=False):
+    autocast = torch.autocast(inputs[0].device.type, torch.bfloat16, cache_enabled=False)
+    with autocast, _Convolutions():
         return function(*inputs).float()
+
+
+class _Convolutions(TorchFunctionMode):
+    """Converts the arguments of convolutions to bfloat16 where autocast is on.
+
+    Within ``torch.func.vmap`` autocast does not do so on the CPU (seen in torch 2.14). Elsewhere
+    it comes to the same.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        if func is torch.conv2d and torch.is_autocast_enabled(args[0].device.type):
+            args = [x.bfloat16() if _is_float32(x) else x for x in args]
+        return func(*args, **(kwargs or {}))
+
+
+def _is_float32(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dtype == torch.float32
 
 
 def precisely(function: Callable[[Tensor], Tensor], values: Tensor, like: Tensor) -> Tensor:
