@@ -124,7 +124,8 @@ def _allow_tf32(allowed: bool) -> None:
     torch 2.9 brought a second interface for this. Reading either raises an error if the two
     contradict each other, so both are set, the older one first.
     """
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    cudnn: Any = torch.backends.cudnn  # torch's types lack what these modules have
+    matmul: Any = torch.backends.cuda.matmul
     cudnn.allow_tf32 = matmul.allow_tf32 = allowed
     for part in (matmul, cudnn.conv, cudnn.rnn):
         part.fp32_precision = TF32 if allowed else "ieee"
