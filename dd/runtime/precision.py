@@ -106,12 +106,14 @@ def precisely(function: Callable[[Tensor], Tensor], values: Tensor, like: Tensor
 @contextmanager
 def without_tf32() -> Iterator[None]:
     """Full float32 products while the context lasts, for what is no network."""
-    if _chosen == TF32:
-        _allow_tf32(False)
+    if _chosen != TF32:
+        yield
+        return
+    _allow_tf32(False)
     try:
         yield
     finally:
-        _allow_tf32(_chosen == TF32)
+        _allow_tf32(True)
 
 
 def _has_tf32(device: torch.device) -> bool:
