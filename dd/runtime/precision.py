@@ -97,7 +97,7 @@ def _is_float32(value: Any) -> bool:
 
 def precisely(function: Callable[[Tensor], Tensor], values: Tensor, like: Tensor) -> Tensor:
     """``function(values)`` in the type of ``like``, within :func:`forward`, too."""
-    if not torch.is_autocast_enabled(values.device.type):
+    if _chosen != BF16 or not torch.is_autocast_enabled(values.device.type):
         return function(values)
     with torch.autocast(values.device.type, enabled=False):
         return function(values.to(like.dtype))
