@@ -94,6 +94,20 @@ def unrolling(facts: dict[str, Any]) -> str:
     return f"{_conditions(facts)} MTT, IPC 1, an iteration.\n\n{table(head, rows)}"
 
 
+def precision(facts: dict[str, Any]) -> str:
+    """The table of a file of :mod:`benchmarks.precision`."""
+    lower = facts["precision"]
+    head = ["work", "float32, s", f"{lower}, s", f"speed-up of {lower}"]
+    head += ["peak float32, MB", f"peak {lower}, MB"]
+    rows = []
+    for row in facts["rows"]:
+        sides = [row["sides"][side] for side in ("float32", "suite")]
+        line = [f"{_work(row)}: {row['unit']}", *[f"{side['seconds']:.3g}" for side in sides]]
+        line += [f"**{row['ratios']['float32']:.2f} ×**"]
+        rows.append(line + [f"{peak(side['peak_mb']):.0f}" for side in sides])
+    return f"{_conditions(facts)} The suite in two precisions.\n\n{table(head, rows)}"
+
+
 def metadd(facts: dict[str, Any]) -> str:
     """The table of a file of :mod:`benchmarks.metadd`."""
     whole, suite = METADD_LABELS["whole"], METADD_LABELS["suite"]
@@ -179,6 +193,7 @@ RENDERERS = {
     "speed": speed,
     "choices": choices,
     "unrolling": unrolling,
+    "precision": precision,
     "metadd": metadd,
     "scaling": scaling,
 }

@@ -32,6 +32,7 @@ from dd.pretrain import buffer
 from dd.pretrain.agreement import agreement
 from dd.pretrain.trajectories import ShardWriter, Trajectories, layout
 from dd.rng import generator
+from dd.runtime import precision
 from dd.training.ensemble import ensemble
 from dd.training.recipe import Recipe
 from dd.training.train import accuracy, augmented, train, train_epoch
@@ -250,9 +251,17 @@ def made_trajectories(dataset: Dataset, epochs: int) -> Trajectories:
 
 
 def suite_pieces(
-    row: Row, dataset: Dataset, epochs: int, objective: type[Objective] | None = None
+    row: Row,
+    dataset: Dataset,
+    epochs: int,
+    objective: type[Objective] | None = None,
+    computing: str = precision.FLOAT32,
 ) -> dict[str, Piece]:
-    """The suite's side of ``row``, by the functions that its stages call, or with ``objective``."""
+    """The suite's side of ``row``, by the functions that its stages call, or with ``objective``.
+
+    From now on this process computes in the precision ``computing``.
+    """
+    precision.choose(computing, dataset.train.labels.device)
     if row.name == "buffer":
         return _suite_experts(dataset, _batches(dataset, epochs))
     trained, orders = _networks(dataset, 1)
@@ -341,6 +350,8 @@ SIDES = {
     "plain": plain_pieces,
     "suite": suite_pieces,
     "whole": partial(suite_pieces, objective=WholeMatching),
+    "bf16": partial(suite_pieces, computing=precision.BF16),
+    "tf32": partial(suite_pieces, computing=precision.TF32),
 }
 
 

@@ -9,6 +9,7 @@ from hypothesis import settings
 
 from dd.__main__ import main
 from dd.data.dataset import load_dataset
+from dd.runtime import precision
 from tests.support.runs import ROOT, copy_workflow, snakemake, tiny_run
 
 
@@ -26,6 +27,13 @@ settings.load_profile("suite")
 def one_thread():
     """Tiny tensors: one thread is fastest, and two test runs do not fight."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def in_float32():
+    """A test that chooses another precision leaves it behind for no other test."""
+    yield
+    precision.choose(precision.FLOAT32, torch.device("cpu"))
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from dd.evaluate.set_options import add_set_options, read_set
 from dd.networks import activation_maps as cam
 from dd.networks.activation_maps import common_grid
 from dd.pretrain.frozen import load_all
-from dd.runtime.process import add_machine_options, setup
+from dd.runtime.process import add_machine_options, add_precision_option, setup
 from dd.runtime.say import say
 
 
@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_region_options(parser)
     add_machine_options(parser)
+    add_precision_option(parser)
 
 
 def chosen(labels: torch.Tensor, count: int) -> torch.Tensor:
@@ -57,7 +58,7 @@ def run(arguments: argparse.Namespace) -> None:
             f"--images-per-class is {arguments.images_per_class}, it must be at least 1, or 0: all"
         )
     check_target(arguments.out)
-    device = setup(arguments.device, arguments.threads)
+    device = setup(arguments.device, arguments.threads, arguments.precision)
     made, dataset, _ = read_set("cams", arguments, device)
     networks = load_all(arguments.pretrained, dataset, arguments.width_factor, device)
     positions = chosen(made.hard_labels, arguments.images_per_class)

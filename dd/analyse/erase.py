@@ -37,7 +37,8 @@ from dd.networks.base import Network
 from dd.networks.options import RELU, auxiliaries
 from dd.pretrain.frozen import load_all
 from dd.rng import generator
-from dd.runtime.process import add_machine_options, setup
+from dd.runtime import precision
+from dd.runtime.process import add_machine_options, add_precision_option, setup
 from dd.runtime.progress import Progress
 from dd.runtime.say import say
 from dd.training.train import TEST_PIECE
@@ -145,7 +146,7 @@ def measure(
             changed += int(chosen["meta"].any(2).any(1).sum())
             for kind, inputs in seen.items():
                 for spec, network in networks.items():
-                    hits = network(inputs).argmax(1) == labels
+                    hits = precision.forward(network, inputs).argmax(1) == labels
                     right.setdefault((spec, kind), []).append(hits)
             progress.update(len(piece))
     rows = []
@@ -174,6 +175,7 @@ def measure(
                     "whitening": dataset.whitening,
                     "seed": seed,
                     "device": device.type,
+                    "precision": precision.chosen(),
                 }
             )
     return rows
@@ -200,6 +202,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_region_options(parser)
     parser.add_argument("--seed", type=int, default=0, help="draws the random positions")
     add_machine_options(parser)
+    add_precision_option(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -220,7 +223,7 @@ def run(arguments: argparse.Namespace) -> None:
             f"--regions-from: is {arguments.regions_from}, but regions are defined by at least 2 "
             "networks"
         )
-    device = setup(arguments.device, arguments.threads)
+    device = setup(arguments.device, arguments.threads, arguments.precision)
     dataset = load_dataset(arguments.data, device, arguments.whitening)
     pretrained = load_all(arguments.pretrained, dataset, arguments.width_factor, device)
     for spec in regions_from:

@@ -94,7 +94,7 @@ def stage_provenance(
     seconds: float | None = None,
     continued_from: Sequence[Mapping[str, str]] = (),
 ) -> dict[str, Any]:
-    """The provenance of what a stage computed: also its command, device, threads and memory.
+    """The provenance of what a stage computed: also command, device, precision, threads, memory.
 
     Args:
         device: that it computed on.
@@ -103,12 +103,14 @@ def stage_provenance(
     """
     import torch  # as above; the next module has it, too
 
+    from dd.runtime import precision
     from dd.runtime.process import peak_memory_mb
 
     return provenance(
         command=command_line(),
         **({} if seconds is None else {"wall_seconds": round(seconds, 1)}),
         device=str(device),
+        precision=precision.chosen(),
         threads=torch.get_num_threads(),
         peak_memory_mb=peak_memory_mb(device),
         **({"continued_from": [*continued_from]} if continued_from else {}),

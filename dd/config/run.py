@@ -28,7 +28,7 @@ from dd.config.recipes import (
 )
 from dd.errors import DDError, unknown
 
-OVERRIDES = ("data_root", "copy", "datasets", "networks", "seeds", "device", "results")
+OVERRIDES = ("data_root", "copy", "datasets", "networks", "seeds", "device", "precision", "results")
 FOLDERS = ("image-folder", "class-folders")  # sources that do not tell which dataset they hold
 
 
@@ -59,6 +59,7 @@ class Run:
         stands_in_for: the dataset that the datasets replace, for captions ("" if none).
         width_factor: factor on the widths of all networks; 1 gives the networks of the papers.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        precision: in which networks compute: ``float32``, ``bf16`` or ``tf32``.
         results: the folder of all runs.
         workflow: the folder of the workflow's configuration.
     """
@@ -81,6 +82,7 @@ class Run:
     stands_in_for: str = ""
     width_factor: float = 1.0
     device: str = "auto"
+    precision: str = "float32"
     results: str = "results"
     workflow: str = "workflow"
 
@@ -188,8 +190,11 @@ class Run:
         return self.recipes.get(block, {})
 
     def document(self) -> dict[str, Any]:
-        """The run as JSON (``config.json``)."""
-        return dataclasses.asdict(self)
+        """The run as JSON (``config.json``); without ``precision`` if that is float32."""
+        document = dataclasses.asdict(self)
+        if self.precision == "float32":
+            del document["precision"]
+        return document
 
 
 def stated(run: Run) -> dict[str, Any]:
@@ -197,7 +202,7 @@ def stated(run: Run) -> dict[str, Any]:
     document = run.document()
     for field in dataclasses.fields(Run):
         optional = field.default_factory is not dataclasses.MISSING or field.default == ""
-        if optional and document[field.name] in ("", [], {}):
+        if optional and document.get(field.name) in ("", [], {}):
             del document[field.name]
     return {key: v for key, v in document.items() if key not in ("name", "results", "workflow")}
 
@@ -217,7 +222,7 @@ def load_run(
         overrides: values that override the file: ``data_root`` (existing raw data of the run's
             dataset, or a folder with a folder for each dataset), ``copy`` (which copy of the
             original images ``data_root`` holds, such as ``JPEG``), ``datasets`` (a choice of the
-            run's datasets), ``networks``, ``seeds``, ``device``, ``results``.
+            run's datasets), ``networks``, ``seeds``, ``device``, ``precision``, ``results``.
         workflow: the folder of the workflow.
 
     Raises:
@@ -254,6 +259,8 @@ def load_run(
         if "copy" in options:
             options["label"] += f" ({options['copy']} copy)"
     run = Run(name=path.stem, workflow=str(workflow), results=results, **document)
+    if run.precision == "tf32" and run.device == "cpu":
+        raise DDError("precision: tf32 is of NVIDIA GPUs, device is cpu; choose float32 or bf16")
     _check_folders(run)
     try:
         _check_names(run)

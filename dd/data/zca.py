@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dd.errors import DDError
+from dd.runtime.precision import without_tf32
 
 MAX_DIMENSIONS = 16384  # a float64 covariance of 2 GB
 
@@ -65,9 +66,10 @@ def fit(batches: Iterable[Tensor], eps: float = 0.1) -> tuple[Tensor, Tensor]:
 
 
 def whiten(images: Tensor, mean: Tensor, matrix: Tensor) -> Tensor:
-    """Whiten ``images`` [N, C, H, W] (pixels in [0, 1]); same shape and dtype."""
+    """Whiten ``images`` [N, C, H, W] (pixels in [0, 1]); same shape and dtype, never in TF32."""
     flat = images.flatten(1) - mean.to(images)
-    return (flat @ matrix.to(images)).view_as(images)
+    with without_tf32():
+        return (flat @ matrix.to(images)).view_as(images)
 
 
 def unwhiten(images: Tensor, mean: Tensor, matrix: Tensor) -> Tensor:

@@ -41,6 +41,7 @@ from dd.pretrain.generators import Generator, load_generator
 from dd.pretrain.trajectories import Trajectories
 from dd.registry import Registry
 from dd.rng import generator
+from dd.runtime import precision
 from dd.runtime.process import usable_memory
 from dd.runtime.say import say
 
@@ -116,6 +117,7 @@ def assemble(
         "recipe": own,
         "snapshots": snapshots,
         "device": device.type,
+        "precision": precision.chosen(),
     }
     if pretrained:
         facts["pretrained"] = {name: net.describe() for name, net in pretrained.items()}

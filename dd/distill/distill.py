@@ -38,6 +38,7 @@ from dd.runtime.process import (
     add_checkpoint_option,
     add_machine_options,
     add_memory_option,
+    add_precision_option,
     setup,
 )
 from dd.runtime.say import say
@@ -114,6 +115,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_checkpoint_option(parser)
     add_machine_options(parser)
     add_memory_option(parser)
+    add_precision_option(parser)
     # --snapshots gives the number of iterations
     add_recipe_options(parser, _declared_settings(), skip=("iterations",))
 
@@ -161,7 +163,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.pool and "network" in given:
         raise DDError("--pool: networks are drawn from it; leave --network out")
     check_target(arguments.out / "metrics.jsonl")
-    device = setup(arguments.device, arguments.threads)
+    device = setup(arguments.device, arguments.threads, arguments.precision)
     # Read the header first. It has the dataset's name, which selects the recipe, and the recipe
     # gives the space (whitening) in which the images are then read.
     name = read_name(arguments.data)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call, grad, vmap
+
+from dd.networks.batchnorm import vectorisable
+from dd.runtime import precision
 
 # Large batches are processed in pieces: as fast as in one piece, with a fraction of the memory.
 CHUNK = 128
@@ -47,6 +50,7 @@ def mean_gradient(
     """Gradient of the mean cross-entropy with respect to the parameters, in pieces of ``chunk``.
 
     Exact for networks whose images do not influence each other (no BatchNorm in training mode).
+    The network computes in the chosen precision (:mod:`dd.runtime.precision`); sums are float32.
 
     Args:
         images: ``[N, C, H, W]``; labels: ``[N]``.
@@ -55,7 +59,8 @@ def mean_gradient(
     total: list[torch.Tensor] = []
     for start in range(0, len(images), chunk):
         part = slice(start, start + chunk)
-        loss = F.cross_entropy(network(images[part]), labels[part], reduction="sum") / len(images)
+        logits = precision.forward(network, images[part])
+        loss = F.cross_entropy(logits, labels[part], reduction="sum") / len(images)
         gradients = torch.autograd.grad(loss, parameters)
         if total:
             torch._foreach_add_(total, gradients)
@@ -70,6 +75,10 @@ def match_apart(
     synthetic: Sequence[torch.Tensor],
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Gradient matching, one class after the other: the distance and its gradient by the images.
+
+    Only the gradient of the real images is in the chosen precision. That of the synthetic images,
+    which is differentiated again, is float32: it costs little, and in bfloat16 the result would
+    err several times as much (``docs/architecture.md``).
 
     Args:
         network: its parameters are not changed.
@@ -109,16 +118,20 @@ def match_together(
     parameters = {name: p.detach() for name, p in network.named_parameters()}
     buffers = dict(network.named_buffers())
     labels = torch.arange(len(real), device=real.device)
+    skeleton = vectorisable(network)
 
-    def loss(parameters: dict, images: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-        logits = functional_call(network, (parameters, buffers), (images,))
-        return F.cross_entropy(logits, label.expand(len(images)))
+    def gradients(images: torch.Tensor, call: Callable[..., torch.Tensor]) -> list[torch.Tensor]:
+        def loss(parameters: dict, own: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+            logits = call(lambda x: functional_call(skeleton, (parameters, buffers), (x,)), own)
+            return F.cross_entropy(logits, label.expand(len(own)))
 
-    per_class = vmap(grad(loss), in_dims=(None, 0, 0))
+        per_class = vmap(grad(loss), in_dims=(None, 0, 0))
+        return list(per_class(parameters, images, labels).values())
+
     with torch.no_grad():
-        g_real = list(per_class(parameters, real, labels).values())
+        g_real = gradients(real, precision.forward)
     leaf = synthetic.detach().requires_grad_(True)
-    g_synthetic = list(per_class(parameters, leaf, labels).values())
+    g_synthetic = gradients(leaf, lambda function, own: function(own))
     apart = vmap(lambda *g: distance(g[: len(g_real)], g[len(g_real) :]))(*g_real, *g_synthetic)
     (gradient,) = torch.autograd.grad(apart.sum(), leaf)
     return apart.sum().detach(), gradient

@@ -51,7 +51,14 @@ from dd.evaluate.set_options import add_set_options, read_set
 from dd.evaluate.soft_labels import SoftLabels
 from dd.networks.base import count_parameters
 from dd.networks.options import canonical, width_factor
-from dd.runtime.process import add_machine_options, add_together_option, setup, stacked
+from dd.runtime import precision
+from dd.runtime.process import (
+    add_machine_options,
+    add_precision_option,
+    add_together_option,
+    setup,
+    stacked,
+)
 from dd.runtime.progress import Progress
 from dd.runtime.say import say
 from dd.training.recipe import Recipe
@@ -144,7 +151,8 @@ def _finite(network: nn.Module) -> bool:
 def _fit(network: nn.Module, task: Task) -> float:
     """Percentage of the synthetic set that the network classifies as its labels say."""
     labels = hard_labels(task.labels)
-    predicted = torch.cat([network(part).argmax(1) for part in task.images.split(256)])
+    logits = (precision.forward(network, part) for part in task.images.split(256))
+    predicted = torch.cat([part.argmax(1) for part in logits])
     return 100.0 * float((predicted == labels).double().mean())
 
 
@@ -172,6 +180,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "and its accuracy (that of a constant answer)",
     )
     add_machine_options(parser)
+    add_precision_option(parser)
     training = parser.add_argument_group(
         "training (default: the recipe of the set's objective, or of dc if the set names none, "
         "dd/config/recipes.yaml; the learning rate of the set, if it has learned one)"
@@ -277,7 +286,7 @@ def run(arguments: argparse.Namespace) -> None:
     settings: Any = build(protocol_class.Settings, given, f"protocol {arguments.protocol}")
     archs = list(dict.fromkeys(canonical(arch) for arch in arguments.arch))
     check_target(arguments.out)
-    device = setup(arguments.device, arguments.threads)
+    device = setup(arguments.device, arguments.threads, arguments.precision)
     made, dataset, set_data = read_set("evaluate", arguments, device)
     # many networks are tested, so keep the test split on the device
     dataset = dataclasses.replace(dataset, test=dataset.test.resident())
@@ -313,6 +322,7 @@ def run(arguments: argparse.Namespace) -> None:
         "dataset": dataset.fingerprint,
         "synthetic": digest,
         "device": device.type,
+        "precision": precision.chosen(),
         "labels": labels.header if labels else None,
     }
     partial = arguments.out.with_name(f".{arguments.out.name}.partial.json")
@@ -330,7 +340,8 @@ def run(arguments: argparse.Namespace) -> None:
         finished,
         lambda rows: save_progress(partial, identity, {"rows": rows}, earlier),
     )
-    where = {"synthetic": digest, "set_data": set_data, "device": device.type}
+    where = {"synthetic": digest, "set_data": set_data}
+    where |= {"device": device.type, "precision": precision.chosen()}
     if earlier:
         where["continued_from"] = makers_as_text(earlier)
     each = {arch: conditions | dataclasses.asdict(task.recipe_of(arch)) for arch in archs}

@@ -38,8 +38,14 @@ from dd.networks.base import Network
 from dd.networks.options import width_factor
 from dd.pretrain import frozen
 from dd.pretrain.frozen import Pretrained
+from dd.runtime import precision
 from dd.runtime.preemption import Pace
-from dd.runtime.process import add_checkpoint_option, add_machine_options, setup
+from dd.runtime.process import (
+    add_checkpoint_option,
+    add_machine_options,
+    add_precision_option,
+    setup,
+)
 from dd.runtime.progress import Progress
 from dd.runtime.say import say
 from dd.training.train import TEST_PIECE
@@ -60,7 +66,7 @@ class Settings(ViewSettings):
 @torch.no_grad()
 def soft_labels(teachers: Sequence[Network], images: Tensor) -> Tensor:
     """Logarithm of the teachers' mean probabilities ``[n, K]`` for ``images [n, C, H, W]``."""
-    each = torch.stack([teacher(images).log_softmax(1) for teacher in teachers])
+    each = torch.stack([precision.forward(teacher, images).log_softmax(1) for teacher in teachers])
     return each.logsumexp(0) - math.log(len(teachers))
 
 
@@ -147,6 +153,7 @@ class LabelWriter:
                 {"network": spec, **teacher.describe()} for spec, teacher in self.teachers.items()
             ],
             "device": self.images.device.type,
+            "precision": precision.chosen(),
         }
 
 
@@ -172,6 +179,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     need.add_argument("--seed", type=int, default=0, help="seed of the views")
     add_checkpoint_option(parser)
     add_machine_options(parser)
+    add_precision_option(parser)
     add_recipe_options(parser, declared(Settings))
 
 
@@ -179,7 +187,7 @@ def run(arguments: argparse.Namespace) -> None:
     """The stage: check everything, then label."""
     check_safetensors("--out", arguments.out)
     check_target(arguments.out)
-    device = setup(arguments.device, arguments.threads)
+    device = setup(arguments.device, arguments.threads, arguments.precision)
     made, dataset, _ = read_set("relabel", arguments, device)
     own = given_settings(declared(Settings), vars(arguments))
     settings = build(Settings, recipes.resolve_training("relabel", dataset.name, own), "relabel")

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dd.registry import Registry
+from dd.runtime.precision import precisely
 
 NETWORKS: Registry[Callable[..., Network]] = Registry("network")
 """Factories ``(channels, size, classes, width_factor, *, options) -> Network``, by name.
@@ -39,7 +40,14 @@ class Network(nn.Module, ABC):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits: ``[N, C, H, W]`` to ``[N, classes]``."""
-        return self.classifier(self.embed(x))
+        return self.classify(self.embed(x))
+
+    def classify(self, embedding: Tensor) -> Tensor:
+        """Logits from embeddings: ``[N, F]`` to ``[N, classes]``, in the type of the classifier.
+
+        They are never bfloat16: its 8 bits would make the two best classes of many images equal.
+        """
+        return precisely(self.classifier, embedding, self.classifier.weight)
 
 
 def padding(
@@ -85,7 +93,7 @@ class SpatialNetwork(Network):
 
     def head(self, maps: Tensor) -> Tensor:
         """Logits from the last feature map: ``[N, K, h, w]`` to ``[N, classes]``."""
-        return self.classifier(self.neck(maps))
+        return self.classify(self.neck(maps))
 
     def embed(self, x: Tensor) -> Tensor:
         return self.neck(self.features(x))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -31,3 +33,22 @@ def freeze_batch_statistics(module: nn.Module, images: Tensor) -> None:
     for layer in module.modules():
         if isinstance(layer, _BatchNorm):
             layer.eval()
+
+
+def vectorisable(module: nn.Module) -> nn.Module:
+    """``module`` for ``torch.func.vmap``, in any precision.
+
+    Under vmap, torch's batch norm takes no bfloat16 maps with float32 parameters. If there is a
+    batch norm, the result is a copy whose batch norms convert their input to float32.
+    """
+    if not has_batch_norm(module):
+        return module
+    module = copy.deepcopy(module)
+    for layer in module.modules():
+        if isinstance(layer, _BatchNorm):
+            layer.register_forward_pre_hook(_widened)
+    return module
+
+
+def _widened(layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(x.float() if x.dtype == torch.bfloat16 else x for x in inputs)

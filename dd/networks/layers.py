@@ -39,7 +39,8 @@ class LayerNorm(nn.LayerNorm):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """``[N, C, H, W]`` to the same shape."""
+        """``[N, C, H, W]`` to the same shape, in the type of the weight."""
+        input = input.to(self.weight.dtype)  # a mean in bfloat16 would be too coarse
         axes = tuple(range(-len(self.normalized_shape), 0))
         centred = input - input.mean(axes, keepdim=True)
         variance = centred.square().mean(axes, keepdim=True)

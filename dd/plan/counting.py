@@ -202,7 +202,7 @@ class Counted:
             )
         if isinstance(job, Shard):
             settings = self.run.training("buffer", job.dataset)
-            width = {"float32": 4, "bfloat16": 2}[settings["precision"]]
+            width = {"float32": 4, "bfloat16": 2}[settings["stored"]]
             size = self._parameters(job.network, self.extents[job.dataset])
             return settings["experts"] * (settings["epochs"] + 1) * size * width
         if isinstance(job, Pretraining):

@@ -296,6 +296,7 @@ class Shard(Job):
             "first": self.number * settings["experts"],
             "width_factor": run.width_factor,
             **settings,
+            **_precision(run),
         }
 
     def checked_values(self, run: Run) -> Iterator[CheckedValues]:
@@ -331,6 +332,7 @@ class Pretraining(Job):
             "whitening": self.whitening,
             "width_factor": run.width_factor,
             **run.training("pretrain", self.dataset, self.network),
+            **_precision(run),
         }
 
     def described(self, run: Run) -> dict[str, Any]:
@@ -361,7 +363,8 @@ class GeneratorTraining(Job):
         return {"data": [_data(self.dataset, self.whitening)]}
 
     def options(self, run: Run) -> dict[str, Any]:
-        return {"whitening": self.whitening, **run.training("generator", self.dataset)}
+        settings = run.training("generator", self.dataset)
+        return {"whitening": self.whitening, **settings, **_precision(run)}
 
     def checked_values(self, run: Run) -> Iterator[CheckedValues]:
         yield self._own_values(run.training(self.stage, self.dataset))
@@ -470,7 +473,7 @@ class Distillation(Job):
             options[kind] = str(Part(name, settings))
         if method.parametrisation:
             options["adapter"] = run.generators.get(self.dataset, {}).get("adapter")
-        return options | {"snapshots": list(self.snapshots)}
+        return options | _precision(run) | {"snapshots": list(self.snapshots)}
 
     def places(self, run: Run) -> dict[str, Any]:
         places = super().places(run)
@@ -563,7 +566,8 @@ class Relabelling(Job):
     def options(self, run: Run) -> dict[str, Any]:
         made = self.snapshot.distillation
         views = run.training("relabel", made.dataset)
-        return {"seed": made.seed, "width_factor": run.width_factor, **views}
+        fixed = {"seed": made.seed, "width_factor": run.width_factor}
+        return {**fixed, **views, **_precision(run)}
 
     def checked_values(self, run: Run) -> Iterator[CheckedValues]:
         yield self._own_values(run.training(self.stage, self.snapshot.distillation.dataset))
@@ -615,7 +619,7 @@ class Evaluation(Job):
         fixed["diverged"] = "record"  # a setting that fails is a result, too; tables say so
         fixed["arch_settings"] = [str(Part(*own)) for own in self.arch_settings(run).items()]
         fixed["width_factor"] = run.width_factor
-        return {"arch": list(self.archs), **fixed, **self.conditions(run)}
+        return {"arch": list(self.archs), **fixed, **self.conditions(run), **_precision(run)}
 
     def conditions(self, run: Run, network: str = "") -> dict[str, Any]:
         """The settings and the protocol with which ``network`` is trained.
@@ -700,7 +704,8 @@ class ActivationMaps(Job):
         return {**self.snapshot.sources(run), "pretrained": networks}
 
     def options(self, run: Run) -> dict[str, Any]:
-        return {"width_factor": run.width_factor, "rectify": cam_rectify(run)}
+        options = {"width_factor": run.width_factor, "rectify": cam_rectify(run)}
+        return options | _precision(run)
 
     def described(self, run: Run) -> dict[str, Any]:
         return {"networks": cam_networks(run), **self.options(run)}
@@ -740,6 +745,7 @@ class Erasing(Job):
             "width_factor": run.width_factor,
             "regions_from": ".".join(auxiliary(run, self.dataset)),
             "rectify": cam_rectify(run),
+            **_precision(run),
         }
 
     def checked_values(self, run: Run) -> Iterator[CheckedValues]:
@@ -819,6 +825,11 @@ def command_words(settings: Mapping[str, Any]) -> list[str]:
             if isinstance(value, str) and value.startswith("-"):  # argparse would see an option
                 words[-2:] = [f"{words[-2]}={words[-1]}"]
     return words
+
+
+def _precision(run: Run) -> dict[str, str]:
+    """The option ``precision`` of a stage that computes; none for its default, float32."""
+    return {} if run.precision == "float32" else {"precision": run.precision}
 
 
 def _data(dataset: str, whitening: str) -> Preparation:

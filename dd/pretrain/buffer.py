@@ -39,11 +39,13 @@ from dd.networks.base import count_parameters
 from dd.networks.build import create
 from dd.networks.options import canonical, width_factor
 from dd.pretrain.agreement import agreement
-from dd.pretrain.trajectories import PRECISIONS, ShardWriter, layout
+from dd.pretrain.trajectories import STORED, ShardWriter, layout
 from dd.rng import generator
+from dd.runtime import precision
 from dd.runtime.process import (
     add_checkpoint_option,
     add_machine_options,
+    add_precision_option,
     add_together_option,
     setup,
     stacked,
@@ -61,9 +63,9 @@ class Settings(Recipe):
     """How experts are trained and stored (MTT, arXiv:2203.11932, section 3.2)."""
 
     experts: int = setting("number of networks in the shard", at_least=1, at_most=10_000)
-    precision: str = setting(
-        "precision of the stored parameters: float32, or bfloat16 with half the disk space",
-        choices=tuple(PRECISIONS),
+    stored: str = setting(
+        "type of the stored parameters: float32, or bfloat16 with half the disk space",
+        choices=tuple(STORED),
     )
 
 
@@ -114,7 +116,7 @@ class Buffer:
         ]
         facts = self.facts() | {"layout": layout(networks[0])}
         rows = (len(networks), count + 1, count_parameters(networks[0]))
-        writer = ShardWriter(self.out, rows, self.settings.precision, facts)
+        writer = ShardWriter(self.out, rows, self.settings.stored, facts)
         every = range(len(networks))
         groups = [list(every)] if self.together else [[n] for n in every]
         own = _progress(count, len(groups), len(groups[0]))
@@ -173,6 +175,7 @@ class Buffer:
             "numbers": self.numbers,
             "settings": dataclasses.asdict(self.settings),
             "device": self.dataset.train.labels.device.type,
+            "precision": precision.chosen(),
             "together": self.together,
         }
 
@@ -217,6 +220,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_together_option(parser, "the experts of a shard")
     add_checkpoint_option(parser)
     add_machine_options(parser)
+    add_precision_option(parser)
     add_recipe_options(parser, declared(Settings))
 
 
@@ -229,7 +233,7 @@ def run(arguments: argparse.Namespace) -> None:
     check_safetensors("--out", arguments.out)
     network = canonical(arguments.network)
     check_target(arguments.out)
-    device = setup(arguments.device, arguments.threads)
+    device = setup(arguments.device, arguments.threads, arguments.precision)
     dataset = load_dataset(arguments.data, device, arguments.whitening)
     own = given_settings(declared(Settings), vars(arguments))
     settings = build(Settings, recipes.resolve_training("buffer", dataset.name, own), "buffer")

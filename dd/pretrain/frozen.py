@@ -72,7 +72,8 @@ class Pretrained:
 
     def describe(self) -> dict[str, Any]:
         """The facts that identify it, for the provenance of artifacts made with it."""
-        return {key: self.header[key] for key in _IDENTITY}
+        identity = {key: self.header[key] for key in _IDENTITY}
+        return identity | {"precision": self.header.get("precision", "float32")}
 
 
 def save(path: str | Path, network: Network, facts: Mapping[str, Any]) -> None:

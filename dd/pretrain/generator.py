@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import math
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,13 @@ from dd.errors import DDError, unknown
 from dd.networks.layers import GROUPS
 from dd.pretrain.generators.autoencoder import PATCH, Autoencoder, code_channels, create
 from dd.rng import generator
-from dd.runtime.process import add_checkpoint_option, add_machine_options, setup
+from dd.runtime import precision
+from dd.runtime.process import (
+    add_checkpoint_option,
+    add_machine_options,
+    add_precision_option,
+    setup,
+)
 from dd.runtime.progress import Progress
 from dd.runtime.say import say
 from dd.training.ensemble import ensemble
@@ -123,6 +130,7 @@ class Training:
             "seed": self.seed,
             "settings": dataclasses.asdict(self.settings),
             "device": self.dataset.train.labels.device.type,
+            "precision": precision.chosen(),
         }
 
 
@@ -138,10 +146,10 @@ def _epoch(
     total = torch.zeros((), device=split.labels.device)
     for indices in torch.randperm(len(split), generator=order).split(settings.batch):
         images = feed.batch(indices[None], [order], 0)[0]
-        codes = network.encode(images)
+        codes = precision.forward(network.encode, images)
         noise = torch.randn(codes.shape, generator=streams["noise"]).to(codes.device)
-        size = images.shape[-2], images.shape[-1]
-        decoded = network.decode(codes + settings.noise * noise, size)
+        decode = partial(network.decode, size=(images.shape[-2], images.shape[-1]))
+        decoded = precision.forward(decode, codes + settings.noise * noise)
         loss = F.mse_loss(decoded, images)
         optimizer.zero_grad()
         loss.backward()
@@ -152,7 +160,7 @@ def _epoch(
 
 @torch.no_grad()
 def reconstruction(network: Autoencoder, dataset: Dataset) -> dict[str, float]:
-    """How well ``network`` reconstructs the test images.
+    """How well ``network`` reconstructs the test images, in float32, as it decodes sets.
 
     Returns:
         ``mse_normalised``: mean squared error in normalised units, including the whitening in which
@@ -194,6 +202,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of all random numbers")
     add_checkpoint_option(parser)
     add_machine_options(parser)
+    add_precision_option(parser)
     add_recipe_options(parser, declared(Settings))
 
 
@@ -203,7 +212,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise unknown("--whitening", arguments.whitening, WHITENINGS)
     check_safetensors("--out", arguments.out)
     check_target(arguments.out)
-    device = setup(arguments.device, arguments.threads)
+    device = setup(arguments.device, arguments.threads, arguments.precision)
     dataset = load_dataset(arguments.data, device, arguments.whitening)
     own = given_settings(declared(Settings), vars(arguments))
     settings = build(

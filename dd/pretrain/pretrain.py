@@ -31,7 +31,13 @@ from dd.networks.options import canonical, width_factor
 from dd.pretrain import frozen
 from dd.pretrain.agreement import agreement, warning
 from dd.rng import generator
-from dd.runtime.process import add_checkpoint_option, add_machine_options, setup
+from dd.runtime import precision
+from dd.runtime.process import (
+    add_checkpoint_option,
+    add_machine_options,
+    add_precision_option,
+    setup,
+)
 from dd.runtime.progress import Progress
 from dd.runtime.say import say
 from dd.training.ensemble import ensemble
@@ -134,6 +140,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_checkpoint_option(parser)
     add_machine_options(parser)
+    add_precision_option(parser)
     add_recipe_options(parser, declared(Settings))
 
 
@@ -145,7 +152,7 @@ def run(arguments: argparse.Namespace) -> None:
         check_safetensors("--weights", arguments.weights)
     spec = canonical(arguments.network)
     check_target(out)
-    device = setup(arguments.device, arguments.threads)
+    device = setup(arguments.device, arguments.threads, arguments.precision)
     dataset = load_dataset(arguments.data, device, arguments.whitening)
     own = given_settings(declared(Settings), vars(arguments))
     settings = build(
@@ -161,6 +168,7 @@ def run(arguments: argparse.Namespace) -> None:
         "seed": None if arguments.weights else seed,
         "settings": {} if arguments.weights else dataclasses.asdict(settings),
         "device": device.type,
+        "precision": precision.chosen(),
     }
 
     def trained() -> tuple[Network, Checkpoints]:

@@ -22,7 +22,7 @@ from dd.data.space import check_space
 from dd.errors import DDError
 from dd.pretrain.agreement import AGREE
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+STORED = {"float32": torch.float32, "bfloat16": torch.bfloat16}  # types of stored parameters
 _FIELDS: Fields = {  # of every header
     "kind": NAME,
     "network": NAME,
@@ -32,7 +32,7 @@ _FIELDS: Fields = {  # of every header
     "experts": list_of(block({"number": whole(0)})),
     "width_factor": NUMBER,
 }
-_STORED = {CODES[dtype] for dtype in PRECISIONS.values()}
+_CODES = {CODES[dtype] for dtype in STORED.values()}
 _ROOM_EACH = 1 << 7  # bytes by which the header may grow for each expert until it is finished
 
 
@@ -47,14 +47,14 @@ class ShardWriter(RowWriter):
     Args:
         path: the shard to make.
         shape: (experts, epochs + 1, P).
-        precision: a key of :data:`PRECISIONS`.
+        stored: a key of :data:`STORED`.
         facts: the header as long as rows are missing.
     """
 
     def __init__(
-        self, path: Path, shape: tuple[int, int, int], precision: str, facts: Mapping[str, Any]
+        self, path: Path, shape: tuple[int, int, int], stored: str, facts: Mapping[str, Any]
     ) -> None:
-        tensors = {"trajectories": (PRECISIONS[precision], shape)}
+        tensors = {"trajectories": (STORED[stored], shape)}
         super().__init__(path, "trajectories", 2, tensors, facts, ROOM + _ROOM_EACH * shape[0])
 
     def write(self, expert: int, epoch: int, parameters: torch.Tensor) -> None:
@@ -197,9 +197,9 @@ class _Shard:
         shape, precision = describe_tensors(path).get("trajectories", ([], ""))
         if not self.header.keys() >= _FIELDS.keys() or len(shape) != 3:
             raise DDError(f"{path}: is no file of trajectories (python -m dd buffer)")
-        if precision not in _STORED:
+        if precision not in _CODES:
             raise DDError(
-                f"{path}: 'trajectories' is {precision}, it must be {' or '.join(sorted(_STORED))}"
+                f"{path}: 'trajectories' is {precision}, it must be {' or '.join(sorted(_CODES))}"
             )
         if len(self.header["experts"]) != shape[0]:
             raise DDError(
@@ -213,6 +213,7 @@ class _Shard:
             "experts": self.numbers,
             "seed": self.header["seed"],
             "settings": self.header["settings"],
+            "precision": self.header.get("precision", "float32"),
         }
         self.rows = RowReader(path, ("row", "epoch"))
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from dd.artifacts.fields import NAME, PERCENT, missing
 from dd.artifacts.headers import Fields, read_header
+from dd.config.run import Run
 from dd.errors import DDError
 from dd.plan.exhibits import Exhibit
 from dd.plan.kinds import networks_behind
@@ -48,11 +49,13 @@ def facts(exhibit: Exhibit, rows: list[dict[str, Any]]) -> str:
             "compared with published ones."
         )
     copies = [options["copy"] for options in exhibit.datasets.values() if "copy" in options]
-    if copies and any(row["published"] is not None for row in rows):
+    published = any(row.get("published") is not None for row in rows)
+    if copies and published:
         sentences.append(
             "Published values are for the original images, ours for a "
             f"{' and a '.join(copies)} copy."
         )
+    sentences += in_precision(run, published)
     sentences += fallbacks.of_exhibit(exhibit)
     if rows:
         sentences.append(
@@ -70,6 +73,23 @@ def facts(exhibit: Exhibit, rows: list[dict[str, Any]]) -> str:
     if run.width_factor != 1:
         sentences.append(f"Network widths are scaled by {run.width_factor:g}, but are at least 8.")
     return " ".join(sentences)
+
+
+def in_precision(run: Run, published: bool = False) -> list[str]:
+    """The sentences about the precision of a run; none for float32.
+
+    Args:
+        run: the run.
+        published: whether published values stand beside its numbers.
+    """
+    sentences = {
+        "float32": [],
+        "bf16": ["Networks were trained and tested in bf16, with float32 parameters and sums."],
+        "tf32": ["Networks computed in tf32."],
+    }[run.precision]
+    if sentences and published:
+        sentences.append(f"Published values are not known to be in {run.precision}.")
+    return sentences
 
 
 def caption(exhibit: Exhibit) -> str:

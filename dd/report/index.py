@@ -20,7 +20,7 @@ from dd.plan.exhibits import Exhibit
 from dd.plan.jobs import Distillation, Evaluation
 from dd.plan.plan import Plan
 from dd.report import escape, fallbacks
-from dd.report.captions import caption
+from dd.report.captions import caption, in_precision
 from dd.report.labels import axis_label, paper_label
 from dd.report.sheet import Sheet, Text
 from dd.report.tables.settings import settings_rows
@@ -58,6 +58,7 @@ def about(plan: Plan, record: dict[str, Any] | None) -> Sheet:
         "Run": run.name,
         "Data": "; ".join(_labels(run)),
         "Networks": "as published" if run.width_factor == 1 else scaled,
+        **({} if run.precision == "float32" else {"Precision": run.precision}),
         "Synthetic sets": f"one per method, IPC and seed ({seeds})",
         "Evaluation": f"{run.networks} networks per synthetic set and architecture",
         "Made": f"{kinds.count('table')} tables and {kinds.count('figure')} figures from "
@@ -67,7 +68,7 @@ def about(plan: Plan, record: dict[str, Any] | None) -> Sheet:
     return Sheet(
         name="run",
         title=run.title,
-        caption=comparable,
+        caption=" ".join([comparable, *in_precision(run)]),
         header=["What", "In this run"],
         body=[[Text(name), Text(value)] for name, value in described.items()],
         keys=2,
@@ -106,7 +107,7 @@ def settings(plan: Plan) -> Sheet:
     return Sheet(
         name="settings",
         title="Settings",
-        caption=" ".join([SETTINGS, *fallbacks.of_run(plan.run)]),
+        caption=" ".join([SETTINGS, *in_precision(plan.run), *fallbacks.of_run(plan.run)]),
         header=[axis_label(column) for column in rows[0]] if rows else ["Settings"],
         body=[[Text(str(value)) for value in row.values()] for row in rows],
         keys=len(rows[0]) if rows else 1,
@@ -215,7 +216,7 @@ def config_words(run: Run) -> list[str]:
         words.append(f"seeds=[{','.join(map(str, run.seeds))}]")
     words += [
         f"{key}={getattr(run, key)}"
-        for key in ("networks", "device")
+        for key in ("networks", "device", "precision")
         if getattr(run, key) != getattr(usual, key)
     ]
     if run.results != usual.results:

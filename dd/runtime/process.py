@@ -12,6 +12,7 @@ import sys
 import torch
 
 from dd.errors import DDError
+from dd.runtime import precision as precisions
 from dd.runtime.gpus import take_gpu
 
 MOST_THREADS = 1024
@@ -40,6 +41,17 @@ def add_machine_options(parser: argparse._ActionsContainer) -> None:
     """``--device`` and ``--threads``, the same for every stage that computes."""
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0: torch's choice")
+
+
+def add_precision_option(parser: argparse._ActionsContainer) -> None:
+    """``--precision``, for every stage that trains, tests or uses networks."""
+    parser.add_argument(
+        "--precision",
+        choices=precisions.PRECISIONS,
+        default=precisions.FLOAT32,
+        help="in which networks compute: float32; bf16, where they are trained, tested or see real "
+        "images (parameters and sums stay float32); tf32, on a GPU, all products",
+    )
 
 
 def add_checkpoint_option(parser: argparse._ActionsContainer) -> None:
@@ -78,16 +90,20 @@ def stacked(together: str, device: torch.device) -> bool:
     return device.type == "cuda" if together == "auto" else together == "yes"
 
 
-def setup(device: str = "auto", threads: int = 0) -> torch.device:
+def setup(
+    device: str = "auto", threads: int = 0, precision: str = precisions.FLOAT32
+) -> torch.device:
     """Prepare the process for a compute stage and return the device to work on.
 
     Args:
         device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``. Without a number
             and with several GPUs: one that no other job of ours holds (:mod:`dd.runtime.gpus`).
         threads: CPU threads of one operation; 0 leaves torch's choice.
+        precision: see :mod:`dd.runtime.precision`.
 
     Raises:
-        DDError: if the device does not exist here, or for a negative number of threads.
+        DDError: if the device does not exist here or has no such precision, or for a negative
+            number of threads.
     """
     if threads < 0:
         raise DDError(f"--threads is {threads}, it must be 0 (torch's choice) or more")
@@ -111,6 +127,7 @@ def setup(device: str = "auto", threads: int = 0) -> torch.device:
         torch.cuda.set_device(chosen.index or 0)
     elif chosen.type != "cpu":
         raise DDError(f"--device: '{device}' is not supported; use auto, cpu, cuda or cuda:N")
+    precisions.choose(precision, chosen)
     return chosen
 
 

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 
+from dd.networks.batchnorm import vectorisable
+
 
 class Ensemble(ABC):
     """Networks that are trained side by side.
@@ -80,7 +82,7 @@ class Stack(Ensemble):
         self.networks = networks
         self.states, self.buffers = stack_module_state(list(networks))
         self.parameters = list(self.states.values())
-        self.skeleton = copy.deepcopy(networks[0]).to("meta")
+        self.skeleton = vectorisable(copy.deepcopy(networks[0]).to("meta"))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         def one(parameters: dict, buffers: dict, own: torch.Tensor) -> torch.Tensor:

@@ -19,6 +19,7 @@ from dd.data import augment
 from dd.data.dataset import Split
 from dd.errors import DDError
 from dd.networks.base import Network
+from dd.runtime import precision
 from dd.runtime.progress import Progress
 from dd.training.ensemble import Ensemble, ensemble
 from dd.training.recipe import Recipe
@@ -210,7 +211,8 @@ def train_epoch(
         batch = feed.batch(indices, generators, epoch)
         guidance = None if guide is None else guide.at(indices, batch, epoch)
         target = labels[indices.to(labels.device)]
-        losses = _losses(criterion, students.forward(batch), target, guidance, epoch)
+        logits = precision.forward(students.forward, batch)
+        losses = _losses(criterion, logits, target, guidance, epoch)
         optimizer.zero_grad()
         losses.sum().backward()
         optimizer.step()
@@ -257,7 +259,7 @@ class Teachers:
 
     @torch.no_grad()
     def _logits(self, images: torch.Tensor) -> torch.Tensor:
-        return self.teachers.forward(images)
+        return precision.forward(self.teachers.forward, images)
 
 
 @torch.no_grad()
@@ -267,13 +269,17 @@ def accuracy(network: nn.Module, split: Split) -> float:
     right = torch.zeros((), dtype=torch.int64, device=split.labels.device)
     for indices in torch.arange(len(split)).split(piece):
         where = indices.to(split.labels.device)
-        right += (network(split.take(where)).argmax(1) == split.labels[where]).sum()
+        predicted = precision.forward(network, split.take(where)).argmax(1)
+        right += (predicted == split.labels[where]).sum()
     return 100.0 * int(right) / len(split)
 
 
 @torch.no_grad()
 def embed_all(network: Network, split: Split, indices: torch.Tensor) -> torch.Tensor:
-    """Embeddings ``[n, F]`` of the images at ``indices``; the network must be in eval mode."""
+    """Embeddings ``[n, F]`` of the images at ``indices``; the network must be in eval mode.
+
+    They are float32 in any precision: selections compare distances that are almost equal.
+    """
     piece = TEST_PIECE.get(split.labels.device.type, 256)
     return torch.cat([network.embed(split.take(part)) for part in indices.split(piece)])
 

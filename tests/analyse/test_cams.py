@@ -222,7 +222,7 @@ def test_erasing_from_the_command_line(digits_file, pretrained, tmp_path, capsys
         rows = list(csv.DictReader(file))
     assert len(rows) == 3 * 4
     columns = "dataset network role erased accuracy difference standard_error area images"
-    columns += " images_changed regions_from rectify threshold grid whitening seed device"
+    columns += " images_changed regions_from rectify threshold grid whitening seed device precision"
     assert list(rows[0]) == columns.split()
     assert {row["regions_from"] for row in rows} == {"resnet18_bn.convnet"}
     assert {row["rectify"] for row in rows} == {"relu"}

@@ -174,6 +174,8 @@ def test_wrong_runs(tmp_path, changes, message):
         ("cifar10", {"data_root": "no/where"}, "data_root: no/where is no folder"),
         ("iadd", {"data_root": "tests"}, "tests/cifar10 is no folder; a run of several datasets"),
         ("iadd", {"datasets": "cifar"}, "unknown dataset of the run 'cifar': did you mean"),
+        ("smoke", {"precision": "fp16"}, "unknown value of precision 'fp16': did you mean 'bf16'"),
+        ("smoke", {"precision": "tf32", "device": "cpu"}, "precision: tf32 is of NVIDIA GPUs"),
     ],
 )
 def test_wrong_overrides(name, overrides, message):

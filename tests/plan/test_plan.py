@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from dd.config.run import load_run, read_run
+from dd.artifacts.text import save_json
+from dd.config.run import Run, load_run, read_run
 from dd.errors import DDError
 from dd.plan.exhibits import Cell, Exhibit
 from dd.plan.jobs import (
+    STAGES,
     Distillation,
     Evaluation,
     GeneratorTraining,
@@ -320,3 +322,49 @@ def test_only_released_protocols_may_be_selected_on_test_data(cifar10):
     setting = {"a": {"method": "dc", "protocol": "kd", "select": select}}
     with pytest.raises(DDError, match="only a 'released' protocol"):
         with_axes(exhibit, ipc=1, setting=setting, arch="mlp")
+
+
+def words(run: Run) -> dict[str, list[str]]:
+    """The command line of each job."""
+    plan = Plan(run)
+    jobs = (job for stage in STAGES for job in plan.of(stage))
+    return {f"{job.stage} {job}": command_words(job.options(run)) for job in jobs}
+
+
+@pytest.mark.parametrize("name", ["smoke", "iadd", "metadd"])
+def test_a_lower_precision_is_a_word_of_every_command_that_computes(name):
+    plain, lower = load_run(name), load_run(name, {"precision": "bf16"})
+    after = words(lower)
+    for job, before in words(plain).items():
+        stage = job.partition(" ")[0]
+        given = after[job]
+        if stage == "prepare":
+            assert given == before
+            continue
+        where = given.index("--precision")
+        assert given[where + 1] == "bf16"
+        if stage == "buffer":  # it always had this word, so no buffer is made again
+            assert before == [*given[:where], "--precision", "float32", *given[where + 2 :]]
+        else:
+            assert before == given[:where] + given[where + 2 :]
+
+
+def test_parameters_are_stored_in_bfloat16_if_a_run_says_so(tmp_path):
+    """Under a word of its own: the precision of buffers is another thing."""
+    (shard, *_) = Plan(load_run("iadd")).of(Shard)
+    run = replace(load_run("iadd"), recipes={"buffer": {"stored": "bfloat16"}})
+    assert command_words(shard.options(run))[-4:] == [
+        "--precision", "float32", "--stored", "bfloat16",
+    ]  # fmt: skip
+    assert "--stored" not in command_words(shard.options(load_run("iadd")))
+
+
+def test_the_configuration_of_a_run_in_float32_is_as_before(tmp_path):
+    """A new key in config.json would draw all tables and figures again."""
+    plain, lower = load_run("smoke"), load_run("smoke", {"precision": "bf16"})
+    assert "precision" not in Plan(plain).document()["run"]
+    path = tmp_path / "smoke" / "config.json"
+    for run in (plain, lower):
+        save_json(path, Plan(run).document())
+        assert read_run(path).precision == run.precision
+    assert Plan(lower).document()["run"]["precision"] == "bf16"

@@ -133,12 +133,12 @@ def test_the_header_says_what_the_shard_is(shard, digits):
 
 def test_bfloat16_is_half_the_file_and_recorded(shard, digits_file, tmp_path):
     out = tmp_path / "half.safetensors"
-    assert main(buffer(digits_file, out, precision="bfloat16")) == 0
+    assert main(buffer(digits_file, out, stored="bfloat16")) == 0
     whole, half = rows(shard), rows(out)
     assert half.dtype == torch.bfloat16
     assert torch.equal(half, whole.bfloat16())  # trained in float32, rounded when stored
     assert shard.stat().st_size - out.stat().st_size == 2 * whole.numel()
-    assert read_header(out)["settings"]["precision"] == "bfloat16"
+    assert read_header(out)["settings"]["stored"] == "bfloat16"
     segment = opened(out).segment(SPEC, 1, 1, 2)
     assert segment.start.dtype == torch.float32
     assert torch.equal(segment.target, half[1, 3].float())

@@ -11,16 +11,18 @@ import sys
 import pytest
 import torch
 
-from benchmarks import metadd, report, speed, unrolling, work
+from benchmarks import difference, metadd, precision, report, speed, unrolling, work
 from benchmarks.plain import Plain
 from benchmarks.whole import WholeMatching
 from benchmarks.work import ROWS, SIDES, Row
+from dd.artifacts.text import save_rows
 from dd.data.dataset import load_dataset
 from dd.distill.gradients import match_apart, match_together
 from dd.distill.objectives.dm import mean_distance
 from dd.errors import DDError
 from dd.networks.build import create
 from dd.rng import generator
+from dd.runtime import precision as dd_precision
 from dd.training.ensemble import ensemble
 from dd.training.recipe import Recipe
 from dd.training.train import accuracy, augmented, train, train_epoch
@@ -167,7 +169,7 @@ SHORT = {"mtt-ipc1": {"student_steps": 2}}
 
 
 @pytest.mark.parametrize("key", ["dsa-ipc1", "dm-ipc1", "evaluation-ipc10", "buffer", *SHORT])
-@pytest.mark.parametrize("side", ["plain", "suite"])
+@pytest.mark.parametrize("side", ["plain", "suite", "bf16"])
 def test_every_piece_of_a_row_runs(dataset, key, side):
     row = dataclasses.replace(ROWS[key], changes=SHORT.get(key, {}))
     pieces = SIDES[side](row, dataset, 1)
@@ -268,6 +270,72 @@ def test_unrolling_is_measured_and_told(tmp_path, monkeypatch):
     assert "| 20 | 2 | 2.5 | **1.25 ×** | 2000 | 700 |" in text
     assert text.endswith("![unrolling](results/unrolling.png)")
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_precisions_are_measured_and_told(tmp_path, monkeypatch):
+    """A row for each kind of work, the suite in both columns; the ratio is that within rounds."""
+    out, asked = tmp_path / "results" / "precision.json", []
+
+    class Worker(InProcess):
+        def __init__(self, row, side, data, **_):
+            asked.append((row, side))
+            self.side = side
+
+        def do(self, piece):
+            seconds = {"suite": 3.0, "bf16": 2.0}[self.side]
+            return {"seconds": seconds, "units": 1, "peak_mb": {"host": 100 * seconds}}
+
+    monkeypatch.setattr(speed, "Worker", Worker)
+    monkeypatch.setattr(precision, "synthetic_data", lambda path: None)
+    words = ["--out", str(out), "--device", "cpu", "--threads", "1", "--repeats", "1"]
+    monkeypatch.setattr(sys, "argv", ["precision", *words, "--rows", "dm-ipc1", "buffer"])
+    precision.main()
+    assert asked == [(row, side) for row in ("dm-ipc1", "buffer") for side in ("suite", "bf16")]
+    text = report.render(out.parent)
+    assert "| dm, IPC 1: iteration | 3 | 2 | **1.50 ×** | 300 | 200 |" in text
+    assert "| buffer: expert-epoch | 586 | 391 | **1.50 ×** | 300 | 200 |" in text
+    assert "mtt-ipc1" not in precision.MEASURED and "dc-ipc10" in precision.MEASURED
+
+
+def test_a_side_computes_in_its_precision(dataset):
+    row, chosen = ROWS["dm-ipc1"], dd_precision.chosen
+    SIDES["bf16"](row, dataset, 1)
+    assert chosen() == "bf16"
+    SIDES["suite"](row, dataset, 1)
+    assert chosen() == "float32"
+
+
+def test_the_difference_of_two_evaluations(tmp_path, capsys, monkeypatch):
+    """By hand: changes 1, 2, 3 have mean 2, deviation 1, error 1/√3; t(0.975, 2) = 4.30265."""
+    paths = [tmp_path / "a.csv", tmp_path / "b.csv"]
+
+    def write(path, by_arch):
+        rows = [
+            {"arch": arch, "seed": seed, "accuracy": accuracy}
+            for arch, of in by_arch.items()
+            for seed, accuracy in of.items()
+        ]
+        save_rows(path, rows)
+
+    write(paths[0], {"mlp": {0: 20.0, 1: 21.0, 2: 22.0}})
+    write(paths[1], {"mlp": {2: 25.0, 0: 21.0, 1: 23.0}})
+    (mlp,) = difference.differences(*paths).values()
+    assert (mlp.count, mlp.first, mlp.second, mlp.mean) == (3, 21.0, 23.0, 2.0)
+    assert mlp.half == pytest.approx(4.302653 / 3**0.5, rel=1e-6)
+    monkeypatch.setattr(sys, "argv", ["difference", *map(str, paths)])
+    difference.main()
+    assert capsys.readouterr().out == (
+        "mlp: 21.00 and 23.00 %, difference +2.00 ± 2.48 points (n=3)\n"
+    )
+    write(paths[1], {"mlp": {0: 21.0, 1: 23.0, 3: 25.0}})
+    with pytest.raises(DDError, match="its networks and seeds are not those of"):
+        difference.differences(*paths)
+    write(paths[1], {"mlp": {0: 21.0}})
+    with pytest.raises(DDError, match="has 1 network of mlp, 2 are needed"):
+        difference.differences(paths[1], paths[1])
+    paths[1].write_text("a,b\n1,2\n")
+    with pytest.raises(DDError, match="is no file of"):
+        difference.differences(*paths)
 
 
 @pytest.mark.slow

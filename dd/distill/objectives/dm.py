@@ -14,6 +14,7 @@ from dd.distill.objectives.base import OBJECTIVES, ImageSettings, NetworkSetting
 from dd.distill.parametrisations.base import Parametrisation
 from dd.networks.base import Network
 from dd.networks.batchnorm import has_batch_norm
+from dd.runtime import precision
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class DistributionMatching(Objective):
     """DM (Zhao, Bilen 2023, arXiv:2110.04181, Algorithm 1).
 
     Each iteration draws a new random network and matches mean embeddings, taken before the
-    classifier. The real and synthetic images of a class get the same DSA operation.
+    classifier. The real and synthetic images of a class get the same DSA operation. Only the
+    embeddings of the real images are in the chosen precision (:mod:`dd.runtime.precision`).
     """
 
     Settings = Settings
@@ -70,5 +72,5 @@ def _embed(network: Network, batches: Sequence[torch.Tensor]) -> torch.Tensor:
     """Embeddings ``[K, B, F]`` of one batch per class; in pieces, unless there is a batch norm."""
     images = torch.cat(list(batches))
     piece = len(images) if has_batch_norm(network) else CHUNK
-    embedded = torch.cat([network.embed(part) for part in images.split(piece)])
+    embedded = torch.cat([precision.forward(network.embed, part) for part in images.split(piece)])
     return embedded.unflatten(0, (len(batches), -1))

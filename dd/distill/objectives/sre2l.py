@@ -24,6 +24,7 @@ from dd.distill.objectives.base import (
 from dd.distill.parametrisations.base import Parametrisation
 from dd.errors import DDError
 from dd.networks.batchnorm import has_batch_norm
+from dd.runtime import precision
 
 BETAS = (0.5, 0.9)  # decay rates of Adam's moments
 
@@ -51,9 +52,9 @@ def statistics_distance(layer: _BatchNorm, inputs: Tensor) -> Tensor:
         inputs: ``[n, C, ...]``, the input of the layer; its variance is the biased one.
     """
     axes = [axis for axis in range(inputs.ndim) if axis != 1]
-    variance, mean = torch.var_mean(inputs, axes, correction=0)
-    norm = torch.linalg.vector_norm
     assert layer.running_mean is not None and layer.running_var is not None
+    variance, mean = torch.var_mean(inputs.to(layer.running_var.dtype), axes, correction=0)
+    norm = torch.linalg.vector_norm
     return norm(mean - layer.running_mean) + norm(variance - layer.running_var)
 
 
@@ -125,7 +126,7 @@ class Recovery(Objective):
         for part in order.flatten().split(s.batch_syn or len(images)):
             leaf = images[part].requires_grad_(True)
             with watched(network) as distances:
-                logits = network(self._seen(leaf))
+                logits = precision.forward(network, self._seen(leaf))
             hard = F.cross_entropy(logits, synthetic.labels[part])
             distances[:1] = [s.first_bn * first for first in distances[:1]]
             soft = torch.stack([hard.new_zeros(()), *distances]).sum()

@@ -122,6 +122,8 @@ class Published:
         notes = [f"{v.accuracy:.2f} ({v.source}) is not comparable: {v.note}"
                  for v in printed if v.note]  # fmt: skip
         value = comparable[0] if comparable else None
+        if value and run.precision != "float32":
+            notes.insert(0, f"ours in {run.precision}")
         if value and value.diverged:
             notes.insert(0, f"{value.diverged} of {value.n} networks diverged")
         return {
