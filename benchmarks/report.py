@@ -82,15 +82,17 @@ def choices(facts: dict[str, Any]) -> str:
 
 def unrolling(facts: dict[str, Any]) -> str:
     """The table of a file of :mod:`benchmarks.unrolling`."""
-    whole, adjoint = LABELS["whole"], LABELS["suite"]
-    head = ["steps", f"{whole}, s", f"{adjoint}, s", f"{adjoint} / {whole}"]
-    head += [f"peak {whole}, MB", f"peak {adjoint}, MB"]
+    whole = LABELS["whole"]
+    others = [side for side in LABELS if side != "whole"]
+    head = ["steps", *[f"{label}, s" for label in LABELS.values()]]
+    head += [f"{LABELS[side]} / {whole}" for side in others]
+    head += [f"peak {label}, MB" for label in LABELS.values()]
     rows = []
     for row in facts["rows"]:
-        sides = [row["sides"][side] for side in LABELS]
-        line = [row["steps"], *[f"{side['seconds']:.3g}" for side in sides]]
-        line += [f"**{1 / row['ratios']['whole']:.2f} ×**"]
-        rows.append(line + [f"{peak(side['peak_mb']):.0f}" for side in sides])
+        ratios = {"suite": 1.0, **row["ratios"]}  # of each side to the suite
+        line = [row["steps"], *[f"{row['sides'][side]['seconds']:.3g}" for side in LABELS]]
+        line += [f"**{ratios[side] / ratios['whole']:.2f} ×**" for side in others]
+        rows.append(line + [f"{peak(row['sides'][side]['peak_mb']):.0f}" for side in LABELS])
     return f"{_conditions(facts)} MTT, IPC 1, an iteration.\n\n{table(head, rows)}"
 
 

@@ -1,9 +1,9 @@
 """Peak memory and seconds of an MTT iteration as functions of the student's steps.
 
-The adjoint of ``dd/distill/unroll.py`` is compared with one graph of all steps
-(``benchmarks/whole.py``), in the same objective with the same network: IPC 1, settings for
-CIFAR-10. Each measurement has its own process. The two sides take turns, both with the allocator
-settings of the suite. The program writes one JSON file and a figure beside it, and
+The adjoint of ``dd/distill/unroll.py``, alone and with the graphs that fit into a memory, is
+compared with one graph of all steps (``benchmarks/whole.py``), in the same objective with the same
+network: IPC 1, settings for CIFAR-10. Each measurement has its own process. The sides take turns, all with
+the allocator settings of the suite. The program writes one JSON file and a figure beside it, and
 ``python -m benchmarks.report`` puts both into the README.
 """
 
@@ -19,15 +19,19 @@ import torch
 from matplotlib import pyplot
 
 from benchmarks.speed import machine, measure, synthetic_data
-from benchmarks.work import STEPS, UNROLLED
+from benchmarks.work import MEMORY, STEPS, UNROLLED
 from dd.artifacts.atomic import replacing
 from dd.artifacts.provenance import provenance
 from dd.artifacts.text import save_json
 from dd.report.figures.style import colors, use_style
 from dd.runtime.process import add_machine_options, setup
 
-SIDES = {"whole": ("whole", "tuned"), "suite": ("suite", "tuned")}
-LABELS = {"whole": "one graph of all steps", "suite": "adjoint"}
+SIDES = {side: (side, "tuned") for side in ("whole", "suite", "flat")}
+LABELS = {
+    "whole": "one graph of all steps",
+    "suite": f"graphs within {MEMORY / 1e9:.1f} GB",
+    "flat": "adjoint",
+}
 
 
 def draw(facts: dict[str, Any], path: Path) -> None:

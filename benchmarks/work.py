@@ -93,6 +93,8 @@ ROWS = {
     )
 }
 
+MEMORY = 3.4e9  # bytes; MTT keeps graphs in it
+
 UNROLLED = [Row("mtt", 1, "iteration", {"iteration": 1}, {"student_steps": n}) for n in STEPS]
 
 Piece = Callable[[], int]
@@ -191,7 +193,10 @@ def _batches(dataset: Dataset, epochs: int) -> int:
 
 
 def bound(
-    row: Row, dataset: Dataset, objective: type[Objective] | None = None
+    row: Row,
+    dataset: Dataset,
+    objective: type[Objective] | None = None,
+    memory: float = MEMORY,
 ) -> tuple[Objective, Pixels]:
     """The objective of ``row`` (or the given class), made as a stage makes it, and noise images.
 
@@ -216,7 +221,7 @@ def bound(
     shape = (dataset.channels, dataset.size, len(dataset.classes))
     source = SingleSource("convnet", *shape, device=device)
     chosen = build(objective.Settings, settings, row.name)
-    made = objective(chosen, dataset, row.ipc, source, streams, trajectories)
+    made = objective(chosen, dataset, row.ipc, source, streams, trajectories, memory)
     return made, _canvas(row, dataset)
 
 
@@ -256,17 +261,19 @@ def suite_pieces(
     epochs: int,
     objective: type[Objective] | None = None,
     computing: str = precision.FLOAT32,
+    memory: float = MEMORY,
 ) -> dict[str, Piece]:
     """The suite's side of ``row``, by the functions that its stages call, or with ``objective``.
 
-    From now on this process computes in the precision ``computing``.
+    From now on this process computes in the precision ``computing``. An objective that is faster
+    with more memory may use ``memory`` bytes.
     """
     precision.choose(computing, dataset.train.labels.device)
     if row.name == "buffer":
         return _suite_experts(dataset, _batches(dataset, epochs))
     trained, orders = _networks(dataset, 1)
     if row.name in OBJECTIVES:
-        matching, canvas = bound(row, dataset, objective)
+        matching, canvas = bound(row, dataset, objective, memory)
     else:
         canvas = _canvas(row, dataset)
 
@@ -349,6 +356,7 @@ def _networks(dataset: Dataset, count: int) -> tuple[list[torch.nn.Module], list
 SIDES = {
     "plain": plain_pieces,
     "suite": suite_pieces,
+    "flat": partial(suite_pieces, memory=0.0),
     "whole": partial(suite_pieces, objective=WholeMatching),
     "bf16": partial(suite_pieces, computing=precision.BF16),
     "tf32": partial(suite_pieces, computing=precision.TF32),

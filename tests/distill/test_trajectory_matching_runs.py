@@ -12,9 +12,12 @@ from dd.__main__ import main
 from dd.artifacts.headers import read_header
 from dd.artifacts.tensors import load_tensors, save_tensors
 from dd.data import synthetic
+from dd.distill.objectives import mtt
 from dd.distill.objectives.iadd import WEIGHTS
+from dd.distill.parametrisations.pixels import Pixels
 from dd.report.read.vectors import load_extras
-from tests.support.matching import FAST, LEARNED, PARAMETERS, SMALL, SPEC, made
+from dd.rng import generator
+from tests.support.matching import FAST, LEARNED, PARAMETERS, SMALL, SPEC, made, make
 
 
 def distill(data, shards, out, objective="mtt", **changes):
@@ -48,10 +51,50 @@ def test_without_weights_iadd_is_mtt(digits_file, shard, tmp_path):
         )
         assert ours.keys() == theirs.keys() and "learned_lr" in ours
         assert all(ours[name].numpy().tobytes() == theirs[name].numpy().tobytes() for name in ours)
-    mtt = metrics(tmp_path / "mtt")
-    assert mtt == metrics(tmp_path / "iadd", "weight_low", "weight_high")
-    assert len(mtt) == 5 and len({row["loss"] for row in mtt}) == 5
-    assert all(row["expert"] in (0, 1) and row["start_epoch"] in (0, 1, 2) for row in mtt)
+    rows = metrics(tmp_path / "mtt")
+    assert rows == metrics(tmp_path / "iadd", "weight_low", "weight_high")
+    assert len(rows) == 5 and len({row["loss"] for row in rows}) == 5
+    assert all(row["expert"] in (0, 1) and row["start_epoch"] in (0, 1, 2) for row in rows)
+
+
+@pytest.mark.parametrize("objective", ["mtt", "iadd"])
+def test_memory_changes_no_byte(objective, digits_file, shard, tmp_path, monkeypatch):
+    """Neither of the images nor of what is learned, whatever is kept."""
+    kept = []
+    walk = mtt.Student.walk
+
+    def counted(student, start, rate, keep=0):
+        kept.append(keep)
+        return walk(student, start, rate, keep)
+
+    monkeypatch.setattr(mtt.Student, "walk", counted)
+    found = []
+    for memory in ("0", "20"):
+        out = tmp_path / memory
+        command = distill(digits_file, [shard], out, objective, snapshots=[3], memory=memory)
+        assert main(command) == 0
+        found.append((out / "it3.safetensors", max(kept)))
+        kept.clear()
+    (flat, none), (fast, most) = found
+    assert (none, most) == (0, SMALL["student_steps"])
+    ours, theirs = (load_tensors(path, "synthetic")[0] for path in (flat, fast))
+    assert all(ours[name].numpy().tobytes() == theirs[name].numpy().tobytes() for name in ours)
+
+
+def test_what_fits_into_the_memory_is_kept(digits, shard, monkeypatch):
+    """Beside what has been used yet, and room for two more graphs."""
+    objective = make("mtt", digits, shard)
+    canvas = Pixels(objective.start(), objective.labels(), 1.0, objective.optimizer)
+    student = objective._student(
+        *objective.networks.draw(0, generator(0))[1:], canvas, generator(0)
+    )
+    start = torch.zeros(PARAMETERS)
+    each = student.graph_bytes(start)
+    monkeypatch.setattr(mtt, "peak_memory", lambda device: 1e9)
+    for room, expected in ((0.0, 0), (2.9, 0), (3.1, 1), (5.5, 3), (6.1, 4), (1000.0, 4)):
+        objective.kept.clear()
+        objective.memory = 1e9 + room * each
+        assert objective._keep(SPEC, student, start) == expected, room
 
 
 def test_weights_make_a_difference(digits_file, shard, tmp_path):
