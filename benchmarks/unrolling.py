@@ -2,9 +2,9 @@
 
 The adjoint of ``dd/distill/unroll.py``, alone and with the graphs that fit into a memory, is
 compared with one graph of all steps (``benchmarks/whole.py``), in the same objective with the same
-network: IPC 1, settings for CIFAR-10. Each measurement has its own process. The sides take turns, all with
-the allocator settings of the suite. The program writes one JSON file and a figure beside it, and
-``python -m benchmarks.report`` puts both into the README.
+network: IPC 1, settings for CIFAR-10. Each measurement has its own process. The sides take turns,
+all with the allocator settings of the suite. The program writes one JSON file and a figure beside
+it, and ``python -m benchmarks.report`` puts both into the README.
 """
 
 from __future__ import annotations
