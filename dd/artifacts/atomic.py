@@ -24,6 +24,10 @@ def check_target(path: str | Path) -> None:
     path = Path(path)
     if path.is_dir():
         raise DDError(f"{path}: is a folder; name a file in it")
+    if path.exists() and not path.is_file():  # as root, a rename would replace /dev/null for all
+        raise DDError(
+            f"{path}: is a device, pipe or socket, which must not be replaced; name a file"
+        )
     above = next(parent for parent in path.absolute().parents if parent.exists())
     if not above.is_dir():
         raise DDError(f"{path}: its folder cannot be made, a file is in the way")

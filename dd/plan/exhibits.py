@@ -8,12 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dd.artifacts.fields import NUMBER, TEXT, block, either, list_of, some
 from dd.config.documents import load_config
 from dd.config.methods import parse_protocol
 from dd.config.run import Run
+from dd.config.settings import Type, as_type
 from dd.errors import DDError, unknown
 
 PIVOTS = ("results", "reweighting")  # kinds whose columns are axes
+_TYPES: Mapping[str, Type] = {
+    **dict.fromkeys(("dataset", "method", "arch", "protocol"), str),
+    **dict.fromkeys(("ipc", "iterations"), int),
+}
+_SELECT = block({"axis": TEXT, "values": some(list_of(either(NUMBER, TEXT)))})
 BOUND = ("dataset", "method", "ipc", "iterations", "arch", "protocol", "select")
 
 
@@ -137,6 +144,11 @@ class Exhibit:
         for key in ("method", "ipc"):
             if key not in bound:
                 raise DDError(f"no axis binds '{key}'")
+        for key, wanted in _TYPES.items():
+            if key in bound:
+                as_type(f"'{key}', which an axis binds,", bound[key], wanted)
+        if "select" in bound and not _SELECT.fits(bound["select"]):
+            raise DDError(f"'select', which an axis binds, must be {_SELECT.what}")
         dataset, method, ipc = bound["dataset"], str(run.parse(bound["method"])), bound["ipc"]
         if dataset not in run.datasets:
             raise unknown("dataset", str(dataset), run.datasets)

@@ -19,8 +19,9 @@ from safetensors.torch import save_file
 from torchvision.datasets import MNIST
 
 from dd.__main__ import main
+from dd.artifacts.atomic import check_target
 from dd.artifacts.headers import read_header
-from dd.artifacts.text import load_json, load_rows, read_text
+from dd.artifacts.text import load_json, load_rows, read_text, save_text
 from dd.data import layouts
 from dd.data.dataset import load_dataset
 from dd.errors import DDError
@@ -69,6 +70,16 @@ def odd(tmp_path, monkeypatch):
 @pytest.mark.parametrize("read", [load_json, load_rows, read_text, read_header])
 def test_what_is_no_file_is_not_waited_for(what, read, odd):
     assert "is a device or pipe, no file" in refused(read, odd[what])
+
+
+@pytest.mark.parametrize("what", ["fifo", "socket"])
+def test_what_is_no_file_is_not_replaced(what, odd):
+    """As root, a rename onto a device would take it from everybody."""
+    before = odd[what].lstat()
+    for write in (save_text, lambda path, text: check_target(path)):
+        assert "must not be replaced" in refused(lambda path, do=write: do(path, "x"), odd[what])
+    after = odd[what].lstat()
+    assert (after.st_mode, after.st_ino) == (before.st_mode, before.st_ino)
 
 
 def test_a_folder_is_called_a_folder(tmp_path):

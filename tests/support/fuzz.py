@@ -10,9 +10,11 @@ import random
 import re
 import resource
 import signal
+import tempfile
 import traceback
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,7 @@ def attempt(family: str, argv: list[str], what: object = "") -> str:
     def hang(*_: object) -> None:
         raise Hang
 
+    _stay_inside(argv)
     out, err = io.StringIO(), io.StringIO()
     limits = resource.getrlimit(resource.RLIMIT_AS)
     before = signal.signal(signal.SIGALRM, hang)
@@ -85,6 +88,22 @@ def attempt(family: str, argv: list[str], what: object = "") -> str:
     assert all(line.isprintable() for line in out.getvalue().splitlines()), context
     count(family, outcome)
     return outcome
+
+
+def _stay_inside(argv: list[str]) -> None:
+    """Fail before a command could write outside the folder of its test.
+
+    Tests may run as root, and what is written replaces what was there.
+    """
+    home = Path.cwd().resolve().parent
+    assert home.is_relative_to(Path(tempfile.gettempdir()).resolve()), home
+    targets = [word.partition("=")[2] for word in argv if word.startswith("--out=")]
+    targets += [after for word, after in pairwise(argv) if word == "--out"]
+    for target in targets:
+        place = Path(target).resolve()
+        inside = place.is_relative_to(home) or place.is_relative_to(home.parent)
+        assert inside, f"{target} is outside {home.parent}"
+    assert "--remove" not in argv, argv
 
 
 def count(family: str, outcome: str) -> None:
