@@ -28,7 +28,8 @@ from dd.artifacts.tensors import load_tensors, save_tensors
 FULL = int(os.environ.get("DD_FUZZ") or 0)
 """Inputs of each kind; 0: the share of the default test command."""
 
-SLOWEST = 60  # seconds
+SLOWEST = 60  # seconds of CPU time
+LONGEST = 300  # seconds of waiting, on a machine that others use
 ROOM = 4 << 30  # bytes of memory above what the test process has
 PROGRESS = re.compile(r"[\w ]+: \d+/\d+ ")
 ACCEPTED, REFUSED, FAILED = "accepted", "refused", "the machine failed"
@@ -56,24 +57,27 @@ def attempt(family: str, argv: list[str], what: object = "") -> str:
     _stay_inside(argv)
     out, err = io.StringIO(), io.StringIO()
     limits = resource.getrlimit(resource.RLIMIT_AS)
-    before = signal.signal(signal.SIGALRM, hang)
+    before = {number: signal.signal(number, hang) for number in (signal.SIGALRM, signal.SIGPROF)}
     status: int | str
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(command_line, "near_memory_limit", lambda: False)  # it would hide faults
         resource.setrlimit(resource.RLIMIT_AS, (_size() + ROOM, limits[1]))
-        signal.alarm(SLOWEST)
+        signal.alarm(LONGEST)
+        signal.setitimer(signal.ITIMER_PROF, SLOWEST)
         try:
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
                 status = command_line.main(argv)
         except SystemExit as ended:
             status = f"exit {ended.code}"
         except Hang:
-            status = f"more than {SLOWEST} s"
+            status = f"more than {SLOWEST} s of CPU time, or {LONGEST} s in all"
         except Exception:
             status = traceback.format_exc()
         finally:
             signal.alarm(0)
-            signal.signal(signal.SIGALRM, before)
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            for number, handler in before.items():
+                signal.signal(number, handler)
             resource.setrlimit(resource.RLIMIT_AS, limits)
     lines = [line for line in err.getvalue().splitlines() if not PROGRESS.match(line)]
     context = f"{what}\n{argv}\n{status}\n{err.getvalue()[-3000:]}"
