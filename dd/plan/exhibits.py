@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dd.artifacts.fields import NUMBER, TEXT, block, either, list_of, some
+from dd.artifacts.fields import NUMBER, TEXT, block, either, list_of, shown, some
 from dd.config.documents import load_config
 from dd.config.methods import parse_protocol
 from dd.config.run import Run
@@ -86,6 +86,13 @@ class Exhibit:
         """The values of ``axis`` in this run, and for each value the settings that it binds."""
         run, given = self.run, self.definition.get("axes", {}).get(axis)
         asked = self._asked(axis)
+        if isinstance(given, Mapping):
+            for value, binds in given.items():
+                if not isinstance(binds, Mapping):
+                    raise DDError(
+                        f"{self.path}: '{value}' of axis '{axis}' is {shown(binds)}, it must be a "
+                        "block of what it binds"
+                    )
         if axis == "dataset" and given is None:
             given = list(run.datasets)
         if isinstance(given, Mapping):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from dd.__main__ import STAGES, Parser, main
@@ -370,6 +370,7 @@ def test_what_tables_read(what, weighted, tmp_path):
 
 MANY = settings(
     max_examples=FULL or 20,
+    phases=[Phase.explicit, Phase.generate],  # without shrinking: a command takes seconds
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 ANY = st.sampled_from([GONE, *(value for values in JUNK.values() for value in values)])
