@@ -89,7 +89,7 @@ def evaluate(
 
 
 def _finite(network: nn.Module) -> bool:
-    return all(bool(p.isfinite().all()) for p in network.parameters())
+    return bool(torch.stack([p.isfinite().all() for p in network.parameters()]).all())
 
 
 @torch.no_grad()

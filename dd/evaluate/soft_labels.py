@@ -222,7 +222,7 @@ class LabelledViews:
         images come in a different order for each network.
         """
         if not self.labels.settings.cutmix:
-            return shuffled(generators, len(self.images), size)
+            return shuffled(generators, len(self.images), size, self.images.device)
         self._turn_to(epoch)
         return (part.expand(len(generators), -1) for part in self._drawn.order.split(size))
 
@@ -234,7 +234,7 @@ class LabelledViews:
     def at(self, indices: Tensor, batch: Tensor, epoch: int) -> Tensor:
         """See :class:`dd.training.train.Guide`: log-probabilities, which can serve as logits."""
         self._turn_to(epoch)
-        chosen = indices.flatten().to(self.images.device)
+        chosen = indices.flatten()
         stored = {name: values[chosen] for name, values in self._stored.items()}
         return expand(stored, self.classes).unflatten(0, indices.shape)
 
@@ -244,6 +244,7 @@ class LabelledViews:
             return
         count, _, height, width = self.images.shape
         self._view = view
-        self._drawn = draw(self.labels.seed, view, count, (height, width), self.labels.settings)
+        drawn = draw(self.labels.seed, view, count, (height, width), self.labels.settings)
+        self._drawn = drawn.to(self.images.device)
         stored = self.labels.read(view)
         self._stored = {name: values.to(self.images.device) for name, values in stored.items()}
