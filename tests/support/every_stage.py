@@ -59,7 +59,7 @@ _RELABEL = "relabel DATA --synthetic SET --views 2 --batch 3"
 
 DISTILLATIONS = {
     "dc": f"{_DC} --augment none",
-    "dsa": f"{_DC} --augment {DSA}",
+    "dsa": f"{_DC} --augment {DSA}".replace("--objective dc", "--objective dsa"),
     "dc, its own augmentation": f"{_DC} --augment {OWN}",
     "dc, batch norm": _DC.replace(PLAIN, TRAINED),
     "dc, noise, zca": f"{_DC.replace('DATA', 'ZCA')} --whitening zca --init noise",
