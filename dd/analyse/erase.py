@@ -127,28 +127,31 @@ def measure(
     """
     split, device = dataset.test, dataset.test.labels.device
     # Drawn on the CPU, for all images at once, so that positions are the same on every device.
-    chance = torch.rand((len(split), *grid), generator=generator(seed, "erase"))
-    pieces = torch.arange(len(split)).split(TEST_PIECE.get(device.type, 256))
+    chance = torch.rand((len(split), *grid), generator=generator(seed, "erase")).to(device)
+    pieces = torch.arange(len(split), device=device).split(TEST_PIECE.get(device.type, 256))
     right: dict[tuple[str, str], list[Tensor]] = {}
     area: dict[str, float] = dict.fromkeys((NOTHING, *ERASED), 0.0)
     changed = 0
     with Progress("erase", len(split), "images") as progress:
-        for piece in pieces:
-            where = piece.to(device)
+        for where in pieces:
             labels, images = split.labels[where], split.take(where)
             region_networks = [networks[spec] for spec in regions_from]
             maps = cam.cams(region_networks, images, labels, grid, rectify)
-            chosen = masks(maps, threshold, chance[piece].to(device))
-            seen = {NOTHING: images}
+            chosen = masks(maps, threshold, chance[where])
+            seen, counts = {NOTHING: images}, [chosen["meta"].any(2).any(1).sum()]
             for kind, mask in chosen.items():
                 seen[kind] = erased(dataset, where, mask)
-                area[kind] += on_pixels(mask, dataset.size).float().mean((1, 2, 3)).sum().item()
-            changed += int(chosen["meta"].any(2).any(1).sum())
+                counts.append(on_pixels(mask, dataset.size).float().mean((1, 2, 3)).sum())
+            # one look for all; the numbers of images are small enough for float32
+            number, *areas = torch.stack([count.float() for count in counts]).tolist()
+            changed += int(number)
+            for kind, pixels in zip(chosen, areas, strict=True):
+                area[kind] += pixels
             for kind, inputs in seen.items():
                 for spec, network in networks.items():
                     hits = precision.forward(network, inputs).argmax(1) == labels
                     right.setdefault((spec, kind), []).append(hits)
-            progress.update(len(piece))
+            progress.update(len(where))
     rows = []
     for spec in networks:
         before = torch.cat(right[spec, NOTHING]).double()

@@ -10,21 +10,22 @@
 - ``none``.
 
 :func:`draw` draws a transform and :func:`apply` applies it, so that the same transform can be
-applied to the real and to the synthetic batch. Images are ``[N, C, H, W]`` in normalised units.
-Pixels from outside the image are 0; for ``dc:`` see there.
+applied to the real and to the synthetic batch. In between, :func:`moved` takes the parameters of
+many transforms to the device by one copy. Images are ``[N, C, H, W]`` in normalised units. Pixels
+from outside the image are 0; for ``dc:`` see there.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dd.data import dc_augment, views
+from dd.data import dc_augment, transfer, views
 from dd.data.dc_augment import Size
 from dd.data.operations import Operation, integers, shifted, uniform
 from dd.errors import DDError, unknown
@@ -55,7 +56,16 @@ class Transform:
         """See :func:`apply`."""
         if self.operation == "none":
             return images
-        return _OPERATIONS[self.operation].apply(images, *_for(images, self.parameters))
+        operation = _OPERATIONS[self.operation]
+        return operation.apply(images, *operation.fit(self.parameters, images))
+
+    def tensors(self) -> list[Tensor]:
+        """What is needed on the device."""
+        return list(self.parameters)
+
+    def with_tensors(self, tensors: Iterator[Tensor]) -> Transform:
+        """The same with the next ones of ``tensors`` in place of :meth:`tensors`."""
+        return replace(self, parameters=tuple(next(tensors) for _ in self.parameters))
 
 
 @dataclass(frozen=True)
@@ -70,10 +80,18 @@ class Every:
             images = step.apply(images)
         return images
 
+    def tensors(self) -> list[Tensor]:
+        """See :meth:`Transform.tensors`."""
+        return [tensor for step in self.steps for tensor in step.tensors()]
+
+    def with_tensors(self, tensors: Iterator[Tensor]) -> Every:
+        """See :meth:`Transform.with_tensors`."""
+        return Every(tuple(step.with_tensors(tensors) for step in self.steps))
+
 
 @dataclass(frozen=True)
 class OneEach:
-    """Drawn operations of DC, one for each image.
+    """Drawn operations of DC, one for each image, on the CPU.
 
     Attributes:
         chosen: int64, ``[count]`` or, if shared, ``[1]``: the number of the chosen operation.
@@ -87,21 +105,65 @@ class OneEach:
 
     def apply(self, images: Tensor) -> Tensor:
         """See :func:`apply`."""
-        fill = images.mean((0, 2, 3))  # mean of all images, whatever operation each one gets
-        chosen, result = self.chosen.expand(len(images)), images.clone()
+        return self.by_operation().apply(images)
+
+    def by_operation(self) -> ByOperation:
+        """The same, grouped by operation: this asks for values, so it is done on the CPU."""
+        parts: list[tuple[str, Tensor | None, tuple[Tensor, ...]]] = []
         for number, (name, parameters) in enumerate(
             zip(self.operations, self.parameters, strict=True)
         ):
-            which = (chosen == number).nonzero()[:, 0]
+            which = (self.chosen == number).nonzero()[:, 0]
             if len(which):
-                own = [p[which] if len(p) > 1 else p for p in parameters]
-                part = images[which.to(images.device)]
-                made = dc_augment.OPERATIONS[name].apply(part, fill, *_for(images, own))
-                result[which.to(images.device)] = made
+                own = tuple(p[which] if len(p) > 1 else p for p in parameters)
+                parts.append((name, which if len(self.chosen) > 1 else None, own))
+        return ByOperation(tuple(parts))
+
+
+@dataclass(frozen=True)
+class ByOperation:
+    """:class:`OneEach`, grouped by operation.
+
+    Attributes:
+        parts: of each operation that was drawn its name, the positions of its images (None: all
+            images, however many) and its parameters for them.
+    """
+
+    parts: tuple[tuple[str, Tensor | None, tuple[Tensor, ...]], ...]
+
+    def apply(self, images: Tensor) -> Tensor:
+        """See :func:`apply`."""
+        fill = images.mean((0, 2, 3))  # mean of all images, whatever operation each one gets
+        result = images.clone()
+        for name, which, parameters in self.parts:
+            if which is None:
+                which = torch.arange(len(images), device=images.device)
+            which = which.to(images.device)
+            operation = dc_augment.OPERATIONS[name]
+            own = operation.fit(parameters, images)
+            result[which] = operation.apply(images[which], fill, *own)
         return result
 
+    def tensors(self) -> list[Tensor]:
+        """See :meth:`Transform.tensors`."""
+        found = []
+        for name, which, parameters in self.parts:
+            found += [] if which is None else [which]
+            found += [] if dc_augment.OPERATIONS[name].on_host else parameters
+        return found
 
-Drawn = Transform | Every | OneEach
+    def with_tensors(self, tensors: Iterator[Tensor]) -> ByOperation:
+        """See :meth:`Transform.with_tensors`."""
+        parts: list[tuple[str, Tensor | None, tuple[Tensor, ...]]] = []
+        for name, which, parameters in self.parts:
+            where = None if which is None else next(tensors)
+            if not dc_augment.OPERATIONS[name].on_host:
+                parameters = tuple(next(tensors) for _ in parameters)
+            parts.append((name, where, parameters))
+        return ByOperation(tuple(parts))
+
+
+Drawn = Transform | Every | OneEach | ByOperation
 
 
 def check_strategy(strategy: str) -> tuple[str, ...]:
@@ -175,11 +237,26 @@ def apply(transform: Drawn, images: Tensor) -> Tensor:
     return transform.apply(images)
 
 
-def _for(images: Tensor, parameters: Iterable[Tensor]) -> list[Tensor]:
-    """``parameters`` on the images' device; those that are floating point also in their dtype."""
-    return [
-        p.to(images.device, images.dtype if p.is_floating_point() else p.dtype) for p in parameters
-    ]
+def moved(
+    transforms: Sequence[Drawn], device: torch.device, *others: Tensor
+) -> tuple[list[Drawn], list[Tensor]]:
+    """``transforms`` that were drawn on the CPU, ready for images on ``device``, by one copy.
+
+    Args:
+        transforms: what :func:`draw` returned.
+        device: that of the images that they will be applied to.
+        others: further tensors of the CPU that are needed on the device, to share the copy.
+
+    Returns:
+        The transforms, and ``others``, on the device.
+    """
+    if device.type == "cpu":
+        return list(transforms), list(others)
+    ready = [t.by_operation() if isinstance(t, OneEach) else t for t in transforms]
+    tensors = [tensor for transform in ready for tensor in transform.tensors()]
+    copied = iter(transfer.moved([*others, *tensors], device))
+    taken = [next(copied) for _ in others]
+    return [transform.with_tensors(copied) for transform in ready], taken
 
 
 def _side(size: int, ratio: float) -> int:
@@ -274,7 +351,8 @@ def _draw_resized(generator: torch.Generator, count: int, size: Size) -> tuple[T
 
 
 def _resized(images: Tensor, boxes: Tensor) -> Tensor:
-    return views.resized_crops(images, boxes, torch.zeros(1, dtype=torch.bool))
+    unflipped = torch.zeros(1, dtype=torch.bool, device=images.device)
+    return views.resized_crops(images, boxes, unflipped)
 
 
 _OPERATIONS = {

@@ -39,7 +39,8 @@ class Split:
     Attributes:
         images: [N, C, H, W], uint8 in 0..255, or float32 in ``space`` (:meth:`resident`).
         labels: [N] int64.
-        by_class: for each class the indices of its images, ascending.
+        by_class: for each class the indices of its images, ascending; on the CPU, where batches
+            are drawn.
         space: the space in which networks see them.
     """
 
@@ -53,13 +54,18 @@ class Split:
 
     def take(self, indices: Tensor | slice) -> Tensor:
         """Images of ``indices`` [n], as float32 [n, C, H, W] in the split's space."""
-        images = self.images[indices]
+        images = self._stored(indices)
         return images if images.is_floating_point() else self.space.from_pixels_(_pixels(images))
 
     def pixels(self, indices: Tensor | slice) -> Tensor:
         """Images of ``indices`` [n], as float32 pixels [n, C, H, W] in [0, 1]."""
-        images = self.images[indices]
+        images = self._stored(indices)
         return self.space.to_pixels(images) if images.is_floating_point() else _pixels(images)
+
+    def _stored(self, indices: Tensor | slice) -> Tensor:
+        if isinstance(indices, Tensor):
+            indices = indices.to(self.images.device)
+        return self.images[indices]
 
     def resident(self) -> Split:
         """This split for many epochs: whitened once, instead of at each :meth:`take`.
@@ -74,11 +80,14 @@ class Split:
     def sample(self, label: int, count: int, generator: torch.Generator) -> Tensor:
         """``count`` indices of class ``label``, drawn without replacement, in random order.
 
-        A class with fewer than ``count`` images gives all of them.
+        They are on the CPU, so that those of several classes can go to the device by one copy. A
+        class with fewer than ``count`` images gives all of them.
+
+        Args:
+            generator: on the CPU.
         """
         members = self.by_class[label]
-        order = torch.randperm(len(members), generator=generator, device=generator.device)
-        return members[order[:count].to(members.device)]
+        return members[torch.randperm(len(members), generator=generator)[:count]]
 
 
 @dataclass(frozen=True)
@@ -156,6 +165,9 @@ def load_dataset(
     identity = header.get("fingerprint") or fingerprint(tensors, classes)
     if whitening == "zca":
         identity += MARK + _digest(tensors, _ZCA_TENSORS)[:8]
+    by_class = {
+        part: _by_class(tensors[f"{part}_labels"], len(classes)) for part in ("train", "test")
+    }
     tensors = {key: tensor.to(device) for key, tensor in tensors.items()}
     matrices = {key: tensors.get(key) for key in _ZCA_TENSORS}
     space = Space(tensors["mean"], tensors["std"], **matrices)
@@ -163,7 +175,7 @@ def load_dataset(
         Split(
             images=tensors[f"{part}_images"],
             labels=tensors[f"{part}_labels"],
-            by_class=_by_class(tensors[f"{part}_labels"], len(classes)),
+            by_class=by_class[part],
             space=space,
         )
         for part in ("train", "test")

@@ -90,7 +90,8 @@ def _spline(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Evaluate cubic splines through ``images [n, C, H, W]`` at ``rows`` and ``columns``,
     ``[n, h, w]`` or ``[1, h, w]``. Images are mirrored at the centres of their outer pixels."""
     height, width = images.shape[2:]
-    knots = _knots(height).to(images) @ images @ _knots(width).to(images).T
+    down, right = (_knots(side, images.device, images.dtype) for side in (height, width))
+    knots = down @ images @ right.T
     shape = (len(images), *rows.shape[1:])
     result = images.new_zeros(len(images), images.shape[1], shape[1] * shape[2])
     for row, of_row in _taps(rows, height):
@@ -103,14 +104,14 @@ def _spline(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 @cache
-def _knots(side: int) -> Tensor:
-    """The matrix that maps values at ``side`` pixels to weights of cubic B-splines there, float64
-    ``[side, side]``."""
+def _knots(side: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The matrix that maps values at ``side`` pixels to weights of cubic B-splines there, ``[side,
+    side]``; computed in float64."""
     matrix = torch.zeros(side, side, dtype=torch.float64)
     for pixel in range(side):
         for step, share in ((-1, 1 / 6), (0, 2 / 3), (1, 1 / 6)):
             matrix[pixel, int(_mirrored(torch.tensor(pixel + step), side))] += share
-    return torch.linalg.inv(matrix)
+    return torch.linalg.inv(matrix).to(device, dtype)
 
 
 def _taps(position: Tensor, side: int) -> list[tuple[Tensor, Tensor]]:
@@ -151,6 +152,6 @@ OPERATIONS = {
     "crop": Operation(_draw_crop, _crop),
     "scale": Operation(_draw_scale, _scale),
     "rotate": Operation(_draw_rotate, _rotate),
-    "noise": Operation(_draw_noise, _noise),
+    "noise": Operation(_draw_noise, _noise, on_host=True),
 }
 """The operations by name; ``apply`` takes ``fill`` as its second argument."""

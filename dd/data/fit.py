@@ -122,8 +122,8 @@ def in_test_split(images: Tensor, dataset: Dataset) -> list[int]:
     """
     test = {
         key
-        for part in torch.arange(len(dataset.test)).split(_PIECE)
-        for key in _keys(dataset.test.pixels(part.to(dataset.test.labels.device)))
+        for part in torch.arange(len(dataset.test), device=dataset.test.labels.device).split(_PIECE)
+        for key in _keys(dataset.test.pixels(part))
     }
     keys = (key for part in images.split(_PIECE) for key in _keys(dataset.to_pixels(part)))
     return [number for number, key in enumerate(keys) if key in test]

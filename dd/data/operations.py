@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -18,10 +18,20 @@ class Operation:
             (H, W).
         apply: maps ``(images, *parameters)`` to images ``[n, C, H, W]``. Parameters are
             ``[n, ...]``, or ``[1, ...]`` if they are the same for all images.
+        on_host: whether ``apply`` needs them on the CPU; otherwise on the images' device.
     """
 
     draw: Callable[[torch.Generator, int, tuple[int, int]], tuple[Tensor, ...]]
     apply: Callable[..., Tensor]
+    on_host: bool = False
+
+    def fit(self, parameters: Iterable[Tensor], images: Tensor) -> list[Tensor]:
+        """``parameters`` where ``apply`` needs them; those that are floating point also in the
+        images' dtype."""
+        device = torch.device("cpu") if self.on_host else images.device
+        return [
+            p.to(device, images.dtype if p.is_floating_point() else p.dtype) for p in parameters
+        ]
 
 
 def uniform(generator: torch.Generator, count: int) -> Tensor:

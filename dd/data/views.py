@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from dd.config.settings import setting
+from dd.data.transfer import moved
 from dd.rng import generator
 
 RATIO = (3 / 4, 4 / 3)  # width to height of a crop
@@ -44,7 +45,7 @@ class ViewSettings:
 
 @dataclass(frozen=True)
 class Views:
-    """The views of all images of a set in one epoch, on the CPU.
+    """The views of all images of a set in one epoch. They are drawn on the CPU.
 
     Attributes:
         boxes: ``[count, 4]`` int64, the crops: top, left, height, width.
@@ -52,6 +53,7 @@ class Views:
         order: ``[count]`` int64, a permutation of the images: the batches one after the other.
         partners: ``[count]`` int64, for each image the image of the same batch that the hole shows.
         holes: ``[count, 4]`` int64, top, left, bottom, right (exclusive); empty without CutMix.
+        mixed: whether any image has a hole.
     """
 
     boxes: Tensor
@@ -59,18 +61,24 @@ class Views:
     order: Tensor
     partners: Tensor
     holes: Tensor
+    mixed: bool
+
+    def to(self, device: torch.device) -> Views:
+        """The same views, for images on ``device``."""
+        drawn = [self.boxes, self.flipped, self.order, self.partners, self.holes]
+        boxes, flipped, order, partners, holes = moved(drawn, device)
+        return Views(boxes, flipped, order, partners, holes, self.mixed)
 
     def apply(self, images: Tensor, indices: Tensor) -> Tensor:
         """The views ``[n, C, H, W]`` of the images at ``indices [n]``.
 
         ``images`` are all images of the set, ``[count, C, H, W]``; the result is differentiable
-        with respect to them.
+        with respect to them. All are on the device of the views (:meth:`to`).
         """
-        indices = indices.cpu()
-        views, holes = self._cropped(images, indices), self.holes[indices]
-        if not (holes[:, 2:] > holes[:, :2]).all(1).any():
+        views = self._cropped(images, indices)
+        if not self.mixed:
             return views
-        holes = holes.to(images.device)
+        holes = self.holes[indices]
         others = self._cropped(images, self.partners[indices])
         inside = []
         for axis, side in enumerate(images.shape[2:]):
@@ -80,8 +88,7 @@ class Views:
         return torch.where(inside[0][:, None, :, None] & inside[1][:, None, None, :], others, views)
 
     def _cropped(self, images: Tensor, indices: Tensor) -> Tensor:
-        chosen = images[indices.to(images.device)]
-        return resized_crops(chosen, self.boxes[indices], self.flipped[indices])
+        return resized_crops(images[indices], self.boxes[indices], self.flipped[indices])
 
 
 def draw(seed: int, epoch: int, count: int, size: tuple[int, int], settings: ViewSettings) -> Views:
@@ -96,7 +103,8 @@ def draw(seed: int, epoch: int, count: int, size: tuple[int, int], settings: Vie
     mixed = torch.rand(len(batches), generator=stream) < settings.cutmix
     of_batches = _draw_holes(stream, size, mixed)
     holes = of_batches[order.argsort() // settings.batch]  # an image's position gives its batch
-    return Views(boxes, flipped, order, partners, holes)
+    any_hole = bool((holes[:, 2:] > holes[:, :2]).all(1).any())
+    return Views(boxes, flipped, order, partners, holes, any_hole)
 
 
 def draw_boxes(stream: torch.Generator, count: int, size: tuple[int, int], crop: float) -> Tensor:

@@ -144,7 +144,7 @@ def _progress(protocol: Hard) -> Field:
 
 
 def _finite(network: nn.Module) -> bool:
-    return all(bool(p.isfinite().all()) for p in network.parameters())
+    return bool(torch.stack([p.isfinite().all() for p in network.parameters()]).all())
 
 
 @torch.no_grad()

@@ -120,10 +120,10 @@ class LabelWriter:
         if done:
             say(f"relabel: going on after {done} views")
         networks = [teacher.network for teacher in self.teachers.values()]
-        parts = torch.arange(count).split(TEST_PIECE.get(device.type, 256))
+        parts = torch.arange(count, device=device).split(TEST_PIECE.get(device.type, 256))
         with Progress("relabel", views, "views", initial=done) as progress:
             for view in range(done, views):
-                drawn = draw(self.seed, view, count, size, self.settings)
+                drawn = draw(self.seed, view, count, size, self.settings).to(device)
                 each = (soft_labels(networks, drawn.apply(self.images, part)) for part in parts)
                 stored = [compact(labels, self.keep) for labels in each]
                 for name in tensors:

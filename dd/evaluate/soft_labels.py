@@ -247,7 +247,7 @@ class LabelledViews:
         images come in a different order for each network.
         """
         if not self.labels.settings.cutmix:
-            return shuffled(generators, len(self.images), size)
+            return shuffled(generators, len(self.images), size, self.images.device)
         self._turn_to(epoch)
         return (part.expand(len(generators), -1) for part in self._drawn.order.split(size))
 
@@ -259,7 +259,7 @@ class LabelledViews:
     def at(self, indices: Tensor, batch: Tensor, epoch: int) -> Tensor:
         """See :class:`dd.training.train.Guide`: log-probabilities, which can serve as logits."""
         self._turn_to(epoch)
-        chosen = indices.flatten().to(self.images.device)
+        chosen = indices.flatten()
         stored = {name: values[chosen] for name, values in self._stored.items()}
         return expand(stored, self.classes).unflatten(0, indices.shape)
 
@@ -269,7 +269,8 @@ class LabelledViews:
             return
         count, _, height, width = self.images.shape
         self._view = view
-        self._drawn = draw(self.labels.seed, view, count, (height, width), self.labels.settings)
+        drawn = draw(self.labels.seed, view, count, (height, width), self.labels.settings)
+        self._drawn = drawn.to(self.images.device)
         stored = self.labels.read(view)
         kept = stored.get("classes")
         if kept is not None and not 0 <= int(kept.min()) <= int(kept.max()) < self.classes:

@@ -149,10 +149,10 @@ class Buffer:
                         self.settings,
                         list(orders.values()),
                     )
-                    check_losses(losses, self.settings, epoch + 1)
+                    loss = check_losses(losses, self.settings, epoch + 1)
                     self._write(writer, group, epoch + 1, experts)
                     job.at["done"] += len(group)
-                    progress.update(len(group), loss=losses.mean().item())
+                    progress.update(len(group), loss=loss)
                 experts.finish()
                 test = self.dataset.test
                 accuracies += [round(accuracy(networks[n], test), 4) for n in group]

@@ -174,7 +174,7 @@ def take_weights(
     if wrong:
         raise DDError(f"{path}: these are no weights of {spec} here: {'; '.join(wrong)}")
     for name, tensor in tensors.items():
-        value = tensor.to(wanted[name])
+        value = tensor.to(wanted[name].dtype)  # still on the CPU, where looking costs nothing
         if not value.isfinite().all():
             raise DDError(f"{path}: '{name}' holds NaN or infinite values")
         wanted[name].copy_(value)

@@ -107,8 +107,7 @@ class Training:
         with Progress("generator", total, "epochs", initial=first) as progress:
             for epoch, optimizer in epochs(ensemble([network]), s, job, streams):
                 loss = _epoch(network, optimizer, split, s, streams)
-                check_losses(loss, s, epoch + 1)
-                progress.update(loss=loss.item())
+                progress.update(loss=check_losses(loss, s, epoch + 1))
         errors = reconstruction(network.eval(), self.dataset)
         made = stage_provenance(device, job.seconds, job.continued_from)
         header = facts | {"reconstruction": errors, "provenance": made}
@@ -144,8 +143,8 @@ def _epoch(
     """Train for one epoch on ``split``; return its mean loss."""
     feed, order = augmented(split, settings.augment), streams["order"]
     total = torch.zeros((), device=split.labels.device)
-    for indices in torch.randperm(len(split), generator=order).split(settings.batch):
-        images = feed.batch(indices[None], [order], 0)[0]
+    for indices in feed.batches([order], settings.batch, 0):
+        images = feed.batch(indices, [order], 0)[0]
         codes = precision.forward(network.encode, images)
         noise = torch.randn(codes.shape, generator=streams["noise"]).to(codes.device)
         decode = partial(network.decode, size=(images.shape[-2], images.shape[-1]))
@@ -154,7 +153,7 @@ def _epoch(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        total += loss.detach() * len(indices)
+        total += loss.detach() * len(images)
     return total / len(split)
 
 
@@ -169,12 +168,14 @@ def reconstruction(network: Autoencoder, dataset: Dataset) -> dict[str, float]:
         error of a network that returns the mean image for every image.
     """
     size, test = dataset.size, dataset.test
-    sums = torch.zeros(2, dtype=torch.float64)
-    first, second = (torch.zeros(dataset.channels, *size, dtype=torch.float64) for _ in range(2))
+    # on the device in float64: looking at each piece would make the device wait
+    sums = test.labels.new_zeros(2, dtype=torch.float64)
+    first = test.labels.new_zeros((dataset.channels, *size), dtype=torch.float64)
+    second = torch.zeros_like(first)
     for images in _pieces(test):
         decoded = network.decode(network.encode(images), size)
-        pixels, shown = (dataset.to_pixels(x).double().cpu() for x in (images, decoded))
-        sums[0] += (decoded - images).square().double().sum().cpu()
+        pixels, shown = (dataset.to_pixels(x).double() for x in (images, decoded))
+        sums[0] += (decoded - images).square().double().sum()
         sums[1] += (shown - pixels).square().sum()
         first += pixels.sum(0)
         second += pixels.square().sum(0)
@@ -187,8 +188,9 @@ def reconstruction(network: Autoencoder, dataset: Dataset) -> dict[str, float]:
 
 
 def _pieces(split: Split) -> Iterator[torch.Tensor]:
-    for indices in torch.arange(len(split)).split(TEST_PIECE.get(split.labels.device.type, 256)):
-        yield split.take(indices.to(split.labels.device))
+    device = split.labels.device
+    for indices in torch.arange(len(split), device=device).split(TEST_PIECE.get(device.type, 256)):
+        yield split.take(indices)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

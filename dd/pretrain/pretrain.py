@@ -87,8 +87,7 @@ def train(
         for epoch, optimizer in epochs(student, settings, job, streams):
             order = list(streams.values())
             losses = train_epoch(student, optimizer, feed, split.labels, settings, order)
-            check_losses(losses, settings, epoch + 1)
-            progress.update(loss=losses.item())
+            progress.update(loss=check_losses(losses, settings, epoch + 1))
     student.finish()
     if not all(tensor.isfinite().all() for tensor in network.state_dict().values()):
         raise DDError(

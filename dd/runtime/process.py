@@ -8,10 +8,12 @@ import math
 import platform
 import resource
 import sys
+import warnings
 
 import torch
 
 from dd.errors import DDError
+from dd.runtime import gpus
 from dd.runtime import precision as precisions
 from dd.runtime.gpus import take_gpu
 
@@ -97,13 +99,14 @@ def setup(
 
     Args:
         device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``. Without a number
-            and with several GPUs: one that no other job of ours holds (:mod:`dd.runtime.gpus`).
+            and with several GPUs: one that no other job of ours holds (:mod:`dd.runtime.gpus`). If
+            there is a GPU that torch cannot use, ``auto`` says so and means the CPU.
         threads: CPU threads of one operation; 0 leaves torch's choice.
         precision: see :mod:`dd.runtime.precision`.
 
     Raises:
-        DDError: if the device does not exist here or has no such precision, or for a negative
-            number of threads.
+        DDError: if the device does not exist here, cannot be used or has no such precision, or for
+            a negative number of threads.
     """
     if threads < 0:
         raise DDError(f"--threads is {threads}, it must be 0 (torch's choice) or more")
@@ -114,21 +117,61 @@ def setup(
         torch.set_num_threads(threads)
     if device in ("auto", "cuda"):
         take_gpu()  # before CUDA reads its environment variables
+    usable = device != "cpu" and _cuda_is_usable()
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        if not usable:
+            gpus.give_back()  # another job may be able to use it
+            if unusable := _unusable():
+                print(f"device auto: {unusable}; computing on the CPU", flush=True)
+        device = "cuda" if usable else "cpu"
     try:
         chosen = torch.device(device)
     except RuntimeError:
         raise DDError(f"--device: '{device}' is no device; use auto, cpu, cuda or cuda:N") from None
     if chosen.type == "cuda":
-        available = torch.cuda.device_count()
+        available = torch.cuda.device_count() if usable else 0
         if (chosen.index or 0) >= available:
-            raise DDError(f"--device: '{device}' is not here ({available} GPUs found); use cpu")
-        torch.cuda.set_device(chosen.index or 0)
+            why = "" if usable else _unusable()
+            found = f": {why}" if why else f" is not here ({available} GPUs found)"
+            raise DDError(f"--device: '{device}'{found}; use cpu")
+        try:
+            torch.cuda.set_device(chosen.index or 0)
+        except RuntimeError as error:  # another process has it alone, or it is broken
+            raise DDError(f"--device: '{device}' refuses: {_first(error)}; use cpu") from None
     elif chosen.type != "cpu":
         raise DDError(f"--device: '{device}' is not supported; use auto, cpu, cuda or cuda:N")
     precisions.choose(precision, chosen)
     return chosen
+
+
+def _cuda_is_usable() -> bool:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of an old driver: see _unusable
+        return torch.cuda.is_available()
+
+
+def _unusable() -> str:
+    """Says that there are GPUs, and why torch cannot use them; empty if there are none."""
+    models = gpus.models()
+    if not models:
+        return ""
+    if torch.version.cuda is None and torch.version.hip is None:
+        why = f"torch {torch.__version__} is built without CUDA"
+    else:
+        try:
+            torch.cuda.init()
+            why = "it finds none that it can use"
+        except (RuntimeError, AssertionError) as error:
+            why = _first(error)
+    names = ", ".join(dict.fromkeys(models))
+    there, them = ("is a GPU", "it") if len(models) == 1 else (f"are {len(models)} GPUs", "them")
+    return f"there {there} ({names}) but torch cannot use {them} ({why})"
+
+
+def _first(error: Exception) -> str:
+    """The first sentence of an error of torch."""
+    lines = str(error).strip().splitlines()
+    return lines[0].split(". ")[0].rstrip(".") if lines else type(error).__name__
 
 
 def add_memory_option(parser: argparse._ActionsContainer) -> None:

@@ -7,6 +7,7 @@ are trained one after the other, or stacked into one vectorised pass. Both ways 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -36,7 +37,7 @@ class Feed(Protocol):
     def batches(
         self, generators: Sequence[torch.Generator], size: int, epoch: int
     ) -> Iterator[torch.Tensor]:
-        """Indices ``[N, b]`` of each batch of an epoch.
+        """Indices ``[N, b]`` of each batch of an epoch, on the device of the images.
 
         Args:
             generators: one per network, on the CPU.
@@ -81,17 +82,19 @@ class Augmented:
         take: maps indices ``[n]`` to normalised images ``[n, C, H, W]``.
         count: number of images.
         strategy: see :mod:`dd.data.augment`.
+        device: of the images.
     """
 
     take: Callable[[torch.Tensor], torch.Tensor]
     count: int
     strategy: str
+    device: torch.device
 
     def batches(
         self, generators: Sequence[torch.Generator], size: int, epoch: int
     ) -> Iterator[torch.Tensor]:
         """See :class:`Feed`."""
-        return shuffled(generators, self.count, size)
+        return shuffled(generators, self.count, size, self.device)
 
     def batch(
         self, indices: torch.Tensor, generators: Sequence[torch.Generator], epoch: int
@@ -102,18 +105,18 @@ class Augmented:
             return images
         size = tuple(images.shape[-2:])
         count = indices.shape[1]
+        drawn = [augment.draw(self.strategy, g, count, size) for g in generators]
+        transforms, _ = augment.moved(drawn, self.device)
         return torch.stack(
-            [
-                augment.apply(augment.draw(self.strategy, g, count, size), own)
-                for g, own in zip(generators, images, strict=True)
-            ]
+            [augment.apply(t, own) for t, own in zip(transforms, images, strict=True)]
         )
 
 
 def augmented(images: torch.Tensor | Split, strategy: str) -> Augmented:
     """A feed of ``images`` (``[M, C, H, W]`` or a split), augmented by ``strategy``."""
-    take = images.take if isinstance(images, Split) else images.__getitem__
-    return Augmented(take, len(images), strategy)
+    if isinstance(images, Split):
+        return Augmented(images.take, len(images), strategy, images.labels.device)
+    return Augmented(images.__getitem__, len(images), strategy, images.device)
 
 
 def train(
@@ -210,7 +213,7 @@ def train_epoch(
     for indices in feed.batches(generators, recipe.batch, epoch):
         batch = feed.batch(indices, generators, epoch)
         guidance = None if guide is None else guide.at(indices, batch, epoch)
-        target = labels[indices.to(labels.device)]
+        target = labels[indices]
         logits = precision.forward(students.forward, batch)
         losses = _losses(criterion, logits, target, guidance, epoch)
         optimizer.zero_grad()
@@ -223,13 +226,19 @@ class TrainingDiverged(DDError):
     """The loss of a network in training became NaN or infinite."""
 
 
-def check_losses(losses: torch.Tensor, recipe: Recipe, epochs: int) -> None:
-    """Raise :class:`TrainingDiverged` if one of ``losses`` after ``epochs`` is NaN or infinite."""
-    if not torch.isfinite(losses).all():
+def check_losses(losses: torch.Tensor, recipe: Recipe, epochs: int) -> float:
+    """The mean of ``losses`` after ``epochs``.
+
+    Raises:
+        TrainingDiverged: if one of them is NaN or infinite.
+    """
+    mean = losses.mean().item()  # it is finite only if all are
+    if not math.isfinite(mean):
         raise TrainingDiverged(
-            f"training diverged: the loss is {losses.mean().item()} after {epochs} epochs at "
+            f"training diverged: the loss is {mean} after {epochs} epochs at "
             f"learning rate {recipe.lr}; use a smaller one"
         )
+    return mean
 
 
 class Teachers:
@@ -246,7 +255,8 @@ class Teachers:
         self.teachers = teachers
         self.cached: torch.Tensor | None = None
         if fixed is not None:
-            each = torch.arange(size).expand(len(teachers.networks), -1)
+            device = teachers.parameters[0].device
+            each = torch.arange(size, device=device).expand(len(teachers.networks), -1)
             batches = [fixed.batch(part, [], 0) for part in each.split(256, 1)]
             self.cached = torch.cat([self._logits(images) for images in batches], 1)
 
@@ -254,8 +264,7 @@ class Teachers:
         """See :class:`Guide`."""
         if self.cached is None:
             return self._logits(batch)
-        index = indices.to(self.cached.device)
-        return torch.stack([c[i] for c, i in zip(self.cached, index, strict=True)])
+        return torch.stack([c[i] for c, i in zip(self.cached, indices, strict=True)])
 
     @torch.no_grad()
     def _logits(self, images: torch.Tensor) -> torch.Tensor:
@@ -267,8 +276,7 @@ def accuracy(network: nn.Module, split: Split) -> float:
     """Percentage of ``split`` that is classified correctly. The network must be in eval mode."""
     piece = TEST_PIECE.get(split.labels.device.type, 256)
     right = torch.zeros((), dtype=torch.int64, device=split.labels.device)
-    for indices in torch.arange(len(split)).split(piece):
-        where = indices.to(split.labels.device)
+    for where in torch.arange(len(split), device=split.labels.device).split(piece):
         predicted = precision.forward(network, split.take(where)).argmax(1)
         right += (predicted == split.labels[where]).sum()
     return 100.0 * int(right) / len(split)
@@ -276,23 +284,28 @@ def accuracy(network: nn.Module, split: Split) -> float:
 
 @torch.no_grad()
 def embed_all(network: Network, split: Split, indices: torch.Tensor) -> torch.Tensor:
-    """Embeddings ``[n, F]`` of the images at ``indices``; the network must be in eval mode.
+    """Embeddings ``[n, F]`` of the images at ``indices [n]`` (on any device); the network must be
+    in eval mode.
 
     They are float32 in any precision: selections compare distances that are almost equal.
     """
+    indices = indices.to(split.labels.device)
     piece = TEST_PIECE.get(split.labels.device.type, 256)
     return torch.cat([network.embed(split.take(part)) for part in indices.split(piece)])
 
 
 def shuffled(
-    generators: Sequence[torch.Generator], count: int, size: int
+    generators: Sequence[torch.Generator],
+    count: int,
+    size: int,
+    device: torch.device | str = "cpu",
 ) -> Iterator[torch.Tensor]:
     """Indices ``[N, b]`` of the batches of one epoch over ``count`` images, ``size`` per batch.
 
-    Each network has its own random order.
+    Each network has its own random order. All orders go to ``device`` by one copy.
     """
     orders = torch.stack([torch.randperm(count, generator=g) for g in generators])
-    yield from orders.split(size, dim=1)
+    yield from orders.to(device).split(size, dim=1)
 
 
 def _losses(

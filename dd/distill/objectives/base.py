@@ -183,7 +183,8 @@ class Objective:
         """Restore what :meth:`state` returned."""
 
     def real_batch(self, count: int) -> torch.Tensor:
-        """Indices ``[classes, n]`` of real images, drawn without replacement within each class.
+        """Indices ``[classes, n]`` of real images, drawn without replacement within each class; on
+        the CPU.
 
         n is ``count``, or the size of the smallest class if that is less.
         """

@@ -53,26 +53,35 @@ class GradientMatching(Objective):
     def iteration(self, number: int, synthetic: Parametrisation) -> dict[str, float | str]:
         s = self.settings
         name, network = self.networks.draw(number - 1, self.streams.network)
-        total = 0.0
+        losses = []
         for step in range(s.outer):
-            total += self._match(network, synthetic)
+            losses.append(self._match(network, synthetic))
             if step < s.outer - 1 and s.inner:
                 self._train(network, synthetic)
+        total = 0.0
+        for loss in torch.stack(losses).tolist():  # the only look at a value
+            total += loss
         return {"loss": total / (s.outer * self.classes), "network": name}
 
-    def _match(self, network: nn.Module, synthetic: Parametrisation) -> float:
+    def _match(self, network: nn.Module, synthetic: Parametrisation) -> torch.Tensor:
         """One matching step over all classes; returns the summed distance."""
         s = self.settings
         network.train()
-        if has_batch_norm(network):
-            frozen = self.real_batch(BATCH_NORM_IMAGES).flatten()
-            freeze_batch_statistics(network, self.dataset.train.take(frozen))
-        images = synthetic.images().unflatten(0, (self.classes, self.ipc))
+        normalised = has_batch_norm(network)
+        statistics = [self.real_batch(BATCH_NORM_IMAGES).flatten()] if normalised else []
         real = self.real_batch(s.batch_real)
-        transforms = [
-            augment.draw(s.augment, self.streams.host, 1, self.dataset.size, shared=True)
-            for _ in range(self.classes)
-        ]
+        transforms, (real, *statistics) = augment.moved(
+            [
+                augment.draw(s.augment, self.streams.host, 1, self.dataset.size, shared=True)
+                for _ in range(self.classes)
+            ],
+            self.device,
+            real,
+            *statistics,
+        )
+        for indices in statistics:
+            freeze_batch_statistics(network, self.dataset.train.take(indices))
+        images = synthetic.images().unflatten(0, (self.classes, self.ipc))
         leaf = images.clone().requires_grad_(True)
         augmented = [augment.apply(t, x) for t, x in zip(transforms, leaf, strict=True)]
         batches = (
@@ -88,7 +97,7 @@ class GradientMatching(Objective):
             loss, gradients = match_apart(network, batches, augmented)
         (gradient,) = torch.autograd.grad(augmented, leaf, list(gradients))
         synthetic.update(gradient.flatten(0, 1))
-        return float(loss)
+        return loss
 
     def _together(self, real_images: int) -> bool:
         pixels = math.prod(self.dataset.size)

@@ -50,13 +50,14 @@ class DistributionMatching(Objective):
         network.train()
         leaf = synthetic.images().clone().requires_grad_(True)
         pieces = leaf.unflatten(0, (self.classes, self.ipc)).unbind()
-        transforms = [
+        drawn = [
             augment.draw(s.augment, self.streams.host, 1, self.dataset.size, shared=True)
             for _ in range(self.classes)
         ]
+        transforms, (chosen,) = augment.moved(drawn, self.device, self.real_batch(s.batch_real))
         real = [
             augment.apply(transform, self.dataset.train.take(indices))
-            for transform, indices in zip(transforms, self.real_batch(s.batch_real), strict=True)
+            for transform, indices in zip(transforms, chosen, strict=True)
         ]
         augmented = [augment.apply(t, piece) for t, piece in zip(transforms, pieces, strict=True)]
         with torch.no_grad():

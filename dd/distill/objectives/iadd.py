@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +64,7 @@ class ImportanceAware(mtt.TrajectoryMatching):
         self.spread = 1.0, 1.0  # smallest and largest weight of the last iteration
         self.sizes: dict[str, Tensor] = {}  # number of parameters of each tensor
         self.inert: dict[str, Tensor] = {}  # mask of the parameters without a gradient
+        self.paces: dict[str, float] = {}  # factor on the gradient of what is learned
         self.learned: dict[str, Tensor] = {}  # a raw W, or v; empty if nothing is learned
         self.moved: dict[str, Tensor] = {}  # the next value of it, until the iteration succeeds
         mode = self.settings.weights
@@ -72,6 +74,7 @@ class ImportanceAware(mtt.TrajectoryMatching):
             self.sizes[spec] = torch.tensor(shapes, device=self.device)
             if mode != "none":
                 mask = inert(network, self.dataset.channels, self.dataset.size)
+                self.paces[spec] = self._pace([~part for part in mask.split(shapes)])
                 self.inert[spec] = mask.to(self.device)
             count = {"layer": len(shapes), "prune": 0, "none": 0}.get(mode, sum(shapes))
             start = torch.zeros(count, device=self.device)
@@ -95,27 +98,33 @@ class ImportanceAware(mtt.TrajectoryMatching):
         scale = (segment.start - segment.target).square().sum()
         loss = (weights * (end - segment.target)).square().sum() / scale
         cotangent, gradient = torch.autograd.grad(loss, [end, learned], materialize_grads=True)
-        moved = (learned - self.pace(network) * gradient).detach()
-        low, high = float(weights.detach().min()), float(weights.detach().max())
-        if end.isfinite().all() and not (loss.isfinite() and moved.isfinite().all()):
+        moved = (learned - self.paces[network] * gradient).detach()
+        looked = [loss, weights.min(), weights.max(), end.isfinite().all(), moved.isfinite().all()]
+        # one look at all values
+        value, low, high, arrived, sound = torch.stack(
+            [x.detach().to(loss) for x in looked]
+        ).tolist()
+        if arrived and not (math.isfinite(value) and sound):
             rate = RATES[self.settings.weights]
             raise Divergence(
                 f"the weights ran away (from {low:.3g} to {high:.3g}); try a smaller "
                 f"--{rate.replace('_', '-')}"
             )
         self.moved, self.spread = {network: moved}, (low, high)
-        return float(loss.detach()), cotangent
+        return value, cotangent
 
-    def pace(self, network: str) -> float:
-        """The factor on the gradient by a raw W, or by v, that makes a step."""
+    def _pace(self, moving: Sequence[Tensor]) -> float:
+        """The factor on the gradient by a raw W, or by v, that makes a step.
+
+        ``moving`` are masks of the parameters that have a gradient, one for each tensor.
+        """
         match self.settings.weights:
             case "raw":
                 return self.settings.lr_weights
             case "normalised":
-                return self.settings.lr_softmax * int((~self.inert[network]).sum())
+                return self.settings.lr_softmax * sum(int(part.sum()) for part in moving)
             case "layer":
-                parts = self.inert[network].split(self.sizes[network].tolist())
-                return self.settings.lr_layer * sum(not bool(part.all()) for part in parts)
+                return self.settings.lr_layer * sum(bool(part.any()) for part in moving)
         return 0.0  # nothing is learned
 
     def weights(self, network: str, learned: Tensor, end: Tensor, target: Tensor) -> Tensor:
@@ -133,7 +142,8 @@ class ImportanceAware(mtt.TrajectoryMatching):
             weights = learned
         else:
             if mode == "layer":
-                learned = learned.repeat_interleave(self.sizes[network])
+                each = self.sizes[network]
+                learned = learned.repeat_interleave(each, output_size=len(still))
             share = learned.masked_fill(still, -math.inf).softmax(0)
             weights = (~still).sum() * share
         return weights.where(~still, 1.0)

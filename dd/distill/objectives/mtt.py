@@ -70,7 +70,7 @@ class Student:
     Args:
         network: in training mode; its own parameters are not used.
         images: the synthetic images ``[M, C, H, W]``; labels: ``[M]`` or ``[M, K]``.
-        indices: the images of each step, ``[b]`` per step.
+        indices: the images of each step, ``[b]`` per step, on the images' device.
         transforms: their augmentation, one per step.
     """
 
@@ -83,7 +83,7 @@ class Student:
         transforms: Sequence[Drawn],
     ) -> None:
         self.network, self.transforms = network, transforms
-        self.indices = [part.to(images.device) for part in indices]
+        self.indices = indices
         self.labels = [labels[part] for part in self.indices]
         self.inputs = [images[part] for part in self.indices]
         self.like = images
@@ -257,11 +257,12 @@ class TrajectoryMatching(Objective):
         self, network: nn.Module, synthetic: Parametrisation, stream: torch.Generator
     ) -> Student:
         """A student whose batches and augmentations are drawn from ``stream``."""
-        indices = self._batches(stream)
-        transforms = [
+        batches = self._batches(stream)
+        drawn = [
             augment.draw(self.settings.augment, stream, len(part), self.dataset.size)
-            for part in indices
+            for part in batches
         ]
+        transforms, indices = augment.moved(drawn, self.device, *batches)
         return Student(network, synthetic.images(), synthetic.labels, indices, transforms)
 
     def _batches(self, stream: torch.Generator) -> list[Tensor]:

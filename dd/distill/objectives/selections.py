@@ -24,7 +24,8 @@ def herding(features: torch.Tensor, count: int) -> torch.Tensor:
         features: ``[N, F]``; count: number of picks, at most N.
 
     Returns:
-        Indices ``[count]`` in the order of the picks; of equal points the first is picked.
+        Indices ``[count]`` in the order of the picks, on the device of the features; of equal
+        points the first is picked.
     """
     mean = features.mean(0)
     free = torch.ones(len(features), dtype=torch.bool, device=features.device)
@@ -32,11 +33,11 @@ def herding(features: torch.Tensor, count: int) -> torch.Tensor:
     picked = []
     for size in range(1, count + 1):
         gap = (mean - (total + features) / size).square().sum(1)
-        index = int(gap.masked_fill(~free, torch.inf).argmin())
-        free[index] = False
-        total = total + features[index]
-        picked.append(index)
-    return torch.tensor(picked)
+        index = gap.masked_fill(~free, torch.inf).argmin(0, keepdim=True)
+        free.index_fill_(0, index, False)
+        total = total + features.index_select(0, index)[0]
+        picked.append(index)  # not as a number: the device need not wait
+    return torch.cat(picked)
 
 
 def kcenter(features: torch.Tensor, count: int) -> torch.Tensor:
@@ -49,17 +50,18 @@ def kcenter(features: torch.Tensor, count: int) -> torch.Tensor:
         features: ``[N, F]``; count: number of picks, at most N.
 
     Returns:
-        Indices ``[count]`` in the order of the picks; of equal points the first is picked.
+        Indices ``[count]`` in the order of the picks, on the device of the features; of equal
+        points the first is picked.
     """
-    index = int((features - features.mean(0)).square().sum(1).argmin())
+    index = (features - features.mean(0)).square().sum(1).argmin(0, keepdim=True)
     picked = [index]
     gap = torch.full((len(features),), torch.inf, device=features.device, dtype=features.dtype)
     while len(picked) < count:
-        gap = torch.minimum(gap, (features - features[index]).square().sum(1))
-        gap[picked] = -1.0
-        index = int(gap.argmax())
+        gap = torch.minimum(gap, (features - features.index_select(0, index)).square().sum(1))
+        gap.index_fill_(0, torch.cat(picked), -1.0)
+        index = gap.argmax(0, keepdim=True)
         picked.append(index)
-    return torch.tensor(picked)
+    return torch.cat(picked)
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ class FeatureSelection(Random, ABC):
     def select(self, label: int) -> torch.Tensor:
         indices = self.dataset.train.by_class[label]
         features = embed_all(self.network, self.dataset.train, indices)
-        return indices[self.pick(features, self.ipc).to(indices.device)]
+        return indices[self.pick(features, self.ipc).cpu()]
 
 
 @OBJECTIVES.register("herding")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dd.config.settings import setting
+from dd.data.transfer import moved
 from dd.data.views import draw_boxes, resized_crops
 from dd.distill.objectives.base import (
     OBJECTIVES,
@@ -122,26 +123,51 @@ class Recovery(Objective):
         gradient = torch.empty_like(images)
         # image 0 of every class, image 1 of every class, ...
         order = torch.arange(len(images), device=images.device).view(self.classes, self.ipc).T
-        total = dict.fromkeys(("cross_entropy", "statistics"), 0.0)
-        for part in order.flatten().split(s.batch_syn or len(images)):
+        parts = order.flatten().split(s.batch_syn or len(images))
+        losses = []
+        for part, view in zip(parts, self._views(len(parts)), strict=True):
             leaf = images[part].requires_grad_(True)
             with watched(network) as distances:
-                logits = precision.forward(network, self._seen(leaf))
+                logits = precision.forward(network, view.apply(leaf))
             hard = F.cross_entropy(logits, synthetic.labels[part])
             distances[:1] = [s.first_bn * first for first in distances[:1]]
             soft = torch.stack([hard.new_zeros(()), *distances]).sum()
             share = len(part) / self.ipc
             (gradient[part],) = torch.autograd.grad(share * (hard + s.r_bn * soft), leaf)
-            total["cross_entropy"] += share * hard.item() / self.classes
-            total["statistics"] += share * soft.item() / self.classes
+            losses.append(torch.stack([hard, soft]).detach())
+        total = dict.fromkeys(("cross_entropy", "statistics"), 0.0)
+        # one look at all values
+        for part, pair in zip(parts, torch.stack(losses).tolist(), strict=True):
+            for term, value in zip(total, pair, strict=True):
+                total[term] += len(part) / self.ipc * value / self.classes
         synthetic.update(gradient, (1 + math.cos(math.pi * (number - 1) / s.iterations)) / 2)
         loss = total["cross_entropy"] + s.r_bn * total["statistics"]
         return {"loss": loss, **total, "network": name}
 
-    def _seen(self, images: Tensor) -> Tensor:
-        """The batch as the network sees it, with one crop, flip and roll for all its images."""
+    def _views(self, count: int) -> list[_View]:
+        """Draw the views of ``count`` batches, on the device."""
         s, stream = self.settings, self.streams.host
-        box = draw_boxes(stream, 1, self.dataset.size, s.crop)
-        flipped = torch.rand(1, generator=stream) < s.flip
-        shifts = torch.randint(-s.jitter, s.jitter + 1, (2,), generator=stream).tolist()
-        return resized_crops(images, box, flipped).roll(shifts, (2, 3))
+        tensors, shifts = [], []
+        for _ in range(count):
+            tensors.append(draw_boxes(stream, 1, self.dataset.size, s.crop))
+            tensors.append(torch.rand(1, generator=stream) < s.flip)
+            shifts.append(torch.randint(-s.jitter, s.jitter + 1, (2,), generator=stream).tolist())
+        there = moved(tensors, self.device)
+        return list(map(_View, there[::2], there[1::2], shifts))
+
+
+@dataclass(frozen=True)
+class _View:
+    """How the network sees a batch: with one crop, flip and roll for all its images.
+
+    Attributes:
+        box, flipped: see :func:`dd.data.views.resized_crops`, for one image.
+        shifts: pixels by which rows and columns are rolled.
+    """
+
+    box: Tensor
+    flipped: Tensor
+    shifts: list[int]
+
+    def apply(self, images: Tensor) -> Tensor:
+        return resized_crops(images, self.box, self.flipped).roll(self.shifts, (2, 3))

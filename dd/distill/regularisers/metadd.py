@@ -191,7 +191,7 @@ def invariance(
         ``[n, C, H, W]`` and the metrics of :meth:`ArchitectureInvariance.gradient`.
     """
     cotangents: Sequence[torch.Tensor | None] = [None] * len(networks)
-    metrics: dict[str, float] = {}
+    means: dict[str, torch.Tensor] = {}
     if kl:
         logits, maps = _first_pass(networks, images, labels, grid, rectify, piece, compare)
         compared = logits if compare == LOGITS else maps
@@ -201,9 +201,9 @@ def invariance(
         apart = cam.divergence(cam.distributions(rows, temperature))
         (slopes,) = torch.autograd.grad(kl * apart.sum(), compared)
         cotangents = slopes.unbind()
-        metrics["ai_kl"] = apart.mean().item()
+        means["ai_kl"] = apart.detach().mean()
         if maps is not None:
-            metrics["cam_variance"] = cam.variance(maps.detach()).mean().item()
+            means["cam_variance"] = cam.variance(maps.detach()).mean()
     total, entropy = torch.zeros_like(images), images.new_zeros(())
     for network, cotangent in zip(networks, cotangents, strict=True):
         for start in range(0, len(images), piece):
@@ -212,7 +212,10 @@ def invariance(
             gradient, value = _pull_back(network, images[part], labels[part], ce, back, rectify)
             total[part] += gradient
             entropy += value
-    return total, {"ai_ce": entropy.item() / (len(networks) * len(images)), **metrics}
+    # one look at all values
+    value, *others = torch.stack([entropy, *means.values()]).tolist()
+    metrics = dict(zip(means, others, strict=True))
+    return total, {"ai_ce": value / (len(networks) * len(images)), **metrics}
 
 
 @torch.no_grad()
