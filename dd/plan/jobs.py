@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
 
-from dd.artifacts.headers import read_header
 from dd.config.methods import Part, format_value, parse_protocol
 from dd.config.recipes import uses_pretrained
 from dd.config.run import Run
@@ -215,8 +214,7 @@ class Preparation(Job):
 
     def is_current(self, run: Run, listings: Mapping[str, str]) -> bool:
         """Whether its file is there and holds the images that the run asks for."""
-        path = Path(self.file(run))
-        return path.is_file() and read_header(path).get("images") == self.identity(run, listings)
+        return self._said(run) == self.identity(run, listings)
 
     def listing(self, run: Run) -> str | None:
         """The digest of the files of the folder that it reads (:func:`listing_digest`).
@@ -224,13 +222,20 @@ class Preparation(Job):
         If the folder is away (a disk that is not mounted), it is that of the file prepared before.
         None: there is neither, or its source reads no folder of image files.
         """
-        folder, prepared = self._folder(run), Path(self.file(run))
+        folder = self._folder(run)
         if folder is None:
             return None
         if folder.is_dir():
             return listing_digest(folder)
-        said = read_header(prepared).get("images") if prepared.is_file() else None
+        said = self._said(run)
         return said.get(LISTING) if isinstance(said, dict) else None
+
+    def _said(self, run: Run) -> Any:
+        """What its file says that its images depend on; None if there is no file."""
+        from dd.artifacts.headers import read_header  # late: a list of stages needs no NumPy
+
+        path = Path(self.file(run))
+        return read_header(path).get("images") if path.is_file() else None
 
     def check_found(self, run: Run) -> None:
         """Raise a :class:`DDError` if what it reads is missing, unless it has been prepared."""

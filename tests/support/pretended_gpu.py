@@ -26,6 +26,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -425,6 +426,7 @@ def pretended_gpu() -> Iterator[Traffic]:
         "synchronize": lambda device=None: None,
         "max_memory_allocated": lambda device=None: 0,
         "get_device_name": lambda device=None: NAME,
+        "get_device_properties": lambda device=None: SimpleNamespace(total_memory=8e9),
         "is_current_stream_capturing": lambda: False,
     }
     with (
