@@ -139,11 +139,11 @@ def graph_bytes(loss: Loss, shapes: Sequence[torch.Size], start: Tensor, batch: 
         loss, shapes, start: as given to :func:`unroll`.
         batch: X_0.
     """
-    kept: dict[int, Any] = {}  # storages, which must live as long as their addresses are compared
+    kept: dict[int, Any] = {}  # storages, which must live as long as their identities are compared
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage
+        kept[storage._cdata] = storage  # two views of one tensor share it
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
