@@ -99,7 +99,7 @@ OTHERS = {
     "buffer, stacked": f"{_BUFFER} --together yes --augment {DSA}",
     "buffer, apart": f"{_BUFFER} --together no --augment {OWN}",
     "buffer, zca, bfloat16": f"{_BUFFER.replace('DATA', 'ZCA')} --whitening zca --together yes "
-    "--precision bfloat16",
+    "--stored bfloat16",
     "generator": "generator DATA --epochs 2 --batch 20 --width 8 --augment flip",
     "generator, zca": "generator ZCA --whitening zca --epochs 1 --batch 20 --width 8",
     "evaluate, stacked": f"{_HARD} --together yes --augment {DSA}",
