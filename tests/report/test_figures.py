@@ -156,8 +156,11 @@ def test_every_set_is_shown_in_pixels(plan, tmp_path):
     for spaces in (("none",), ("none", "zca")):
         root = tmp_path / "-".join(spaces) / "smoke"
         shutil.copytree(plan.run.root, root)
-        data, out = root / "data" / "digits.safetensors", tmp_path / f"{len(spaces)}.png"
+        out = tmp_path / f"{len(spaces)}.png"
+        data = root / "data" / "digits+zca.safetensors"
         assert main(["prepare", "--source", "digits", "--zca", "--out", str(data)]) == 0
+        plain = data.with_name("digits.safetensors")
+        assert main(["prepare", "--source", "digits", "--out", str(plain)]) == 0
         for n, path in enumerate(sorted((root / "distilled").rglob("it*.safetensors"))):
             space = spaces[n % len(spaces)]
             train = load_dataset(data, whitening=space).train
