@@ -18,6 +18,7 @@ from dd.runtime import precision as precisions
 from dd.runtime.gpus import take_gpu
 
 MOST_THREADS = 1024
+MOST_MEMORY = 100_000  # GB
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 
 
@@ -190,10 +191,10 @@ def usable_memory(gigabytes: float, device: torch.device) -> float:
     """The bytes that ``--memory`` allows on ``device``: at most nine tenths of a GPU's.
 
     Raises:
-        DDError: for a number that is negative or not finite.
+        DDError: for a number that is negative, not finite or absurd.
     """
-    if not 0 <= gigabytes < float("inf"):
-        raise DDError(f"--memory is {gigabytes}, it must be a number of GB, 0 or more")
+    if not 0 <= gigabytes <= MOST_MEMORY:
+        raise DDError(f"--memory is {gigabytes}, it must be from 0 to {MOST_MEMORY:,} GB")
     allowed = gigabytes * 1e9
     if device.type == "cuda":
         allowed = min(allowed, 0.9 * torch.cuda.get_device_properties(device).total_memory)

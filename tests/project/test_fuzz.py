@@ -92,6 +92,7 @@ COMMANDS = {
     "erase": f"erase --pretrained ONE CAM --regions-from {TRAINED}.{NETWORK} --data DATA "
     f"--out OUT/x.csv {CPU}",
     "configure": "configure --run smoke --workflow WORKFLOW --out OUT/c.json",
+    "estimate": "estimate --run smoke --workflow WORKFLOW",
     "table": "table --config CONFIG --out OUT/t.csv --table "
     "WORKFLOW/config/tables/modelpool_ablation.yaml",
     "figure": "figure --config CONFIG --out OUT/f.png --figure "

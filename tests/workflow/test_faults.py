@@ -58,7 +58,7 @@ COMMANDS = {
     "record": "--config results/tiny/config.json --out OUT/run.json",
     "index": "--config OUT/config.json --out OUT/README.md",  # of a copy of the run
 }
-ONLY_READ = {"verify", "inspect"}
+ONLY_READ = {"estimate", "verify", "inspect"}
 KEPT = {  # what a stage goes on from
     "buffer": ".shard.safetensors.state",
     "pretrain": ".network.safetensors.state",
