@@ -65,8 +65,11 @@ def parse(text: str, pools: Collection[str] = ()) -> Method:
         pools: the names of all model pools.
 
     Raises:
-        DDError: for an unknown objective, setting or modifier, or two modifiers of the same kind.
+        DDError: for what is no text, an unknown objective, setting or modifier, or two modifiers of
+            the same kind.
     """
+    if not isinstance(text, str):  # from the YAML of a table
+        raise DDError(f"method {text!r} must be text, such as dc+pool")
     method, *modifiers = text.split("+")
     objective, _, tail = method.partition("@")
     if objective not in objectives():

@@ -111,9 +111,10 @@ class Run:
 
     def parse(self, method: str) -> Method:
         """The method called ``method``."""
-        if method not in self._parsed:
-            self._parsed[method] = parse(method, self.pools)
-        return self._parsed[method]
+        found = self._parsed.get(method) if isinstance(method, str) else None
+        if found is None:  # parse refuses what is no text
+            found = self._parsed[method] = parse(method, self.pools)
+        return found
 
     @cached_property
     def _parsed(self) -> dict[str, Method]:

@@ -105,3 +105,9 @@ def test_wrong_protocols(text, message):
     with pytest.raises(DDError) as error:
         parse_protocol(text, PROTOCOLS)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("value", [3, 1.5, True, None, ["dc"]])
+def test_a_method_is_text(value):
+    with pytest.raises(DDError, match="must be text, such as dc"):
+        parse(value)
