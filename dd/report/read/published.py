@@ -150,7 +150,8 @@ def _source(exhibit: Exhibit, path: str, entry: Mapping[str, Any]) -> _Source:
     for axis, values in entry.get("only", {}).items():
         known = exhibit.definition["axes"].get(axis)
         for value in values:
-            if isinstance(known, list | Mapping) and value not in known:
+            # a list of the names, because a value may be a block, which a mapping cannot look up
+            if isinstance(known, list | Mapping) and value not in list(known):
                 fault = unknown(f"value of axis '{axis}'", str(value), map(str, known))
                 raise DDError(f"{exhibit.path}: published: {fault}")
         only[axis] = values if isinstance(values, Mapping) else {value: value for value in values}
