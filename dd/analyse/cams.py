@@ -24,6 +24,8 @@ from dd.pretrain.frozen import load_all
 from dd.runtime.process import add_machine_options, add_precision_option, setup
 from dd.runtime.say import say
 
+SHOWN = 10  # images per class whose maps are computed, unless an option says otherwise
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m dd cams``."""
@@ -34,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--images-per-class",
         type=at_most("--images-per-class", MOST),
-        default=10,
+        default=SHOWN,
         help="number of images per class, the first ones; 0: all",
     )
     add_region_options(parser)

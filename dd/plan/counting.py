@@ -31,8 +31,6 @@ from dd.plan.needs import auxiliary, auxiliary_networks, cam_networks, networks,
 from dd.plan.plan import Plan
 from dd.registry import resolve
 
-MAPPED = 10  # images per class whose activation maps are kept (dd/analyse/cams.py)
-
 
 class Counted:
     """Operations and bytes of the jobs of a plan.
@@ -61,9 +59,8 @@ class Counted:
         return count(own["width"], own["code"], self.extents[dataset])
 
     def work(self, job: Job) -> float:
-        """Floating-point operations of a job; 0 if it runs no network."""
+        """Floating-point operations of a job; 0 if it runs no network, or if no rule is here."""
         rules: Mapping[type, Callable[[Any], float]] = {
-            Preparation: lambda _: 0.0,
             Shard: self._buffer,
             Pretraining: self._pretraining,
             GeneratorTraining: self._generator_training,
@@ -73,7 +70,8 @@ class Counted:
             ActivationMaps: self._maps,
             Erasing: self._erasing,
         }
-        return rules[type(job)](job)
+        rule = rules.get(type(job))
+        return rule(job) if rule else 0.0
 
     def _buffer(self, job: Shard) -> float:
         settings, data = self.run.training("buffer", job.dataset), self.extents[job.dataset]
@@ -180,7 +178,7 @@ class Counted:
 
     def _maps(self, job: ActivationMaps) -> float:
         made = job.snapshot.distillation
-        data, shown = self.extents[made.dataset], min(made.ipc, MAPPED)
+        data, shown = self.extents[made.dataset], min(made.ipc, resolve("dd.analyse.cams:SHOWN"))
         names = cam_networks(self.run)
         return data.classes * shown * sum(self._passes("forward", name, data) for name in names)
 

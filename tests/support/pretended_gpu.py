@@ -372,7 +372,8 @@ class _Kernels(TorchDispatchMode):
                 (sign,) = declared.alias_info.before_set
                 target = written[sign]
                 if isinstance(target, OnDevice) and target.shape != target.held.shape:
-                    raise NotImplementedError(f"{func} changes a shape in place")
+                    # its wrapper cannot follow; no code of ours needs that
+                    raise RuntimeError(f"{func} changes a shape in place, use one that does not")
                 return target
             return tree_map(_wrap if to_device else _same, value)
 
