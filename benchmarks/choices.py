@@ -9,23 +9,19 @@ The alternatives take turns in one process, with the allocator settings of the s
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import torch
 
-from benchmarks.speed import machine
-from dd.artifacts.provenance import provenance
+from benchmarks.speed import opening, parser
 from dd.artifacts.text import save_json
 from dd.distill.gradients import match_apart, match_together, mean_gradient
 from dd.networks.build import create
 from dd.rng import generator
-from dd.runtime.process import add_machine_options, setup
+from dd.runtime.process import setup
 from dd.training.recipe import Recipe
 from dd.training.train import train
 
@@ -132,31 +128,14 @@ def _wait(device: torch.device) -> None:
 
 def main() -> None:
     """Measure and write."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.choices",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_machine_options(parser)
-    parser.add_argument("--repeats", type=int, default=5, help="rounds; the median counts")
-    parser.add_argument("--batch", type=int, default=256, help="real images per class")
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="pixels per side")
-    parser.add_argument("--widths", type=int, nargs="+", default=WIDTHS, help="ConvNet widths")
-    parser.add_argument("--note", default="", help="what else ran on the machine")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON to write")
-    options = parser.parse_args()
+    own = parser("choices", __doc__)
+    own.add_argument("--batch", type=int, default=256, help="real images per class")
+    own.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="pixels per side")
+    own.add_argument("--widths", type=int, nargs="+", default=WIDTHS, help="ConvNet widths")
+    options = own.parse_args()
     device = setup(options.device, options.threads)
     repeats, batch = options.repeats, options.batch
-    facts: dict[str, Any] = {
-        "kind": "choices",
-        "provenance": provenance(machine=machine(device)),
-        "note": options.note,
-        "device": str(device),
-        "threads": torch.get_num_threads(),
-        "repeats": repeats,
-        "batch": batch,
-        "stacking": [],
-    }
+    facts = opening("choices", options, device) | {"batch": batch, "stacking": []}
     for size in options.sizes:
         for width in options.widths:
             rows = [

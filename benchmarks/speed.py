@@ -17,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,36 @@ def measure(row: Row, sides: dict[str, tuple[str, str]], repeats: int, **options
             }
             rounds.append(answers)
     return summarise(row, sides, rounds[1:])
+
+
+def measure_rows(
+    facts: dict[str, Any],
+    rows: Mapping[str, Row],
+    sides: dict[str, tuple[str, str]],
+    out: Path,
+    told: Callable[[dict[str, Any]], str],
+    place: Callable[[Row], dict[str, Any]] = lambda row: {},
+    **options: Any,
+) -> None:
+    """Measure rows one after the other, into ``facts["rows"]``.
+
+    The file ``out`` is written after each row, so little can be lost.
+
+    Args:
+        facts: those of :func:`opening`.
+        rows: the rows by the name that is printed.
+        sides: see :data:`CPU_SIDES`.
+        out: the JSON file.
+        told: what to print of a measured row.
+        place: what the file says of a row besides its measurements.
+        options: those of a worker.
+    """
+    for name, row in rows.items():
+        measured = measure(row, sides, facts["repeats"], threads=facts["threads"], **options)
+        facts["rows"].append(place(row) | measured)
+        facts["load_after"] = [round(load, 2) for load in os.getloadavg()]
+        save_json(out, facts)
+        print(f"{name}: {told(measured)}", flush=True)
 
 
 def summarise(row: Row, sides: dict[str, tuple[str, str]], rounds: list[dict]) -> dict[str, Any]:
@@ -173,6 +204,32 @@ def machine(device: torch.device) -> dict[str, Any]:
     }
 
 
+def parser(module: str, description: str | None) -> argparse.ArgumentParser:
+    """The options that the benchmarks share."""
+    made = argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{module}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_machine_options(made)
+    made.add_argument("--repeats", type=int, default=5, help="rounds; the median counts (5)")
+    made.add_argument("--note", default="", help="what else ran on the machine")
+    made.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON to write")
+    return made
+
+
+def opening(kind: str, options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    """What every file of a benchmark says of its measurements, without them."""
+    return {
+        "kind": kind,
+        "provenance": provenance(machine=machine(device)),
+        "note": options.note,
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "repeats": options.repeats,
+    }
+
+
 def _cpu() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -182,25 +239,17 @@ def _cpu() -> str:
 
 def main() -> None:
     """Measure and write."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.speed",
-        description=__doc__,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("--data", type=Path, metavar="FILE", help="prepared dataset of 32 x 32")
-    add_machine_options(parser)
-    parser.add_argument("--repeats", type=int, default=5, help="rounds; the median counts")
-    parser.add_argument("--epochs", type=int, default=10, help="epochs measured at a time")
-    parser.add_argument("--quick", action="store_true", help="1 round, 2 epochs, as a trial")
-    parser.add_argument("--rows", nargs="+", default=list(ROWS), help="rows to measure")
-    parser.add_argument(
+    own = parser("speed", __doc__)
+    own.add_argument("--data", type=Path, metavar="FILE", help="prepared dataset of 32 x 32")
+    own.add_argument("--epochs", type=int, default=10, help="epochs measured at a time (10)")
+    own.add_argument("--quick", action="store_true", help="1 round, 2 epochs, as a trial")
+    own.add_argument("--rows", nargs="+", default=list(ROWS), help="rows to measure")
+    own.add_argument(
         "--no-tuned",
         action="store_true",
         help="leave out the plain side with our allocator settings, because each side holds memory",
     )
-    parser.add_argument("--note", default="", help="what else ran on the machine")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON to write")
-    options = parser.parse_args()
+    options = own.parse_args()
     try:
         run(options)
     except DDError as error:
@@ -208,42 +257,30 @@ def main() -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Measure the rows of ``--rows``. The file is written after each row, so little can be lost."""
+    """Measure the rows of ``--rows``."""
     for key in options.rows:
         if key not in ROWS:
             raise unknown("row", key, ROWS)
     device = setup(options.device, options.threads)
-    repeats, epochs = (1, 2) if options.quick else (options.repeats, options.epochs)
-    facts = {
-        "kind": "speed",
-        "provenance": provenance(machine=machine(device)),
-        "note": options.note,
-        "device": str(device),
-        "threads": torch.get_num_threads(),
-        "repeats": repeats,
+    if options.quick:
+        options.repeats, options.epochs = 1, 2
+    facts = opening("speed", options, device) | {
         "data": options.data.name if options.data else "random pixels of CIFAR-10's shape",
         "rows": [],
     }
+
+    def told(row: dict[str, Any]) -> str:
+        seconds = ", ".join(f"{k} {v['seconds']} s" for k, v in row["sides"].items())
+        return f"{seconds}; ratios {row['ratios']}"
+
     with tempfile.TemporaryDirectory() as folder:
         data = options.data or Path(folder) / "random.safetensors"
         if not options.data:
             synthetic_data(data)
         sides = CPU_SIDES if device.type == "cpu" and not options.no_tuned else PAIR
-        for key in options.rows:
-            row = measure(
-                ROWS[key],
-                sides,
-                repeats,
-                data=data,
-                device=device,
-                threads=torch.get_num_threads(),
-                epochs=epochs,
-            )
-            facts["rows"].append(row)
-            facts["load_after"] = [round(load, 2) for load in os.getloadavg()]
-            save_json(options.out, facts)
-            seconds = ", ".join(f"{k} {v['seconds']} s" for k, v in row["sides"].items())
-            print(f"{key}: {seconds}; ratios {row['ratios']}", flush=True)
+        rows = {key: ROWS[key] for key in options.rows}
+        more = {"data": data, "device": device, "epochs": options.epochs}
+        measure_rows(facts, rows, sides, options.out, told, **more)
 
 
 if __name__ == "__main__":

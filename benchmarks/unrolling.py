@@ -9,22 +9,17 @@ it, and ``python -m benchmarks.report`` puts both into the README.
 
 from __future__ import annotations
 
-import argparse
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
 from matplotlib import pyplot
 
-from benchmarks.speed import machine, measure, synthetic_data
+from benchmarks.speed import measure_rows, opening, parser, synthetic_data
 from benchmarks.work import MEMORY, STEPS, UNROLLED
 from dd.artifacts.atomic import replacing
-from dd.artifacts.provenance import provenance
-from dd.artifacts.text import save_json
 from dd.report.figures.style import colors, use_style
-from dd.runtime.process import add_machine_options, setup
+from dd.runtime.process import setup
 
 SIDES = {side: (side, "tuned") for side in ("whole", "suite", "flat")}
 LABELS = {
@@ -55,55 +50,39 @@ def peak(peaks: dict[str, float]) -> float:
     return peaks.get("gpu", peaks["host"])
 
 
+def told(row: dict[str, Any]) -> str:
+    """Seconds and memory of each side of a row."""
+    return "; ".join(
+        f"{LABELS[side]} {of['seconds']} s, {peak(of['peak_mb']):.0f} MB"
+        for side, of in row["sides"].items()
+    )
+
+
 def main() -> None:
     """Measure and write."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.unrolling",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_machine_options(parser)
-    parser.add_argument("--repeats", type=int, default=5, help="rounds; the median counts")
-    parser.add_argument(
+    own = parser("unrolling", __doc__)
+    own.add_argument(
         "--steps", type=int, nargs="+", choices=STEPS, default=STEPS, help="steps of the student"
     )
-    parser.add_argument("--note", default="", help="what else ran on the machine")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON to write")
-    options = parser.parse_args()
+    options = own.parse_args()
     device = setup(options.device, options.threads)
-    facts: dict[str, Any] = {
-        "kind": "unrolling",
-        "provenance": provenance(machine=machine(device)),
-        "note": options.note,
-        "device": str(device),
-        "threads": torch.get_num_threads(),
-        "repeats": options.repeats,
-        "rows": [],
-    }
+    facts = opening("unrolling", options, device) | {"rows": []}
+    chosen = {row.changes["student_steps"]: row for row in UNROLLED}
+    rows = {f"{steps} steps": chosen[steps] for steps in options.steps}
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "random.safetensors"
         synthetic_data(data, per_class=(1, 1))  # no iteration of MTT uses real images
-        for row in UNROLLED:
-            steps = row.changes["student_steps"]
-            if steps not in options.steps:
-                continue
-            measured = measure(
-                row,
-                SIDES,
-                options.repeats,
-                data=data,
-                device=device,
-                threads=torch.get_num_threads(),
-                epochs=1,
-            )
-            facts["rows"].append({"steps": steps, **measured})
-            facts["load_after"] = [round(load, 2) for load in os.getloadavg()]
-            save_json(options.out, facts)
-            numbers = (
-                f"{LABELS[side]} {of['seconds']} s, {peak(of['peak_mb']):.0f} MB"
-                for side, of in measured["sides"].items()
-            )
-            print(f"{steps} steps: {'; '.join(numbers)}", flush=True)
+        measure_rows(
+            facts,
+            rows,
+            SIDES,
+            options.out,
+            told,
+            lambda row: {"steps": row.changes["student_steps"]},
+            data=data,
+            device=device,
+            epochs=1,
+        )
     draw(facts, options.out.with_suffix(".png"))
 
 

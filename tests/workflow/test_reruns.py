@@ -89,6 +89,18 @@ def test_other_images_repeat_all(run):
 
 
 @pytest.mark.slow
+def test_an_image_of_the_same_size_counts_when_the_prepared_file_is_deleted(run):
+    """As docs/architecture.md says: only names and sizes of files are compared."""
+    (image,) = run.glob("pets/train/dog/0.png")
+    data = bytearray(image.read_bytes())
+    data[-20] ^= 1
+    image.write_bytes(data)
+    assert work(run) == {}
+    (run / "results/tiny/data/pets.safetensors").unlink()
+    assert work(run) == ALL
+
+
+@pytest.mark.slow
 def test_whitening_for_one_method_repeats_no_other(run):
     """A method that needs whitened images has a file of its own of them."""
     document = yaml.safe_load((run / "tiny.yaml").read_text())
