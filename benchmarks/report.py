@@ -110,6 +110,21 @@ def precision(facts: dict[str, Any]) -> str:
     return f"{_conditions(facts)} The suite in two precisions.\n\n{table(head, rows)}"
 
 
+def rounding(facts: dict[str, Any]) -> str:
+    """The table of a file of :mod:`benchmarks.rounding`."""
+    ways = ("float32", "bf16", "all")
+    head = ["gradient", "network", "float32", "`--precision bf16`", "everything in bf16"]
+    rows = [
+        [row["gradient"], row["network"], *(f"{row[way]['angle']:.1e}" for way in ways)]
+        for row in facts["rows"]
+    ]
+    real = ", ".join(f"{network} {count}" for network, count in facts["real"].items())
+    return (
+        f"{_conditions(facts)} 1 − cosine between a gradient and that in float64, median over "
+        f"{facts['repeats']} seeds; real images of a class: {real}.\n\n{table(head, rows)}"
+    )
+
+
 def metadd(facts: dict[str, Any]) -> str:
     """The table of a file of :mod:`benchmarks.metadd`."""
     whole, suite = METADD_LABELS["whole"], METADD_LABELS["suite"]
@@ -192,6 +207,7 @@ def scaling(facts: dict[str, Any]) -> str:
 
 
 RENDERERS = {
+    "rounding": rounding,
     "speed": speed,
     "choices": choices,
     "unrolling": unrolling,

@@ -9,6 +9,7 @@ into the README. These numbers are the reason for what stays in float32 (``docs/
 from __future__ import annotations
 
 import copy
+import os
 import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -157,6 +158,7 @@ def main() -> None:
         }
         facts["rows"].append({"gradient": what, "network": spec, **medians})
         print(f"{what}, {spec}: {medians}", flush=True)
+    facts["load_after"] = [round(load, 2) for load in os.getloadavg()]
     save_json(options.out, facts)
 
 

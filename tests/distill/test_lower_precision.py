@@ -1,6 +1,7 @@
 """Distillation in bf16: how far gradients err, against float64, and what stays float32 bit by bit.
 
 The bounds are about three times what was measured with torch 2.14 on a CPU with AVX512-bf16.
+``benchmarks.rounding`` measures more networks and seeds.
 """
 
 import copy
@@ -9,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from benchmarks.rounding import apart, smooth
 from dd.distill.gradients import match_apart, match_together, mean_gradient
 from dd.distill.objectives.dm import mean_distance
 from dd.distill.objectives.sre2l import watched
@@ -24,22 +26,6 @@ from tests.support.objectives import make
 
 CPU = torch.device("cpu")
 EXACT = 1e-10  # 1 - cosine of two computations in float32 is below it
-
-
-def smooth(count, seed, size=32):
-    """Random images whose neighbouring pixels are alike."""
-    coarse = torch.randn(count, 3, size // 4, size // 4, generator=generator(seed))
-    return 1.5 * F.interpolate(coarse, (size, size), mode="bilinear")
-
-
-def flat(tensors):
-    return torch.cat([tensor.detach().double().flatten() for tensor in tensors])
-
-
-def apart(one, other):
-    """1 - the cosine, and the ratio of the norms, of two lists of tensors."""
-    a, b = flat(one), flat(other)
-    return 1 - float(a @ b / (a.norm() * b.norm())), float(a.norm() / b.norm())
 
 
 def near(one, other, most, scale=0.02):

@@ -11,7 +11,7 @@ import sys
 import pytest
 import torch
 
-from benchmarks import difference, metadd, precision, report, speed, unrolling, work
+from benchmarks import difference, metadd, precision, report, rounding, speed, unrolling, work
 from benchmarks.plain import Plain
 from benchmarks.whole import WholeMatching
 from benchmarks.work import ROWS, SIDES, Row
@@ -389,3 +389,24 @@ def test_the_pages_tell_the_committed_results():
     for page in (report.README, *report.PAGES.values()):
         text = page.read_text(encoding="utf-8")
         assert report.updated(text, report.render(report.HERE / "results", page)) == text
+
+
+def test_rounding_is_measured_and_told(tmp_path, monkeypatch):
+    """The real side alone in bf16, then both, which errs more. MTT stays float32 bit by bit."""
+    small = "convnet:depth=2,width=8"
+    found = rounding.measure(rounding.cases()["DC, IPC 1", "convnet"], small, 0)
+    assert found["float32"][0] < found["bf16"][0] < found["all"][0] < 0.1
+    unrolled = rounding.measure(rounding.of_unrolling, small, 0)
+    assert unrolled["float32"] == unrolled["bf16"] != unrolled["all"]
+
+    out = tmp_path / "results" / "rounding.json"
+    answers = iter([1e-3, 5e-3, 2e-3])  # the median over seeds counts
+
+    def measured(case, spec, seed):
+        return dict.fromkeys(("float32", "bf16", "all"), (next(answers), 1.0))
+
+    monkeypatch.setattr(rounding, "cases", lambda: {("DC", "convnet"): None})
+    monkeypatch.setattr(rounding, "measure", measured)
+    monkeypatch.setattr(sys, "argv", ["rounding", "--out", str(out), "--threads", "1"])
+    rounding.main()
+    assert "| DC | convnet | 2.0e-03 | 2.0e-03 | 2.0e-03 |" in report.render(out.parent)
