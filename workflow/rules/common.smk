@@ -72,8 +72,9 @@ def inputs(stage):
 
     def of(wildcards):
         files = JOBS[stage][wildcards.job].inputs(RUN)
-        if PLAN.current_images.issuperset(files.get("data", [])):
-            files["data"] = ancient(files.get("data", []))
+        prepared = files.get("data", [])
+        if prepared and PLAN.current_images.issuperset(prepared):
+            files["data"] = ancient(prepared)
         return files
 
     return of
