@@ -35,10 +35,12 @@ from dd.data.views import ViewSettings, draw
 from dd.evaluate.set_options import add_set_options, read_set
 from dd.evaluate.soft_labels import KIND, agreement, class_type, compact
 from dd.networks.base import Network
+from dd.networks.memory import test_piece
 from dd.networks.options import width_factor
 from dd.pretrain import frozen
 from dd.pretrain.frozen import Pretrained
 from dd.runtime import precision
+from dd.runtime.memory import in_pieces
 from dd.runtime.preemption import Pace
 from dd.runtime.process import (
     add_checkpoint_option,
@@ -48,7 +50,6 @@ from dd.runtime.process import (
 )
 from dd.runtime.progress import Progress
 from dd.runtime.say import say
-from dd.training.train import TEST_PIECE
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,12 +121,24 @@ class LabelWriter:
         if done:
             say(f"relabel: going on after {done} views")
         networks = [teacher.network for teacher in self.teachers.values()]
-        parts = torch.arange(count, device=device).split(TEST_PIECE.get(device.type, 256))
+        shape = (self.images.shape[1], *size)
+        # beside a pass: the logarithms of all networks' probabilities
+        size_of_piece = test_piece(device, shape, *networks, beside=8.0 * classes * len(networks))
+        each = torch.arange(count, device=device)
         with Progress("relabel", views, "views", initial=done) as progress:
             for view in range(done, views):
                 drawn = draw(self.seed, view, count, size, self.settings).to(device)
-                each = (soft_labels(networks, drawn.apply(self.images, part)) for part in parts)
-                stored = [compact(labels, self.keep) for labels in each]
+                stored = [
+                    compact(labels, self.keep)
+                    for _, labels in in_pieces(
+                        each,
+                        size_of_piece,
+                        lambda part, view=drawn: soft_labels(
+                            networks, view.apply(self.images, part)
+                        ),
+                        "images",
+                    )
+                ]
                 for name in tensors:
                     writer.put(name, (view,), torch.cat([part[name] for part in stored]))
                 progress.update()
