@@ -25,14 +25,12 @@ def training_bytes(
     recipe: Recipe,
     batch: int,
     networks: int = 1,
-    *,
-    most: int | None = None,
     recomputes: bool = False,
 ) -> int:
     """The most bytes that a training takes at a time, without the images that it takes batches of.
 
     Counted are networks, their stacked copies, gradients, the optimiser's state, a batch, and what
-    two steps compute; all in float32. A training in bf16 takes less.
+    a step computes; all in float32. A training in bf16 takes less.
 
     Args:
         network: one of the networks, on any device.
@@ -41,7 +39,6 @@ def training_bytes(
         recipe: gives the optimiser.
         batch: images in a batch.
         networks: how many are trained side by side.
-        most: the most images in a pass of one network; None: the batch.
         recomputes: one network computes activations again, see :mod:`dd.networks.recompute`.
     """
 
@@ -49,10 +46,13 @@ def training_bytes(
         made = [on_meta(network).train() for _ in range(networks)]
         students = ensemble(made)
         if isinstance(students, Single):
-            students.most, students.recomputes = most, recomputes
+            students.recomputes = recomputes
         optimizer = recipe.new_optimizer(students.parameters, students.stacked)
         for group in optimizer.param_groups:
             group["foreach"] = True  # torch's choice on a GPU
+        for parameter in students.parameters:
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()  # makes its state
         copies = [torch.zeros(networks, batch, *shape, device="meta") for _ in range(IMAGES)]
         labels = torch.zeros(networks, batch, dtype=torch.int64, device="meta")
 
@@ -60,8 +60,7 @@ def training_bytes(
             each = zip(logits, labels[:, part], strict=True)
             return torch.stack([F.cross_entropy(own, target) for own, target in each])
 
-        for _ in range(2):  # the optimiser has its state from the first step on
-            train_step(students, optimizer, copies[0], loss)
+        train_step(students, optimizer, copies[0], loss)
 
     return peak_bytes(work)
 

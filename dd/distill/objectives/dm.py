@@ -115,24 +115,22 @@ def match(
     Returns:
         The distance, and its gradient with the shape of ``images``.
     """
-    parts = images.split(piece)
-    leaf = parts[0].detach().requires_grad_(True)
-    if len(parts) == 1:
-        embedded = network.embed(leaf)
-    else:
-        with torch.no_grad():
-            embedded = torch.cat([network.embed(part) for part in parts])
-        embedded.requires_grad_(True)
-    loss = mean_distance(real, embedded.unflatten(0, (len(real), -1)))
-    if len(parts) == 1:
+    if piece >= len(images):
+        leaf = images.detach().requires_grad_(True)
+        loss = mean_distance(real, network.embed(leaf).unflatten(0, (len(real), -1)))
         (gradient,) = torch.autograd.grad(loss, leaf)
         return loss.detach(), gradient
+    with torch.no_grad():
+        embedded = torch.cat([network.embed(part) for part in images.split(piece)])
+    embedded.requires_grad_(True)
+    loss = mean_distance(real, embedded.unflatten(0, (len(real), -1)))
     (slopes,) = torch.autograd.grad(loss, embedded)
-    gradients = []
-    for part, slope in zip(parts, slopes.split(piece), strict=True):
-        leaf = part.detach().requires_grad_(True)
-        gradients += torch.autograd.grad(network.embed(leaf), leaf, slope)
-    return loss.detach(), torch.cat(gradients)
+    gradient = torch.empty_like(images)
+    for start in range(0, len(images), piece):
+        part = slice(start, start + piece)
+        leaf = images[part].detach().requires_grad_(True)
+        (gradient[part],) = torch.autograd.grad(network.embed(leaf), leaf, slopes[part])
+    return loss.detach(), gradient
 
 
 def _embed(network: Network, batches: Iterable[torch.Tensor]) -> torch.Tensor:
