@@ -81,6 +81,7 @@ class Task:
                 min(recipe.batch, len(self.images)),
                 count,
                 device,
+                f"networks of {arch}",
             )
         return count
 

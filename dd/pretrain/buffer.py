@@ -195,6 +195,7 @@ class Buffer:
             min(self.settings.batch, len(split)),
             max(1, count),
             split.labels.device,
+            "experts",
         )
 
     def facts(self) -> dict[str, Any]:

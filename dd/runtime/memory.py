@@ -17,6 +17,7 @@ import gc
 import math
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -107,6 +108,12 @@ def release() -> None:
     torch.cuda.empty_cache()
 
 
+@cache
+def tell(what: str) -> None:
+    """Say ``what`` of the GPU's memory, each thing once in a process."""
+    say(f"memory of the GPU: {what}")
+
+
 def halved(work: Callable[[int], T], size: int, what: str = "") -> tuple[T, int]:
     """``work(size)``, or, if the GPU's memory runs out, ``work`` of half the size, and so on.
 
@@ -133,7 +140,7 @@ def halved(work: Callable[[int], T], size: int, what: str = "") -> tuple[T, int]
         release()  # after the error is forgotten, and with it the tensors that its frames held
         size = -(-size // 2)
     if size < first and what:
-        say(f"memory of the GPU: {first} {what} at a time are too many, going on with {size}")
+        tell(f"{first} {what} at a time are too many, going on with {size}")
     return result, size
 
 

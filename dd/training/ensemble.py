@@ -14,8 +14,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from dd.errors import is_out_of_gpu_memory
 from dd.networks.batchnorm import has_batch_norm, vectorisable
 from dd.networks.recompute import can_recompute, recomputing
-from dd.runtime.memory import halved, release
-from dd.runtime.say import say
+from dd.runtime.memory import halved, release, tell
 
 
 class Ensemble(ABC):
@@ -107,9 +106,9 @@ class Single(Ensemble):
                 raise
         release()
         _copy(self._recorded, buffers)
-        say(
-            "memory of the GPU: too small for a batch whose images a batch norm needs together; "
-            "activations are computed twice, with the same result"
+        tell(
+            "too small for a batch whose images a batch norm needs together; activations are "
+            "computed twice, with the same result"
         )
         self.recomputes = True
         return work(size)

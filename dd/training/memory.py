@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dd.networks.memory import Shape, on_meta
-from dd.runtime.memory import available, peak_bytes
+from dd.runtime.memory import available, peak_bytes, tell
 from dd.training.ensemble import Single, ensemble
 from dd.training.recipe import Recipe
 from dd.training.train import train_step
@@ -73,16 +73,23 @@ def networks_that_fit(
     batch: int,
     networks: int,
     device: torch.device,
+    what: str,
 ) -> int:
     """How many of ``networks`` fit into the memory of ``device`` side by side; at least 1.
+
+    A line says if they are fewer.
 
     Args:
         network, shape, classes, recipe, batch: see :func:`training_bytes`.
         networks: at least 1.
         device: the CPU has room for all.
+        what: what there are ``networks`` of, for the line.
     """
     room = available(device)
     if networks == 1 or math.isinf(room):
         return networks
     pair = training_bytes(network, shape, classes, recipe, batch, 2)
-    return max(1, min(networks, int(room // (pair / 2))))
+    fitting = max(1, min(networks, int(room // (pair / 2))))
+    if fitting < networks:
+        tell(f"{fitting} of {networks} {what} at a time")
+    return fitting

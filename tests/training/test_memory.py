@@ -46,7 +46,8 @@ def allocated(spec, batch, count, factor):
     labels = torch.zeros(count, batch, dtype=torch.int64)
 
     def loss(logits, part):
-        return torch.stack([F.cross_entropy(a, b) for a, b in zip(logits, labels[:, part])])
+        pairs = zip(logits, labels[:, part], strict=True)
+        return torch.stack([F.cross_entropy(own, target) for own, target in pairs])
 
     train_step(students, optimizer, images, loss)  # the optimiser has its state
     optimizer.zero_grad()
@@ -116,10 +117,10 @@ def test_as_many_networks_as_fit(pairs, fitting, monkeypatch):
     made = network("convnet", device="meta")
     pair = training_bytes(made, SHAPE, CLASSES, recipe(), 8, 2)
     monkeypatch.setattr(memory, "available", lambda device: pairs * pair)
-    given = (made, SHAPE, CLASSES, recipe(), 8, 5, torch.device("cuda"))
-    assert networks_that_fit(*given) == fitting
+    given = (made, SHAPE, CLASSES, recipe(), 8, 5)
+    assert networks_that_fit(*given, torch.device("cuda"), "networks") == fitting
     monkeypatch.undo()
-    assert networks_that_fit(*given[:-1], torch.device("cpu")) == 5
+    assert networks_that_fit(*given, torch.device("cpu"), "networks") == 5
 
 
 # --- one network for whose batch the memory is too small

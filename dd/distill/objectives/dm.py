@@ -52,6 +52,7 @@ class DistributionMatching(Objective):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        self.chunk = CHUNK  # real images in a pass
         self.most: dict[str, int] = {}  # synthetic images in a pass with a gradient, by network
 
     def iteration(self, number: int, synthetic: Parametrisation) -> dict[str, float | str]:
@@ -71,11 +72,31 @@ class DistributionMatching(Objective):
         )
         augmented = [augment.apply(t, piece) for t, piece in zip(transforms, pieces, strict=True)]
         with torch.no_grad():
-            targets = _embed(network, real).unflatten(0, chosen.shape)
+            targets = self._embed(network, real).unflatten(0, chosen.shape)
         loss, slopes = self._match(name, network, targets, torch.cat(augmented).detach())
         (gradient,) = torch.autograd.grad(augmented, leaf, list(slopes.split(self.ipc)))
         synthetic.update(gradient)
         return {"loss": loss.item() / self.classes, "network": name}
+
+    def _embed(self, network: Network, batches: Iterable[torch.Tensor]) -> torch.Tensor:
+        """Embeddings ``[N, F]`` of the images of all batches.
+
+        They are made and embedded in pieces, unless there is a batch norm, which needs all of them.
+        """
+        if has_batch_norm(network):
+            return precision.forward(network.embed, torch.cat(list(batches)))
+
+        def embedded(part: torch.Tensor) -> torch.Tensor:
+            return precision.forward(network.embed, part)
+
+        found = []
+        for images in _pieces(batches, self.chunk):
+            results = in_pieces(images, self.chunk, embedded, "real images")
+            sizes, embeddings = zip(*((len(part), result) for part, result in results), strict=True)
+            found += embeddings
+            if max(sizes) < len(images):
+                self.chunk = max(sizes)
+        return torch.cat(found)
 
     def _match(
         self, name: str, network: Network, real: torch.Tensor, images: torch.Tensor
@@ -131,26 +152,6 @@ def match(
         leaf = images[part].detach().requires_grad_(True)
         (gradient[part],) = torch.autograd.grad(network.embed(leaf), leaf, slopes[part])
     return loss.detach(), gradient
-
-
-def _embed(network: Network, batches: Iterable[torch.Tensor]) -> torch.Tensor:
-    """Embeddings ``[N, F]`` of the images of all batches.
-
-    They are made and embedded in pieces, unless there is a batch norm, which needs all of them.
-    """
-    if has_batch_norm(network):
-        return precision.forward(network.embed, torch.cat(list(batches)))
-
-    def embedded(part: torch.Tensor) -> torch.Tensor:
-        return precision.forward(network.embed, part)
-
-    return torch.cat(
-        [
-            result
-            for images in _pieces(batches, CHUNK)
-            for _, result in in_pieces(images, CHUNK, embedded, "real images")
-        ]
-    )
 
 
 def _pieces(batches: Iterable[torch.Tensor], size: int) -> Iterator[torch.Tensor]:
