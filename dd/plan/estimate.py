@@ -23,6 +23,7 @@ from dd.data.raw import IMAGE_FILES
 from dd.errors import DDError
 from dd.plan.configure import parse_overrides
 from dd.plan.counting import Counted
+from dd.plan.gpu_memory import Demand, GpuMemory, most
 from dd.plan.jobs import STAGES, Job, Preparation
 from dd.plan.measurements import read
 from dd.plan.plan import Plan
@@ -60,6 +61,7 @@ class Stage:
             Both are None if they cannot be known: nothing is counted and nothing was measured.
         measured: whether they come from finished jobs.
         memory_mb: what a job asks for.
+        gpu: bytes of a GPU's memory that the largest job takes; None if the run uses the CPU.
         bytes: on the disk, of all jobs.
     """
 
@@ -72,6 +74,7 @@ class Stage:
     seconds_left: float | None
     measured: bool
     memory_mb: int
+    gpu: Demand | None
     bytes: int
 
 
@@ -106,10 +109,13 @@ def _of_folder(options: Mapping[str, Any]) -> Extent:
 
 def estimate(plan: Plan, counted: Counted, machine: Machine) -> list[Stage]:
     """What each stage of a plan takes, in the order of the workflow."""
-    return [_stage(stage, plan, counted, machine) for stage in STAGES if plan.of(stage)]
+    gpu = None if plan.run.device == "cpu" else GpuMemory(counted)
+    return [_stage(stage, plan, counted, gpu, machine) for stage in STAGES if plan.of(stage)]
 
 
-def _stage(stage: type[Job], plan: Plan, counted: Counted, machine: Machine) -> Stage:
+def _stage(
+    stage: type[Job], plan: Plan, counted: Counted, gpu: GpuMemory | None, machine: Machine
+) -> Stage:
     run = plan.run
     works = {job: counted.work(job) for job in plan.of(stage)}
     done = [job for job in works if all(Path(file).is_file() for file in job.files(run))]
@@ -145,6 +151,7 @@ def _stage(stage: type[Job], plan: Plan, counted: Counted, machine: Machine) -> 
         seconds_left,
         measured,
         resources["mem_mb"],
+        gpu and gpu.largest(works),
         sum(map(counted.bytes, works)),
     )
 
@@ -194,10 +201,12 @@ def text(plan: Plan, stages: Sequence[Stage], machine: Machine) -> str:
         _sum(stage.seconds_left for stage in stages),
         False,
         max(stage.memory_mb for stage in stages),
+        most(stage.gpu for stage in stages if stage.gpu),
         sum(stage.bytes for stage in stages),
     )
     unit, size = ("PFLOP", 1e15) if whole.operations > 1e17 else ("TFLOP", 1e12)
-    lines = [["stage", "jobs", "done", unit, "time", "left", "memory/job, GB", "disk, GB"]]
+    head = ["stage", "jobs", "done", unit, "time", "left", "memory/job, GB", "GPU/job, GB"]
+    lines = [[*head, "disk, GB"]]
     lines += [
         [
             stage.name,
@@ -207,6 +216,7 @@ def text(plan: Plan, stages: Sequence[Stage], machine: Machine) -> str:
             _time(stage.seconds),
             _time(stage.seconds_left),
             f"{stage.memory_mb / 1000:.1f}",
+            _gpu(stage.gpu),
             _short(stage.bytes / 1e9),
         ]
         for stage in [*stages, whole]
@@ -228,9 +238,19 @@ def text(plan: Plan, stages: Sequence[Stage], machine: Machine) -> str:
             *rows,
             f"time: {machine.name} at work without a break; tables and figures not counted",
             f"rates: {rates}{now}, measured now{busy}",
-            "memory: what a job asks for (resources of the run)",
+            "memory: what a job asks for (resources of the run); GPU: what the largest job takes "
+            "at least, and",
+            "at most (all its networks side by side); counted, with float32",
         ]
     )
+
+
+def _gpu(demand: Demand | None) -> str:
+    """Both values, or one if they are alike."""
+    if demand is None:
+        return "-"
+    least, whole = (_short(value / 1e9) for value in demand)
+    return least if least == whole else f"{least} to {whole}"
 
 
 def _sum(values: Iterable[float | None]) -> float | None:

@@ -38,19 +38,23 @@ Items = TypeVar("Items", Tensor, Sequence[Any])
 class Living:
     """Counts the bytes of tensors that are alive.
 
+    Args:
+        block: each tensor counts as a multiple of it.
+
     Attributes:
         now: bytes of the tensors that were seen and are still alive; two views of one tensor count
             once. peak: the most that there have been.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, block: int = BLOCK) -> None:
+        self.block = block
         self.now = self.peak = 0
         self._seen: dict[int, Any] = {}  # by identity of its storage, a reference that tells us
 
     def see(self, tensor: Tensor) -> None:
         """Count ``tensor`` from now on until nothing holds its memory, if it does not yet."""
         storage = tensor.untyped_storage()
-        key, size = storage._cdata, -(-storage.nbytes() // BLOCK) * BLOCK
+        key, size = storage._cdata, -(-storage.nbytes() // self.block) * self.block
         if key in self._seen:
             return
 
@@ -66,9 +70,9 @@ class Living:
 class _Watched(TorchDispatchMode):
     """Counts the results of all operations under it, those of backward passes too."""
 
-    def __init__(self) -> None:
+    def __init__(self, block: int = BLOCK) -> None:
         super().__init__()
-        self.living = Living()
+        self.living = Living(block)
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -90,6 +94,13 @@ def peak_bytes(work: Callable[[], object]) -> int:
     with _Watched() as watched:
         work()
     return watched.living.peak
+
+
+def kept_bytes(work: Callable[[], object]) -> int:
+    """The bytes of tensors that ``work()`` made, or made views of, as long as its result lives."""
+    with _Watched(block=1) as watched:
+        result = work()  # noqa: F841  # it is alive while it is counted
+    return watched.living.now
 
 
 def available(device: torch.device) -> float:
