@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dd.data.extent import Extent
-from dd.distill.gradients import match_apart, match_together
+from dd.distill.gradients import CHUNK, match_apart, match_together
 from dd.distill.objectives.sre2l import watched
 from dd.distill.unroll import pull_back, unroll
 from dd.networks.activation_maps import activation_maps, has_map, resized
@@ -83,11 +83,14 @@ def train(
             network, shape, data.classes, recipe, size, count, recomputes=recomputes
         )
 
+    whole = counted(batch)
     if not has_batch_norm(network):
         least = counted(1) + (batch - 1) * IMAGES * 4 * data.values
+    elif can_recompute(network):
+        least = min(whole, counted(batch, recomputes=True))
     else:
-        least = counted(batch, recomputes=can_recompute(network))
-    return Demand(least, networks / 2 * counted(batch, 2) if networks > 1 else counted(batch))
+        least = whole
+    return Demand(least, networks / 2 * counted(batch, 2) if networks > 1 else whole)
 
 
 @cache
@@ -135,11 +138,12 @@ def embedding(spec: str, data: Extent, width_factor: float, real: int, images: i
     features = network.classifier.in_features
     kept = 4 * features * (data.classes * real + 3 * images)  # embeddings, their derivatives
     piece = min(images, max(1, int(PIECE_BYTES // each)))
+    seen = forward_bytes(network, _shape(data))  # of a real image
     if has_batch_norm(network):
-        batch = forward_bytes(network, _shape(data)) * data.classes * real
-        both = own + kept + max(batch, images * each)
+        both = own + kept + max(data.classes * real * seen, images * each)
         return Demand(both, both)
-    return Demand(own + kept + each, own + kept + piece * each)
+    chunk = min(CHUNK, data.classes * real) * seen
+    return Demand(own + kept + each, own + kept + max(piece * each, chunk))
 
 
 @cache
@@ -154,7 +158,7 @@ def unrolling(
     names, shapes = zip(*((n, p.shape) for n, p in network.named_parameters()), strict=True)
     labels = torch.zeros(batch, dtype=torch.int64, device="meta")
     start = torch.zeros(sum(map(torch.Size.numel, shapes)), device="meta")
-    images = torch.zeros(batch, *_shape(data), device="meta")
+    size, few = (batch, *_shape(data)), min(COUNTED_STEPS, steps)
 
     def loss(parameters: Sequence[Tensor], inputs: Tensor, step: int) -> Tensor:
         named = dict(zip(names, parameters, strict=True))
@@ -162,19 +166,20 @@ def unrolling(
 
     def counted(keep: int) -> int:
         def work() -> None:
-            walk = unroll(loss, shapes, start, 0.1, [images] * COUNTED_STEPS, keep)
-            pull_back(loss, shapes, walk, 0.1, [images] * COUNTED_STEPS, torch.zeros_like(start))
+            images = [torch.zeros(size, device="meta") for _ in range(few)]
+            walk = unroll(loss, shapes, start, 0.1, images, keep)
+            pull_back(loss, shapes, walk, 0.1, images, torch.zeros_like(start))
 
         return peak_bytes(work)
 
-    bare, kept = counted(0), counted(COUNTED_STEPS)
+    bare, kept = counted(0), counted(few)
     # of each further step: parameters, the images that it sees, and their gradient
-    further = (steps - COUNTED_STEPS) * 4 * (len(start) + 2 * images.numel())
+    further = (steps - few) * 4 * (len(start) + 2 * batch * data.values)
     segment = (
         4 * 4 * len(start)
     )  # its two ends, where the student begins, the derivative at its end
     least = bare + further + segment
-    graph = (kept - bare) / (COUNTED_STEPS - 1)  # one is there in any case
+    graph = (kept - bare) / max(1, few - 1)  # one is there in any case
     return Demand(least, max(least, min(memory, least + (steps - 1) * graph)))
 
 

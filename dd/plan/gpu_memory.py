@@ -46,6 +46,12 @@ class Demand(NamedTuple):
     whole: float
 
 
+def most(demands: Iterable[Demand]) -> Demand | None:
+    """The largest values, which need not be of the same job; None without any."""
+    values = list(zip(*demands, strict=True))
+    return Demand(*map(max, values)) if values else None
+
+
 class Part(NamedTuple):
     """Something that a job does.
 
@@ -72,14 +78,9 @@ class GpuMemory:
         self.plan, self.run, self.extents = counted.plan, counted.run, counted.extents
 
     def largest(self, jobs: Iterable[Job]) -> Demand:
-        """The demand of the largest job, which need not be the same one for both values; 0 if no
-        job uses a GPU."""
-        demands = [
-            self._counted(part) for part in _maximal(p for job in jobs for p in self.of(job))
-        ]
-        if not demands:
-            return Demand(0.0, 0.0)
-        return Demand(max(d.least for d in demands), max(d.whole for d in demands))
+        """The demand of the largest of some jobs; 0 if none uses a GPU."""
+        parts = _maximal(part for job in jobs for part in self.of(job))
+        return most(map(self._counted, parts)) or Demand(0.0, 0.0)
 
     def training(self) -> list[dict[str, Any]]:
         """What one network of each architecture takes at most in the evaluations of the run."""
@@ -148,7 +149,8 @@ class GpuMemory:
         batch = min(settings["batch"], data.train)
         given = (*self._of(job.network, data), settings["optimizer"], 1)
         yield Part("train", given, batch, beside)
-        yield Part("forward", self._of(job.network, data), data.test, beside)
+        tested = max(data.test, min(data.train, resolve("dd.pretrain.pretrain:TRAIN_SAMPLE")))
+        yield Part("forward", self._of(job.network, data), tested, beside)
 
     def _generator(self, job: GeneratorTraining) -> Iterator[Part]:
         own, data = self.run.training("generator", job.dataset), self.extents[job.dataset]
