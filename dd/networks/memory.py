@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ PIECE_BYTES = 4e9
 It is about what 3,800 test images of CIFAR-10 take in a ConvNet.
 """
 
+Made = TypeVar("Made", bound=nn.Module)
 Shape = tuple[int, int, int]
 """Channels, height and width of an image."""
 
@@ -26,7 +28,7 @@ _COUNTED = 4  # images for which a pass is counted: batch norm needs more than o
 _known: dict[tuple[str, bool, str, Shape], float] = {}
 
 
-def on_meta(network: nn.Module) -> nn.Module:
+def on_meta(network: Made) -> Made:
     """A copy of ``network`` without data, made without copying the data."""
     memo: dict[int, Tensor] = {}
     for tensor in (*network.parameters(), *network.buffers()):
@@ -66,7 +68,7 @@ def _forward(network: nn.Module, images: Tensor) -> None:
     network(images)
 
 
-def _embedding_gradient(network: nn.Module, images: Tensor) -> None:
+def _embedding_gradient(network: Any, images: Tensor) -> None:
     leaf = images.requires_grad_()
     torch.autograd.grad(network.embed(leaf).sum(), leaf)
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import TypeGuard
 
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -18,7 +20,7 @@ from dd.networks.base import SpatialNetwork
 from dd.networks.batchnorm import batch_norms
 
 
-def can_recompute(network: nn.Module) -> bool:
+def can_recompute(network: nn.Module) -> TypeGuard[SpatialNetwork]:
     """Whether :func:`recomputing` knows the segments of ``network``."""
     return isinstance(network, SpatialNetwork) and isinstance(network.body, nn.Sequential)
 
@@ -35,7 +37,7 @@ def recomputing(network: SpatialNetwork, images: Tensor) -> Tensor:
             maps,
             use_reentrant=False,
             preserve_rng_state=False,  # no layer draws numbers
-            context_fn=lambda own=segment: _contexts(own),
+            context_fn=partial(_contexts, segment),
         )
     return network.head(maps)
 

@@ -151,7 +151,7 @@ def _stage(
         seconds_left,
         measured,
         resources["mem_mb"],
-        gpu and gpu.largest(works),
+        gpu.largest(works) if gpu else None,
         sum(map(counted.bytes, works)),
     )
 

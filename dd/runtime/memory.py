@@ -168,9 +168,13 @@ def in_pieces(
         work, what: see :func:`halved`.
     """
     start = 0
+
+    def piece(count: int) -> T:
+        return work(items[start : start + count])
+
     while start < len(items):
         count = min(size, len(items) - start)
-        result, fitted = halved(lambda n, at=start: work(items[at : at + n]), count, what)
+        result, fitted = halved(piece, count, what)
         size = fitted if fitted < count else size
         yield items[start : start + fitted], result
         del result  # it must not stay alive while the next one is made

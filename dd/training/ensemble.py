@@ -84,7 +84,7 @@ class Single(Ensemble):
         self._recorded = [buffer.clone() for buffer in self.network.buffers()]
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        if self.recomputes:
+        if self.recomputes and can_recompute(self.network):
             return recomputing(self.network, images[0]).unsqueeze(0)
         return self.network(images[0]).unsqueeze(0)
 

@@ -89,7 +89,7 @@ class DistributionMatching(Objective):
         def embedded(part: torch.Tensor) -> torch.Tensor:
             return precision.forward(network.embed, part)
 
-        found = []
+        found: list[torch.Tensor] = []
         for images in _pieces(batches, self.chunk):
             results = in_pieces(images, self.chunk, embedded, "real images")
             sizes, embeddings = zip(*((len(part), result) for part, result in results), strict=True)
