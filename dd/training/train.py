@@ -250,14 +250,15 @@ def train_step(
 
     def gradient(size: int) -> torch.Tensor:
         optimizer.zero_grad()
-        count, total = batch.shape[1], torch.zeros((), device=batch.device)
+        count, found = batch.shape[1], []
         for start in range(0, count, size):
             part = slice(start, min(start + size, count))
-            share = (part.stop - start) / count  # of the mean
-            losses = share * loss(precision.forward(students.forward, batch[:, part]), part)
+            losses = loss(precision.forward(students.forward, batch[:, part]), part)
+            if size < count:
+                losses = losses * ((part.stop - start) / count)  # its share of the mean
             losses.sum().backward()
-            total = total + losses.detach()
-        return total
+            found.append(losses.detach())
+        return torch.stack(found).sum(0) if size < count else found[0]
 
     losses = students.fitting(gradient, batch.shape[1])
     optimizer.step()
