@@ -14,7 +14,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from dd import __version__
+from dd import __version__, plugins
+from dd.config import plugin_files
 from dd.errors import DDError, is_out_of_memory, no_memory, printable, unknown
 from dd.plan import jobs
 from dd.runtime.caches import provide_caches
@@ -49,6 +50,15 @@ class Parser(argparse.ArgumentParser):
         kwargs.setdefault("formatter_class", HelpFormatter)
         kwargs.setdefault("allow_abbrev", False)
         super().__init__(*args, **kwargs)
+        self.add_argument(
+            "--plugin",
+            nargs="+",
+            action="extend",
+            default=[],
+            metavar="MODULE",
+            help="modules that bring methods, networks or protocols and are not installed "
+            "(docs/architecture.md) (default: none; installed plug-ins are found)",
+        )
 
     def error(self, message: str) -> NoReturn:
         raise DDError(f"{message} (see {self.prog} --help)")
@@ -78,8 +88,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if argv[0] not in STAGES:
             raise unknown("stage", argv[0], STAGES)
         module_name, text = STAGES[argv[0]]
+        prog = f"python -m dd {argv[0]}"
+        # first, because the names that they bring are among the options of the stage
+        named, _ = Parser(prog=prog, add_help=False).parse_known_args(argv[1:])
+        plugins.begin()
+        plugin_files.use(named.plugin)
         module = importlib.import_module(module_name)
-        parser = Parser(prog=f"python -m dd {argv[0]}", description=(module.__doc__ or text))
+        parser = Parser(prog=prog, description=(module.__doc__ or text))
         module.add_arguments(parser)
         with heeding_signals():
             module.run(parser.parse_args(argv[1:]))
