@@ -1,9 +1,9 @@
 """Plug-ins: objectives, parametrisations, regularisers, networks and protocols of other packages.
 
-An installed package names them by entry points (group ``dd.objectives``, ...). A module that is not
-installed is a plug-in by ``--plugin MODULE``; the names are then those of its YAML file. Modules are
-imported only where something of them computes. What planning needs to know of a plug-in is in its
-YAML file (:mod:`dd.config.plugin_files`), which is found here without importing anything.
+An installed package names them by entry points (group ``dd.objectives``, ...). A module that is
+not installed is a plug-in by ``--plugin MODULE``; the names are then those of its YAML file.
+Modules are imported only where something of them computes. What planning needs to know of a plug-in
+is in its YAML file (:mod:`dd.config.plugin_files`), which is found here without an import.
 
 What is known is a :class:`Catalogue`. It never changes, so results that depend on it can be cached
 with it as key; :func:`add` puts a larger one in its place.

@@ -76,6 +76,8 @@ class Registry(Generic[T]):
                     f"{entry}: {entry.attribute or entry.module} is no class derived from "
                     f"{base.__module__}.{base.__name__}"
                 )
+            if fault := resolve("dd.config.settings:fault")(getattr(item, "Settings", None)):
+                raise DDError(f"{entry}: its Settings {fault}")
         elif not callable(item):
             raise DDError(f"{entry}: {entry.attribute} is neither a class nor a function")
         self._items[entry.name] = item

@@ -151,6 +151,18 @@ def declared(cls: type) -> Declared:
     return {field.name: (field, field.metadata["help"]) for field in dataclasses.fields(cls)}
 
 
+def fault(cls: Any) -> str:
+    """What is wrong with ``cls`` as a class of settings, in words; "" if nothing is."""
+    if not dataclasses.is_dataclass(cls):
+        return "is no dataclass"
+    for field in dataclasses.fields(cls):
+        if "help" not in field.metadata:
+            return f"does not make '{field.name}' by dd.config.settings.setting"
+        if field.type not in (*_TYPES, *_TYPES.values()):
+            return f"gives '{field.name}' another type than {', '.join(_TYPES)}"
+    return ""
+
+
 def assumed(values: Mapping[str, Any], text: str) -> Declared:
     """Settings of which only defaults are known, such as those of a plug-in that is not imported:
     each has the type of its default, and ``text`` as its meaning."""

@@ -198,9 +198,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="settings for one network, which override the others (default: the recipe's for it)",
     )
     protocol = parser.add_argument_group("protocol")
-    protocol.add_argument(
-        "--protocol", default="hard", help=f"one of {', '.join(PROTOCOLS.names())}"
-    )
+    names = ", ".join(PROTOCOLS.names())
+    protocol.add_argument("--protocol", default="hard", help=f"one of {names}")
     protocol.add_argument(
         "--labels",
         type=Path,

@@ -84,7 +84,11 @@ def options_of(name: str) -> Mapping[str, Option]:
 
 @cache
 def _of_plugin(entry: Entry) -> Mapping[str, Option]:
-    """Options as the file of a plug-in has them: a whole number, or all choices, the default first."""
+    """The options of a network of a plug-in.
+
+    In its file, an option is its default, a whole number, or the list of its choices, the default
+    first.
+    """
     return {
         name: Option(given[0], tuple(given)) if isinstance(given, list) else Option(given)
         for name, given in plugin_files.described(entry).items()

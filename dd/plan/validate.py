@@ -11,7 +11,7 @@ import numpy
 
 from dd.artifacts.headers import load_arrays
 from dd.config.methods import KD, SOFT, planned_as, protocol_of_plugin
-from dd.config.recipes import SECTIONS, plugin, recipe, uses_generator, uses_pretrained
+from dd.config.recipes import SECTIONS, plugin, uses_generator, uses_pretrained
 from dd.config.settings import build
 from dd.data.raw import check_enough
 from dd.errors import DDError, unknown
@@ -76,15 +76,9 @@ def _declared(
             drawing = resolve("dd.distill.objectives.base:NetworkSettings")
             pretrained = uses_pretrained(entry.name)
             yield entry, "'networks: pretrained'", pretrained, own.needs_pretrained
-            yield (
-                entry,
-                "a setting 'network'",
-                "network" in known,
-                issubclass(own.Settings, drawing),
-            )
+            draws = issubclass(own.Settings, drawing)
+            yield entry, "a setting 'network'", "network" in known, draws
             yield entry, "a setting 'experts'", "experts" in known, own.needs_trajectories
-            moves = recipe(entry.name)["distillation"]["iterations"] > 0
-            yield entry, "'iterations' above 0", moves, own.optimises
         if (part := method.parametrisation) and (entry := plugin(part.name)):
             own = resolve(f"dd.distill.parametrisations:PARAMETRISATIONS[{entry.name}]")
             decodes = uses_generator(entry.name)
@@ -97,10 +91,8 @@ def _declared(
     elif isinstance(job, Evaluation):
         options = job.conditions(run)
         if entry := protocol_of_plugin(options["protocol"]):
-            own, kind = (
-                resolve(f"dd.evaluate.protocols:PROTOCOLS[{entry.name}]"),
-                planned_as(entry.name),
-            )
+            own = resolve(f"dd.evaluate.protocols:PROTOCOLS[{entry.name}]")
+            kind = planned_as(entry.name)
             yield entry, "'like: soft'", kind == SOFT, own.needs_labels
             teacher = [canonical(options["teacher"])] if kind == KD else []
             yield entry, "the teacher ('like: kd')", teacher, own.also_trained(settings[-1])
