@@ -50,18 +50,22 @@ class Parser(argparse.ArgumentParser):
         kwargs.setdefault("formatter_class", HelpFormatter)
         kwargs.setdefault("allow_abbrev", False)
         super().__init__(*args, **kwargs)
-        self.add_argument(
-            "--plugin",
-            nargs="+",
-            action="extend",
-            default=[],
-            metavar="MODULE",
-            help="modules that bring methods, networks or protocols and are not installed "
-            "(docs/architecture.md) (default: none; installed plug-ins are found)",
-        )
 
     def error(self, message: str) -> NoReturn:
         raise DDError(f"{message} (see {self.prog} --help)")
+
+
+def add_plugin_option(parser: argparse.ArgumentParser) -> None:
+    """``--plugin``, for every stage."""
+    parser.add_argument(
+        "--plugin",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="MODULE",
+        help="modules that bring methods, networks or protocols and are not installed "
+        "(docs/architecture.md) (default: none; installed plug-ins are found)",
+    )
 
 
 def _overview() -> str:
@@ -90,12 +94,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         module_name, text = STAGES[argv[0]]
         prog = f"python -m dd {argv[0]}"
         # first, because the names that they bring are among the options of the stage
-        named, _ = Parser(prog=prog, add_help=False).parse_known_args(argv[1:])
+        first = Parser(prog=prog, add_help=False)
+        add_plugin_option(first)
         plugins.begin()
-        plugin_files.use(named.plugin)
+        plugin_files.use(first.parse_known_args(argv[1:])[0].plugin)
         module = importlib.import_module(module_name)
         parser = Parser(prog=prog, description=(module.__doc__ or text))
         module.add_arguments(parser)
+        add_plugin_option(parser)
         with heeding_signals():
             module.run(parser.parse_args(argv[1:]))
     except DDError as error:

@@ -85,7 +85,10 @@ def recipe(name: str) -> Mapping[str, Any]:
     if entry is not None:
         return _of_plugin(entry)
     if name not in own:
-        raise unknown("recipe", name, {*own, *objectives(), *parametrisations(), *regularisers()})
+        known = plugins.catalogue()
+        raise unknown(
+            "recipe", name, [*own, *(n for k in plugin_files.PARTS for n in known.names(k))]
+        )
     return own[name]
 
 

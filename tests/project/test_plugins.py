@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from dd import plugins
-from dd.__main__ import Parser, main
+from dd.__main__ import Parser, add_plugin_option, main
 from dd.artifacts import provenance
 from dd.artifacts.headers import read_header, read_origin
 from dd.artifacts.text import load_json, load_rows, save_json
@@ -480,6 +480,7 @@ def test_reserved_names_are_the_options_of_the_commands():
     ):
         parser = Parser(prog="x")
         stage.add_arguments(parser)
+        add_plugin_option(parser)
         options = {action.dest for action in parser._actions} - {"help", *fields}
         assert options == set(plugin_files.RESERVED[kind])
 
@@ -683,7 +684,7 @@ def test_the_suites_own_tests_take_plug_ins_in(package):
     tests = [f"tests/distill/test_{name}.py" for name in names]
     command = [sys.executable, "-m", "pytest", *tests, "-p", "no:cacheprovider"]
     done = subprocess.run(
-        [*command, "-v", "-k", "centroid"],
+        [*command, "-rA", "-k", "centroid"],
         cwd=ROOT,
         env=environment(package),
         capture_output=True,
@@ -696,7 +697,9 @@ def test_the_suites_own_tests_take_plug_ins_in(package):
     combined = [f"test_every_combination_distils[{one}]" for one in parts]
     moved = [f"test_every_objective_starts_and_moves[{ipc}-centroid]" for ipc in (1, 3)]
     types = "test_the_types_of_its_settings_say_what_an_objective_uses[centroid]"
-    assert all(f"{test} PASSED" in done.stdout for test in (*combined, *moved, types))
+    passed = [line for line in done.stdout.splitlines() if line.startswith("PASSED ")]
+    names = {line.partition("::")[2] for line in passed}
+    assert names == {*combined, *moved, types}
 
 
 def test_a_file_of_rows_from_a_json_config_of_others_imports_nothing(module, tmp_path):
