@@ -26,6 +26,8 @@ from dd.distill import distill
 from dd.errors import DDError
 from dd.evaluate import evaluate
 from dd.networks.options import canonical
+from dd.plan.counting import Counted
+from dd.plan.estimate import Machine, estimate, extents, text
 from dd.plan.jobs import Distillation, Evaluation, command_words
 from dd.plan.plan import Plan
 from dd.plan.validate import check_plan
@@ -267,6 +269,18 @@ def test_the_plan_has_its_settings_and_records_its_plug_ins(package, module, run
         )
 
 
+def test_an_estimate_says_what_it_does_not_count(package, module, run_file):
+    machine = Machine("one core", cores=1, rate=1e9, start=1.0)
+    with found(package, module):
+        plan = Plan(load(run_file))
+        counted = Counted(plan, extents(plan))
+        stages = estimate(plan, counted, machine)
+        page = text(plan, stages, machine)
+    assert page.splitlines()[-2] == "not counted, of plug-ins: centroid, smooth"
+    by_name = {stage.name: stage for stage in stages}
+    assert by_name["distill"].operations == 0 and by_name["evaluate"].operations > 0
+
+
 def test_a_plan_without_plug_ins_says_nothing_of_them(package):
     before = Plan(load_run("smoke")).document()
     with found(package):
@@ -335,9 +349,9 @@ def test_names_of_two_plug_ins(package, tmp_path, digits_file, capsys):
     with found(package, other):
         out = ["--data", str(digits_file), "--out", str(tmp_path / "out")]
         assert main(["distill", *out, *CENTROID]) == 2
-        text = said(capsys)
-        assert "objective 'centroid' of plug-in dd-centroid 1.0 and " in text
-        assert "regulariser 'centroid' of plug-in dd-other 1.0" in text
+        line = said(capsys)
+        assert "objective 'centroid' of plug-in dd-centroid 1.0 and " in line
+        assert "regulariser 'centroid' of plug-in dd-other 1.0" in line
 
 
 def test_a_pool_of_the_name(tmp_path):
@@ -395,8 +409,8 @@ def test_a_broken_one_is_one_line_where_it_is_used(
         assert plan.document()
         capsys.readouterr()
         assert main([*words, "--objective", "broken", "--ipc", "1"]) == 2
-        text = said(capsys)
-        assert "dd-broken 1.0" in text and message in text
+        line = said(capsys)
+        assert "dd-broken 1.0" in line and message in line
 
 
 @pytest.mark.parametrize(
