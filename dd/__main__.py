@@ -94,10 +94,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         module_name, text = STAGES[argv[0]]
         prog = f"python -m dd {argv[0]}"
         # first, because the names that they bring are among the options of the stage
-        first = Parser(prog=prog, add_help=False)
-        add_plugin_option(first)
+        named = Parser(prog=prog, add_help=False)
+        add_plugin_option(named)
         plugins.begin()
-        plugin_files.use(first.parse_known_args(argv[1:])[0].plugin)
+        plugin_files.use(named.parse_known_args(argv[1:])[0].plugin)
         module = importlib.import_module(module_name)
         parser = Parser(prog=prog, description=(module.__doc__ or text))
         module.add_arguments(parser)

@@ -157,10 +157,10 @@ class Definitions(Mapping[str, Mapping[str, Any]]):
 
     def __init__(self, own: Mapping[str, Mapping[str, Any]]) -> None:
         self.own = own
+        self._others = {name for name, options in own.items() if options["protocol"] != name}
 
     def __getitem__(self, name: str) -> Mapping[str, Any]:
-        others = {one for one, options in self.own.items() if options["protocol"] != one}
-        entry = protocol_of_plugin(name, others)
+        entry = protocol_of_plugin(name, self._others)
         if entry is None or name in self.own:
             return self.own[name]
         return plugin_files.options(entry) | {"protocol": name}

@@ -314,9 +314,9 @@ def test_a_definition_of_the_workflow_may_use_the_protocol(package, module, run_
     with found(package, module):
         run = load(run_file)
         assert run.protocols["smooth-most"]["smoothing"] == 0.9
-        assert "smooth" in run.protocols and "smoot" not in run.protocols
-    path.write_text(kept + "smooth-most: {protocol: smooth, smoothin: 0.9}\n")
-    with found(package, module), pytest.raises(DDError, match="smoothin"):
+        assert "smooth" in run.protocols and "smoo" not in run.protocols
+    path.write_text(kept + "smooth-most: {protocol: smooth, smoothness: 0.9}\n")
+    with found(package, module), pytest.raises(DDError, match="smoothness"):
         load(run_file).protocols  # noqa: B018
     path.write_text(kept + "smooth: {protocol: hard}\n")
     with found(package, module), pytest.raises(DDError, match="one name for two things"):
@@ -384,7 +384,7 @@ GOOD = "recipes: {broken: {distillation: {iterations: 1, whitening: none}, evalu
         (CODE.replace("ImageSettings", "int", 2), GOOD, "cannot import name 'int'"),
         (CODE.replace("= Im", "= int # "), GOOD, "its Settings is no dataclass"),
         (CODE.replace("Settings = I", "pass # "), GOOD, "its Settings is no dataclass"),
-        ("class Broken: pass", GOOD, "is no class derived from dd.distill.objectives.base.Objec"),
+        ("class Broken: pass", GOOD, "is no class derived from dd.distill.objectives.base.Obj"),
         ("", None, "needs a file "),
         ("", "recipes: {broken: [", "is not YAML"),
         ("", "recipes: {}", "is missing in "),
