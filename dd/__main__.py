@@ -30,6 +30,7 @@ STAGES = {stage.stage: (stage.module, stage.summary) for stage in jobs.STAGES} |
     "record": ("dd.report.record", "the record of a finished run: code, machines, checksums"),
     "index": ("dd.report.index", "a page that shows a finished run: README.md"),
     "verify": ("dd.report.verify", "a check of a finished run"),
+    "evidence": ("dd.report.evidence", "which claims hold: the verdicts of several runs"),
     "inspect": ("dd.artifacts.inspect", "a description of an artifact: kind, shapes, provenance"),
 }
 
