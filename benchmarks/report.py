@@ -301,9 +301,10 @@ def _conditions(facts: dict[str, Any]) -> str:
     machine = origin["machine"]
     where = machine["gpu"] or f"{machine['cores']} cores of {machine['cpu']}"
     loads = f"{machine['load'][0]} before, {facts['load_after'][0]} after"
+    threads = "thread" if facts["threads"] == 1 else "threads"
     note = f" Running at the same time: {facts['note']}." if facts["note"] else ""
     return (
-        f"{where}, {facts['threads']} threads, torch {origin['torch']}, {machine['libc']}; code "
+        f"{where}, {facts['threads']} {threads}, torch {origin['torch']}, {machine['libc']}; code "
         f"{origin['code']}, {origin['created'][:10]}; median of {facts['repeats']}; "
         f"load average {loads}.{note}"
     )

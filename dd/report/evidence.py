@@ -215,7 +215,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="Markdown file of the long form")
     parser.add_argument(
-        "--into", type=Path, help="Markdown file that takes the short form, between its markers (default: none)"
+        "--into",
+        type=Path,
+        help="Markdown file that takes the short form between its markers (default: none)",
     )
 
 

@@ -439,7 +439,7 @@ def test_the_benchmark_of_a_gpu_runs_on_the_cpu(tmp_path, monkeypatch, capsys):
     assert "as it is" in facts["training"] and "compiled" not in facts["training"]
     assert facts["rows"]["dm-ipc1"]["ratios"].keys() == {"plain", "bf16"}
     text = report.render(tmp_path)
-    assert "3 of 3 checks against the CPU are within tolerance" in text
+    assert "Within tolerance of the CPU: 3 of 3 checks" in text
     assert "| dm, IPC 1: iteration |" in text
     ((_, rows),) = scaling.rates(tmp_path).items()
     assert [work for work, _ in rows] == ["dm, IPC 1"]
