@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from dd.config.methods import KD, planned_as
+from dd.config.recipes import uses_generator
 from dd.data.extent import Extent
 from dd.networks.options import auxiliaries
 from dd.plan.counting import Counted
 from dd.plan.jobs import (
-    KD,
     ActivationMaps,
     Distillation,
     Erasing,
@@ -192,14 +193,14 @@ class GpuMemory:
     def _modifiers(
         self, job: Distillation, data: Extent, count: int, beside: float
     ) -> Iterator[Part]:
-        """MetaDD's gradient, GLaD's decoding."""
+        """MetaDD's gradient, GLaD's decoding; nothing of a plug-in."""
         method = self.run.parse(job.method)
-        if method.regulariser:
+        if method.regulariser and method.regulariser.name == "metadd":
             own = self.run.part(method.regulariser, method.objective, job.dataset, job.ipc)
             seen = min(own["piece"], own["images"] or count, count)
             for network in auxiliary_networks(self.run, job.method, job.dataset, job.ipc):
                 yield Part("regularising", self._of(network, data), seen, beside)
-        if method.parametrisation:
+        if method.parametrisation and uses_generator(method.parametrisation.name):
             own = self.run.part(method.parametrisation, method.objective, job.dataset, job.ipc)
             trained = self.run.training("generator", job.dataset)
             given = (_unnumbered(data), trained["width"], trained["code"])
@@ -219,7 +220,7 @@ class GpuMemory:
         beside += 4 * count * data.values
         options = job.conditions(self.run)
         trained = [*self.plan.planned(job).archs]
-        if options["protocol"] == KD:
+        if planned_as(options["protocol"]) == KD:
             trained.append(options["teacher"])
         for network in dict.fromkeys(trained):
             own = job.conditions(self.run, network)

@@ -5,10 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dd.__main__ import main
-from dd.networks import memory as passes
-from dd.training import memory as trainings
-from tests.support.every_stage import (
+from benchmarks.every_stage import (
     DISTILLATIONS,
     OTHERS,
     SUFFIXES,
@@ -17,6 +14,9 @@ from tests.support.every_stage import (
     results,
     words,
 )
+from dd.__main__ import main
+from dd.networks import memory as passes
+from dd.training import memory as trainings
 from tests.support.pretended_gpu import MEMORY, pretended_gpu
 from tests.support.resuming import Killed, stop_at
 
