@@ -131,8 +131,9 @@ def _whole(
     """The action of the whole run, with the files that no other action has ``made``."""
     from rocrate.model.computerlanguage import get_lang
 
-    libraries = {"python": record["python"], **record["libraries"]}
-    language = crate.add(get_lang(crate, "snakemake", libraries["snakemake"]))
+    libraries = [("python", record["python"]), *record["libraries"].items()]
+    libraries += map(_plugin, record.get("plugins", []))
+    language = crate.add(get_lang(crate, "snakemake", record["libraries"]["snakemake"]))
     workflow = _entity(
         crate,
         "#workflow",
@@ -141,7 +142,7 @@ def _whole(
         description="The workflow of the suite: one rule for each stage. It is not in this crate.",
         version=record["code"]["tables and figures"],
         programmingLanguage=language,
-        softwareRequirements=[_software(crate, *library) for library in libraries.items()],
+        softwareRequirements=[_software(crate, *library) for library in libraries],
     )
     return _entity(
         crate,
@@ -176,8 +177,6 @@ def _jobs(
         origin = origins.get(name, {})
         if not {"code", "torch", "created"} <= origin.keys():
             continue
-        makers = [origin, *origin.get("continued_from", [])]
-        versions = {(part, maker[of]) for maker in makers for part, of in _PARTS}
         yield _entity(
             crate,
             _local(f"{job.stage}/{job}"),
@@ -185,7 +184,7 @@ def _jobs(
             name=f"{job.stage} {job}",
             description=job.summary,
             endTime=origin["created"],
-            instrument=[_software(crate, *version) for version in sorted(versions)],
+            instrument=[_software(crate, *program) for program in sorted({*_programs(origin)})],
             object=entities(path for paths in job.inputs(run).values() for path in paths),
             result=entities(job.files(run)),
             additionalProperty=[*_facts(crate, origin)],
@@ -196,7 +195,20 @@ def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-_PARTS = (("dd", "code"), ("torch", "torch"))  # software, and the key of its version
+def _programs(origin: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Name and version of the code, torch and plug-ins that made an artifact, or began it."""
+    for maker in (origin, *origin.get("continued_from", [])):
+        for name, key in (("dd", "code"), ("torch", "torch")):
+            if key in maker:
+                yield name, maker[key]
+        used = maker.get("plugins", [])
+        yield from map(_plugin, used.split(", ") if isinstance(used, str) else used)
+
+
+def _plugin(text: str) -> tuple[str, str]:
+    """Name and version of a plug-in from the text of a record."""
+    name, _, version = text.rpartition(" ")
+    return name, version
 
 
 def _facts(crate: ROCrate, origin: Mapping[str, Any]) -> Iterator[ContextEntity]:

@@ -9,15 +9,16 @@ page.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dd.artifacts.fields import BLOCK, TEXT, Field, check_fields, missing
+from dd.artifacts.fields import BLOCK, NUMBER, TEXT, Field, check_fields, missing, shown, whole
 from dd.artifacts.text import load_json, load_rows, read_text, save_text
-from dd.errors import DDError
+from dd.errors import DDError, unknown
 from dd.report import escape
 from dd.report.compare import HOLDS, NOT_TESTED, REFUTED, UNDECIDED
 from dd.report.labels import paper_label
@@ -111,7 +112,8 @@ def findings(folder: Path) -> list[Finding]:
                 folder / "claims.csv")  # fmt: skip
     grouped: dict[tuple[str, str], list[dict[str, str]]] = {}
     for row in load_rows(path):
-        if (name := missing(row, _COLUMNS)) is not None:
+        given = {name: text for name, text in row.items() if text is not None}
+        if (name := missing(given, _COLUMNS)) is not None:
             raise DDError(f"{path}: has no column '{name}'; make the table claims again")
         _check(path, row)
         grouped.setdefault((row["claim"], row["dataset"]), []).append(row)
@@ -121,18 +123,31 @@ def findings(folder: Path) -> list[Finding]:
     ]
 
 
+_NUMBERS: Mapping[str, Field] = {
+    "difference": NUMBER,
+    "p_for": NUMBER,
+    "n_sets": whole(1),
+    "n_networks": whole(1),
+}
+
+
 def _check(path: Path, row: Mapping[str, str]) -> None:
+    """Raise a :class:`DDError` unless a row is one of the table ``claims``."""
     if row["verdict"] not in _WORDS:
         raise DDError(f"{path}: verdict is '{row['verdict']}', it must be {' or '.join(_WORDS)}")
     if row["verdict"] == NOT_TESTED:
         return
     if row["quantity"] not in QUANTITIES:
-        raise DDError(f"{path}: unknown quantity '{row['quantity']}'")
-    for name in ("difference", "p_for", "n_sets", "n_networks"):
+        raise unknown(f"quantity in {path}", row["quantity"], QUANTITIES)
+    interval = [name for name in ("low", "high") if row[name]]
+    for name in (*_NUMBERS, *interval):
+        field = _NUMBERS.get(name, NUMBER)
         try:
-            float(row[name])
+            value = int(row[name]) if name.startswith("n_") else float(row[name])
         except ValueError:
-            raise DDError(f"{path}: {name} is '{row[name]}', it must be a number") from None
+            value = math.nan
+        if not field.fits(value):
+            raise DDError(f"{path}: {name} is {shown(row[name])}, it must be {field.what}")
 
 
 def page(found: Iterable[Finding], out: Path) -> str:
@@ -215,7 +230,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="Markdown file of the long form")
     parser.add_argument(
-        "--into", type=Path, help="Markdown file that takes the short form, between its markers"
+        "--into",
+        type=Path,
+        help="Markdown file that takes the short form between its markers (default: none)",
     )
 
 

@@ -16,7 +16,7 @@ LAYERS = (
     "report", "plan", "distill", "analyse", "evaluate", "pretrain", "training", "networks", "data",
     "config", "artifacts", "runtime",
 )  # fmt: skip
-FLAT = ("errors", "registry", "rng")  # below all layers
+FLAT = ("errors", "plugins", "registry", "rng")  # below all layers
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted((ROOT / "dd").rglob("*.py"))
@@ -82,7 +82,8 @@ def without_torch() -> list[str]:
     folders = ("dd.config.", "dd.artifacts.", "dd.plan.", "dd.report.tables.", "dd.report.read.")
     plain = [name for name in MODULES if name.startswith(folders) and name not in WITH_TORCH]
     pages = (
-        "table", "captions", "fallbacks", "index", "record", "crate", "verify", "labels", "sheet",
+        "table", "captions", "fallbacks", "index", "record", "crate", "verify", "export_metrics",
+        "labels", "sheet",
     )  # fmt: skip
     return [*plain, *(f"dd.report.{name}" for name in pages), "dd.networks.options", "dd.__main__"]
 

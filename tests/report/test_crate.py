@@ -126,14 +126,20 @@ def test_a_job_says_what_it_made_of_what_with_what():
     assert action["endTime"] == ORIGIN["created"] and "startTime" not in action
 
 
-def test_code_that_began_a_job_is_named_too():
-    began = {"code": "0.2.0", "torch": "2.11.0"}
-    name = "data/digits.safetensors"
-    entities = by_id(made(origins={name: ORIGIN | {"continued_from": [began]}})[0])
-    programs = ids(entities["#prepare/digits"]["instrument"])
-    assert {entities[key]["softwareVersion"] for key in programs} == {
-        "0.2.0", "0.3.0+gabc", "2.11.0", "2.14.1"
-    }  # fmt: skip
+def test_code_that_began_a_job_and_plugins_are_named_too():
+    began = {"code": "0.2.0", "torch": "2.11.0", "plugins": "other-plugin 2.0, third 3"}
+    more = {"continued_from": [began, {"code": "0.1.0"}], "plugins": ["my-plugin 1.0"]}
+    record = RECORD | {"plugins": ["my-plugin 1.0"]}
+    document, _ = made(origins={"data/digits.safetensors": ORIGIN | more}, record=record)
+    entities = by_id(document)
+    programs = [entities[key] for key in ids(entities["#prepare/digits"]["instrument"])]
+    suite = "dataset-distillation-suite"
+    assert sorted((one["name"], one["softwareVersion"]) for one in programs) == [
+        (suite, "0.1.0"), (suite, "0.2.0"), (suite, "0.3.0+gabc"), ("my-plugin", "1.0"),
+        ("other-plugin", "2.0"), ("third", "3"), ("torch", "2.11.0"), ("torch", "2.14.1"),
+    ]  # fmt: skip
+    libraries = [entities[key] for key in ids(entities["#workflow"]["softwareRequirements"])]
+    assert ("my-plugin", "1.0") in [(one["name"], one["softwareVersion"]) for one in libraries]
     jobs = [key for key, entity in entities.items() if entity["@type"] == "CreateAction"]
     assert jobs == ["#prepare/digits", "#run"]  # the other artifacts say nothing of their making
 

@@ -82,8 +82,13 @@ def test_copies_in_a_flat_folder_are_read(runs, tmp_path):
         ("tables/claims.csv", None, None, "claims.csv: no such file"),
         ("tables/claims.csv", "verdict", "verdicts", "has no column 'verdict'"),
         ("tables/claims.csv", ",holds,", ",held,", "verdict is 'held'"),
-        ("tables/claims.csv", ",accuracy,", ",accurcy,", "unknown quantity 'accurcy'"),
-        ("tables/claims.csv", ",1,3,", ",one,3,", "n_sets is 'one', it must be a number"),
+        ("tables/claims.csv", ",accuracy,", ",accurcy,", "'accurcy': did you mean 'accuracy'"),
+        (
+            "tables/claims.csv",
+            ",1,3,",
+            ",one,3,",
+            "n_sets is 'one', it must be a whole number from 1",
+        ),
     ],
 )
 def test_broken_files_are_named(runs, tmp_path, capsys, name, old, new, message):
