@@ -38,6 +38,7 @@ STAGES = {stage.stage: (stage.module, stage.summary) for stage in jobs.STAGES} |
     "index": ("dd.report.index", "a page that shows a finished run: README.md"),
     "verify": ("dd.report.verify", "a check of a finished run"),
     "evidence": ("dd.report.evidence", "which claims hold: the verdicts of several runs"),
+    "export-metrics": ("dd.report.export_metrics", "metrics of distillations for TensorBoard"),
     "inspect": ("dd.artifacts.inspect", "a description of an artifact: kind, shapes, provenance"),
 }
 

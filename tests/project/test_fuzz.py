@@ -100,6 +100,7 @@ COMMANDS = {
     "record": "record --config CONFIG --out OUT/run.json",
     "index": "index --config CONFIG --out OUT/README.md",
     "verify": "verify RUN",
+    "export-metrics": "export-metrics METRICS --out OUT/events",
     "evidence": "evidence CLAIMED --out OUT/e.md",
     "inspect": "inspect SET",
 }  # fmt: skip
@@ -141,6 +142,7 @@ def files(tmp_path_factory):
     found["LABELS"] = folder / "labels.safetensors"
     words = COMMANDS["relabel"].replace("OUT/l.safetensors", str(found["LABELS"]))
     assert main([*put(words, found), "--batch", "8"]) == 0
+    found["METRICS"] = found["SET"].with_name("metrics.jsonl")
     plan = fill("smoke", folder / "results", lambda job, arch, n: 50.0 + n)
     found |= {"RUN": Path(plan.run.root), "CONFIG": Path(plan.run.root, "config.json")}
     found["CLAIMED"] = claimed(folder)

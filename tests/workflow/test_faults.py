@@ -57,6 +57,7 @@ COMMANDS = {
     "--figure workflow/config/figures/modelpool_ablation.yaml",
     "record": "--config results/tiny/config.json --out OUT/run.json",
     "index": "--config OUT/config.json --out OUT/README.md",  # of a copy of the run
+    "export-metrics": "results/tiny --out OUT/events",
 }
 ONLY_READ = {"estimate", "verify", "inspect"}
 KEPT = {  # what a stage goes on from
