@@ -225,6 +225,21 @@ CASES = {
     "inspect nothing": ("inspect {files}/no", "no: no such file"),
     "inspect a folder": ("inspect {files}", "is a folder", "file in it"),
     "inspect a text": ("inspect {text}", "no safetensors file"),
+    # sets of others
+    "import nothing": ("import {files}/no --dataset mnist --out OUT/x.safetensors", "no: no such"),
+    "import for no dataset": ("import {set} --out OUT/x.safetensors", "--dataset NAME or --data"),
+    "import a dataset": (
+        "import {data} --data {data} --out OUT/x.safetensors",
+        "data.safetensors: is a dataset file",
+    ),
+    "import with a set as dataset": (
+        "import {set} --data {set} --out OUT/x.safetensors",
+        "set.safetensors: is no dataset file",
+    ),
+    "export nothing": ("export {files}/no --out OUT", "no: no such file"),
+    "export a dataset": ("export {data} --out OUT", "is a dataset file", "a synthetic file"),
+    "export by another dataset": ("export {colour} --data {data} --out OUT", "3x8x8", "1x8x8"),
+    "export labels too high": ("export {range} --data {data} --out OUT", "1 to 10", "from 0 to 9"),
 }
 
 
