@@ -24,6 +24,7 @@ from dd.config import recipes
 from dd.config.settings import MOST, at_most
 from dd.data import synthetic
 from dd.data.extent import KNOWN
+from dd.data.raw import source_digest
 from dd.errors import DDError, unknown
 from dd.exchange.forms import ALL, FILES, LAST, Found, is_set, read
 from dd.exchange.target import Target, target_of
@@ -109,7 +110,7 @@ def run(arguments: argparse.Namespace) -> None:
         if len(found) == 1:
             check_safetensors("--out", out)
             _check_apart(out, path)
-            say(_advice(_write(found[0], target, arguments, out), out, arguments))
+            say(_advice(_write(found[0], path, target, arguments, out), out, arguments))
             return
     _check_folder(out)
     _check_apart(out, path)
@@ -120,7 +121,7 @@ def run(arguments: argparse.Namespace) -> None:
             for one in read(source, arguments.entry, target.extent.channels):
                 tail = f"-{one.entry}" if arguments.entry == ALL and len(one.entries) > 1 else ""
                 file = out / f"{name}{tail}.safetensors"
-                written[file] = _write(one, target, arguments, file)
+                written[file] = _write(one, source, target, arguments, file)
         except DDError as error:
             first = first or str(error)
             skipped["sets"] += 1
@@ -176,9 +177,9 @@ def _sets(root: Path, skipped: Counter[str], depth: int = _DEPTH) -> Iterator[tu
 
 
 def _write(
-    found: Found, target: Target, arguments: argparse.Namespace, out: Path
+    found: Found, source: Path, target: Target, arguments: argparse.Namespace, out: Path
 ) -> synthetic.SyntheticSet:
-    """Write the set ``found`` to ``out``, say what was assumed, and return it."""
+    """Write the set ``found`` in ``source`` to ``out``, say what was assumed, and return it."""
     check_target(out)
     said = [f"{found.files[0]}: form {found.form}", *found.notes]
     if len(found.entries) > 1:
@@ -214,6 +215,7 @@ def _write(
             "form": found.form,
             "files": [file.name for file in found.files[:3]],
             "sha256": found.digest(),
+            "source": source_digest(source),
             "entry": found.entry,
             "entries": len(found.entries),
             **taken,

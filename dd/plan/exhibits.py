@@ -33,6 +33,7 @@ class Cell:
         dataset, method, ipc, iterations: identify its synthetic sets, one per seed.
         protocols: canonical evaluation protocols; several only if the best one is selected.
         arch: the network that is evaluated; None if the cell only shows images.
+        seeds: those of its synthetic sets.
         selected: the option whose best value is selected on test data; "" if none is selected.
     """
 
@@ -43,6 +44,7 @@ class Cell:
     iterations: int
     protocols: tuple[str, ...]
     arch: str | None
+    seeds: tuple[int, ...]
     selected: str = ""
 
 
@@ -81,6 +83,14 @@ class Exhibit:
         """
         sources = self.definition.get("published", [])
         return [sources] if isinstance(sources, Mapping) else sources
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds of its synthetic sets: for it by name, for its paper, or those of the run."""
+        for narrower in (self.name, self.definition["paper"]):
+            if narrower in self.run.seeds_for:
+                return tuple(self.run.seeds_for[narrower])
+        return tuple(self.run.seeds)
 
     def values(self, axis: str) -> dict[Any, dict[str, Any]]:
         """The values of ``axis`` in this run, and for each value the settings that it binds."""
@@ -143,8 +153,12 @@ class Exhibit:
     def _excluded(self, labels: Mapping[str, Any]) -> bool:
         return any(
             all(labels.get(axis) in values for axis, values in rule.items())
-            for rule in self.definition.get("exclude", [])
+            for rule in (*self.definition.get("exclude", []), *self.left_out())
         )
+
+    def left_out(self) -> list[Mapping[str, list[Any]]]:
+        """The rules of the run, whose cells are left out, that are about axes it has."""
+        return [rule for rule in self.run.exclude if rule.keys() <= set(self.axes)]
 
     def _cell(self, labels: Mapping[str, Any], bound: dict[str, Any]) -> Cell:
         run = self.run
@@ -165,7 +179,8 @@ class Exhibit:
         iterations = bound.get("iterations", recipe) if recipe else 0
         selected = bound["select"]["axis"] if "select" in bound else ""
         protocols, arch = self._protocols(bound), bound.get("arch")
-        return Cell(labels, dataset, method, ipc, iterations, protocols, arch, selected)
+        place = (dataset, method, ipc, iterations, protocols, arch)
+        return Cell(labels, *place, seeds=self.seeds, selected=selected)
 
     def _protocols(self, bound: Mapping[str, Any]) -> tuple[str, ...]:
         name, known = bound.get("protocol", "hard"), self.run.protocols
