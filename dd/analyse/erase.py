@@ -21,6 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dd.analyse.regions import (
+    ERASED,
+    NOTHING,
     add_network_options,
     add_region_options,
     check_regions,
@@ -42,9 +44,6 @@ from dd.runtime.process import add_machine_options, add_precision_option, setup
 from dd.runtime.progress import Progress
 from dd.runtime.say import say
 from dd.training.train import TEST_PIECE
-
-NOTHING = "nothing"
-ERASED = ("meta", "heterogeneous", "random")
 
 
 def strongest(scores: Tensor, counts: Tensor) -> Tensor:
@@ -154,9 +153,10 @@ def measure(
             progress.update(len(where))
     rows = []
     for spec in networks:
-        before = torch.cat(right[spec, NOTHING]).double()
-        for kind in (NOTHING, *ERASED):
-            after = torch.cat(right[spec, kind]).double()
+        hits_by_kind = {kind: torch.cat(right[spec, kind]) for kind in (NOTHING, *ERASED)}
+        before = hits_by_kind[NOTHING].double()
+        for kind, own in hits_by_kind.items():
+            after = own.double()
             change = after - before
             error = math.sqrt(change.var(correction=0).item() / len(split))
             rows.append(
@@ -168,6 +168,10 @@ def measure(
                     "accuracy": round(100 * after.mean().item(), 4),
                     "difference": round(100 * change.mean().item(), 4),
                     "standard_error": round(100 * error, 4),
+                    **{
+                        f"beyond_{other}": int((own & ~theirs).sum())
+                        for other, theirs in hits_by_kind.items()
+                    },
                     "area": round(100 * area[kind] / len(split), 4),
                     "images": len(split),
                     "images_changed": changed if kind != NOTHING else 0,
@@ -213,7 +217,8 @@ def run(arguments: argparse.Namespace) -> None:
 
     ``accuracy``, its ``difference`` from that without erasing, the ``standard_error`` of this
     difference (over test images) and ``area``, the mean share of an image that is erased, are in
-    percent.
+    percent. ``beyond_KIND`` is the number of test images that the network classifies correctly
+    here, but not if KIND is erased.
     """
     check_regions(arguments)
     check_target(arguments.out)

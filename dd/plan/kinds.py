@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dd.plan.claims import claim_files, load_claims
 from dd.plan.exhibits import Exhibit, published_files
 from dd.plan.jobs import (
     ActivationMaps,
@@ -97,6 +98,29 @@ POOLS = Read(_nothing, _pools)  # the model pools of all methods in the run
 # input, losing it would trigger a rerun of a finished job.
 COSTS = Read(_nothing, lambda exhibit, jobs: [job.file(exhibit.run) for job in jobs])
 
+QUANTITIES = {  # what a claim may be about, and what it is read from
+    "accuracy": ACCURACIES,
+    "auxiliary_variance": MAPS,
+    "unseen_variance": MAPS,
+    "memory": SETS,
+    "erased_accuracy": ERASED,
+}
+
+
+def _claimed(exhibit: Exhibit) -> list[Job]:
+    claims = load_claims(exhibit.run)
+    return [job for claim in claims for job in QUANTITIES[claim.quantity].jobs(claim.exhibit)]
+
+
+def _behind_claims(exhibit: Exhibit, jobs: Sequence[Job]) -> list[str]:
+    files = claim_files(exhibit.run)
+    for claim in load_claims(exhibit.run):
+        files += [claim.exhibit.path, *published_files(claim.exhibit)]
+    return [*files, *(job.file(exhibit.run) for job in _claimed(exhibit))]
+
+
+CLAIMS = Read(_claimed, _behind_claims)
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -135,6 +159,7 @@ TABLES = {
     "settings": Kind("dd.report.tables.settings:settings", (POOLS,)),
     "hyperparameters": Kind("dd.report.tables.hyperparameters:hyperparameters"),
     "listing": Kind("dd.report.tables.listing:listing"),
+    "claims": Kind("dd.report.tables.claims:claims", (CLAIMS,)),
 }
 FIGURES = {
     "curve": Kind(
@@ -160,6 +185,7 @@ FIGURES = {
     "variance": Kind("dd.report.figures.variance:draw", (MAPS,), ("x", "color", "column", "row")),
     "erasing": Kind("dd.report.figures.erasing:draw", (ERASED,)),  # a panel per dataset, no cells
     "stages": Kind("dd.report.figures.stages:draw", (COSTS,)),
+    "claims": Kind("dd.report.figures.claims:draw", (CLAIMS,)),
 }
 
 

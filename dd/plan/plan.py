@@ -121,7 +121,7 @@ class Plan:
         by_target: dict[str, tuple[list[str], list[str]]] = {}
         for (kind, name), exhibit in self.exhibits.items():
             targets = [name] if name in self.run.optional else [exhibit.definition["paper"], name]
-            for target in targets:
+            for target in dict.fromkeys(targets):  # a paper's name may be that of its table
                 by_target.setdefault(target, ([], []))[kind == "figure"].append(name)
         return by_target
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from dd.config.methods import format_value
@@ -15,7 +16,13 @@ AXES = {
     "temperature": "Temperature",
     "variant": "Variant",
 }
-PAPERS = {"modelpool": "Model Pool", "iadd": "IADD", "metadd": "MetaDD", "cost": "Cost"}
+PAPERS = {
+    "modelpool": "Model Pool",
+    "iadd": "IADD",
+    "metadd": "MetaDD",
+    "cost": "Cost",
+    "claims": "Claims",
+}
 NETWORKS = {
     "convnet": "ConvNet",
     "mlp": "MLP",
@@ -92,6 +99,19 @@ def value_label(axis: str, value: Any) -> str:
     if axis == "method" and any(sign in str(value) for sign in "+@"):
         return " + ".join(_part(part) for part in str(value).split("+"))
     return known.get(str(value), format_value(value))
+
+
+def in_words(axes: Sequence[str], values: Sequence[Any]) -> str:
+    """Values on ``axes`` as text for a caption: ``IPC 10, 1000 iterations``."""
+    words = []
+    for axis, value in zip(axes, values, strict=True):
+        shown = value_label(axis, value)
+        if axis == "iterations":
+            shown = f"{shown} iterations"
+        elif axis == "ipc":
+            shown = f"{axis_label(axis)} {shown}"
+        words.append(shown)
+    return ", ".join(words)
 
 
 def _part(text: str) -> str:

@@ -221,9 +221,18 @@ def test_erasing_from_the_command_line(digits_file, pretrained, tmp_path, capsys
     with open(out, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 3 * 4
-    columns = "dataset network role erased accuracy difference standard_error area images"
+    columns = "dataset network role erased accuracy difference standard_error"
+    columns += " beyond_nothing beyond_meta beyond_heterogeneous beyond_random area images"
     columns += " images_changed regions_from rectify threshold grid whitening seed device precision"
     assert list(rows[0]) == columns.split()
+    by_kind = {(row["network"], row["erased"]): row for row in rows}
+    for (network, kind), row in by_kind.items():
+        assert row[f"beyond_{kind}"] == "0"
+        for other in ("nothing", "meta", "heterogeneous", "random"):
+            gain = int(row[f"beyond_{other}"]) - int(by_kind[network, other][f"beyond_{kind}"])
+            expected = float(row["accuracy"]) - float(by_kind[network, other]["accuracy"])
+            assert 100 * gain / int(row["images"]) == pytest.approx(expected, abs=2e-4)
+    assert any(int(row["beyond_meta"]) for row in rows)
     assert {row["regions_from"] for row in rows} == {"resnet18_bn.convnet"}
     assert {row["rectify"] for row in rows} == {"relu"}
     areas = {row["area"] for row in rows}

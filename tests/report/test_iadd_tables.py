@@ -70,7 +70,7 @@ def test_weights_none_is_mtt(tmp_path):
     }  # fmt: skip
     written = (tmp_path / "smoke/tables/iadd_weights.md").read_text(encoding="utf-8")
     assert "| 1 | none (MTT) |" in written
-    assert "Bold: best weights by architecture." in written
+    assert "Bold: best weights by architecture, and what" in written
 
 
 def test_what_reweighting_explains(tmp_path):

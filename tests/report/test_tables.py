@@ -24,7 +24,7 @@ def test_mean_and_std_by_hand(tmp_path):
 
     plan = fill("smoke", tmp_path, accuracy, networks=3, seeds=[0, 7])
     rows = render(plan, "modelpool_ablation")
-    columns = "dataset ipc iterations setting arch mean std n"
+    columns = "dataset ipc iterations setting arch mean std n n_sets n_networks std_sets std_within"
     published = "published published_std published_ddof published_n published_source published_note"
     assert list(rows[0]) == f"{columns} {published}".split()
     assert len(rows) == 2 * 2 * (4 * 6 + 2 * 5)
@@ -32,6 +32,9 @@ def test_mean_and_std_by_hand(tmp_path):
         assert row["dataset"] == "digits (scikit-learn, 8x8)"
         assert (float(row["mean"]), int(row["n"])) == (26.0, 6)
         assert float(row["std"]) == pytest.approx(math.sqrt(30.8), abs=1e-4)
+        # the sets' means are 21 and 31; within each set the variance is 1
+        assert (row["n_sets"], row["n_networks"], row["std_within"]) == ("2", "3", "1.0")
+        assert float(row["std_sets"]) == pytest.approx(math.sqrt(50), abs=1e-4)
 
 
 def test_cells_come_from_their_own_files(tmp_path):
@@ -66,7 +69,7 @@ def test_selection_on_test_data_is_said(tmp_path):
 
 def test_renderings_say_what_is_shown(tmp_path):
     def accuracy(job, arch, n):
-        return 20 + n + (job.distillation.method == "dc+pool") * 9
+        return 20 + n + (job.distillation.method == "dc+pool") * (9 + n)
 
     plan = fill("smoke", tmp_path, accuracy, networks=2)
     render(plan, "modelpool_ablation")
@@ -80,14 +83,40 @@ def test_renderings_say_what_is_shown(tmp_path):
         assert f"stands in for {plan.run.stands_in_for}" in html.unescape(text)
         assert "2 networks on one synthetic set" in text
         assert "scaled by 0.125" in text
-    # 20 and 21: mean 20.5, std 0.71; the pool's 29 and 30 are the best and stand in bold
+    # 20 and 21: mean 20.5, std 0.71; the pool's 29 and 31 are the best and stand in bold
     line = "| digits (scikit-learn, 8x8) | 1 | 20 | baseline | 20.50 ± 0.71 | 20.50 ± 0.71 |"
     assert line in markdown
-    assert "| 1 | 20 | pool | **29.50 ± 0.71** |" in markdown
+    assert "| 1 | 20 | pool | **30.00 ± 1.41** |" in markdown
     assert "| 1 | 20 | kd | – | 20.50 ± 0.71 |" in markdown
-    assert r"\textbf{29.50 $\pm$ 0.71}" in latex
+    assert r"\textbf{30.00 $\pm$ 1.41}" in latex
     assert r"mean $\pm$ standard deviation" in latex and r"in \%" in latex
-    assert "<td><b>29.50 ± 0.71</b></td>" in page
+    assert "<td><b>30.00 ± 1.41</b></td>" in page
+
+
+@pytest.mark.parametrize(
+    ("values", "bold"),
+    [
+        # pool − baseline: 1 and 3 by set, so 2 ± 6.3: not separated; kd is far below
+        ({"dc": ([30, 30], [30, 30]), "dc+pool": ([30, 32], [33, 33])}, {"baseline", "pool"}),
+        # 2.9 and 3.1, so 3 ± 0.6
+        ({"dc": ([30, 30], [30, 30]), "dc+pool": ([32.9, 32.9], [33.1, 33.1])}, {"pool"}),
+        # nothing is separated from anything: nothing is bold
+        ({"kd": ([10, 60], [20, 40]), "dc+pool": ([30, 32], [33, 33])}, set()),
+    ],
+)
+def test_bold_is_what_is_not_separated_from_the_best(tmp_path, values, bold):
+    def accuracy(job, arch, n):
+        made = job.distillation
+        name = "kd" if job.protocol == "kd" and "kd" in values else made.method
+        low = 10 + 0.1 * n + made.seed if "kd" not in values else 28 + 9 * n - 5 * made.seed
+        hard = job.protocol == "hard" or "kd" in values
+        return values[name][made.seed][n] if hard and name in values else low
+
+    plan = fill("smoke", tmp_path, accuracy, networks=2, seeds=[0, 1])
+    render(plan, "modelpool_ablation")
+    written = (tmp_path / "smoke/tables/modelpool_ablation.md").read_text(encoding="utf-8")
+    lines = [line.split(" | ") for line in written.splitlines() if " | 1 | 20 | " in line]
+    assert {line[3] for line in lines if "**" in line[5]} == bold  # line[5]: the MLP
 
 
 def test_taxonomy_says_what_the_suite_runs(tmp_path):
@@ -201,7 +230,8 @@ def test_diverged_networks_are_told(tmp_path):
 
 def test_baselines_stand_beside_comparable_numbers(tmp_path):
     def accuracy(job, arch, n):
-        return {"full": 90.0, "mtt": 50.0}.get(job.distillation.method, 40.0) + n
+        ours = {"full": 90.0, "mtt": 50.0}.get(job.distillation.method, 40.0) + n
+        return ours + 0.4 * n * (job.distillation.method == "mtt")
 
     rows = render(fill("iadd", tmp_path, accuracy, networks=2), "iadd_sota")
     assert len(rows) == 3 * 3 * 9
@@ -219,9 +249,10 @@ def test_baselines_stand_beside_comparable_numbers(tmp_path):
     written = (tmp_path / "iadd/tables/iadd_sota.md").read_text(encoding="utf-8")
     line = next(line for line in written.splitlines() if line.startswith("| CIFAR-10 | 1 |"))
     # the best but for the full dataset, which is a ceiling
-    assert "| **50.50 ± 0.71 \\[46.30 ± 0.80\\]** | 40.50 ± 0.71 | 90.50 ± 0.71 |" in line
+    assert "| **50.70 ± 0.99 \\[46.30 ± 0.80\\]** | 40.50 ± 0.71 | 90.50 ± 0.71 |" in line
     assert line.count("**") == 2
-    assert "Bold: best method of each row; Full dataset does not compete." in written
+    assert "Bold: best method of each row, and what" in written
+    assert "separates nothing; Full dataset does not compete." in written
     assert "their standard deviations, of unknown divisor (ours: n − 1)." in written
 
 

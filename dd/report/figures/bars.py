@@ -24,7 +24,7 @@ from dd.report.figures.style import (
 )
 from dd.report.labels import axis_label
 from dd.report.read import published
-from dd.report.read.accuracies import collect
+from dd.report.read.accuracies import collect, flat
 
 BAR_WIDTH = 0.8  # width of all bars of a group, seaborn's default
 BAR_INCHES = 0.085  # least width of a bar, including its share of the gaps
@@ -37,6 +37,7 @@ def draw(exhibit: Exhibit) -> Figure:
     """
     layout, rows = exhibit.definition["layout"], collect(exhibit)
     for row in rows:
+        row["accuracies"] = flat(row["accuracies"])
         for part in ("x", "color"):
             row[f"at {part}"] = describe(layout[part], place(row, layout[part]))
         for part in ("column", "row"):

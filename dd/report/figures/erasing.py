@@ -8,9 +8,7 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dd.analyse.erase import ERASED, NOTHING
-from dd.artifacts.text import load_rows
-from dd.errors import DDError
+from dd.analyse.regions import ERASED, NOTHING
 from dd.plan.exhibits import Exhibit
 from dd.plan.jobs import Erasing
 from dd.plan.needs import cam_rectify
@@ -18,11 +16,11 @@ from dd.report import escape
 from dd.report.captions import facts, warnings
 from dd.report.figures.style import WIDTH, annotate, colors
 from dd.report.labels import value_label
-from dd.report.read.maps import check_rectify, convention
+from dd.report.read.erased import read
+from dd.report.read.maps import convention
 
 BAR = 0.26  # width of a bar; two networks are 1 apart
 HATCHES = dict(zip(ERASED, ("", "////", "...."), strict=True))
-NUMBERS = ("accuracy", "difference", "standard_error", "area", "images", "threshold")
 FIRST = "region network"  # the role of networks that define the regions; they are shown first
 
 
@@ -99,35 +97,3 @@ def _draw(panel: Axes, rows: list[dict[str, Any]], tint: dict[str, Any]) -> None
         start += count
     if 0 < own < len(names):
         panel.axvline(own - 0.5, color="0.3", lw=0.8, ls=":")
-
-
-def read(path: str, rectify: str) -> list[dict[str, Any]]:
-    """The rows of a file of ``python -m dd erase``, with numbers as floats.
-
-    Args:
-        path: the file.
-        rectify: how the maps of the run treat negative values, see
-            :mod:`dd.networks.activation_maps`.
-
-    Raises:
-        DDError: if the file is missing, if it lacks a column or a kind of region, if a number
-            cannot be read, or if its maps treat negative values in another way.
-    """
-    rows: list[dict[str, Any]] = list(load_rows(path))
-    for row in rows:
-        for name in NUMBERS:
-            try:
-                row[name] = float(row[name])
-            except (KeyError, TypeError, ValueError):
-                raise DDError(
-                    f"{path}: '{name}' is {row.get(name)!r}, it must be a number; erase again"
-                ) from None
-        check_rectify(path, row.get("rectify"), rectify)
-    kinds: dict[str, set[str]] = {}
-    for row in rows:
-        kinds.setdefault(row.get("network", ""), set()).add(row.get("erased", ""))
-    if not kinds or any(erased != {NOTHING, *ERASED} for erased in kinds.values()):
-        raise DDError(
-            f"{path}: each network needs the rows {', '.join((NOTHING, *ERASED))}; erase again"
-        )
-    return rows

@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from dd.artifacts.atomic import replacing
 from dd.plan.exhibits import Exhibit
 from dd.report import escape
-from dd.report.labels import axis_label, value_label
+from dd.report.labels import in_words
 
 WIDTH = 7.2  # inches: the text width of a page
 ACCURACY = "Test accuracy (%)"
@@ -83,21 +83,8 @@ def published_handle() -> Line2D:
     return Line2D([], [], color="black", label="published", **PUBLISHED)
 
 
-def in_words(axes: Sequence[str], values: Sequence[Any]) -> str:
-    """Values on ``axes`` as text for a caption: ``IPC 10, 1000 iterations``."""
-    words = []
-    for axis, value in zip(axes, values, strict=True):
-        shown = value_label(axis, value)
-        if axis == "iterations":
-            shown = f"{shown} iterations"
-        elif axis == "ipc":
-            shown = f"{axis_label(axis)} {shown}"
-        words.append(shown)
-    return ", ".join(words)
-
-
 def describe(axes: Sequence[str], values: Sequence[Any]) -> str:
-    """Values on ``axes`` as text for matplotlib, see :func:`in_words`."""
+    """Values on ``axes`` as text for matplotlib, see :func:`dd.report.labels.in_words`."""
     return escape.figure(in_words(axes, values))
 
 

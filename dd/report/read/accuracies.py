@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import statistics
+from collections.abc import Mapping
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 from dd.artifacts.text import load_rows
 from dd.errors import DDError
@@ -15,15 +17,19 @@ from dd.plan.needs import seen
 from dd.report import fallbacks
 from dd.report.read.published import Published, percentage
 
+BySet: TypeAlias = Mapping[int, list[float]]
+"""By seed of the synthetic set, the values of its networks (or images)."""
+
 
 def collect(exhibit: Exhibit) -> list[dict[str, Any]]:
     """One row for each cell of ``exhibit``, in the order of its axes.
 
-    A row holds the axes (``dataset`` by its label), ``accuracies`` on the test set in percent (one
-    per network, over all synthetic sets), their ``mean``, ``std`` (sample standard deviation; None
-    for one network) and number ``n``, the published values (:meth:`Published.of`), ``diverged``
-    (the number of networks that diverged), ``note`` and ``fallback`` (the settings that were used
-    if a recipe has none of its own; otherwise empty).
+    A row holds the axes (``dataset`` by its label), ``accuracies`` on the test set in percent (by
+    seed of the synthetic set, one per network), their ``mean``, ``std`` (sample standard deviation
+    over all networks; None for one network) and number ``n``, their spread (:func:`spread`), the
+    published values (:meth:`Published.of`), ``diverged`` (the number of networks that diverged),
+    ``note`` and ``fallback`` (the settings that were used if a recipe has none of its own;
+    otherwise empty).
 
     Raises:
         DDError: if an evaluation file is missing, incomplete or malformed; the message names it.
@@ -32,13 +38,15 @@ def collect(exhibit: Exhibit) -> list[dict[str, Any]]:
     rows = []
     for cell in exhibit.cells():
         accuracies, diverged, note = _accuracies(cell, exhibit)
+        everything = flat(accuracies)
         rows.append(
             {
                 **labels(exhibit, cell),
                 "accuracies": accuracies,
-                "mean": statistics.fmean(accuracies),
-                "std": statistics.stdev(accuracies) if len(accuracies) > 1 else None,
-                "n": len(accuracies),
+                "mean": statistics.fmean(everything),
+                "std": statistics.stdev(everything) if len(everything) > 1 else None,
+                "n": len(everything),
+                **spread(accuracies),
                 **published.of(cell),
                 "diverged": diverged,
                 "note": note,
@@ -46,6 +54,30 @@ def collect(exhibit: Exhibit) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def flat(by_set: BySet) -> list[float]:
+    """The values of all sets."""
+    return [value for values in by_set.values() for value in values]
+
+
+def spread(by_set: BySet) -> dict[str, Any]:
+    """Sets and networks told apart.
+
+    Returns:
+        ``n_sets``; ``n_networks`` of a set; ``std_sets``, the standard deviation of the means of
+        the sets (None for one set); ``std_within``, that of the networks of a set, over all sets
+        (None for one network).
+    """
+    means = [statistics.fmean(values) for values in by_set.values()]
+    counts = {len(values) for values in by_set.values()}
+    within = [statistics.variance(values) for values in by_set.values() if len(values) > 1]
+    return {
+        "n_sets": len(by_set),
+        "n_networks": max(counts),
+        "std_sets": statistics.stdev(means) if len(means) > 1 else None,
+        "std_within": math.sqrt(statistics.fmean(within)) if within else None,
+    }
 
 
 def mark_seen(exhibit: Exhibit, rows: list[dict[str, Any]]) -> None:
@@ -63,21 +95,26 @@ def labels(exhibit: Exhibit, cell: Cell) -> dict[str, Any]:
     return {**cell.labels, "dataset": exhibit.run.datasets[cell.dataset]["label"]}
 
 
-def _accuracies(cell: Cell, exhibit: Exhibit) -> tuple[list[float], int, str]:
+def _accuracies(cell: Cell, exhibit: Exhibit) -> tuple[BySet, int, str]:
     """The accuracies of a cell, the number of networks that diverged, and a note about them."""
     run = exhibit.run
-    by_protocol: dict[str, list[tuple[float, bool]]] = {}
+    by_protocol: dict[str, dict[int, list[tuple[float, bool]]]] = {}
     for job in evaluations(cell, run):
         tested = _read(job.file(run), canonical(str(cell.arch)), run.networks)
-        by_protocol.setdefault(job.protocol, []).extend(tested)
-    best = max(by_protocol.values(), key=lambda tested: statistics.fmean(a for a, _ in tested))
+        by_protocol.setdefault(job.protocol, {})[job.distillation.seed] = tested
+    accuracies = [
+        {seed: [accuracy for accuracy, _ in tested] for seed, tested in by_seed.items()}
+        for by_seed in by_protocol.values()
+    ]
+    best = max(range(len(accuracies)), key=lambda i: statistics.fmean(flat(accuracies[i])))
+    failed = [f for tested in list(by_protocol.values())[best].values() for _, f in tested]
     notes = []
     if cell.selected:
         notes.append(f"maximum over {len(by_protocol)} {cell.selected}s, selected on test data")
-    diverged = sum(failed for _, failed in best)
+    diverged = sum(failed)
     if diverged:
-        notes.append(f"{diverged} of {len(best)} networks diverged (their loss became NaN)")
-    return [accuracy for accuracy, _ in best], diverged, "; ".join(notes)
+        notes.append(f"{diverged} of {len(failed)} networks diverged (their loss became NaN)")
+    return accuracies[best], diverged, "; ".join(notes)
 
 
 def _read(path: str, arch: str, networks: int) -> list[tuple[float, bool]]:

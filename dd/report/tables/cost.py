@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy
-
-from dd.artifacts.headers import read_origin
-from dd.errors import DDError
 from dd.plan.exhibits import Cell, Exhibit
 from dd.plan.jobs import Snapshot, distillations
 from dd.report.captions import facts, warnings
 from dd.report.labels import axis_label
 from dd.report.read.accuracies import labels
-from dd.report.read.metrics import read_metric
+from dd.report.read.costs import origin, seconds_per_iteration
 from dd.report.sheet import Sheet, Text
 from dd.report.tables.pivot import Rows, place_labels, rounded
 
@@ -67,29 +62,13 @@ def cost(exhibit: Exhibit) -> tuple[Rows, Sheet]:
     return [rounded(row) for row in rows], sheet
 
 
-def seconds_per_iteration(paths: Sequence[str]) -> list[float]:
-    """The time of each iteration in the files ``metrics.jsonl`` at ``paths``.
-
-    The first iteration of each file is left out, because its time includes the start of the job.
-
-    Raises:
-        DDError: if a file is missing or malformed, or has no second iteration.
-    """
-    times: list[float] = []
-    for path in paths:
-        times += numpy.diff(read_metric(path, "seconds")).tolist()
-    if not times:
-        raise DDError(f"{paths[0]}: a cost needs at least 2 iterations; distil longer")
-    return times
-
-
 def _measured(exhibit: Exhibit, cell: Cell) -> dict[str, Any]:
     """The measures of a cell: the median time over all seeds, the largest memory of any seed."""
     run = exhibit.run
     jobs = distillations(cell, run)
     times = seconds_per_iteration([job.metrics(run) for job in jobs])
-    origins = [_origin(Snapshot(job, cell.iterations).file(run)) for job in jobs]
-    peaks = [origin["peak_memory_mb"] for origin in origins]
+    origins = [origin(Snapshot(job, cell.iterations).file(run)) for job in jobs]
+    peaks = [made["peak_memory_mb"] for made in origins]
     on_gpu = [peak["gpu"] for peak in peaks if "gpu" in peak]
     return {
         **labels(exhibit, cell),
@@ -101,22 +80,13 @@ def _measured(exhibit: Exhibit, cell: Cell) -> dict[str, Any]:
     }
 
 
-def _origin(path: str) -> dict[str, Any]:
-    origin = read_origin(path)
-    if "host" not in origin.get("peak_memory_mb", {}):
-        raise DDError(
-            f"{path}: its header has no peak memory; make the set by `python -m dd distill`"
-        )
-    return origin
-
-
-def _machine(origin: dict[str, Any]) -> str:
+def _machine(made: dict[str, Any]) -> str:
     """The machine on which an artifact was made, from its provenance."""
-    threads = origin.get("threads", "?")
-    chip = origin.get("gpu") or origin.get("cpu") or origin.get("machine", "unknown machine")
+    threads = made.get("threads", "?")
+    chip = made.get("gpu") or made.get("cpu") or made.get("machine", "unknown machine")
     return (
-        f"{chip} ({origin.get('device', 'unknown device')}), "
-        f"{threads} {'thread' if threads == 1 else 'threads'}, torch {origin.get('torch', '?')}"
+        f"{chip} ({made.get('device', 'unknown device')}), "
+        f"{threads} {'thread' if threads == 1 else 'threads'}, torch {made.get('torch', '?')}"
     )
 
 

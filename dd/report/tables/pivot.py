@@ -8,6 +8,7 @@ from typing import Any
 from dd.errors import DDError, unknown
 from dd.plan.exhibits import Exhibit
 from dd.report.captions import facts, warnings
+from dd.report.compare import compare
 from dd.report.labels import axis_label, value_label
 from dd.report.read import published
 from dd.report.read.accuracies import collect, mark_seen
@@ -89,9 +90,11 @@ def _shown(row: dict[str, Any]) -> str:
 
 
 def _best(exhibit: Exhibit, rows: Rows) -> set[int]:
-    """The rows (by ``id``) that are the best along ``best_of``.
+    """The rows (by ``id``) that are the best along ``best_of``, or not separated from the best.
 
-    With ``best_within``, a row is only compared with rows of the same objective.
+    Two rows are separated if the interval of their difference leaves out 0. If none is separated
+    from the best, the numbers do not say which is the best, and the result is empty. With
+    ``best_within``, a row is only compared with rows of the same objective.
     """
     axis = exhibit.definition.get("best_of")
     if axis is None:
@@ -105,10 +108,15 @@ def _best(exhibit: Exhibit, rows: Rows) -> set[int]:
             groups.setdefault(tuple(key), []).append(row)
     best = set()
     for group in groups.values():
-        top = max(round(row["mean"], 2) for row in group)
-        if len(group) > 1:
-            best |= {id(row) for row in group if round(row["mean"], 2) == top}
+        top = max(group, key=lambda row: row["mean"])
+        near = {id(row) for row in group if row is top or not _separated(top, row)}
+        best |= near if len(near) < len(group) else set()
     return best
+
+
+def _separated(best: dict[str, Any], other: dict[str, Any]) -> bool:
+    interval = compare(best["accuracies"], other["accuracies"]).estimate.interval()
+    return interval is not None and interval[0] > 0
 
 
 def _apart(exhibit: Exhibit) -> list[Any]:
@@ -139,6 +147,10 @@ def _marks(exhibit: Exhibit, rows: Rows) -> str:
         if "best_within" in exhibit.definition:
             text += f", among those of one {exhibit.definition['best_within']}"
         apart = " and ".join(value_label(axis, value) for value in _apart(exhibit))
+        text += (
+            ", and what the 90 % interval of a difference does not separate from it; nothing where "
+            "it separates nothing"
+        )
         text += f"; {apart} does not compete." if apart else "."
     if any(row.get("seen") == "yes" for row in rows):
         text += (

@@ -1,0 +1,134 @@
+"""Estimates with an uncertainty: differences of means, their confidence intervals and tests.
+
+The unit of evidence is the synthetic set, because the networks of one set share its luck. All tests
+are t tests. An interval of 90 % has the bounds of two one-sided tests at 5 %.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, variance
+
+from scipy.special import stdtr, stdtrit
+
+LEVEL = 0.90  # of the intervals that are shown
+ALPHA = 0.05  # of a one-sided test
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A quantity that was estimated.
+
+    Attributes:
+        value: the estimate.
+        error: its standard error; None if it is not known: from one observation, or from equal
+            ones, which say nothing about scatter (accuracies are multiples of one test image).
+        df: degrees of freedom of ``error``; 0 if that is not known.
+    """
+
+    value: float
+    error: float | None = None
+    df: float = 0.0
+
+    def interval(self, level: float = LEVEL) -> tuple[float, float] | None:
+        """The two-sided confidence interval; None if the error is not known."""
+        if self.error is None:
+            return None
+        half = float(stdtrit(self.df, 0.5 + level / 2)) * self.error
+        return self.value - half, self.value + half
+
+    def p_above(self, bound: float) -> float:
+        """The p value of "the quantity is at most ``bound``", which a small one speaks against.
+
+        It is 1 if the error is not known.
+        """
+        if self.error is None:
+            return 1.0
+        return float(stdtr(self.df, (bound - self.value) / self.error))
+
+    def p_below(self, bound: float) -> float:
+        """The p value of "the quantity is at least ``bound``"."""
+        return Estimate(-self.value, self.error, self.df).p_above(-bound)
+
+
+def mean(values: Sequence[float]) -> Estimate:
+    """The mean of independent ``values`` (at least one); its interval is a t interval."""
+    n = len(values)
+    square = variance(values) / n if n > 1 else 0.0
+    return _estimate(fmean(values), square, n - 1)
+
+
+def _estimate(value: float, square: float, df: float) -> Estimate:
+    """The estimate with this square of its standard error; 0: it is not known."""
+    return Estimate(value, math.sqrt(square), df) if square > 0 else Estimate(value)
+
+
+def combined(parts: Sequence[Estimate], weights: Sequence[float]) -> Estimate:
+    """The weighted sum of independent estimates.
+
+    The degrees of freedom are those of Welch and Satterthwaite (Biometrics Bulletin 2, 1946). The
+    error is not known if that of a part is not.
+    """
+    value = math.fsum(w * part.value for w, part in zip(weights, parts, strict=True))
+    square, slack = 0.0, 0.0
+    for weight, part in zip(weights, parts, strict=True):
+        if part.error is None:
+            return Estimate(value)
+        own = (weight * part.error) ** 2
+        square, slack = square + own, slack + own**2 / part.df
+    return Estimate(value, math.sqrt(square), square**2 / slack)
+
+
+def difference(first: Sequence[float], second: Sequence[float]) -> Estimate:
+    """The difference of the means of two independent samples, with unequal variances (Welch).
+
+    One of the samples may be without scatter: networks that all give the same answer.
+    """
+    one, other = mean(first), mean(second)
+    if min(len(first), len(second)) > 1:
+        for known, constant, sign in ((one, other, 1), (other, one, -1)):
+            if constant.error is None and known.error is not None:
+                return Estimate(sign * (known.value - constant.value), known.error, known.df)
+    return combined([one, other], [1, -1])
+
+
+def average(parts: Sequence[Estimate]) -> Estimate:
+    """The mean of independent estimates."""
+    return combined(parts, [1 / len(parts)] * len(parts))
+
+
+def of_summary(value: float, std: float, n: int, ddof: int) -> Estimate:
+    """The estimate behind a printed mean and standard deviation of ``n`` values.
+
+    Args:
+        value: the mean.
+        std: the standard deviation.
+        n: the number of values, at least 2.
+        ddof: 0 if ``std`` divides by n, 1 if by n − 1.
+    """
+    return _estimate(value, std**2 * (n - ddof) / (n - 1) / n, n - 1)
+
+
+def of_pairs(first_only: int, second_only: int, n: int) -> Estimate:
+    """The difference in percent of two shares of the same ``n`` things (at least 2).
+
+    Args:
+        first_only: how many are in the first share and not in the second.
+        second_only: how many are in the second share and not in the first.
+        n: the number of things.
+    """
+    value = (first_only - second_only) / n
+    spread = (first_only + second_only) / n - value**2
+    return _estimate(100 * value, 100**2 * spread / (n - 1), n - 1)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p values, adjusted for their number by Holm's step-down method (Scand. J. Stat. 6)."""
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = largest
+    return adjusted

@@ -1,0 +1,171 @@
+"""The verdicts of a run on the claims of the papers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dd.config.recipes import uses_pretrained
+from dd.config.run import Run
+from dd.plan.claims import ERASED_ACCURACY, PAIRS, Claim, load_claims
+from dd.plan.needs import auxiliary_networks
+from dd.report.compare import (
+    NOT_TESTED,
+    SETS,
+    claimed_side,
+    contradiction,
+    support,
+    verdict,
+    weakest,
+)
+from dd.report.intervals import ALPHA, Estimate
+from dd.report.labels import in_words, value_label
+from dd.report.read.claims import Compared, found
+
+FOR, AGAINST, NEITHER = "for", "against", "neither"
+THIS_SET, THESE_NETWORKS = "for this set", "for these networks"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A claim on a dataset, and what a run says about it.
+
+    Attributes:
+        claim: the claim.
+        dataset: the name of the dataset.
+        groups: the differences that it is about; empty if it is not tested.
+        verdict: ``holds``, ``refuted``, ``undecided`` or ``not tested``.
+        note: what was not compared, and why.
+    """
+
+    claim: Claim
+    dataset: str
+    groups: Sequence[Compared]
+    verdict: str
+    note: str
+
+    @property
+    def label(self) -> str:
+        """The name of the dataset in tables."""
+        return str(self.claim.exhibit.run.datasets[self.dataset]["label"])
+
+    @property
+    def estimates(self) -> list[Estimate]:
+        """The differences."""
+        return [group.difference.estimate for group in self.groups]
+
+    @property
+    def limit(self) -> str:
+        """To what the verdict is limited besides the dataset; "" for several synthetic sets."""
+        if not self.groups or all(group.difference.unit == SETS for group in self.groups):
+            return ""
+        return THESE_NETWORKS if self.claim.quantity == ERASED_ACCURACY else THIS_SET
+
+    @property
+    def weakest(self) -> Compared:
+        """The difference that supports the claim the least."""
+        claim = self.claim
+        return self.groups[weakest(self.estimates, claim.expect, claim.margin)]
+
+    def as_claimed(self) -> int:
+        """How many of the differences lie on the claimed side, however far."""
+        least, most = claimed_side(self.claim.expect, self.claim.margin)
+        return sum(least < estimate.value < most for estimate in self.estimates)
+
+    def speaks(self, group: Compared) -> str:
+        """Whether a difference alone speaks for the claim, against it, or neither."""
+        claim, estimate = self.claim, group.difference.estimate
+        if support(estimate, claim.expect, claim.margin) < ALPHA:
+            return FOR
+        if contradiction(estimate, claim.expect, claim.margin) < ALPHA:
+            return AGAINST
+        return NEITHER
+
+    def words(self, group: Compared) -> str:
+        """The place of a difference: its pair and its axes, as far as the claim has several."""
+        shown = []
+        for axis, value in group.place.items():
+            if axis == "dataset" or len({str(other.place[axis]) for other in self.groups}) < 2:
+                continue
+            shown.append(
+                pair_words(self.claim, value) if axis == PAIRS else in_words([axis], [value])
+            )
+        return ", ".join(shown)
+
+
+def pair_words(claim: Claim, pair: Sequence[Any]) -> str:
+    """A pair of compared values: ``IADD − MTT``."""
+    return " − ".join(value_label(claim.axis, value) for value in pair)
+
+
+def judged(run: Run) -> Iterator[Judged]:
+    """The verdict of ``run`` on each claim whose table or figure it makes, for each dataset."""
+    for claim in load_claims(run):
+        every = found(claim)
+        for dataset in claim.exhibit.datasets:
+            groups = [group for group in every if group.dataset == dataset]
+            if reason := claim.untested(dataset):
+                yield Judged(claim, dataset, [], NOT_TESTED, reason)
+                continue
+            word = verdict(
+                [group.difference.estimate for group in groups], claim.expect, claim.margin
+            )
+            yield Judged(claim, dataset, groups, word, _missing(claim, groups))
+
+
+def _missing(claim: Claim, groups: Sequence[Compared]) -> str:
+    """The pairs that the run does not have on a dataset."""
+    if not groups:
+        return "this run has no such cells"
+    if PAIRS not in groups[0].place:  # averaged over pairs
+        return ""
+    there = {group.place[PAIRS] for group in groups}
+    gone = [pair_words(claim, pair) for pair in claim.pairs if pair not in there]
+    return f"not in this run: {', '.join(gone)}" if gone else ""
+
+
+def shared(run: Run, judgements: Sequence[Judged]) -> list[str]:
+    """Sentences about what the synthetic sets of claims share, besides the real data."""
+    shares: dict[str, list[str]] = {"one buffer of experts": [], "one set of frozen networks": []}
+    for one in judgements:
+        if not any(group.difference.sets > 1 for group in one.groups):
+            continue
+        settings = [
+            (run.distillation(cell.method, cell.dataset, cell.ipc), cell)
+            for cell in one.claim.exhibit.cells()
+            if cell.dataset == one.dataset
+            and cell.labels[one.claim.axis] in {v for pair in one.claim.pairs for v in pair}
+        ]
+        uses = {
+            "one buffer of experts": any("experts" in own for own, _ in settings),
+            "one set of frozen networks": any(
+                auxiliary_networks(run, cell.method, cell.dataset, cell.ipc)
+                or uses_pretrained(run.parse(cell.method).objective)
+                for _, cell in settings
+            ),
+        }
+        for what, used in uses.items():
+            if used and one.claim.id not in shares[what]:
+                shares[what].append(one.claim.id)
+    return [
+        f"The synthetic sets behind {', '.join(ids)} share {what}."
+        for what, ids in shares.items()
+        if ids
+    ]
+
+
+def facts_of(one: Judged) -> Mapping[str, Any]:
+    """What identifies a claim and its verdict, for a CSV."""
+    claim = one.claim
+    return {
+        "claim": claim.id,
+        "paper": claim.paper,
+        "says": claim.says,
+        "source": claim.source,
+        "dataset": one.label,
+        "verdict": one.verdict,
+        "limit": one.limit,
+        "expect": claim.expect,
+        "margin": claim.margin,
+    }

@@ -1,0 +1,42 @@
+"""What distillations cost: the time of their iterations, and where and in how much memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy
+
+from dd.artifacts.headers import read_origin
+from dd.errors import DDError
+from dd.report.read.metrics import read_metric
+
+
+def seconds_per_iteration(paths: Sequence[str]) -> list[float]:
+    """The time of each iteration in the files ``metrics.jsonl`` at ``paths``.
+
+    The first iteration of each file is left out, because its time includes the start of the job.
+
+    Raises:
+        DDError: if a file is missing or malformed, or has no second iteration.
+    """
+    times: list[float] = []
+    for path in paths:
+        times += numpy.diff(read_metric(path, "seconds")).tolist()
+    if not times:
+        raise DDError(f"{paths[0]}: a cost needs at least 2 iterations; distil longer")
+    return times
+
+
+def origin(path: str) -> dict[str, Any]:
+    """The provenance of a synthetic set, with its peak memory.
+
+    Raises:
+        DDError: if its header has none.
+    """
+    made = read_origin(path)
+    if "host" not in made.get("peak_memory_mb", {}):
+        raise DDError(
+            f"{path}: its header has no peak memory; make the set by `python -m dd distill`"
+        )
+    return made

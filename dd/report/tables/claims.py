@@ -1,0 +1,118 @@
+"""Which claims of the papers hold in a run: a verdict for each, with the numbers behind it."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+from typing import Any
+
+from dd.plan.claims import PAIRS
+from dd.plan.exhibits import Exhibit
+from dd.report.captions import facts, warnings
+from dd.report.compare import Difference, contradiction, support
+from dd.report.judging import Judged, facts_of, judged, pair_words, shared
+from dd.report.labels import paper_label
+from dd.report.read.claims import QUANTITIES, Compared
+from dd.report.sheet import Sheet, Text
+from dd.report.tables.pivot import Rows, rounded
+
+HEADER = ("Paper", "Claim", "Dataset", "Verdict", "Cells", "Weakest cell", "Difference",
+          "90 % interval", "Sets × networks")  # fmt: skip
+
+
+def claims(exhibit: Exhibit) -> tuple[Rows, Sheet]:
+    """One tidy row per difference that a claim is about; in the sheet, one row per claim."""
+    verdicts = list(judged(exhibit.run))
+    said = {one.claim.id: f"{one.claim.says} Source: {one.claim.source}" for one in verdicts}
+    notes = [f"{name}: {text}." for name, text in said.items()]
+    notes += [f"{one.claim.id}, {one.label}: {one.note}." for one in verdicts if one.note]
+    sheet = Sheet(
+        name=exhibit.name,
+        title=exhibit.definition["title"],
+        caption=f"{exhibit.definition['caption']} {facts(exhibit, [])}",
+        header=HEADER,
+        body=[_line(one) for one in verdicts],
+        keys=2,
+        notes=[*notes, *shared(exhibit.run, verdicts), *warnings(exhibit)],
+    )
+    rows = [row for one in verdicts for row in _rows(exhibit, one)]
+    return [rounded(row) for row in rows], sheet
+
+
+def _line(one: Judged) -> list[Text]:
+    claim = one.claim
+    head = [paper_label(claim.paper), claim.id, one.label]
+    word = f"{one.verdict} {one.limit}".strip()
+    if not one.groups:
+        return [*map(Text, head), Text(word, bold=True), *[Text("–")] * 5]
+    weakest, count = one.weakest, len(one.groups)
+    difference = weakest.difference
+    cells = "1" if count == 1 else f"{count} ({one.as_claimed()} as claimed)"
+    return [
+        *map(Text, head),
+        Text(word, bold=True),
+        Text(cells),
+        Text(one.words(weakest) or "–"),
+        Text(shown(one, difference.estimate.value)),
+        Text(interval(one, difference)),
+        Text(counts(difference)),
+    ]
+
+
+def shown(one: Judged, value: float) -> str:
+    """A difference with its sign and unit."""
+    quantity = QUANTITIES[one.claim.quantity]
+    return f"{value:+.{quantity.digits}f} {quantity.unit}".replace("-", "−").strip()
+
+
+def interval(one: Judged, difference: Difference) -> str:
+    """The interval of a difference."""
+    bounds = difference.estimate.interval()
+    if bounds is None:
+        return "–"
+    digits = QUANTITIES[one.claim.quantity].digits
+    low, high = (f"{bound:+.{digits}f}".replace("-", "−") for bound in bounds)
+    return f"{low} to {high}"
+
+
+def counts(difference: Difference) -> str:
+    """How many sets, and networks or images of each, a difference rests on."""
+    what = "" if difference.unit in ("sets", "networks") else f" {difference.unit}"
+    return f"{difference.sets} × {difference.inner}{what}"
+
+
+def _rows(exhibit: Exhibit, one: Judged) -> Rows:
+    if not one.groups:
+        return [{**facts_of(one), **_numbers(exhibit, one, None), "note": one.note}]
+    return [
+        {**facts_of(one), **_numbers(exhibit, one, group), "note": one.note} for group in one.groups
+    ]
+
+
+def _numbers(exhibit: Exhibit, one: Judged, group: Compared | None) -> dict[str, Any]:
+    """The columns of a difference; None in each if the claim is not tested."""
+    names = ("compared", "place", "cell", "difference", "low", "high", "unit", "p_against",
+             "p_for", "published_difference", "counted", "n_sets", "n_networks",
+             "files")  # fmt: skip
+    if group is None:
+        return dict.fromkeys(names)
+    claim, difference = one.claim, group.difference
+    estimate, folder = difference.estimate, PurePath(exhibit.run.root)
+    low, high = estimate.interval() or (None, None)
+    pair = group.place.get(PAIRS)
+    values = (
+        pair_words(claim, pair) if pair else ", ".join(pair_words(claim, p) for p in claim.pairs),
+        one.words(group),
+        one.speaks(group),
+        estimate.value,
+        low,
+        high,
+        QUANTITIES[claim.quantity].unit,
+        contradiction(estimate, claim.expect, claim.margin),
+        support(estimate, claim.expect, claim.margin),
+        group.published,
+        difference.unit,
+        difference.sets,
+        difference.inner,
+        " ".join(str(PurePath(file).relative_to(folder)) for file in group.files),
+    )
+    return dict(zip(names, values, strict=True))

@@ -1,0 +1,296 @@
+"""Claims and their verdicts: from made accuracies, maps, costs and erasings; what a table says."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from scipy import stats
+
+from dd.artifacts.text import save_rows
+from dd.config.run import load_run
+from dd.errors import DDError
+from dd.plan.claims import load_claims
+from dd.plan.exhibits import Exhibit
+from dd.plan.jobs import Erasing, Evaluation
+from dd.plan.kinds import inputs
+from dd.plan.plan import Plan
+from dd.report.figures import claims as forest
+from dd.report.judging import judged
+from dd.report.read.claims import found
+from dd.report.tables.claims import claims as table
+from tests.support.metadd import erasing_rows
+from tests.support.runs import copy_workflow
+from tests.support.tables import fill, render
+
+JITTER = [[0.0, 0.3, -0.2], [0.1, -0.3, 0.2], [0.2, 0.1, 0.0]]  # by seed and network
+
+
+def workflow(folder: Path, claims: str, **axes) -> Path:
+    """A copy of the workflow with these claims, and a run of the ablation alone."""
+    copied = copy_workflow(folder) / "workflow"
+    for path in (copied / "config/claims").iterdir():
+        path.unlink()
+    (copied / "config/claims/modelpool.yaml").write_text(claims)
+    run = yaml.safe_load((copied / "config/runs/smoke.yaml").read_text(encoding="utf-8"))
+    run |= {"tables": ["modelpool_ablation", "claims"], "figures": ["claims"], "axes_for": {}}
+    run |= {"seeds": [0, 1, 2], "networks": 3}
+    run["axes"] = {"ipc": [1, 10], "iterations": [20], "arch": ["convnet", "mlp"], **axes}
+    (copied / "config/runs/own.yaml").write_text(yaml.safe_dump(run))
+    return copied
+
+
+def filled(copied: Path, accuracy) -> Plan:
+    """The plan of the run, with made accuracies."""
+    results = copied.parent / "results"
+    plan = Plan(load_run("own", {"results": str(results)}, copied))
+    for job in plan.of(Evaluation):
+        rows = [
+            {"arch": arch, "network": n, "accuracy": accuracy(job, arch, n)}
+            for arch in job.archs
+            for n in range(3)
+        ]
+        save_rows(job.file(plan.run), rows)
+    return plan
+
+
+CLAIM = """
+- id: pool-helps
+  says: The pool helps.
+  source: "arXiv:2402.13007, Table 4"
+  table: modelpool_ablation
+  compare: {setting: [[pool, baseline]]}
+"""
+
+
+def gains(**by_place):
+    """Accuracies where the pool gains ``by_place[arch]`` points, with some scatter."""
+
+    def accuracy(job, arch, n):
+        made = job.distillation
+        base = 40 + 5 * made.seed + n + made.ipc
+        gain = by_place.get(f"{arch}{made.ipc}", by_place.get(arch, 0.0))
+        return base + (gain + JITTER[made.seed][n]) * (made.method == "dc+pool")
+
+    return accuracy
+
+
+@pytest.mark.parametrize(
+    ("extra", "accuracy", "expected"),
+    [
+        ("", gains(convnet=2, mlp=3), "holds"),
+        ("", gains(convnet=2), "undecided"),
+        ("", gains(convnet=2, mlp=3, mlp10=-2), "refuted"),
+        ("  cells: {arch: [mlp]}\n", gains(convnet=-2, mlp=3), "holds"),
+        ("  cells: {arch: [mlp], ipc: [10]}\n", gains(mlp10=3, mlp=-2), "holds"),
+        ("  average_over: all\n", gains(convnet=-1, mlp=4), "holds"),
+        ("  average_over: [arch]\n", gains(convnet=-1, mlp=4), "holds"),
+        ("  average_over: [ipc]\n", gains(convnet=-1, mlp=4), "refuted"),
+        ("  expect: lower\n", gains(convnet=-2, mlp=-2), "holds"),
+        ("  margin: 1\n", gains(convnet=2, mlp=2), "holds"),
+        ("  margin: 3\n", gains(convnet=2, mlp=2), "refuted"),
+        ("  expect: not lower\n  margin: 1\n", gains(), "holds"),
+        ("  expect: not lower\n  margin: 1\n", gains(mlp=-2), "refuted"),
+        ("  expect: equal\n  margin: 1\n", gains(), "holds"),
+        ("  expect: equal\n  margin: 0.05\n", gains(), "undecided"),
+        ("  expect: equal\n  margin: 1\n", gains(mlp=3), "refuted"),
+    ],
+)
+def test_verdicts_on_made_data(tmp_path, extra, accuracy, expected):
+    plan = filled(workflow(tmp_path, CLAIM + extra), accuracy)
+    (one,) = judged(plan.run)
+    assert one.verdict == expected
+    assert (one.limit, one.note) == ("", "")
+
+
+def test_the_numbers_behind_a_verdict(tmp_path):
+    """The difference of a cell is over sets: means of the networks of each, in pairs by seed."""
+    plan = filled(workflow(tmp_path, CLAIM), gains(convnet=2, mlp=3))
+    rows, sheet = table(plan.exhibits["table", "claims"])
+    assert [(row["place"], row["cell"]) for row in rows] == [
+        ("IPC 1, ConvNet", "for"), ("IPC 1, MLP", "for"),
+        ("IPC 10, ConvNet", "for"), ("IPC 10, MLP", "for"),
+    ]  # fmt: skip
+    d = [2 + sum(by_network) / 3 for by_network in JITTER]
+    low, high = stats.ttest_1samp(d, 0).confidence_interval(0.9)
+    row = rows[0]
+    assert row["difference"] == pytest.approx(sum(d) / 3, abs=1e-4)
+    assert (row["low"], row["high"]) == pytest.approx((low, high), abs=1e-4)
+    assert row["p_for"] == pytest.approx(
+        stats.ttest_1samp(d, 0, alternative="greater").pvalue, abs=1e-4
+    )
+    assert (row["n_sets"], row["n_networks"], row["counted"]) == (3, 3, "sets")
+    assert (row["verdict"], row["compared"], row["unit"]) == ("holds", "pool − baseline", "points")
+    files = row["files"].split(" ")
+    assert len(files) == 6 and files[0] == "evaluations/digits/dc+pool/ipc1/seed0/it20/hard.csv"
+    assert all((Path(plan.run.root) / file).is_file() for file in files)
+    assert {Path(plan.run.root) / file for file in files} <= {
+        Path(file) for file in inputs(plan.exhibits["table", "claims"], plan.main.jobs)
+    }
+    markdown = sheet.markdown()
+    assert "| pool-helps | digits (scikit-learn, 8x8) | **holds** | 4 (4 as claimed) |" in markdown
+    assert "+2.04 points" in markdown and "3 × 3 |" in markdown
+    assert "It stands in for the papers' datasets" in markdown
+
+
+def test_one_set_is_said(tmp_path):
+    copied = workflow(tmp_path, CLAIM)
+    path = copied / "config/runs/own.yaml"
+    path.write_text(path.read_text().replace("- 1\n- 2\n", "", 1))
+    run = yaml.safe_load(path.read_text()) | {"seeds": [1]}
+    path.write_text(yaml.safe_dump(run))
+    plan = filled(copied, gains(convnet=2, mlp=3))
+    (one,) = judged(plan.run)
+    assert (one.verdict, one.limit) == ("holds", "for this set")
+    rows, sheet = table(plan.exhibits["table", "claims"])
+    expected = stats.ttest_1samp([2 + j for j in JITTER[1]], 0).confidence_interval(0.9)
+    assert (rows[0]["low"], rows[0]["high"]) == pytest.approx(tuple(expected), abs=1e-4)
+    assert rows[0]["counted"] == "networks"
+    assert "**holds for this set**" in sheet.markdown()
+
+
+def test_what_is_not_in_a_run_is_said(tmp_path):
+    claim = CLAIM.replace("[[pool, baseline]]", "[[pool, baseline], [pool+kd, kd]]")
+    copied = workflow(tmp_path, claim + "- " + CLAIM[3:].replace("pool-helps", "vgg11").rstrip()
+                      + "\n  cells: {arch: [vgg11]}\n")  # fmt: skip
+    plan = filled(copied, gains(convnet=2, mlp=3))
+    first, second = judged(plan.run)
+    assert (first.verdict, first.note) == ("holds", "")
+    assert (second.verdict, second.note) == ("not tested", "this run has no such cells")
+    narrow = workflow(tmp_path / "narrow", claim, setting=["baseline", "pool"])
+    (one,) = judged(filled(narrow, gains(convnet=2, mlp=3)).run)
+    assert (one.verdict, one.note) == ("holds", "not in this run: pool+kd − kd")
+
+
+def test_a_claim_without_its_table_is_not_judged():
+    run = load_run("covid")
+    assert {claim.id for claim in load_claims(run)} == {"iadd-covid"}
+    everything = {claim.id for claim in load_claims(load_run("smoke"))}
+    files = Path("workflow/config/claims").glob("*.yaml")
+    assert everything == {c["id"] for file in files for c in yaml.safe_load(file.read_text())}
+    assert {"modelpool-pool-kd", "iadd-mtt", "metadd-erasing"} < everything
+
+
+@pytest.mark.parametrize("run", [p.stem for p in Path("workflow/config/runs").glob("*.yaml")])
+def test_every_run_judges_claims(run):
+    plan = Plan(load_run(run))
+    assert ("table", "claims") in plan.exhibits and ("figure", "claims") in plan.exhibits
+    assert load_claims(plan.run)
+    assert plan.targets()["claims"] == (["claims"], ["claims"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("table: modelpool_ablation", "table: modelpool_ablaton"), "unknown table"),
+        (("setting: [[", "settings: [["), "unknown axis of modelpool_ablation 'settings'"),
+        (("[[pool, baseline]]", "[[pol, baseline]]"), "'pol': did you mean 'pool'"),
+        (("[[pool, baseline]]", "[[pool]]"), "compare"),
+        (("id: pool-helps", "id: Pool helps"), "id"),
+        (("source:", "margin: -1\n  source:"), "margin"),
+        (("source:", "expect: equal\n  source:"), "'margin'"),
+        (("source:", "expect: better\n  source:"), "expect"),
+        (("source:", "cells: {arch: [mpl]}\n  source:"), "'mpl': did you mean 'mlp'"),
+        (("source:", "average_over: [archs]\n  source:"), "unknown axis"),
+        (("  table: modelpool_ablation\n", ""), "pool-helps"),
+    ],
+)
+def test_bad_claims_stop_the_plan(tmp_path, change, message):
+    assert change[0] in CLAIM
+    copied = workflow(tmp_path, CLAIM.replace(*change))
+    with pytest.raises(DDError) as error:
+        Plan(load_run("own", {}, copied)).jobs  # noqa: B018
+    assert message in str(error.value)
+    assert "claims/modelpool.yaml" in str(error.value)
+
+
+def test_a_claim_twice_is_refused(tmp_path):
+    copied = workflow(tmp_path, CLAIM)
+    (copied / "config/claims/other.yaml").write_text(CLAIM)
+    with pytest.raises(DDError, match="pool-helps: is also in"):
+        load_claims(load_run("own", {}, copied))
+
+
+def test_claims_on_a_generator_of_others_are_not_tested_with_ours():
+    run = load_run("metadd")
+    claims = {claim.id: claim for claim in load_claims(run)}
+    for name in ("metadd-glad", "metadd-memory"):
+        assert "own generator" in claims[name].untested("tiny_imagenet")
+    own = {"tiny_imagenet": {"weights": "w.safetensors", "adapter": "a:b"}}
+    again = {claim.id: claim for claim in load_claims(replace(run, generators=own))}
+    assert again["metadd-glad"].untested("tiny_imagenet") == ""
+    assert claims["metadd-unseen"].untested("tiny_imagenet") == ""
+
+
+def test_erasing_is_judged_over_test_images(tmp_path):
+    """A network is right on 6 images of 100 with only heterogeneous regions erased, on 1 with only
+    meta regions erased: a mean of ±1 and 0 over images."""
+    plan = Plan(load_run("metadd-digits", {"results": str(tmp_path)}))
+    rows = erasing_rows()
+    for row in rows:
+        row |= {f"beyond_{kind}": 0 for kind in ("nothing", "meta", "heterogeneous", "random")}
+        row |= {"images": 100}
+        row["beyond_heterogeneous"] = {"meta": 1}.get(row["erased"], 0)
+        row["beyond_meta"] = {"heterogeneous": 6}.get(row["erased"], 0)
+    save_rows(Erasing("digits").file(plan.run), rows)
+    claim = next(c for c in load_claims(plan.run) if c.id == "metadd-erasing")
+    groups = found(claim)
+    assert len(groups) == len({row["network"] for row in rows})
+    by_image = [-1.0] * 6 + [1.0] + [0.0] * 93
+    low, high = stats.ttest_1samp([100 * v for v in by_image], 0).confidence_interval(0.9)
+    for group in groups:
+        assert group.difference.estimate.value == pytest.approx(-5)
+        assert group.difference.estimate.interval() == pytest.approx((low, high))
+        assert (group.difference.unit, group.difference.inner) == ("images", 100)
+
+
+def test_forest_plot_shows_every_difference(tmp_path):
+    plan = filled(workflow(tmp_path, CLAIM), gains(convnet=2, mlp=3, mlp10=-2))
+    exhibit = plan.exhibits["figure", "claims"]
+    drawn = forest.draw(exhibit)
+    (panel,) = drawn.axes
+    names = [text.get_text() for text in panel.get_yticklabels()]
+    assert names == ["IPC 1, ConvNet", "IPC 1, MLP", "IPC 10, ConvNet", "IPC 10, MLP"]
+    marked = [line for line in panel.lines if line.get_marker() in ("o", "s", "d")]
+    (one,) = judged(plan.run)
+    assert [float(line.get_xdata()[0]) for line in marked] == pytest.approx(
+        [group.difference.estimate.value for group in one.groups]
+    )
+    assert [line.get_marker() for line in marked] == ["o", "o", "o", "s"]
+    assert "refuted" in panel.texts[0].get_text()
+    nothing = workflow(tmp_path / "none", CLAIM.rstrip() + "\n  cells: {arch: [vgg11]}\n")
+    empty = forest.draw(filled(nothing, gains()).exhibits["figure", "claims"])
+    assert empty.axes[0].texts[0].get_text() == "No claim could be tested."
+
+
+def test_published_differences_stand_beside_comparable_ones(tmp_path):
+    """Model Pool's Table 4: hard labels of both sets of a cell, from the authors' files."""
+
+    def accuracy(job, arch, n):
+        return 20 + n + (job.distillation.method == "dc+pool") * (1 + n % 2)
+
+    plan = fill("cifar10", tmp_path, accuracy, networks=3)
+    rows = render(plan, "claims")
+    with open("workflow/reference/modelpool_hard.csv", newline="", encoding="utf-8") as file:
+        printed = {
+            row["setting"]: float(row["accuracy"])
+            for row in csv.DictReader(file)
+            if (row["ipc"], row["iterations"], row["arch"]) == ("1", "3000", "mlp")
+            and row["sets"] == "released"
+        }
+    of_mlp = [row for row in rows if row["claim"] == "modelpool-pool-mlp"]
+    (row,) = [row for row in of_mlp if row["place"].startswith("IPC 1, 3000")]
+    expected = printed["pool"] - printed["baseline"]
+    assert float(row["published_difference"]) == pytest.approx(expected, abs=1e-4)
+    assert row["limit"] == "for this set"
+
+
+def test_claims_read_what_their_tables_read():
+    plan = Plan(load_run("metadd-digits"))
+    read = set(inputs(plan.exhibits["table", "claims"], plan.main.jobs))
+    for name in ("metadd_cross_arch", "metadd_meta_area"):
+        exhibit: Exhibit = plan.exhibits["table", name]
+        assert set(inputs(exhibit, plan.main.jobs)) <= read
+    assert "workflow/config/claims/metadd.yaml" in read
+    assert "workflow/config/tables/metadd_cost.yaml" in read

@@ -1,0 +1,151 @@
+"""Differences of cells and verdicts on made data, against values worked out by hand or by scipy."""
+
+import numpy
+import pytest
+from scipy import stats
+
+from dd.report.compare import (
+    HOLDS,
+    NOT_TESTED,
+    REFUTED,
+    UNDECIDED,
+    average,
+    claimed_side,
+    compare,
+    contradiction,
+    support,
+    verdict,
+    weakest,
+)
+from dd.report.intervals import Estimate
+
+EXPECT = ("higher", "lower", "not lower", "not higher", "equal")
+
+
+def test_sets_of_the_same_seed_are_pairs():
+    # means of sets: 10, 20, 30 and 9, 18, 28: differences 1, 2, 2
+    first = {0: [9.0, 11.0], 1: [20.0, 20.0], 5: [29.0, 31.0]}
+    second = {5: [28.0, 28.0], 1: [17.0, 19.0], 0: [9.0, 9.0]}
+    found = compare(first, second)
+    assert found.by_set == {0: 1.0, 1: 2.0, 5: 2.0}
+    assert (found.unit, found.sets, found.inner) == ("sets", 3, 2)
+    expected = stats.ttest_1samp([1, 2, 2], 0).confidence_interval(0.9)
+    assert found.estimate.interval() == pytest.approx(tuple(expected))
+
+
+def test_sets_of_other_seeds_are_not_pairs():
+    first, second = {0: [1.0], 1: [3.0]}, {7: [0.0], 8: [1.0], 9: [5.0]}
+    found = compare(first, second)
+    expected = stats.ttest_ind([1, 3], [0, 1, 5], equal_var=False).confidence_interval(0.9)
+    assert found.estimate.interval() == pytest.approx(tuple(expected))
+    assert (found.unit, found.sets, found.by_set) == ("sets", 2, {})
+
+
+def test_one_set_is_judged_over_networks():
+    one, other = [20.0, 22.0, 24.0], [19.0, 20.0, 24.5]
+    paired = compare({0: one}, {0: other})
+    expected = stats.ttest_rel(one, other).confidence_interval(0.9)
+    assert paired.estimate.interval() == pytest.approx(tuple(expected))
+    assert (paired.unit, paired.sets, paired.inner) == ("networks", 1, 3)
+    welch = stats.ttest_ind(one, other[:2], equal_var=False).confidence_interval(0.9)
+    assert compare({0: one}, {0: other[:2]}).estimate.interval() == pytest.approx(tuple(welch))
+    welch = stats.ttest_ind(one, other, equal_var=False).confidence_interval(0.9)
+    assert compare({0: one}, {3: other}, "images").estimate.interval() == pytest.approx(
+        tuple(welch)
+    )
+    assert compare({0: one}, {3: other}, "images").unit == "images"
+    assert compare({0: one[:1]}, {0: other[:1]}).estimate == Estimate(1.0)
+
+
+def test_only_common_seeds_count():
+    found = compare({0: [1.0], 1: [2.0], 2: [9.0]}, {0: [0.0], 1: [0.0]})
+    assert found.by_set == {0: 1.0, 1: 2.0}
+    one = compare({0: [1.0, 3.0], 1: [8.0, 8.0]}, {1: [1.0, 2.0]})
+    assert (one.unit, one.estimate.value) == ("networks", 6.5)
+
+
+def test_average_takes_the_mean_of_each_seed_first():
+    cells = [
+        compare({0: [2.0], 1: [4.0], 2: [3.0]}, {0: [1.0], 1: [0.0], 2: [0.0]}),
+        compare({0: [7.0], 1: [1.0], 2: [2.0]}, {0: [0.0], 1: [1.0], 2: [1.0]}),
+    ]
+    found = average(cells)
+    assert found.by_set == {0: 4.0, 1: 2.0, 2: 2.0}
+    expected = stats.ttest_1samp([4, 2, 2], 0).confidence_interval(0.9)
+    assert found.estimate.interval() == pytest.approx(tuple(expected))
+    apart = average([cells[0], compare({0: [1.0], 1: [0.0]}, {0: [0.0], 1: [3.0]})])
+    assert (apart.by_set, apart.sets) == ({}, 2)
+    assert apart.estimate.value == pytest.approx((8 / 3 - 1) / 2)
+
+
+@pytest.mark.parametrize("expect", EXPECT)
+def test_verdicts_of_one_cell_follow_from_its_interval(expect):
+    """A claim holds where the 90 % interval lies inside the claimed side, is refuted where it lies
+    outside (for two sides by the 95 % interval), and is undecided otherwise."""
+    draw, margin = numpy.random.default_rng(0), 1.0
+    seen = set()
+    for _ in range(300):
+        values = draw.normal(draw.uniform(-4, 4), draw.uniform(0.2, 3), 4)
+        estimate = Estimate(values.mean(), values.std(ddof=1) / 2, 3)
+        low, high = estimate.interval()
+        least, most = claimed_side(expect, margin)
+        wide = estimate.interval(0.95) if expect == "equal" else (low, high)
+        expected = UNDECIDED
+        if least < low and high < most:
+            expected = HOLDS
+        elif wide[1] < least or wide[0] > most:
+            expected = REFUTED
+        if expect == "equal":
+            assert (expected == HOLDS) == (verdict([estimate], expect, margin) == HOLDS)
+        assert verdict([estimate], expect, margin) == expected
+        seen.add(expected)
+    assert seen == {HOLDS, REFUTED, UNDECIDED}
+
+
+def test_every_cell_must_hold():
+    clear, weak, against = Estimate(2.0, 0.1, 5), Estimate(0.1, 0.2, 5), Estimate(-2.0, 0.1, 5)
+    assert verdict([clear, clear], "higher", 0.0) == HOLDS
+    assert verdict([clear, weak], "higher", 0.0) == UNDECIDED
+    assert verdict([clear, weak, against], "higher", 0.0) == REFUTED
+    assert verdict([clear, clear], "lower", 0.0) == REFUTED
+    assert verdict([against], "lower", 0.0) == HOLDS
+    assert verdict([], "higher", 0.0) == NOT_TESTED
+    assert verdict([Estimate(5.0)], "higher", 0.0) == UNDECIDED
+    assert weakest([clear, against, weak], "higher", 0.0) == 1
+    assert weakest([clear, weak], "higher", 0.0) == 1
+    assert verdict([clear], "higher", 3.0) == REFUTED  # less than the difference that matters
+
+
+def test_a_contradiction_is_corrected_for_the_number_of_cells():
+    # p = 0.02 alone; with three cells Holm makes it 0.06
+    df, p = 5, 0.02
+    against = Estimate(-float(stats.t.ppf(1 - p, df)), 1.0, df)
+    assert contradiction(against, "higher", 0.0) == pytest.approx(p)
+    others = [Estimate(0.5, 1.0, df)] * 2
+    assert verdict([against], "higher", 0.0) == REFUTED
+    assert verdict([against, *others], "higher", 0.0) == UNDECIDED
+
+
+def test_errors_of_verdicts_are_bounded():
+    """Of claims that are just false, at most 5 % hold; of claims that are just true in every cell,
+    at most 5 % are refuted."""
+    draw, holds, refuted, runs = numpy.random.default_rng(2), 0, 0, 2000
+    for _ in range(runs):
+        cells = draw.normal(0, 1, (4, 6))
+        estimates = [Estimate(c.mean(), c.std(ddof=1) / 6**0.5, 5) for c in cells]
+        shifted = [Estimate(e.value + (5 if i else 0), e.error, 5) for i, e in enumerate(estimates)]
+        holds += verdict(shifted, "higher", 0.0) == HOLDS  # one cell at 0, the others clear
+        refuted += verdict(estimates, "higher", 0.0) == REFUTED
+    assert 0.03 < holds / runs < 0.07  # 5 % with a standard error of 0.5
+    assert 0.03 < refuted / runs < 0.07
+
+
+@pytest.mark.parametrize("expect", EXPECT)
+def test_support_and_contradiction_are_opposite(expect):
+    estimate = Estimate(0.4, 0.3, 4)
+    for margin in (0.5, 1.0):
+        assert (
+            support(estimate, expect, margin) + contradiction(estimate, expect, margin)
+            == pytest.approx(1.0)
+            or expect == "equal"
+        )
