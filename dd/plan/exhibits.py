@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,25 +140,26 @@ class Exhibit:
             return []
         try:
             axes = {axis: self.values(axis) for axis in self.axes}
+            rules = [*self.definition.get("exclude", []), *self.left_out()]
             cells = []
             for combination in itertools.product(*(values.items() for values in axes.values())):
                 labels = dict(zip(axes, (value for value, _ in combination), strict=True))
                 bound = {key: value for _, binds in combination for key, value in binds.items()}
-                if not self._excluded(labels):
+                if not _excluded(labels, rules):
                     cells.append(self._cell(labels, bound))
         except DDError as error:
             raise DDError(f"{self.path}: {error}") from None
         return cells
 
-    def _excluded(self, labels: Mapping[str, Any]) -> bool:
-        return any(
-            all(labels.get(axis) in values for axis, values in rule.items())
-            for rule in (*self.definition.get("exclude", []), *self.left_out())
-        )
-
     def left_out(self) -> list[Mapping[str, list[Any]]]:
-        """The rules of the run, whose cells are left out, that are about axes it has."""
-        return [rule for rule in self.run.exclude if rule.keys() <= set(self.axes)]
+        """The rules of the run by which cells of this table or figure are left out."""
+        known = {axis: self.values(axis) for axis in self.axes} if self.run.exclude else {}
+        return [
+            rule
+            for rule in self.run.exclude
+            if rule.keys() <= known.keys()
+            and all(any(value in known[axis] for value in rule[axis]) for axis in rule)
+        ]
 
     def _cell(self, labels: Mapping[str, Any], bound: dict[str, Any]) -> Cell:
         run = self.run
@@ -195,6 +196,10 @@ class Exhibit:
         asked = self._asked(axis)
         values = values if asked is None else asked
         return tuple(str(parse_protocol(name, known, **options, **{axis: v})) for v in values)
+
+
+def _excluded(labels: Mapping[str, Any], rules: Iterable[Mapping[str, list[Any]]]) -> bool:
+    return any(all(labels.get(axis) in values for axis, values in rule.items()) for rule in rules)
 
 
 def load_exhibit(kind: str, path: str | Path, run: Run) -> Exhibit:
