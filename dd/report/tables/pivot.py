@@ -110,7 +110,7 @@ def _best(exhibit: Exhibit, rows: Rows) -> set[int]:
     groups: dict[tuple, Rows] = {}
     apart, within = _apart(exhibit), "best_within" in exhibit.definition
     for cell, row in zip(exhibit.cells(), rows, strict=True):
-        if row[axis] not in apart and row["n"]:
+        if row[axis] not in apart and row["mean"] is not None:
             key = [row[other] for other in exhibit.axes if other != axis]
             key += [exhibit.run.parse(cell.method).objective] if within else []
             groups.setdefault(tuple(key), []).append(row)
