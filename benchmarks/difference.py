@@ -10,17 +10,15 @@ the mean of these differences.
 from __future__ import annotations
 
 import argparse
-import math
 import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from scipy.stats import t
-
 from dd.artifacts.text import load_rows
 from dd.errors import DDError
+from dd.report import intervals
 
 LEVEL = 0.95
 
@@ -38,12 +36,14 @@ class Difference(NamedTuple):
 
 def difference(first: Sequence[float], second: Sequence[float]) -> Difference:
     """The difference of the accuracies of at least two networks, given in the same order."""
-    changes = [b - a for a, b in zip(first, second, strict=True)]
-    count = len(changes)
-    error = statistics.stdev(changes) / math.sqrt(count)
-    half = float(t.ppf((1 + LEVEL) / 2, count - 1)) * error
+    changes = intervals.mean([b - a for a, b in zip(first, second, strict=True)])
+    low, high = changes.interval(LEVEL) or (changes.value, changes.value)
     return Difference(
-        count, statistics.fmean(first), statistics.fmean(second), statistics.fmean(changes), half
+        len(first),
+        statistics.fmean(first),
+        statistics.fmean(second),
+        changes.value,
+        (high - low) / 2,
     )
 
 

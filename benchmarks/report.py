@@ -206,7 +206,63 @@ def scaling(facts: dict[str, Any]) -> str:
     )
 
 
+def gpu(facts: dict[str, Any]) -> str:
+    """The tables of a file of :mod:`benchmarks.gpu`."""
+    plain = facts["training"].get("as it is")
+    training = [
+        [way, f"{seconds:.3g}", f"{plain / seconds:.2f} ×" if plain else "–"]
+        for way, seconds in facts["training"].items()
+    ]
+    ways = dict.fromkeys(way for found in facts["matching"].values() for way in found["seconds"])
+    matching = [
+        [name, *(_seconds(found["seconds"], way) for way in ways)]
+        for name, found in facts["matching"].items()
+    ]
+    lower = ("bf16", "tf32")
+    head = ["work", "plain, s", "float32, s", *(f"{p}, s" for p in lower), "speed-up over plain"]
+    head += [*(f"speed-up of {p}" for p in lower), "peak float32, MB"]
+    rows = []
+    for row in facts["rows"].values():
+        ratios = row["ratios"]
+        seconds = {side: found["seconds"] for side, found in row["sides"].items()}
+        line = [f"{_work(row)}: {row['unit']}"]
+        line += [_seconds(seconds, side) for side in ("plain", "suite", *lower)]
+        line += [f"**{ratios['plain']:.2f} ×**"]
+        line += [f"{1 / ratios[side]:.2f} ×" if side in ratios else "–" for side in lower]
+        rows.append([*line, f"{peak(row['sides']['suite']['peak_mb']):.0f}"])
+    return "\n\n".join(
+        (
+            f"{_conditions(facts)} {_checked(facts)}",
+            table(["matching step of 10 classes", *(f"{way}, s" for way in ways)], matching),
+            table(["training step of a ConvNet", "seconds", "speed-up"], training),
+            table(head, rows),
+        )
+    )
+
+
+def _checked(facts: dict[str, Any]) -> str:
+    """What a file of :mod:`benchmarks.gpu` says of its checks, and of what it has not measured."""
+    checks = facts["checks"]
+    wrong = [name for name, found in checks.items() if not found["ok"]]
+    said = [f"Within tolerance of the CPU: {len(checks) - len(wrong)} of {len(checks)} checks"]
+    if checks:
+        worst = max(checks, key=lambda name: checks[name]["error"])
+        error = f"{checks[worst]['error']:.1e} ({worst})"
+        said.append(f"the largest error of a tensor, relative to its norm, is {error}")
+    if wrong:
+        said.append(f"not within tolerance: {', '.join(wrong)}")
+    said += [f"{name} failed ({why})" for name, why in facts["failed"].items()]
+    if facts["skipped"]:
+        said.append(f"left out for want of time: {', '.join(facts['skipped'])}")
+    return f"{'; '.join(said)}."
+
+
+def _seconds(values: dict[str, float], name: str) -> str:
+    return f"{values[name]:.3g}" if name in values else "–"
+
+
 RENDERERS = {
+    "gpu": gpu,
     "rounding": rounding,
     "speed": speed,
     "choices": choices,
@@ -245,9 +301,10 @@ def _conditions(facts: dict[str, Any]) -> str:
     machine = origin["machine"]
     where = machine["gpu"] or f"{machine['cores']} cores of {machine['cpu']}"
     loads = f"{machine['load'][0]} before, {facts['load_after'][0]} after"
+    threads = "thread" if facts["threads"] == 1 else "threads"
     note = f" Running at the same time: {facts['note']}." if facts["note"] else ""
     return (
-        f"{where}, {facts['threads']} threads, torch {origin['torch']}, {machine['libc']}; code "
+        f"{where}, {facts['threads']} {threads}, torch {origin['torch']}, {machine['libc']}; code "
         f"{origin['code']}, {origin['created'][:10]}; median of {facts['repeats']}; "
         f"load average {loads}.{note}"
     )

@@ -68,11 +68,12 @@ def rates(folder: Path) -> dict[str, list[tuple[str, float]]]:
     by_machine: dict[str, list[tuple[str, float]]] = {}
     for path in sorted(folder.glob("*.json")):
         facts = load_json(path)
-        if facts["kind"] != "speed":
+        rows = {"speed": list, "gpu": lambda rows: list(rows.values())}
+        if facts["kind"] not in rows:
             continue
         where = facts["provenance"]["machine"]
         name = where["gpu"] or f"{where['cores']} cores of {where['cpu']}"
-        for row in facts["rows"]:
+        for row in rows[facts["kind"]](facts["rows"]):
             work_done = measured_work(row["work"], row["ipc"])
             label = row["work"] if row["ipc"] is None else f"{row['work']}, IPC {row['ipc']}"
             rate = work_done / row["sides"]["suite"]["seconds"]

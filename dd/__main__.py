@@ -14,7 +14,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from dd import __version__
+from dd import __version__, plugins
+from dd.config import plugin_files
 from dd.errors import DDError, is_out_of_memory, no_memory, printable, unknown
 from dd.plan import jobs
 from dd.runtime.caches import provide_caches
@@ -30,6 +31,7 @@ STAGES = {stage.stage: (stage.module, stage.summary) for stage in jobs.STAGES} |
     "record": ("dd.report.record", "the record of a finished run: code, machines, checksums"),
     "index": ("dd.report.index", "a page that shows a finished run: README.md"),
     "verify": ("dd.report.verify", "a check of a finished run"),
+    "evidence": ("dd.report.evidence", "which claims hold: the verdicts of several runs"),
     "inspect": ("dd.artifacts.inspect", "a description of an artifact: kind, shapes, provenance"),
 }
 
@@ -53,6 +55,19 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise DDError(f"{message} (see {self.prog} --help)")
+
+
+def add_plugin_option(parser: argparse.ArgumentParser) -> None:
+    """``--plugin``, for every stage."""
+    parser.add_argument(
+        "--plugin",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="MODULE",
+        help="modules that bring methods, networks or protocols and are not installed "
+        "(docs/architecture.md) (default: none; installed plug-ins are found)",
+    )
 
 
 def _overview() -> str:
@@ -79,9 +94,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         if argv[0] not in STAGES:
             raise unknown("stage", argv[0], STAGES)
         module_name, text = STAGES[argv[0]]
+        prog = f"python -m dd {argv[0]}"
+        # first, because the names that they bring are among the options of the stage
+        named = Parser(prog=prog, add_help=False)
+        add_plugin_option(named)
+        plugins.begin()
+        plugin_files.use(named.parse_known_args(argv[1:])[0].plugin)
         module = importlib.import_module(module_name)
-        parser = Parser(prog=f"python -m dd {argv[0]}", description=(module.__doc__ or text))
+        parser = Parser(prog=prog, description=(module.__doc__ or text))
         module.add_arguments(parser)
+        add_plugin_option(parser)
         with heeding_signals():
             module.run(parser.parse_args(argv[1:]))
     except DDError as error:

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dd import plugins
 from dd.analyse.regions import (
     ERASED,
     NOTHING,
@@ -246,6 +247,8 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.seed,
         arguments.rectify,
     )
+    if used := plugins.used():
+        rows = [row | {"plugins": ", ".join(used)} for row in rows]
     save_rows(arguments.out, rows)
     for row in rows:
         if row["erased"] != NOTHING:

@@ -29,6 +29,7 @@ Fields = Mapping[str, Field]
 _ORIGIN: Fields = {  # what is read of the provenance in a header
     **dict.fromkeys(("code", "torch", "cpu", "gpu", "device", "created"), TEXT),
     "peak_memory_mb": block_of(NUMBER),
+    "plugins": list_of(TEXT),
     "continued_from": list_of(block_of(TEXT)),
 }
 

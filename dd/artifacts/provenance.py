@@ -12,8 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dd import __version__
-from dd.artifacts.fields import TEXT, block
+from dd import __version__, plugins
+from dd.artifacts.fields import TEXT, block, block_of, both
 from dd.runtime.say import say
 
 if TYPE_CHECKING:  # what a page of a run needs of this module does not need torch
@@ -33,25 +33,36 @@ def code_version() -> str:
 
 
 def maker() -> dict[str, str]:
-    """The code and the torch that this process computes with."""
+    """The code and the torch that this process computes with, and the plug-ins that it uses."""
     import torch  # late: only stages that compute call this, and they have torch
 
-    return {"code": code_version(), "torch": torch.__version__}
+    made = {"code": code_version(), "torch": torch.__version__}
+    used = plugins.used()
+    return made | {"plugins": ", ".join(used)} if used else made
 
 
-MAKER = block({"code": TEXT, "torch": TEXT})
+MAKER = both(block({"code": TEXT, "torch": TEXT}), block_of(TEXT))
+_WITH = ", plug-ins "  # in the text of a maker
 UNKNOWN = {"code": "unknown code", "torch": "unknown"}  # of checkpoints that do not say it
 
 
 def makers_as_text(makers: Sequence[Mapping[str, str]]) -> str:
     """One line for the makers of a job, in order, as in the CSV of an evaluation."""
-    return "; ".join(f"{one['code']}, torch {one['torch']}" for one in makers)
+    return "; ".join(
+        f"{one['code']}, torch {one['torch']}"
+        + (f"{_WITH}{one['plugins']}" if "plugins" in one else "")
+        for one in makers
+    )
 
 
 def makers_from_text(text: str) -> list[dict[str, str]]:
     """What :func:`makers_as_text` gave ``text`` for."""
-    pairs = (one.rpartition(", torch ") for one in text.split("; ") if one)
-    return [{"code": code, "torch": number} for code, _, number in pairs]
+    made = []
+    for one in filter(None, text.split("; ")):
+        suite, _, used = one.partition(_WITH)
+        code, _, number = suite.rpartition(", torch ")
+        made.append({"code": code, "torch": number} | ({"plugins": used} if used else {}))
+    return made
 
 
 def earlier(stage: str, makers: list[dict[str, str]]) -> list[dict[str, str]]:
@@ -84,6 +95,8 @@ def provenance(**facts: Any) -> dict[str, Any]:
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         **facts,
     }
+    if used := plugins.used():
+        origin["plugins"] = used
     if str(facts.get("device", "")).startswith("cuda"):
         origin["gpu"] = torch.cuda.get_device_name(facts["device"])
     return origin

@@ -8,13 +8,18 @@ A method is ``<objective>[@<setting>=<value>,...][+<modifier>[@<setting>=<value>
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from dd import plugins
+from dd.config import plugin_files
 from dd.config.recipes import objectives, parametrisations, regularisers, resolve, resolve_part
 from dd.config.settings import NUMBER, Type, as_type, from_text
 from dd.errors import DDError, unknown
+from dd.plugins import Entry
+
+HARD, SOFT, KD = "hard", "soft", "kd"  # the protocols that plan and tables treat specially
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,10 @@ def parse(text: str, pools: Collection[str] = ()) -> Method:
     chosen: dict[str, Any] = {}
     for modifier in modifiers:
         name = modifier.partition("@")[0]
-        kind = next((kind for kind, names in kinds.items() if name in names), None)
+        having = [kind for kind, names in kinds.items() if name in names]
+        if len(having) > 1:  # a pool is a file, the others may be a plug-in's
+            raise DDError(f"method '{text}': {name} is a {' and a '.join(having)}; rename one")
+        kind = having[0] if having else None
         if kind is None or (kind == "pool" and name != modifier):
             known = [name for names in kinds.values() for name in names]
             raise unknown(f"modifier of method '{text}'", name, known)
@@ -135,6 +143,52 @@ def _named(name: str, settings: Mapping[str, Any]) -> str:
     """``NAME@KEY=VALUE,...`` with sorted keys; only ``name`` if there are no settings."""
     chosen = ",".join(f"{k}={format_value(v)}" for k, v in sorted(settings.items()))
     return f"{name}@{chosen}" if chosen else name
+
+
+class Definitions(Mapping[str, Mapping[str, Any]]):
+    """The definitions of protocols by name: those of the workflow, and of plug-ins.
+
+    A plug-in defines each of its protocols, under the protocol's own name. A definition of the
+    workflow may have this name, too, if it is of this protocol: then it counts.
+
+    Args:
+        own: those of the workflow (``workflow/config/protocols.yaml``).
+    """
+
+    def __init__(self, own: Mapping[str, Mapping[str, Any]]) -> None:
+        self.own = own
+        self._others = {name for name, options in own.items() if options["protocol"] != name}
+
+    def __getitem__(self, name: str) -> Mapping[str, Any]:
+        entry = protocol_of_plugin(name, self._others)
+        if entry is None or name in self.own:
+            return self.own[name]
+        return plugin_files.options(entry) | {"protocol": name}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys((*self.own, *plugins.catalogue().names("protocol"))))
+
+    def __len__(self) -> int:
+        return len([*self])
+
+
+def protocol_of_plugin(name: str, own: Collection[str] = ()) -> Entry | None:
+    """The protocol of a plug-in called ``name``, if there is one; it then counts as used.
+
+    Raises:
+        DDError: if it is the name of a protocol of this suite, or one of ``own``, too.
+    """
+    return plugins.find(name, ("protocol",), {HARD, SOFT, KD, *own})
+
+
+def planned_as(protocol: str) -> str:
+    """Which of :data:`HARD`, :data:`SOFT` and :data:`KD` a plan treats ``protocol`` as.
+
+    Under :data:`SOFT` it makes the labels of the option ``teacher``; under :data:`KD` this teacher
+    is one of the networks that the evaluation trains.
+    """
+    entry = protocol_of_plugin(protocol)
+    return protocol if entry is None else plugin_files.like(entry)
 
 
 @dataclass(frozen=True)

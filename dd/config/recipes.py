@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from dd import plugins
+from dd.config import plugin_files
 from dd.config.documents import read_yaml
 from dd.config.settings import as_type
 from dd.errors import DDError, unknown
+from dd.plugins import Catalogue, Entry
 
 RECIPES = Path(__file__).with_name("recipes.yaml")
 SECTIONS = ("ipc", "dataset", "objective", "network")
-PARTS = ("distillation", "parametrisation", "regularisation")  # `own` and `fallback` are about them
+PARTS = tuple(plugin_files.PARTS.values())  # `own` and `fallback` are about them
 ANY = "any"  # in `own` and `fallback`: every dataset
 _SECTIONS_OF = {
     "buffer": ("dataset",),
@@ -63,10 +67,83 @@ def load_recipes() -> dict[str, Any]:
         DDError: if a block has settings by dataset but does not say for which datasets they were
             chosen.
     """
-    blocks = read_yaml(RECIPES)
+    written = read_yaml(RECIPES)
+    blocks = {name: _with_evaluation(block, written) for name, block in written.items()}
     for name, block in blocks.items():
-        _check_own(name, block)
+        _check_own(f"{RECIPES.name}: {name}", block)
     return blocks
+
+
+def recipe(name: str) -> Mapping[str, Any]:
+    """The block of recipes called ``name``, of this suite or of a plug-in.
+
+    Raises:
+        DDError: for an unknown name, one that two have, or a block that a plug-in gets wrong.
+    """
+    own = load_recipes()
+    entry = plugin(name)
+    if entry is not None:
+        return _of_plugin(entry)
+    if name not in own:
+        known = plugins.catalogue()
+        raise unknown(
+            "recipe", name, [*own, *(n for k in plugin_files.PARTS for n in known.names(k))]
+        )
+    return own[name]
+
+
+def plugin(name: str) -> Entry | None:
+    """The objective, parametrisation or regulariser of a plug-in called ``name``, if there is one;
+    it then counts as used."""
+    return plugins.find(name, plugin_files.PARTS, (*load_recipes(), "evaluation"))
+
+
+@cache
+def _of_plugin(entry: Entry) -> Mapping[str, Any]:
+    """The block of a plug-in's file, checked."""
+    own = load_recipes()
+    block, part = plugin_files.described(entry), plugin_files.PARTS[entry.kind]
+    wanted = (part, "evaluation") if entry.kind == "objective" else (part,)
+    for key in wanted:
+        if key not in block:
+            raise DDError(f"{entry}: its recipe has no '{key}'")
+    try:
+        block = _with_evaluation(block, own)
+    except DDError as error:
+        raise DDError(f"{entry}: {error}") from None
+    if entry.kind == "objective":
+        known, given = (merged(of["evaluation"], "") for of in (own["dc"], block))
+        for key in known.keys() | given.keys():
+            if key not in given:
+                raise DDError(f"{entry}: its recipe has no '{key}' in evaluation")
+            if key not in known:
+                raise DDError(f"{entry}: {unknown('setting of evaluation', key, known)}")
+            as_type(f"{entry}: evaluation setting '{key}'", given[key], type(known[key]))
+    _check_own(str(entry), block)
+    return block
+
+
+def settings_of_plugins(kind: str) -> Iterator[tuple[Entry, dict[str, Any]]]:
+    """What plug-ins of a ``kind`` bring, with their general settings, for the help of a command.
+
+    One that is broken is left out: this is said where it is used. None counts as used.
+    """
+    for entry in plugins.catalogue().entries:
+        if entry.kind == kind:
+            with suppress(DDError):
+                yield entry, merged(_of_plugin(entry)[plugin_files.PARTS[kind]], "")
+
+
+def _with_evaluation(block: Mapping[str, Any], own: Mapping[str, Any]) -> Mapping[str, Any]:
+    """``block``; if its ``evaluation`` is the name of one of the ``own``, with that one's."""
+    named = block.get("evaluation")
+    if not isinstance(named, str):
+        return block
+    given = {name: other.get("evaluation") for name, other in own.items()}
+    having = [name for name, settings in given.items() if isinstance(settings, Mapping)]
+    if named not in having:
+        raise unknown("objective in evaluation", named, having)
+    return {**block, "evaluation": given[named]}
 
 
 def fallback(name: str, dataset: str, ipc: int) -> Fallback | None:
@@ -86,13 +163,11 @@ def fallback(name: str, dataset: str, ipc: int) -> Fallback | None:
     Raises:
         DDError: for an unknown name.
     """
-    blocks = load_recipes()
-    if name not in blocks:
-        raise unknown("recipe", name, blocks)
-    own = blocks[name].get("own", {ANY: []})
+    block = recipe(name)
+    own = block.get("own", {ANY: []})
     chosen = own.get(dataset, own.get(ANY))
     if chosen is None:
-        texts = blocks[name]["fallback"]
+        texts = block["fallback"]
         return Fallback(texts.get(dataset, texts[ANY]))
     if not chosen or ipc in chosen:
         return None
@@ -109,7 +184,7 @@ def evaluation_fallback(objective: str, dataset: str, ipc: int) -> Fallback | No
     they do not differ by dataset, even if other settings of the recipe do.
     """
     taken = fallback(objective, dataset, ipc)
-    differs = _by_dataset({"evaluation": load_recipes()[objective]["evaluation"]})
+    differs = _by_dataset({"evaluation": recipe(objective)["evaluation"]})
     return taken if differs and taken and not taken.of_ipc else None
 
 
@@ -130,12 +205,28 @@ def regularisers() -> tuple[str, ...]:
 
 def uses_pretrained(objective: str) -> bool:
     """Whether ``objective`` uses trained, frozen networks instead of new ones."""
-    return load_recipes()[objective].get("networks") == "pretrained"
+    return recipe(objective).get("networks") == "pretrained"
+
+
+def uses_generator(parametrisation: str) -> bool:
+    """Whether ``parametrisation`` decodes the latents of a generator."""
+    return recipe(parametrisation).get("generator") == "trained"
+
+
+def _having(part: str) -> tuple[str, ...]:
+    return _names(part, plugins.catalogue())
 
 
 @cache  # a plan asks for names and settings hundreds of thousands of times
-def _having(part: str) -> tuple[str, ...]:
-    return tuple(sorted(name for name, block in load_recipes().items() if part in block))
+def _names(part: str, known: Catalogue) -> tuple[str, ...]:
+    of_plugins = {
+        name
+        for kind, its_part in plugin_files.PARTS.items()
+        if part == its_part or (kind == "objective" and part == "evaluation")
+        for name in known.names(kind)
+    }
+    own = {name for name, block in load_recipes().items() if part in block}
+    return tuple(sorted(own | of_plugins))
 
 
 def resolve(
@@ -201,8 +292,10 @@ def check_overrides(name: str, dataset: str, ipc: int, overrides: Mapping[str, A
     evaluation settings of all objectives.
     """
     if name == "evaluation":
-        for objective in objectives():
-            resolve_evaluation(objective, dataset, ipc, overrides)
+        # plug-ins need not be asked: their objectives have the same settings of evaluation
+        for objective, block in load_recipes().items():
+            if "evaluation" in block:
+                resolve_evaluation(objective, dataset, ipc, overrides)
     elif name in (*parametrisations(), *regularisers()):
         resolve_part(name, "", dataset, ipc, overrides)
     elif name in _having("training"):
@@ -223,7 +316,8 @@ def _resolve(
     known = _having(part)
     if name not in known:
         raise unknown("objective" if part in ("distillation", "evaluation") else part, name, known)
-    settings = _recipe(name, part, dataset, ipc, objective, network)
+    plugin(name)  # counts it as used, though the settings may be kept from before
+    settings = _recipe(name, part, dataset, ipc, objective, network, plugins.catalogue())
     for key, value in overrides.items():
         if key not in settings:
             raise unknown(f"{part} setting of {name}", key, settings)
@@ -233,9 +327,9 @@ def _resolve(
 
 @cache
 def _recipe(
-    name: str, part: str, dataset: str, ipc: int, objective: str, network: str
+    name: str, part: str, dataset: str, ipc: int, objective: str, network: str, known: Catalogue
 ) -> Mapping[str, Any]:
-    return merged(load_recipes()[name][part], dataset, ipc, objective, network)
+    return merged(recipe(name)[part], dataset, ipc, objective, network)
 
 
 def merged(
@@ -289,9 +383,8 @@ def check_sections(name: str, block: Mapping[str, Any]) -> None:
             check_sections(name, inner)
 
 
-def _check_own(name: str, block: Mapping[str, Any]) -> None:
-    """Raise a :class:`DDError` if a block of ``recipes.yaml`` would fall back without a message."""
-    where = f"{RECIPES.name}: {name}"
+def _check_own(where: str, block: Mapping[str, Any]) -> None:
+    """Raise a :class:`DDError` if a block of recipes would fall back without a message."""
     if any(part in block for part in PARTS) and "own" not in block and _by_dataset(block):
         raise DDError(
             f"{where}: its settings differ by dataset; say in 'own' for which they were chosen, "

@@ -12,9 +12,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from dd import plugins
 from dd.artifacts.text import load_json
-from dd.config.documents import check, load_config, read_yaml
-from dd.config.methods import Method, Part, parse
+from dd.config import plugin_files
+from dd.config.documents import check, read_yaml
+from dd.config.methods import Definitions, Method, Part, parse, protocol_of_plugin
 from dd.config.normalisation import CONSTANTS, constants, of_published, of_source
 from dd.config.recipes import (
     check_overrides,
@@ -22,6 +24,7 @@ from dd.config.recipes import (
     evaluation_fallback,
     fallback,
     merged,
+    plugin,
     resolve,
     resolve_evaluation,
     resolve_part,
@@ -30,10 +33,10 @@ from dd.config.recipes import (
 from dd.errors import DDError, unknown
 
 OVERRIDES = (
-    "data_root", "copy", "datasets", "sets_root", "networks", "seeds", "device", "precision",
-    "results",
-)  # fmt: skip
-_YOUNGER = ("networks_for", "seeds_for", "exclude", "imported", "sets_root")
+    *("data_root", "copy", "datasets", "sets_root", "networks", "seeds", "device", "precision"),
+    *("plugins", "results"),
+)
+_YOUNGER = ("networks_for", "seeds_for", "exclude", "imported", "sets_root", "plugins")
 FOLDERS = ("image-folder", "class-folders")  # sources that do not tell which dataset they hold
 
 
@@ -72,6 +75,7 @@ class Run:
         width_factor: factor on the widths of all networks; 1 gives the networks of the papers.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         precision: in which networks compute: ``float32``, ``bf16`` or ``tf32``.
+        plugins: modules that are plug-ins of this run and are not installed.
         results: the folder of all runs.
         workflow: the folder of the workflow's configuration.
     """
@@ -100,6 +104,7 @@ class Run:
     width_factor: float = 1.0
     device: str = "auto"
     precision: str = "float32"
+    plugins: list[str] = dataclasses.field(default_factory=list)
     results: str = "results"
     workflow: str = "workflow"
 
@@ -118,9 +123,13 @@ class Run:
         return stems(self.path("pools"))
 
     @cached_property
-    def protocols(self) -> dict[str, dict[str, Any]]:
+    def protocols(self) -> Definitions:
         """The evaluation protocols by name."""
-        return load_config(self.path("protocols.yaml"), self.schema("protocols"))
+        path = self.path("protocols.yaml")
+        document, schema = read_yaml(path), read_yaml(self.schema("protocols"))
+        _with_plugins(schema["additionalProperties"]["properties"], document)
+        check(document, schema, path)
+        return Definitions(document)
 
     def schema(self, kind: str) -> str:
         """The file of the JSON schema of ``kind``."""
@@ -196,16 +205,26 @@ class Run:
         return resolve_part(part.name, objective, dataset, ipc, own)
 
     def as_published(
-        self, method: str, dataset: str, ipc: int, trained: Iterable[str] = ("",)
+        self,
+        method: str,
+        dataset: str,
+        ipc: int,
+        trained: Iterable[str] = ("",),
+        protocols: Iterable[str] = (),
     ) -> bool:
         """Whether this run uses exactly the settings of the recipe of ``method``.
 
         The buffers and the evaluation of the networks ``trained`` must follow their recipes, too,
         and the recipe must have settings of its own for this dataset and IPC. Of imported sets,
-        whose distillation was not ours, only images and evaluation count.
+        whose distillation was not ours, only images and evaluation count. A plug-in from which
+        anything of this comes must say where it was published (its ``source``).
         """
         parsed = self.parse(method)
         objective = parsed.objective
+        trained = [*trained]
+        named = [plugin(objective), *map(protocol_of_plugin, protocols)]
+        for spec in ".".join(trained).split("."):  # teachers are joined by dots
+            named.append(plugins.find(spec.partition(":")[0], ("network",), ()))
         if self.is_imported(dataset, method):
             distilled = evaluation_fallback(objective, dataset, ipc) is None
         else:
@@ -216,6 +235,7 @@ class Run:
             )
         return (
             distilled
+            and all(plugin_files.source(entry) for entry in named if entry is not None)
             and self.width_factor == 1
             and self._images_as_published(dataset)
             and all(
@@ -253,6 +273,19 @@ class Run:
         if self.precision == "float32":
             del document["precision"]
         return {key: v for key, v in document.items() if key not in _YOUNGER or v}
+
+
+def _with_plugins(known: dict[str, Any], definitions: Any) -> None:
+    """Add the protocols of plug-ins, and the options of those that ``definitions`` use, to what a
+    schema knows of a definition."""
+    known["protocol"]["enum"] += plugins.catalogue().names("protocol")
+    if not isinstance(definitions, dict):
+        return  # the schema says so
+    for definition in definitions.values():
+        named = definition.get("protocol") if isinstance(definition, dict) else None
+        if isinstance(named, str) and (entry := protocol_of_plugin(named)):
+            for option in plugin_files.options(entry):
+                known.setdefault(option, {"type": ["number", "string"]})
 
 
 def stated(run: Run) -> dict[str, Any]:
@@ -304,6 +337,8 @@ def load_run(
     data_root, copy = overrides.pop("data_root", None), overrides.pop("copy", None)
     results = overrides.pop("results", "results")
     results = os.path.normpath(str(results)) if results not in (None, "") else ""
+    if isinstance(overrides.get("plugins"), str):
+        overrides["plugins"] = [overrides["plugins"]]
     chosen = overrides.pop("datasets", None)
     if chosen is not None:
         document["datasets"] = _chosen(document["datasets"], chosen)
@@ -322,6 +357,7 @@ def load_run(
     for options in document["datasets"].values():
         if "copy" in options:
             options["label"] += f" ({options['copy']} copy)"
+    plugin_files.use(document.get("plugins", []))
     run = Run(name=path.stem, workflow=str(workflow), results=results, **document)
     if run.precision == "tf32" and run.device == "cpu":
         raise DDError("precision: tf32 is of NVIDIA GPUs, device is cpu; choose float32 or bf16")
@@ -494,6 +530,7 @@ def read_run(path: str | Path) -> Run:
         raise DDError(f"{path}: is no configuration of `python -m dd configure`") from None
     check(stated(run), schema, path)  # the file may come from anywhere, and its names become paths
     check_layout(Path(path).parent)
+    plugin_files.use(run.plugins)
     name = Path(os.path.abspath(path)).parent.name
     return replace(run, name=name, results=str(Path(path).parent.parent))
 

@@ -151,6 +151,38 @@ def declared(cls: type) -> Declared:
     return {field.name: (field, field.metadata["help"]) for field in dataclasses.fields(cls)}
 
 
+def fault(cls: Any) -> str:
+    """What is wrong with ``cls`` as a class of settings, in words; "" if nothing is."""
+    if not dataclasses.is_dataclass(cls):
+        return "is no dataclass"
+    for field in dataclasses.fields(cls):
+        if "help" not in field.metadata:
+            return f"does not make '{field.name}' by dd.config.settings.setting"
+        if field.type not in (*_TYPES, *_TYPES.values()):
+            return f"gives '{field.name}' another type than {', '.join(_TYPES)}"
+    return ""
+
+
+def assumed(values: Mapping[str, Any], text: str) -> Declared:
+    """Settings of which only defaults are known, such as those of a plug-in that is not imported:
+    each has the type of its default, and ``text`` as its meaning."""
+    fields = [(name, type(value), setting(text, default=value)) for name, value in values.items()]
+    return declared(dataclasses.make_dataclass("Assumed", fields))
+
+
+def shared(one: dataclasses.Field, other: dataclasses.Field) -> dataclasses.Field:
+    """The field of a command-line option for two settings of the same name.
+
+    If their types differ, the option is text, which :func:`given_settings` converts for the class
+    that is chosen.
+    """
+    if type_of(one) == type_of(other):
+        return one
+    return declared(dataclasses.make_dataclass("Shared", [(one.name, str, setting(""))]))[one.name][
+        0
+    ]
+
+
 def add_recipe_options(
     parser: argparse.ArgumentParser, fields: Declared, skip: tuple[str, ...] = ()
 ) -> None:
@@ -178,9 +210,22 @@ def add_options(
             )
 
 
-def given_settings(names: Iterable[str], options: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings among ``names`` that the ``options`` of a command line contain."""
-    return {name: options[name] for name in names if name in options}
+def given_settings(
+    names: Iterable[str], options: Mapping[str, Any], chosen: type | None = None
+) -> dict[str, Any]:
+    """The settings among ``names`` that the ``options`` of a command line contain.
+
+    Args:
+        names: of the settings.
+        options: of the command line.
+        chosen: the dataclass that takes them; an option that is text only because other classes
+            give it another type (:func:`shared`) is converted.
+    """
+    given = {name: options[name] for name in names if name in options}
+    for name, (field, _) in declared(chosen).items() if chosen else ():
+        if isinstance(given.get(name), str):
+            given[name] = from_text(f"--{name.replace('_', '-')}", given[name], type_of(field))
+    return given
 
 
 MOST = 10**7

@@ -123,8 +123,9 @@ def assemble(
         facts["pretrained"] = {name: net.describe() for name, net in pretrained.items()}
     if trajectories:
         facts["buffers"] = trajectories.describe()
-    if parametrisation and prior:
-        facts["parametrisation"] = {**parametrisation.facts(), "generator": prior.describe()}
+    if parametrisation:
+        decoded = {"generator": prior.describe()} if prior else {}
+        facts["parametrisation"] = {**parametrisation.facts(), **decoded}
     if regulariser:
         facts["regulariser"] = regulariser.facts()
     streams = _streams(arguments.seed, device)
@@ -263,14 +264,23 @@ def _prior(
     device: torch.device,
 ) -> Generator | None:
     """The generator with which the parametrisation decodes latents, if there is one."""
+    given = arguments.generator or arguments.adapter
     if not parametrisation:
-        if arguments.generator or arguments.adapter:
+        if given:
             raise DDError("--generator and --adapter belong to --parametrisation; leave them out")
+        return None
+    if not parametrisation.make.needs_generator:
+        if given:
+            raise DDError(
+                f"--generator and --adapter: {parametrisation.name} decodes no latents; leave them "
+                "out"
+            )
         return None
     if arguments.generator is None:
         raise DDError(
             f"--generator: {arguments.parametrisation} needs one; make it by "
             "`python -m dd generator`"
         )
-    layer = parametrisation.settings.layer
+    # a parametrisation without this setting leaves the choice to the adapter
+    layer = getattr(parametrisation.settings, "layer", 0)
     return load_generator(arguments.generator, dataset, device, arguments.adapter, layer)

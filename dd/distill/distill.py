@@ -20,10 +20,12 @@ from dd.config.settings import (
     MOST,
     Declared,
     add_recipe_options,
+    assumed,
     at_most,
     build,
     declared,
     given_settings,
+    shared,
 )
 from dd.data.dataset import load_dataset, read_name
 from dd.distill.assemble import assemble
@@ -50,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m dd distill``."""
     need = parser.add_argument_group("what to distil")
     need.add_argument("--data", required=True, type=Path, help="prepared dataset", metavar="FILE")
-    need.add_argument("--objective", required=True, help=f"one of {', '.join(OBJECTIVES)}")
+    need.add_argument("--objective", required=True, help=f"one of {', '.join(OBJECTIVES.names())}")
     need.add_argument(
         "--ipc", required=True, type=at_most("--ipc", MOST_PER_CLASS), help="images per class"
     )
@@ -128,19 +130,28 @@ def _parts(registry: Registry) -> str:
             f"{key}: {text}" for key, (_, text) in declared(registry[name].Settings).items()
         ]
         parts.append(f"{name} ({'; '.join(meanings)})")
+    for entry, settings in recipes.settings_of_plugins(registry.what):
+        if entry.name not in registry:
+            parts.append(f"{entry.name} ({', '.join(settings)}; of a plug-in)")
     return " or ".join(parts)
 
 
 def _declared_settings() -> Declared:
     """The settings of all objectives; each meaning is followed by the objectives that have it."""
     # Objectives may share the name of a setting but give it different meanings. Each meaning is
-    # listed once, with its objectives. The types are the same, so the field of any one will do.
+    # listed once, with its objectives.
+    having = [(name, declared(OBJECTIVES[name].Settings)) for name in OBJECTIVES]
+    having += [  # plug-ins are imported only if they are chosen
+        (entry.name, assumed(settings, "a setting of a plug-in"))
+        for entry, settings in recipes.settings_of_plugins("objective")
+        if entry.name not in OBJECTIVES
+    ]
     meanings: dict[str, dict[str, list[str]]] = {}
     fields: dict[str, dataclasses.Field] = {}
-    for objective in OBJECTIVES:
-        for name, (field, text) in declared(OBJECTIVES[objective].Settings).items():
+    for objective, settings in having:
+        for name, (field, text) in settings.items():
             meanings.setdefault(name, {}).setdefault(text, []).append(objective)
-            fields[name] = field
+            fields[name] = shared(fields.get(name, field), field)
     return {
         name: (
             field,
@@ -159,7 +170,7 @@ def run(arguments: argparse.Namespace) -> None:
         )
     if arguments.ipc < 1 and not objective.takes_all:
         raise DDError(f"--ipc is {arguments.ipc}, it must be at least 1")
-    given = given_settings(_declared_settings(), vars(arguments))
+    given = given_settings(_declared_settings(), vars(arguments), objective.Settings)
     if arguments.pool and "network" in given:
         raise DDError("--pool: networks are drawn from it; leave --network out")
     check_target(arguments.out / "metrics.jsonl")

@@ -10,12 +10,14 @@ import argparse
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from dd import plugins
 from dd.artifacts.atomic import check_target
 from dd.artifacts.fields import (
     NUMBER,
@@ -32,17 +34,19 @@ from dd.artifacts.fields import (
 from dd.artifacts.provenance import makers_as_text
 from dd.artifacts.resume_rows import load_progress, save_progress
 from dd.artifacts.text import file_digest, save_rows
-from dd.config import recipes
+from dd.config import plugin_files, recipes
 from dd.config.methods import parse_arch_settings
 from dd.config.settings import (
     MOST,
     Declared,
     add_options,
+    assumed,
     at_most,
     build,
     declared,
     from_text,
     given_settings,
+    shared,
 )
 from dd.data.dataset import Dataset
 from dd.data.synthetic import SyntheticSet, hard_labels
@@ -201,7 +205,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="settings for one network, which override the others (default: the recipe's for it)",
     )
     protocol = parser.add_argument_group("protocol")
-    protocol.add_argument("--protocol", default="hard", help=f"one of {', '.join(PROTOCOLS)}")
+    names = ", ".join(PROTOCOLS.names())
+    protocol.add_argument("--protocol", default="hard", help=f"one of {names}")
     protocol.add_argument(
         "--labels",
         type=Path,
@@ -237,12 +242,20 @@ def _counts(arguments: argparse.Namespace) -> dict[str, int]:
 def _protocol_settings() -> Declared:
     """The settings of all protocols; each meaning is followed by the protocol that has it."""
     settings: Declared = {}
-    for name in PROTOCOLS:
-        for field, text in declared(PROTOCOLS[name].Settings).values():
+    having = [(name, declared(PROTOCOLS[name].Settings)) for name in PROTOCOLS]
+    for entry in plugins.catalogue().entries:  # imported only if they are chosen
+        if entry.kind == "protocol" and entry.name not in PROTOCOLS:
+            with suppress(DDError):  # a broken one is said where it is used
+                options = plugin_files.options(entry).items()
+                own = {name: value for name, value in options if name not in declared(Recipe)}
+                having.append((entry.name, assumed(own, "an option of a plug-in")))
+    for name, fields in having:
+        for field, text in fields.values():
             default = f", default {field.default}" if field.default != "" else ""
             meaning = f"{text} [{name}{default}]"
-            before = f"{settings[field.name][1]}; " if field.name in settings else ""
-            settings[field.name] = (field, before + meaning)
+            known, before = settings.get(field.name, (field, ""))
+            before = f"{before}; " if before else ""
+            settings[field.name] = (shared(known, field), before + meaning)
     return settings
 
 
@@ -307,7 +320,7 @@ def run(arguments: argparse.Namespace) -> None:
     counts = _counts(arguments)
     archs = list(counts)
     protocol_class = PROTOCOLS[arguments.protocol]
-    given = given_settings(_protocol_settings(), options)
+    given = given_settings(_protocol_settings(), options, protocol_class.Settings)
     for name in given:
         if name not in declared(protocol_class.Settings):
             raise DDError(
@@ -372,6 +385,8 @@ def run(arguments: argparse.Namespace) -> None:
     where |= {"device": device.type, "precision": precision.chosen()}
     if earlier:
         where["continued_from"] = makers_as_text(earlier)
+    if used := plugins.used():
+        where["plugins"] = ", ".join(used)
     each = {arch: conditions | dataclasses.asdict(task.recipe_of(arch)) for arch in archs}
     save_rows(arguments.out, [row | each[row["arch"]] | where for row in rows])
     partial.unlink(missing_ok=True)

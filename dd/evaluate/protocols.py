@@ -20,7 +20,7 @@ from dd.rng import generator
 from dd.training.recipe import Recipe
 from dd.training.train import Criterion, TrainingDiverged, accuracy, cross_entropy, train
 
-PROTOCOLS: Registry[type[Hard]] = Registry("protocol")
+PROTOCOLS: Registry[type[Hard]] = Registry("protocol", "dd.evaluate.protocols:Hard")
 
 
 @dataclasses.dataclass(frozen=True)

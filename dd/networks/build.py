@@ -51,6 +51,8 @@ def create(
         network = NETWORKS[name](channels, size, classes, width_factor, **options)
     if device is None:
         device = "cpu" if generator is None else generator.device
+    if not isinstance(network, Network):
+        raise DDError(f"network '{spec}': is no dd.networks.base.Network, but {type(network)}")
     network.to_empty(device=device)
     if generator is None:
         for tensor in network.state_dict().values():

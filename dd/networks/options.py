@@ -7,8 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
+from dd import plugins
+from dd.config import plugin_files
 from dd.errors import DDError, unknown
+from dd.plugins import Entry
 
 RELU, KEPT = "relu", "none"
 RECTIFY = (RELU, KEPT)
@@ -64,6 +68,33 @@ OPTIONS: Mapping[str, Mapping[str, Option]] = {
 """The options of each network in ``dd/networks/architectures``."""
 
 
+def options_of(name: str) -> Mapping[str, Option]:
+    """The options of the network called ``name``, of this suite or of a plug-in.
+
+    Raises:
+        DDError: for an unknown network, or a name that two have.
+    """
+    entry = plugins.find(name, ("network",), OPTIONS)
+    if entry is not None:
+        return _of_plugin(entry)
+    if name not in OPTIONS:
+        raise unknown("network", name, (*OPTIONS, *plugins.catalogue().names("network")))
+    return OPTIONS[name]
+
+
+@cache
+def _of_plugin(entry: Entry) -> Mapping[str, Option]:
+    """The options of a network of a plug-in.
+
+    In its file, an option is its default, a whole number, or the list of its choices, the default
+    first.
+    """
+    return {
+        name: Option(given[0], tuple(given)) if isinstance(given, list) else Option(given)
+        for name, given in plugin_files.described(entry).items()
+    }
+
+
 def parse(spec: str) -> tuple[str, dict[str, int | str]]:
     """Split ``NAME`` or ``NAME:key=value,key=value`` into the name and the given options.
 
@@ -74,9 +105,7 @@ def parse(spec: str) -> tuple[str, dict[str, int | str]]:
         DDError: for an unknown network or option, or a value that the option does not allow.
     """
     name, colon, rest = spec.partition(":")
-    if name not in OPTIONS:
-        raise unknown("network", name, OPTIONS)
-    known = OPTIONS[name]
+    known = options_of(name)
     given: dict[str, int | str] = {}
     for item in rest.split(",") if colon else []:
         key, equals, text = item.partition("=")
@@ -117,7 +146,7 @@ def canonical(spec: str) -> str:
     'convnet:width=64'
     """
     name, given = parse(spec)
-    known = OPTIONS[name]
+    known = options_of(name)
     kept = [f"{key}={given[key]}" for key in sorted(given) if given[key] != known[key].default]
     return f"{name}:{','.join(kept)}" if kept else name
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from typing import Any
 
+from dd import plugins
 from dd.artifacts.text import save_json
 from dd.config.documents import parse_yaml
 from dd.config.run import load_run
@@ -26,7 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Check the run, including names and values that only the stages know, and write it."""
-    plan = Plan(load_run(arguments.run, parse_overrides(arguments.set), arguments.workflow))
+    run = load_run(arguments.run, parse_overrides(arguments.set), arguments.workflow)
+    # also those of --plugin: tables read the run from the file that is written here
+    plan = Plan(replace(run, plugins=list(dict.fromkeys([*run.plugins, *plugins.added()]))))
     check_plan(plan)
     check_found(plan)
     save_json(arguments.out, plan.document())

@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
+from dd.config.methods import KD
+from dd.config.recipes import uses_generator
 from dd.data.extent import Extent
 from dd.networks.options import auxiliaries
 from dd.networks.pool import load_pool
 from dd.plan.jobs import (
-    KD,
     STAGES,
     ActivationMaps,
     Distillation,
@@ -121,16 +122,16 @@ class Counted:
                 return trained + data.train * self._drawn("forward", job)
             case "random" | "full":
                 return 0.0
-            case other:
-                raise ValueError(f"no rule to count {other}")
+            case _:  # of a plug-in: only what its parts take is known
+                step = 0.0
         step += updates * (self._regulariser(job, count) + self._generator(job, count))
         return self.plan.planned(job).snapshots[-1] * step
 
     def _regulariser(self, job: Distillation, count: int) -> float:
         """Operations of MetaDD per update: maps without a graph, if they have a weight, then the
-        gradient of each network by the images."""
+        gradient of each network by the images. 0 for a plug-in's regulariser."""
         method, data = self.run.parse(job.method), self.extents[job.dataset]
-        if not method.regulariser:
+        if not method.regulariser or method.regulariser.name != "metadd":
             return 0.0
         own = self.run.part(method.regulariser, method.objective, job.dataset, job.ipc)
         names = auxiliary_networks(self.run, job.method, job.dataset, job.ipc)
@@ -141,7 +142,8 @@ class Counted:
 
     def _generator(self, job: Distillation, count: int) -> float:
         """Operations of GLaD per update: decoding, and the gradient by the codes."""
-        if not self.run.parse(job.method).parametrisation:
+        part = self.run.parse(job.method).parametrisation
+        if part is None or not uses_generator(part.name):
             return 0.0
         return count * self._autoencoder(job.dataset)[1]
 

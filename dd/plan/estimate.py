@@ -17,13 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dd.config.recipes import plugin
 from dd.config.run import Run, load_run
 from dd.data.extent import Extent, of_file, of_options
 from dd.data.raw import IMAGE_FILES
 from dd.errors import DDError
 from dd.plan.configure import parse_overrides
 from dd.plan.counting import Counted
-from dd.plan.jobs import STAGES, Job, Preparation
+from dd.plan.jobs import STAGES, Distillation, Job, Preparation
 from dd.plan.measurements import read
 from dd.plan.plan import Plan
 from dd.plan.validate import check_plan
@@ -221,6 +222,7 @@ def text(plan: Plan, stages: Sequence[Stage], machine: Machine) -> str:
     load = os.getloadavg()[0]
     busy = f", while others used {load:.1f} cores" if load >= 1 else ""
     own = ", ".join(stage.name for stage in stages if stage.measured)
+    uncounted = _of_plugins(plan)
     rates = f"from finished jobs ({own}), the rest from " if own else "from "
     return "\n".join(
         [
@@ -228,9 +230,17 @@ def text(plan: Plan, stages: Sequence[Stage], machine: Machine) -> str:
             *rows,
             f"time: {machine.name} at work without a break; tables and figures not counted",
             f"rates: {rates}{now}, measured now{busy}",
+            *([f"not counted, of plug-ins: {', '.join(uncounted)}"] if uncounted else []),
             "memory: what a job asks for (resources of the run)",
         ]
     )
+
+
+def _of_plugins(plan: Plan) -> list[str]:
+    """The objectives and regularisers of the plan for whose arithmetic there is no rule."""
+    methods = [plan.run.parse(job.method) for job in plan.of(Distillation)]
+    names = {name for m in methods for name in (m.objective, *(part.name for part in m.parts))}
+    return sorted(name for name in names if plugin(name))
 
 
 def _sum(values: Iterable[float | None]) -> float | None:

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
 
-from dd.config.methods import Part, format_value, parse_protocol
+from dd.config.methods import HARD, KD, SOFT, Part, format_value, parse_protocol, planned_as
 from dd.config.normalisation import DATA, of_published
-from dd.config.recipes import uses_pretrained
+from dd.config.recipes import uses_generator, uses_pretrained
 from dd.config.run import Run
 from dd.data.raw import (
     IMAGE_FILES,
@@ -52,8 +52,6 @@ _PLACES = (
 )  # of a dataset: where it lies and what it is called do not change images
 
 SHARE = 0.9  # of the memory that a job asks for, for what it may keep in it
-
-HARD, SOFT, KD = "hard", "soft", "kd"  # the protocols that plan and tables treat specially
 
 
 class CheckedValues(NamedTuple):
@@ -453,7 +451,7 @@ class Distillation(Job):
         if uses_pretrained(method.objective):
             names = [*networks(run, self.method, self.dataset, self.ipc), *names]
         generator: list[Source] = []
-        if method.parametrisation:
+        if self._decodes(run):
             own = run.generators.get(self.dataset)
             trained = GeneratorTraining(self.dataset, whitening)
             generator = [own["weights"] if own else trained]
@@ -464,6 +462,11 @@ class Distillation(Job):
             "pretrained": _frozen(self.dataset, whitening, names),
             "generator": generator,
         }
+
+    def _decodes(self, run: Run) -> bool:
+        """Whether it decodes latents of a generator."""
+        part = run.parse(self.method).parametrisation
+        return part is not None and uses_generator(part.name)
 
     def _shards(self, run: Run) -> list[Shard]:
         """The shards of expert trajectories; empty unless it matches trajectories."""
@@ -491,7 +494,7 @@ class Distillation(Job):
         for kind, settings in self.parts(run).items():
             name = settings.pop("name")
             options[kind] = str(Part(name, settings))
-        if method.parametrisation:
+        if self._decodes(run):
             options["adapter"] = run.generators.get(self.dataset, {}).get("adapter")
         return options | _precision(run) | {"snapshots": list(self.snapshots)}
 
@@ -706,7 +709,7 @@ class Evaluation(Job):
     def labels(self, run: Run) -> list[Relabelling]:
         """The soft labels that the networks learn from; empty unless the protocol uses some."""
         options = parse_protocol(self.protocol, run.protocols).options
-        if options["protocol"] != SOFT:
+        if planned_as(options["protocol"]) != SOFT:
             return []
         return [Relabelling(self.snapshot, options["teacher"])]
 
@@ -756,7 +759,7 @@ class Evaluation(Job):
         """
         common = self.conditions(run)
         archs = dict.fromkeys(self.archs)
-        if common["protocol"] == KD:
+        if planned_as(common["protocol"]) == KD:
             archs[common["teacher"]] = None
         own = {arch: self.conditions(run, arch).items() - common.items() for arch in archs}
         return {arch: dict(sorted(settings)) for arch, settings in own.items() if settings}

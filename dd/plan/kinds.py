@@ -160,6 +160,7 @@ TABLES = {
     "hyperparameters": Kind("dd.report.tables.hyperparameters:hyperparameters"),
     "listing": Kind("dd.report.tables.listing:listing"),
     "claims": Kind("dd.report.tables.claims:claims", (CLAIMS,)),
+    "ranking": Kind("dd.report.tables.ranking:ranking", (ACCURACIES, SETS)),
 }
 FIGURES = {
     "curve": Kind(
@@ -186,6 +187,9 @@ FIGURES = {
     "erasing": Kind("dd.report.figures.erasing:draw", (ERASED,)),  # a panel per dataset, no cells
     "stages": Kind("dd.report.figures.stages:draw", (COSTS,)),
     "claims": Kind("dd.report.figures.claims:draw", (CLAIMS,)),
+    "ranking": Kind(
+        "dd.report.figures.ranking:draw", (ACCURACIES, SETS), ("color", "column", "row")
+    ),
 }
 
 

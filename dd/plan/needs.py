@@ -29,13 +29,13 @@ def networks(run: Run, method: str, dataset: str, ipc: int) -> list[str]:
 def auxiliary_networks(run: Run, method: str, dataset: str, ipc: int) -> list[str]:
     """Canonical specs of the auxiliary networks of the regulariser of ``method``.
 
-    Empty if the method has no regulariser.
+    Empty if the method has no regulariser, or one without the setting ``auxiliary``.
     """
     parsed = run.parse(method)
     if parsed.regulariser is None:
         return []
     settings = run.part(parsed.regulariser, parsed.objective, dataset, ipc)
-    return auxiliaries(settings["auxiliary"])
+    return auxiliaries(settings["auxiliary"]) if "auxiliary" in settings else []
 
 
 def auxiliary(run: Run, dataset: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from dd.config.run import Run
 from dd.errors import DDError, unknown
 from dd.plan.exhibits import Exhibit, load_exhibit
-from dd.plan.jobs import STAGES, Distillation, Import, Job, Preparation, needed
+from dd.plan.jobs import STAGES, Distillation, Evaluation, Import, Job, Preparation, needed
 from dd.plan.kinds import kind_of
 
 ENDINGS = {"table": ("csv", "md", "tex", "html"), "figure": ("png", "pdf")}
@@ -144,7 +144,13 @@ class Plan:
         del sections[Preparation.section]
         if not sections[Import.section]:  # as in the file of an older run
             del sections[Import.section]
-        return {"run": self.run.document(), "protocols": self.run.protocols, **sections}
+        return {"run": self.run.document(), "protocols": self._protocols(), **sections}
+
+    def _protocols(self) -> dict[str, Mapping[str, Any]]:
+        """The definitions of the workflow, and those of plug-ins that the run uses."""
+        known = self.run.protocols
+        used = sorted({job.protocol.partition("@")[0] for job in self.of(Evaluation)})
+        return {**known.own, **{name: known[name] for name in used}}
 
     def files(self) -> list[str]:
         """All files that the run makes: the outputs of its jobs, its tables and its figures."""

@@ -9,15 +9,18 @@ from typing import Any
 import numpy
 
 from dd.artifacts.headers import load_arrays
-from dd.config.recipes import SECTIONS
+from dd.config.methods import KD, SOFT, planned_as, protocol_of_plugin
+from dd.config.recipes import SECTIONS, plugin, uses_generator, uses_pretrained
 from dd.config.settings import build
 from dd.data.raw import check_enough
 from dd.errors import DDError, unknown
 from dd.networks.options import canonical
 from dd.plan.exhibits import Exhibit
-from dd.plan.jobs import STAGES, Distillation, Pretraining, check_networks_for
+from dd.plan.jobs import STAGES, Distillation, Evaluation, Job, Pretraining, check_networks_for
 from dd.plan.kinds import kind_of
+from dd.plan.needs import auxiliary_networks
 from dd.plan.plan import Plan
+from dd.plugins import Entry
 from dd.registry import resolve
 
 
@@ -53,6 +56,9 @@ def check_plan(plan: Plan) -> None:
                 if declared.values is not None:
                     settings.append(build(settings_class, declared.values, declared.owner))
             job.check(run, settings)
+            for entry, what, said, found in _declared(plan, job, settings):
+                if said != found:
+                    raise DDError(f"{entry}: {what} is {said} in its file, {found} in its class")
             if isinstance(job, Distillation) and settings[0].starts_real:
                 (images,) = job.inputs(run)["data"]
                 if counted := sizes.get(images):
@@ -70,6 +76,43 @@ def _check_distilled(exhibit: Exhibit) -> None:
                 f"run {exhibit.run.name}, {exhibit.renders} {exhibit.name}: shows what a "
                 f"distillation leaves, but the sets of {cell.method} are imported; leave it out"
             )
+
+
+def _declared(
+    plan: Plan, job: Job, settings: list[Any]
+) -> Iterator[tuple[Entry, str, object, object]]:
+    """What a job uses of plug-ins: each time the entry, and what its file and its class say of it.
+
+    The plan follows the file and the stage follows the class, so both must say the same.
+    """
+    run = plan.run
+    if isinstance(job, Distillation):
+        method, known = run.parse(job.method), job.settings(run)
+        if entry := plugin(method.objective):
+            own = resolve(f"dd.distill.objectives:OBJECTIVES[{entry.name}]")
+            drawing = resolve("dd.distill.objectives.base:NetworkSettings")
+            pretrained = uses_pretrained(entry.name)
+            yield entry, "'networks: pretrained'", pretrained, own.needs_pretrained
+            draws = issubclass(own.Settings, drawing)
+            yield entry, "a setting 'network'", "network" in known, draws
+            yield entry, "a setting 'experts'", "experts" in known, own.needs_trajectories
+        if (part := method.parametrisation) and (entry := plugin(part.name)):
+            own = resolve(f"dd.distill.parametrisations:PARAMETRISATIONS[{entry.name}]")
+            decodes = uses_generator(entry.name)
+            yield entry, "'generator: trained'", decodes, own.needs_generator
+        if (part := method.regulariser) and (entry := plugin(part.name)):
+            own = resolve(f"dd.distill.regularisers:REGULARISERS[{entry.name}]")
+            listed = auxiliary_networks(run, job.method, job.dataset, job.ipc)
+            needed = [*own.needs(settings[-1])]  # the regulariser's are the last
+            yield entry, "the list of networks (setting 'auxiliary')", listed, needed
+    elif isinstance(job, Evaluation):
+        options = job.conditions(run)
+        if entry := protocol_of_plugin(options["protocol"]):
+            own = resolve(f"dd.evaluate.protocols:PROTOCOLS[{entry.name}]")
+            kind = planned_as(entry.name)
+            yield entry, "'like: soft'", kind == SOFT, own.needs_labels
+            teacher = [canonical(options["teacher"])] if kind == KD else []
+            yield entry, "the teacher ('like: kd')", teacher, own.also_trained(settings[-1])
 
 
 def _class_sizes(path: str) -> tuple[list[int], list[str]] | None:

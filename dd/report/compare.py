@@ -13,7 +13,7 @@ from statistics import fmean
 
 from dd.report import intervals
 from dd.report.intervals import ALPHA, Estimate, holm
-from dd.report.read.accuracies import BySet
+from dd.report.read.accuracies import BySet, flat
 
 SETS = "sets"
 HOLDS, REFUTED, UNDECIDED, NOT_TESTED = "holds", "refuted", "undecided", "not tested"
@@ -47,10 +47,12 @@ def compare(first: BySet, second: BySet, inner: str = "networks") -> Difference:
         inner: what the values of a set are, in the plural.
     """
     count = max(len(values) for by_set in (first, second) for values in by_set.values())
+    scale = max(map(abs, [*flat(first), *flat(second)]))
     seeds = [seed for seed in first if seed in second]
     if len(seeds) > 1:
         by_set = {seed: fmean(first[seed]) - fmean(second[seed]) for seed in seeds}
-        return Difference(intervals.mean(list(by_set.values())), SETS, len(seeds), count, by_set)
+        estimate = intervals.mean(list(by_set.values()), scale)
+        return Difference(estimate, SETS, len(seeds), count, by_set)
     if min(len(first), len(second)) > 1:  # sets that do not form pairs
         means = [[fmean(values) for values in side.values()] for side in (first, second)]
         return Difference(intervals.difference(*means), SETS, min(map(len, means)), count)
@@ -58,9 +60,27 @@ def compare(first: BySet, second: BySet, inner: str = "networks") -> Difference:
     one = first[next(iter(first)) if seed is None else seed]
     other = second[next(iter(second)) if seed is None else seed]
     if seed is not None and len(one) == len(other):
-        estimate = intervals.mean([a - b for a, b in zip(one, other, strict=True)])
+        estimate = intervals.mean([a - b for a, b in zip(one, other, strict=True)], scale)
     else:
         estimate = intervals.difference(one, other)
+    return Difference(estimate, inner, 1, count)
+
+
+def ratio(first: BySet, second: BySet, inner: str = "networks") -> Difference:
+    """The mean of ``first`` divided by the mean of ``second``, which must not be 0.
+
+    With several pairs of sets, the estimate is the mean of their ratios. Otherwise it is the ratio
+    of the means, and its error follows from theirs by linearisation (the delta method).
+    """
+    count = max(len(values) for by_set in (first, second) for values in by_set.values())
+    seeds = [seed for seed in first if seed in second]
+    if len(seeds) > 1:
+        by_set = {seed: fmean(first[seed]) / fmean(second[seed]) for seed in seeds}
+        return Difference(intervals.mean(list(by_set.values())), SETS, len(seeds), count, by_set)
+    one, other = (intervals.mean(flat(side)) for side in (first, second))
+    weights = [1 / other.value, -one.value / other.value**2]
+    linear = intervals.combined([one, other], weights)
+    estimate = Estimate(one.value / other.value, linear.error, linear.df)
     return Difference(estimate, inner, 1, count)
 
 

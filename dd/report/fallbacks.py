@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from dd.config.methods import parse_protocol
+from dd.config.methods import SOFT, parse_protocol, planned_as
 from dd.config.recipes import Fallback, evaluation_fallback, fallback, joined
 from dd.config.run import Run
 from dd.plan.exhibits import Cell, Exhibit
-from dd.plan.jobs import SOFT, Distillation, Import, Relabelling
+from dd.plan.jobs import Distillation, Import, Relabelling
 from dd.plan.plan import Plan
 from dd.report.labels import METHODS
 
@@ -96,7 +96,7 @@ def _behind(run: Run, cell: Cell) -> Iterator[Use]:
     """The recipes behind one cell."""
     yield from _followed(run, cell.method, cell.dataset, cell.ipc)
     options = [parse_protocol(name, run.protocols).options for name in cell.protocols]
-    if cell.arch is not None and any(chosen["protocol"] == SOFT for chosen in options):
+    if cell.arch is not None and any(planned_as(chosen["protocol"]) == SOFT for chosen in options):
         yield RELABEL, cell.dataset, cell.ipc
 
 

@@ -113,6 +113,7 @@ def _machines(record: dict[str, Any]) -> dict[str, str]:
         "Last artifact": _time(record["ended"]),
         "Code": f"{', '.join(code['artifacts']) or 'none'} (artifacts); "
         f"{code['tables and figures']} (tables and figures)",
+        "Plug-ins": ", ".join(record.get("plugins", [])),
         "Libraries": ", ".join([f"Python {record['python']}", *libraries]),
     }
     return {name: value for name, value in described.items() if value}
@@ -238,6 +239,8 @@ def config_words(run: Run) -> list[str]:
         words.append("sets_root=DIR")
     if run.seeds != usual.seeds:
         words.append(f"seeds=[{','.join(map(str, run.seeds))}]")
+    if run.plugins != usual.plugins:
+        words.append(f"plugins=[{','.join(run.plugins)}]")
     words += [
         f"{key}={getattr(run, key)}"
         for key in ("networks", "device", "precision")

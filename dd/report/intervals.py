@@ -15,6 +15,7 @@ from scipy.special import stdtr, stdtrit
 
 LEVEL = 0.90  # of the intervals that are shown
 ALPHA = 0.05  # of a one-sided test
+ROUNDING = 1e-5  # of numbers in files: accuracies have four decimals
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,18 @@ class Estimate:
         return Estimate(-self.value, self.error, self.df).p_above(-bound)
 
 
-def mean(values: Sequence[float]) -> Estimate:
-    """The mean of independent ``values`` (at least one); its interval is a t interval."""
+def mean(values: Sequence[float], scale: float = 0.0) -> Estimate:
+    """The mean of independent ``values`` (at least one); its interval is a t interval.
+
+    Args:
+        values: the values.
+        scale: the size of the numbers from which they were computed. Values that differ by no more
+            than :data:`ROUNDING` times this size (or their own) are equal but for rounding.
+    """
     n = len(values)
-    square = variance(values) / n if n > 1 else 0.0
-    return _estimate(fmean(values), square, n - 1)
+    scale = max(scale, *map(abs, values))
+    scattered = max(values) - min(values) > ROUNDING * scale
+    return _estimate(fmean(values), variance(values) / n if scattered else 0.0, n - 1)
 
 
 def _estimate(value: float, square: float, df: float) -> Estimate:

@@ -167,6 +167,7 @@ def facts_of(one: Judged) -> Mapping[str, Any]:
         "dataset": one.label,
         "verdict": one.verdict,
         "limit": one.limit,
+        "quantity": claim.quantity,
         "expect": claim.expect,
         "margin": claim.margin,
     }

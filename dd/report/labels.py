@@ -22,6 +22,7 @@ PAPERS = {
     "metadd": "MetaDD",
     "cost": "Cost",
     "claims": "Claims",
+    "ranking": "Ranking",
 }
 NETWORKS = {
     "convnet": "ConvNet",

@@ -19,7 +19,7 @@ from dd.artifacts.provenance import code_version, makers_from_text
 from dd.artifacts.text import file_digest, load_json, load_rows, save_json
 from dd.config.run import read_run
 from dd.errors import DDError
-from dd.plan.jobs import Evaluation
+from dd.plan.jobs import Erasing, Evaluation
 from dd.plan.plan import Plan
 from dd.runtime.say import say
 
@@ -45,11 +45,14 @@ def record(config: Path) -> dict[str, Any]:
     # a file from elsewhere may have no provenance
     origins = [origin for origin in map(read_origin, tensors) if "created" in origin]
     makers = [*origins, *_earlier(origins), *_earlier_of_rows(plan)]
+    used = {name for origin in origins for name in origin.get("plugins", [])}
+    used |= {name for text in _texts_of_plugins(plan, makers) for name in text.split(", ")}
     run = plan.run
     return {
         "run": run.name,
         "title": run.title,
         "code": {"artifacts": _all(makers, "code"), "tables and figures": code_version()},
+        **({"plugins": sorted(used)} if used else {}),
         "python": platform.python_version(),
         "libraries": {name: version(name) for name in LIBRARIES},
         "hardware": {
@@ -78,6 +81,15 @@ def _earlier_of_rows(plan: Plan) -> Iterator[dict[str, str]]:
     for job in plan.of(Evaluation):
         for text in {row.get("continued_from") or "" for row in load_rows(job.file(plan.run))}:
             yield from makers_from_text(text)
+
+
+def _texts_of_plugins(plan: Plan, makers: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """What makers before a kill, and rows of results, say of the plug-ins that they used."""
+    for maker in makers:
+        if isinstance(text := maker.get("plugins"), str):
+            yield text
+    for job in (*plan.of(Evaluation), *plan.of(Erasing)):
+        yield from filter(None, {row.get("plugins") for row in load_rows(job.file(plan.run))})
 
 
 def _all(origins: Iterable[dict[str, Any]], key: str) -> list[str]:

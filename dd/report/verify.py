@@ -15,7 +15,7 @@ from pathlib import Path
 from dd.artifacts.atomic import inside
 from dd.artifacts.text import file_digest, load_json, load_rows
 from dd.config.run import read_run
-from dd.errors import DDError
+from dd.errors import DDError, unknown
 from dd.plan.jobs import Evaluation
 from dd.plan.plan import ENDINGS, Plan, made_sets
 from dd.report.table import render, write
@@ -84,12 +84,36 @@ def wrong_tables(plan: Plan) -> dict[str, str]:
     return faults
 
 
+def behind_claim(plan: Plan, claim: str) -> list[str]:
+    """A line for each difference that a claim is about: its numbers, and the files behind them.
+
+    Raises:
+        DDError: if the run has no table ``claims``, or no such claim.
+    """
+    path = Path(plan.run.root, "tables", "claims.csv")
+    rows = load_rows(path)
+    known = list(dict.fromkeys(row.get("claim", "") for row in rows))
+    if claim not in known:
+        raise unknown(f"claim of {path}", claim, known)
+    lines = []
+    for row in rows:
+        if row["claim"] == claim:
+            interval = f" ({row['low']} to {row['high']})" if row["low"] else ""
+            place = ", ".join(filter(None, (row["dataset"], row["place"], row["compared"])))
+            files = "".join(f"\n  {file}" for file in row["files"].split())
+            lines.append(f"{place}: {row['difference']}{interval} {row['unit']}, from{files}")
+    return lines
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, metavar="DIR", help="a run's folder, results/NAME")
     parser.add_argument(
         "--remove",
         action="store_true",
         help="delete the changed files, so that `snakemake` makes them again",
+    )
+    parser.add_argument(
+        "--claim", metavar="ID", help="also list the files behind this claim (default: none)"
     )
 
 
@@ -111,6 +135,8 @@ def run(arguments: argparse.Namespace) -> None:
         more = f" (and {len(wrong) - 1} more files)" if len(wrong) > 1 else ""
         done = "; removed: run snakemake again" if arguments.remove else ""
         raise DDError(f"{root}: {name} {what}{more}{done}")
+    for line in behind_claim(plan, arguments.claim) if arguments.claim else ():
+        say(line)
     tables = [name for kind, name in plan.exhibits if kind == "table"]
     say(
         f"{root}: all is as recorded: {len(tables)} tables from {len(plan.of(Evaluation))} "

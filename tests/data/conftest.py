@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks.every_stage import small_raw
 from dd.artifacts.tensors import save_tensors
 from dd.data.prepare import prepare
-from tests.support.pictures import picture, small_raw
+from tests.support.pictures import picture
 
 
 @pytest.fixture

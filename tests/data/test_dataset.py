@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.every_stage import small_raw
 from dd.artifacts.headers import read_header
 from dd.artifacts.tensors import load_tensors, save_tensors
 from dd.data import zca
@@ -15,7 +16,7 @@ from dd.data.dataset import fingerprint, load_dataset
 from dd.data.prepare import prepare
 from dd.errors import DDError
 from dd.rng import generator
-from tests.support.pictures import cli, small_raw
+from tests.support.pictures import cli
 from tests.support.whitening import numpy_zca
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from benchmarks.every_stage import small_raw
 from dd.artifacts.headers import read_header
 from dd.artifacts.tensors import load_tensors
 from dd.data.dataset import fingerprint
 from dd.data.prepare import channel_statistics, prepare
-from tests.support.pictures import cli, small_raw
+from tests.support.pictures import cli
 
 
 def test_prepare_writes_everything(folder, tmp_path, capsys):

@@ -28,7 +28,7 @@ def distill(data, out, *words):
     return main(["distill", *where, *words])
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", OBJECTIVES.names())
 def test_the_types_of_its_settings_say_what_an_objective_uses(name):
     chosen, known = OBJECTIVES[name], recipes.resolve(name, "digits", 1)
     assert issubclass(chosen.Settings, OptimisingSettings) == chosen.optimises

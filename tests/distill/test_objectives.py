@@ -27,7 +27,8 @@ def canvas(objective, lr=0.1, momentum=0.5):
     return Pixels(objective.start(), objective.labels(), lr, optimise)
 
 
-@pytest.mark.parametrize("name", [name for name in OBJECTIVES if not OBJECTIVES[name].takes_all])
+# with those of installed plug-ins, whose authors may run this test (docs/architecture.md)
+@pytest.mark.parametrize("name", [n for n in OBJECTIVES.names() if not OBJECTIVES[n].takes_all])
 @pytest.mark.parametrize("ipc", [1, 3])
 def test_every_objective_starts_and_moves(name, ipc, digits, shard_file):
     small = {"batch_real": 8, "outer": 2, "inner": 1, "feature_epochs": 1}
@@ -43,7 +44,8 @@ def test_every_objective_starts_and_moves(name, ipc, digits, shard_file):
     if objective.settings.iterations:
         values = objective.iteration(1, synthetic)
         after = synthetic.images()
-        assert values["loss"] > 0 and values["network"] == canonical(spec)
+        assert values["loss"] > 0
+        assert values.get("network") == (canonical(spec) if "network" in known else None)
         assert torch.isfinite(after).all()
         assert (after != before).flatten(1).any(1).all()  # every image moved
 

@@ -5,17 +5,29 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import subprocess
 import sys
 
 import pytest
 import torch
 
-from benchmarks import difference, metadd, precision, report, rounding, speed, unrolling, work
+from benchmarks import (
+    difference,
+    gpu,
+    metadd,
+    precision,
+    report,
+    rounding,
+    scaling,
+    speed,
+    unrolling,
+    work,
+)
 from benchmarks.plain import Plain
 from benchmarks.whole import WholeMatching
 from benchmarks.work import ROWS, SIDES, Row
-from dd.artifacts.text import save_rows
+from dd.artifacts.text import load_json, save_rows
 from dd.data.dataset import load_dataset
 from dd.distill.gradients import match_apart, match_together
 from dd.distill.objectives.dm import mean_distance
@@ -410,3 +422,48 @@ def test_rounding_is_measured_and_told(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["rounding", "--out", str(out), "--threads", "1"])
     rounding.main()
     assert "| DC | convnet | 2.0e-03 | 2.0e-03 | 2.0e-03 |" in report.render(out.parent)
+
+
+def test_the_benchmark_of_a_gpu_runs_on_the_cpu(tmp_path, monkeypatch, capsys):
+    """``--quick`` takes a step of each part; the report renders it, and rates come from it."""
+    out = tmp_path / "gpu.json"
+    words = ["gpu", "--device", "cpu", "--quick", "--threads", "1", "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", words)
+    gpu.main()
+    facts = load_json(out)
+    assert facts["failed"] == {} and facts["skipped"] == []
+    assert facts["checks"].keys() == set(gpu.QUICK_CHECKS)
+    same = {"error": 0.0, "points": 0.0, "same": True, "ok": True}
+    assert all(found == same for found in facts["checks"].values())  # the CPU against itself
+    assert facts["matching"]["IPC 1"]["seconds"].keys() == {"apart", "together"}
+    assert "as it is" in facts["training"] and "compiled" not in facts["training"]
+    assert facts["rows"]["dm-ipc1"]["ratios"].keys() == {"plain", "bf16"}
+    text = report.render(tmp_path)
+    assert "Within tolerance of the CPU: 3 of 3 checks" in text
+    assert "| dm, IPC 1: iteration |" in text
+    ((_, rows),) = scaling.rates(tmp_path).items()
+    assert [work for work, _ in rows] == ["dm, IPC 1"]
+
+
+def test_a_step_that_fails_or_has_no_time_is_said(capsys):
+    facts = {"failed": {}, "skipped": [], "rows": {}}
+
+    def broken():
+        raise RuntimeError("no kernel\nmore")
+
+    gpu.take(gpu.Step("rows", "a", broken), facts, math.inf)
+    gpu.take(gpu.Step("rows", "b", broken), facts, -math.inf)
+    gpu.take(gpu.Step("rows", "c", lambda: 3), facts, math.inf)
+    assert facts["failed"] == {"rows: a": "RuntimeError: no kernel"}
+    assert (facts["skipped"], facts["rows"]) == (["rows: b"], {"c": 3})
+
+
+def test_a_check_of_a_gpu_sees_what_differs():
+    one = {"images": torch.ones(4), "labels": torch.arange(3), "rows": [{"accuracy": "50.0"}]}
+    near = one | {"images": torch.tensor([1.0, 1.0, 1.0, 1.001])}
+    found = gpu.differences(one, near)
+    assert found["error"] == pytest.approx(0.001 / 2, rel=1e-3) and found["ok"]
+    assert not gpu.differences(one, one | {"images": torch.zeros(4)})["ok"]
+    assert not gpu.differences(one, one | {"labels": torch.tensor([0, 2, 1])})["ok"]
+    assert gpu.differences(one, one | {"rows": [{"accuracy": "45.0"}]})["points"] == 5
+    assert not gpu.differences(one, one | {"rows": [{"accuracy": "5.0"}]})["ok"]

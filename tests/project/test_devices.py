@@ -6,6 +6,15 @@ from __future__ import annotations
 import pytest
 import torch
 
+from benchmarks.every_stage import (
+    DISTILLATIONS,
+    OTHERS,
+    SUFFIXES,
+    differences,
+    make_files,
+    results,
+    words,
+)
 from dd.__main__ import main
 from dd.data import fit
 from dd.distill.objectives import OBJECTIVES, base, dc, dm
@@ -16,15 +25,6 @@ from dd.networks import init
 from dd.networks.architectures import NETWORKS
 from dd.plan.jobs import STAGES
 from dd.training import train
-from tests.support.every_stage import (
-    DISTILLATIONS,
-    OTHERS,
-    SUFFIXES,
-    differences,
-    make_files,
-    results,
-    words,
-)
 from tests.support.networks import TORCHVISION, small
 from tests.support.pretended_gpu import Traffic, pretended_gpu
 from tests.support.resuming import Killed, stop_at

@@ -103,6 +103,7 @@ COMMANDS = {
     "record": "record --config CONFIG --out OUT/run.json",
     "index": "index --config CONFIG --out OUT/README.md",
     "verify": "verify RUN",
+    "evidence": "evidence CLAIMED --out OUT/e.md",
     "inspect": "inspect SET",
     "import": "import THEIRS --data DATA --out OUT/i.safetensors",
     "arrays": "import ARRAYS --data DATA --out OUT/i.safetensors",
@@ -153,7 +154,19 @@ def files(tmp_path_factory):
     assert main([*put(words, found), "--batch", "8"]) == 0
     plan = fill("smoke", folder / "results", lambda job, arch, n: 50.0 + n)
     found |= {"RUN": Path(plan.run.root), "CONFIG": Path(plan.run.root, "config.json")}
+    found["CLAIMED"] = claimed(folder)
     return found
+
+
+def claimed(folder: Path) -> Path:
+    """A folder with the claims of a run, and with its record."""
+    plan = fill("cifar10-cpu", folder / "results", lambda job, arch, n: 50.0 + n)
+    table = Path("workflow/config/tables/claims.yaml")
+    words = ["table", "--table", str(ROOT / table), "--config", f"{plan.run.root}/config.json"]
+    made = folder / "claimed"
+    assert main([*words, "--out", str(made / "claims.csv")]) == 0
+    (made / "run.json").write_text(json.dumps({"run": "a", "title": "b", "configuration": {}}))
+    return made
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -552,16 +565,8 @@ def test_run_json(files, tmp_path, data):
 CELLS = ("", "x", "nan", "inf", "-1", "101", "1e400", "50", "a\nb", "\x1b[31m", "ü", '"', "1;2")
 
 
-@MANY
-@given(data=st.data())
-def test_rows_of_evaluations(files, tmp_path, data):
-    """The CSV files that tables and figures read."""
-    results = tmp_path / "results"
-    if not results.exists():
-        shutil.copytree(files["RUN"], results / "smoke")
-    path = data.draw(st.sampled_from(sorted((results / "smoke/evaluations").rglob("*.csv"))))
-    before = path.read_bytes()
-    rows = list(csv.reader(before.decode().splitlines()))
+def change_rows(data, path, rows):
+    """Write ``rows`` with one change to ``path``: how, at which row and column, which word."""
     row = data.draw(st.integers(0, len(rows) - 1))
     column = data.draw(st.integers(0, len(rows[row])))
     word = data.draw(st.sampled_from(CELLS))
@@ -580,6 +585,33 @@ def test_rows_of_evaluations(files, tmp_path, data):
         csv.writer(file).writerows(rows)
     if how == "bytes":
         path.write_bytes(data.draw(st.binary(max_size=40)))
+    return how, row, column, word
+
+
+@MANY
+@given(data=st.data())
+def test_rows_of_claims(files, tmp_path, data):
+    """The CSV of verdicts that the page of evidence reads."""
+    folder = tmp_path / "claimed"
+    if not folder.exists():
+        shutil.copytree(files["CLAIMED"], folder)
+    path = folder / "claims.csv"
+    rows = list(csv.reader((files["CLAIMED"] / "claims.csv").read_text().splitlines()))
+    change_rows(data, path, rows)
+    run("claims", "evidence", files | {"CLAIMED": folder}, tmp_path, what=rows)
+
+
+@MANY
+@given(data=st.data())
+def test_rows_of_evaluations(files, tmp_path, data):
+    """The CSV files that tables and figures read."""
+    results = tmp_path / "results"
+    if not results.exists():
+        shutil.copytree(files["RUN"], results / "smoke")
+    path = data.draw(st.sampled_from(sorted((results / "smoke/evaluations").rglob("*.csv"))))
+    before = path.read_bytes()
+    rows = list(csv.reader(before.decode().splitlines()))
+    how, row, column, word = change_rows(data, path, rows)
     accuracies._rows.cache_clear()
     try:
         changed_files = files | {"CONFIG": results / "smoke/config.json"}

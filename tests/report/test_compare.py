@@ -13,6 +13,7 @@ from dd.report.compare import (
     claimed_side,
     compare,
     contradiction,
+    ratio,
     support,
     verdict,
     weakest,
@@ -55,6 +56,26 @@ def test_one_set_is_judged_over_networks():
     )
     assert compare({0: one}, {3: other}, "images").unit == "images"
     assert compare({0: one[:1]}, {0: other[:1]}).estimate == Estimate(1.0)
+
+
+def test_rounding_of_accuracies_is_no_scatter():
+    """One test image of 359 more, by both networks; the files round to four decimals."""
+    found = compare({0: [97.7716, 97.4930]}, {0: [97.4930, 97.2145]})
+    assert found.estimate == Estimate(pytest.approx(0.27855))
+    by_sets = compare({0: [97.7716], 1: [97.4930]}, {0: [97.4930], 1: [97.2145]})
+    assert by_sets.estimate.interval() is None
+
+
+def test_ratios_by_hand():
+    sets = ratio({0: [30.0], 1: [44.0]}, {0: [60.0], 1: [80.0]})  # 0.5 and 0.55
+    assert sets.by_set == {0: 0.5, 1: pytest.approx(0.55)}
+    expected = stats.ttest_1samp([0.5, 0.55], 0).confidence_interval(0.9)
+    assert sets.estimate.interval() == pytest.approx(tuple(expected))
+    # one set: variances 8 and 32 of two networks each; d(a/b) = da/60 - db/2/60
+    one = ratio({0: [28.0, 32.0]}, {0: [56.0, 64.0]}).estimate
+    assert one.value == pytest.approx(0.5)
+    assert one.error == pytest.approx((8 / 2 / 60**2 + 0.25 * 32 / 2 / 60**2) ** 0.5)
+    assert ratio({0: [30.0]}, {0: [60.0]}).estimate == Estimate(0.5)
 
 
 def test_only_common_seeds_count():

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from PIL import Image
 
 from dd.__main__ import main
-from dd.data.sources import RawDataset
 
 
 def random_pixels(*shape, seed=0):
@@ -25,20 +23,6 @@ def picture(path, mode="RGB", size=(6, 5), seed=0):
         image.putpalette(random_pixels(768, seed=1).tobytes())
     image.save(path)
     return values
-
-
-def small_raw(count=40, shape=(3, 4, 4)):
-    images = torch.from_numpy(random_pixels(count + 12, *shape))
-    labels = torch.arange(count + 12) * 7 % 4
-    return RawDataset(
-        "small",
-        "Small",
-        images[:count],
-        labels[:count],
-        images[count:],
-        labels[count:],
-        list("abcd"),
-    )
 
 
 def cli(capsys, *arguments):

@@ -39,7 +39,8 @@ resources:
 def every_ipc(name: str, overrides: dict[str, Any] | None = None) -> Run:
     """The run ``name`` with Model Pool and IADD at every IPC, whatever it narrows them to."""
     run = load_run(name, overrides)
-    own = {key: axes for key, axes in run.axes_for.items() if key.startswith("metadd")}
+    narrowed = ("modelpool", "iadd")
+    own = {key: axes for key, axes in run.axes_for.items() if not key.startswith(narrowed)}
     return replace(run, axes_for=own)
 
 

@@ -146,12 +146,16 @@ def test_a_finished_run_can_be_checked_again(checkout):
         return subprocess.run(command, cwd=checkout, capture_output=True, text=True, timeout=60)
 
     one = TINY.replace("[baseline, pool]", "[baseline]")
-    one = one.replace("modelpool_ablation]", "modelpool_ablation, cost]")
+    one = one.replace("modelpool_ablation]", "modelpool_ablation, cost, claims]")
     (checkout / "tiny.yaml").write_text(one)
     words = ("--config", "run=tiny.yaml")
     assert snakemake(checkout, *words).returncode == 0
     done = verify()
-    assert done.returncode == 0 and "4 tables from 1 evaluations of 1 distillations" in done.stdout
+    assert done.returncode == 0 and "5 tables from 1 evaluations of 1 distillations" in done.stdout
+    # a claim of a run with one setting is not tested, so no file is behind it
+    done = verify("--claim", "modelpool-pool-mlp")
+    assert done.returncode == 0 and "digits: " in done.stdout
+    assert "unknown claim of results/tiny/tables/claims.csv" in verify("--claim", "x").stderr
     record = json.loads((checkout / "results/tiny/run.json").read_text())
     assert record["seeds"] == [0] and record["configuration"]["run"]["title"] == record["title"]
     assert record["started"] <= record["ended"] and record["hardware"]["cores"] == os.cpu_count()

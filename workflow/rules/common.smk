@@ -88,10 +88,11 @@ def images(stage):
 def places(stage):
     """Options of a job of ``stage`` that may change without making it run again.
 
-    Snakemake does not compare the parameters whose functions look at the output.
+    Snakemake does not compare the parameters whose functions look at the output. Modules of
+    plug-ins are among them: what a job uses of them is in its other options.
     """
     return lambda wildcards, output: shlex.join(
-        command_words(JOBS[stage][wildcards.job].places(RUN))
+        command_words(JOBS[stage][wildcards.job].places(RUN) | {"plugin": RUN.plugins})
     )
 
 

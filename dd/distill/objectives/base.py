@@ -198,4 +198,6 @@ class Objective:
         )
 
 
-OBJECTIVES: Registry[type[Objective]] = Registry("objective")
+OBJECTIVES: Registry[type[Objective]] = Registry(
+    "objective", "dd.distill.objectives.base:Objective"
+)

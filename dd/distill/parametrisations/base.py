@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -17,11 +17,18 @@ Optimise = Callable[[Sequence[dict[str, Any]]], torch.optim.Optimizer]
 class Parametrisation(ABC):
     """Synthetic images under optimisation.
 
+    A registered class is made of ``(generator, images, labels, settings, optimise, stream)``: a
+    generator if it ``needs_generator``, otherwise None; the objective's initial images ``[M, C, H,
+    W]`` and labels ``[M]``; an instance of the class's ``Settings``; what makes the objective's
+    optimiser; the stream of all draws, on the CPU. With a generator, ``Settings`` may have
+    ``layer`` (docs/generators.md).
+
     Attributes:
         labels: ``[M]`` int64, fixed, on the images' device.
     """
 
     labels: torch.Tensor
+    needs_generator: ClassVar[bool] = False  # it decodes latents of a generator
 
     @abstractmethod
     def images(self) -> torch.Tensor:
@@ -52,5 +59,7 @@ class Parametrisation(ABC):
         return {}
 
 
-PARAMETRISATIONS: Registry[type[Parametrisation]] = Registry("parametrisation")
+PARAMETRISATIONS: Registry[type[Parametrisation]] = Registry(
+    "parametrisation", "dd.distill.parametrisations.base:Parametrisation"
+)
 """All parametrisations except pixels. A name is also the modifier in a spec (``dc+glad``)."""

@@ -48,6 +48,7 @@ class Latents(Parametrisation):
     """
 
     Settings = GladSettings
+    needs_generator = True
 
     def __init__(
         self,

@@ -48,7 +48,9 @@ class Regulariser(ABC):
         """
 
 
-REGULARISERS: Registry[type[Regulariser]] = Registry("regulariser")
+REGULARISERS: Registry[type[Regulariser]] = Registry(
+    "regulariser", "dd.distill.regularisers.base:Regulariser"
+)
 """A name is also the modifier in a spec (``dc+metadd``)."""
 
 

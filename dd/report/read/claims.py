@@ -16,7 +16,7 @@ from dd.report import intervals
 from dd.report.compare import Difference, average, compare
 from dd.report.read import erased
 from dd.report.read.accuracies import BySet, collect
-from dd.report.read.costs import origin
+from dd.report.read.costs import origin, peak
 from dd.report.read.maps import AUXILIARY, UNSEEN, VARIANCE, groups, pooled
 
 NETWORKS, IMAGES, JOBS = "networks", "images", "jobs"
@@ -211,10 +211,7 @@ def _memory(exhibit: Exhibit) -> Iterator[Sample]:
             job.seed: Snapshot(job, cell.iterations).file(exhibit.run)
             for job in distillations(cell, exhibit.run)
         }
-        by_set = {}
-        for seed, path in files.items():
-            peak = origin(path)["peak_memory_mb"]
-            by_set[seed] = [float(peak.get("gpu", peak["host"]))]
+        by_set = {seed: [peak(origin(path))] for seed, path in files.items()}
         yield Sample(cell, by_set, list(files.values()))
 
 

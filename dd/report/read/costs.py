@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy
@@ -40,3 +40,9 @@ def origin(path: str) -> dict[str, Any]:
             f"{path}: its header has no peak memory; make the set by `python -m dd distill`"
         )
     return made
+
+
+def peak(made: Mapping[str, Any]) -> float:
+    """The peak memory in MB of what has this provenance: on the GPU, if it was made on one."""
+    memory = made["peak_memory_mb"]
+    return float(memory.get("gpu", memory["host"]))

@@ -110,9 +110,11 @@ class Published:
         run, printed = self.exhibit.run, []
         dataset = run.datasets[cell.dataset].get("comparable_to")
         labels = {**cell.labels, "dataset": dataset}
-        protocols = (parse_protocol(name, run.protocols).options for name in cell.protocols)
+        protocols = [parse_protocol(name, run.protocols).options for name in cell.protocols]
         trained = [str(cell.arch), *(str(options.get("teacher", "")) for options in protocols)]
-        if dataset is not None and run.as_published(cell.method, cell.dataset, cell.ipc, trained):
+        place = (cell.method, cell.dataset, cell.ipc)
+        classes = [options["protocol"] for options in protocols]
+        if dataset is not None and run.as_published(*place, trained, classes):
             printed = [value for source in self.sources for value in source.at(labels)]
         comparable = [value for value in printed if not value.note]
         if len(comparable) > 1:

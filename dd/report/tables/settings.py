@@ -9,7 +9,7 @@ from typing import Any
 from dd.config.methods import format_value
 from dd.config.recipes import fallback
 from dd.config.run import Run
-from dd.networks.options import OPTIONS, parse
+from dd.networks.options import options_of, parse
 from dd.networks.pool import load_pool
 from dd.plan.exhibits import Exhibit
 from dd.plan.jobs import Distillation, Evaluation, GeneratorTraining, Import, Pretraining
@@ -108,7 +108,7 @@ def _family(network: str) -> str:
 def _options(network: str) -> dict[str, list[Any]]:
     """All options of a network, given or default, each as a list with one value."""
     name, given = parse(network)
-    known = {key: option.default for key, option in OPTIONS[name].items()}
+    known = {key: option.default for key, option in options_of(name).items()}
     options = known | given
     if options.get("depth") == 0:
         options["depth"] = "by image size"

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -22,7 +23,7 @@ from dd.artifacts.tensors import load_tensors, save_tensors
 from dd.artifacts.text import load_rows
 from dd.data import synthetic
 from dd.data.prepare import prepare
-from tests.support.pictures import small_raw
+from dd.data.sources import RawDataset
 
 TRAINED = "convnet:depth=1,norm=batch,pooling=max,width=8"
 TOKENS = "vit:depth=1,heads=1,patch=4,width=8"
@@ -126,6 +127,15 @@ OTHERS = {
 """All other stages."""
 
 SUFFIXES = {"evaluate": ".csv", "erase": ".csv", "distill": ""}
+
+
+def small_raw(count: int = 40, shape: tuple[int, ...] = (3, 4, 4)) -> RawDataset:
+    """``count`` training and 12 test images of four classes, at random."""
+    draw = numpy.random.default_rng(0)
+    pixels = draw.integers(0, 256, (count + 12, *shape), dtype=numpy.uint8)
+    images, labels = torch.from_numpy(pixels), torch.arange(count + 12) * 7 % 4
+    split = images[:count], labels[:count], images[count:], labels[count:]
+    return RawDataset("small", "Small", *split, list("abcd"))
 
 
 def make_files(folder: Path) -> dict[str, Path]:

@@ -1,0 +1,287 @@
+"""The first thing to run on a new GPU: does it compute the same, how fast, and with which choices?
+
+Four parts, in at most ``--minutes``; what does not fit into the time is left out, and said:
+
+- checks: every stage and variant, on small images, against the CPU;
+- matching: a matching step with its outer and inner gradients, apart, together, and captured as one
+  CUDA graph;
+- training: a training step as it is, compiled, in channels_last, in bf16;
+- rows: the rows of :mod:`benchmarks.speed`, plain loops beside the suite in float32, bf16 and TF32.
+
+A step that fails is recorded and the others go on; then the exit code is 1. It writes one JSON
+file, and ``python -m benchmarks.report`` puts it into README.md and its rates into
+docs/scaling.md. ``--device cpu --quick`` tries everything that a CPU can do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks.choices import compare
+from benchmarks.every_stage import DISTILLATIONS, OTHERS, SUFFIXES, make_files, results, words
+from benchmarks.speed import PAIR, measure, opening, parser, synthetic_data
+from benchmarks.work import ROWS
+from dd.__main__ import main as command_line
+from dd.artifacts.text import save_json
+from dd.distill import assemble
+from dd.distill.gradients import match_apart, match_together
+from dd.errors import DDError
+from dd.networks.build import create
+from dd.rng import generator
+from dd.runtime import precision
+from dd.runtime.process import setup
+
+PARTS = ("checks", "matching", "training", "rows")
+MINUTES = 8.0
+TOLERANCE = 1e-2  # of a tensor, in its norm, after two iterations or epochs
+POINTS = 35.0  # of an accuracy: the small dataset has 12 test images
+QUICK_CHECKS = ("dm", "pretrain", "evaluate, apart")
+CLASSES, REAL, BATCH = 10, 256, 256
+
+
+class Way(NamedTuple):
+    """How a training step is computed."""
+
+    compiled: bool = False
+    channels_last: bool = False
+    bf16: bool = False
+
+
+WAYS = {
+    "as it is": Way(),
+    "channels_last": Way(channels_last=True),
+    "bf16": Way(bf16=True),
+    "bf16, channels_last": Way(channels_last=True, bf16=True),
+    "compiled": Way(compiled=True),
+    "compiled, bf16, channels_last": Way(True, True, True),
+}
+
+
+class Step(NamedTuple):
+    """A step of the measurement: the part of the file that its result belongs to, and its name."""
+
+    part: str
+    name: str
+    work: Callable[[], Any]
+
+
+def check(name: str, files: Mapping[str, Path], device: torch.device) -> dict[str, Any]:
+    """How far the results of a command on ``device`` are from those on the CPU.
+
+    Args:
+        name: of the command in :mod:`benchmarks.every_stage`.
+        files: what commands read (:func:`benchmarks.every_stage.make_files`).
+        device: the device.
+
+    Returns:
+        ``error``: the largest of its tensors, relative to the norm; ``points``: the largest of its
+        accuracies; ``same``: whether everything else (labels, indices) is equal; ``ok``.
+    """
+    command, found = (DISTILLATIONS | OTHERS)[name], []
+    for side, place in enumerate(("cpu", str(device))):
+        suffix = SUFFIXES.get(command.partition(" ")[0], ".safetensors")
+        with tempfile.TemporaryDirectory() as own:
+            out, said = Path(own, f"{side}{suffix}"), io.StringIO()
+            quiet = contextlib.redirect_stdout(said), contextlib.redirect_stderr(said)
+            with networks_of_the_cpu(), quiet[0], quiet[1]:
+                status = command_line(words(command, files, out, place))
+            if status:
+                raise DDError(f"on {place}: {said.getvalue().strip().splitlines()[-1]}")
+            found.append(results(out))
+    return differences(*found)
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """The largest errors between two results of a command."""
+    if one.keys() != other.keys():
+        raise DDError("results have other names")
+    error, points, same = 0.0, 0.0, True
+    for name, expected in one.items():
+        if isinstance(expected, Tensor) and expected.is_floating_point():
+            change = (other[name].double() - expected.double()).norm()
+            error = max(error, float(change / expected.double().norm().clamp_min(1e-12)))
+        elif isinstance(expected, Tensor):
+            same &= torch.equal(expected, other[name])
+        elif name in ("rows", "metrics"):
+            for row, measured in zip(expected, other[name], strict=True):
+                points = max(points, _points(row, measured))
+    ok = same and error <= TOLERANCE and points <= POINTS
+    return {"error": error, "points": points, "same": same, "ok": ok}
+
+
+def _points(row: Mapping[str, Any], measured: Mapping[str, Any]) -> float:
+    """The largest difference of the accuracies in two rows of results."""
+    accuracies = [name for name in row if name.endswith("accuracy") and row[name] not in ("", None)]
+    return max((abs(float(row[n]) - float(measured[n])) for n in accuracies), default=0.0)
+
+
+@contextlib.contextmanager
+def networks_of_the_cpu() -> Iterator[None]:
+    """Distillations draw their networks on the CPU, as they do there, and not on their device."""
+
+    def on_the_cpu(seed: int, *names: object, device: object = "cpu") -> torch.Generator:
+        return generator(seed, *names)
+
+    with mock.patch.object(assemble, "generator", on_the_cpu):
+        yield
+
+
+def matching(device: torch.device, ipc: int, repeats: int, real: int = REAL) -> dict[str, Any]:
+    """Seconds of a matching step of all classes: apart, together, and (on a GPU) as one graph."""
+    network = _network(device)
+    draw = generator(0, "matching", device=device)
+    batches, images = (
+        torch.randn((CLASSES, count, 3, 32, 32), generator=draw, device=device)
+        for count in (real, ipc)
+    )
+    ways: dict[str, Callable[[], object]] = {
+        "apart": lambda: match_apart(network, batches.unbind(), images.unbind()),
+        "together": lambda: match_together(network, batches, images),
+    }
+    error = None
+    if device.type == "cuda":
+        replay, captured = capture(lambda: match_together(network, batches, images))
+        _, expected = match_together(network, batches, images)
+        replay()
+        error = float((captured[1] - expected).norm() / expected.norm())
+        ways["graph"] = replay
+    return {"seconds": compare(ways, repeats, device), "graph_error": error}
+
+
+def capture(work: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
+    """``work`` as a CUDA graph: a function that repeats it, and its results, which it overwrites.
+
+    Its inputs keep their addresses, so new values are copied into them before a repetition.
+    """
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):  # libraries choose their algorithms and allocate before the capture
+            work()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        made = work()
+    return graph.replay, made
+
+
+def training(device: torch.device, way: Way, repeats: int) -> float:
+    """Seconds of a forward and backward pass of a ConvNet on a batch."""
+    draw = generator(0, "training", device=device)
+    images = torch.randn((BATCH, 3, 32, 32), generator=draw, device=device)
+    labels = torch.arange(BATCH, device=device) % CLASSES
+
+    network = _network(device)
+    layout = torch.channels_last if way.channels_last else torch.contiguous_format
+    images, network = images.to(memory_format=layout), network.to(memory_format=layout)
+    call = torch.compile(network) if way.compiled else network
+
+    def step() -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=way.bf16):
+            logits = call(images)
+        loss = F.cross_entropy(logits.float(), labels)
+        torch.autograd.grad(loss, list(network.parameters()))
+
+    return compare({"step": step}, repeats, device)["step"]
+
+
+def _network(device: torch.device) -> nn.Module:
+    return create("convnet", 3, (32, 32), CLASSES, generator=generator(0), device=device)
+
+
+def sides(device: torch.device) -> dict[str, tuple[str, str]]:
+    """Side and allocator of the columns of a row; ratios are those of ``suite``."""
+    lower = [precision.BF16] + [precision.TF32] * (device.type == "cuda")
+    own = {name: (name, "tuned") for name in lower}
+    return {"plain": ("plain", "default"), "suite": ("suite", "tuned"), **own}
+
+
+def steps(options: argparse.Namespace, device: torch.device, folder: Path) -> Iterator[Step]:
+    """The parts of the measurement, in the order of their worth."""
+    quick, repeats, files = options.quick, options.repeats, make_files(folder)
+    for name in QUICK_CHECKS if quick else (*DISTILLATIONS, *OTHERS):
+        yield Step("checks", name, partial(check, name, files, device))
+    for ipc in (1,) if quick else (1, 10):
+        real = 4 if quick else REAL
+        yield Step("matching", f"IPC {ipc}", partial(matching, device, ipc, repeats, real))
+    # compiling needs a compiler of C++ on the CPU, so it is tried on GPUs alone
+    ways = {name: way for name, way in WAYS.items() if device.type == "cuda" or not way.compiled}
+    for name, way in ways.items():
+        yield Step("training", name, partial(training, device, way, repeats))
+    data = folder / "random.safetensors"
+    synthetic_data(data, (40, 10) if quick else (5000, 1000))
+    more = {"data": data, "device": device, "epochs": 1 if quick else 10}
+    for key, row in ROWS.items():
+        if quick and key != "dm-ipc1":
+            continue
+        columns = sides(device)
+        if row.name == "mtt":  # its steps are float32
+            columns = {name: columns[name] for name in PAIR}
+        work = partial(measure, row, columns, repeats, threads=torch.get_num_threads(), **more)
+        yield Step("rows", key, work)
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Take all steps and write the file; return what it says."""
+    device = setup(options.device, options.threads)
+    if options.quick:
+        options.repeats = 1
+    facts = opening("gpu", options, device) | {"skipped": [], "failed": {}}
+    facts |= {part: {} for part in PARTS}
+    end = time.monotonic() + 60 * options.minutes
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for step in steps(options, device, folder):
+            take(step, facts, end)
+            facts["load_after"] = [round(load, 2) for load in os.getloadavg()]
+            save_json(options.out, facts)
+    return facts
+
+
+def take(step: Step, facts: dict[str, Any], end: float) -> None:
+    """Take a step before the time ``end``, and note its result, that it failed or was left out."""
+    name, started = f"{step.part}: {step.name}", time.monotonic()
+    if started > end:
+        facts["skipped"].append(name)
+        print(f"{name}: left out, the time is over", flush=True)
+        return
+    try:
+        facts[step.part][step.name] = step.work()
+        print(f"{name}: {time.monotonic() - started:.1f} s", flush=True)
+    except Exception as error:  # whatever fails on a new machine, the rest is worth knowing
+        facts["failed"][name] = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        print(f"{name}: FAILED: {facts['failed'][name]}", flush=True)
+
+
+def main() -> None:
+    """Measure, write, and say what is wrong."""
+    own = parser("gpu", __doc__)
+    own.set_defaults(repeats=2)
+    own.add_argument("--minutes", type=float, default=MINUTES, help="begin no part after these (8)")
+    own.add_argument("--quick", action="store_true", help="few and small parts, as a trial")
+    facts = run(own.parse_args())
+    wrong = [name for name, found in facts["checks"].items() if not found["ok"]]
+    if wrong or facts["failed"]:
+        sys.exit(
+            f"error: {len(facts['failed'])} parts failed; {len(wrong)} checks are not within "
+            f"tolerance{': ' if wrong else ''}{', '.join(wrong)}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,250 @@
+"""Which claims hold: the verdicts of several finished runs on one page, claim by claim.
+
+It reads ``claims.csv`` and ``run.json`` of each run, from the run's folder (``results/NAME``) or
+from a folder that holds copies of both. Nothing is judged here: a verdict that no run's file has
+cannot appear. The page has a long form, and a short form that goes between two markers of another
+page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dd.artifacts.fields import BLOCK, NUMBER, TEXT, Field, check_fields, missing, shown, whole
+from dd.artifacts.text import load_json, load_rows, read_text, save_text
+from dd.errors import DDError, unknown
+from dd.report import escape
+from dd.report.compare import HOLDS, NOT_TESTED, REFUTED, UNDECIDED
+from dd.report.labels import paper_label
+from dd.report.read.claims import QUANTITIES
+from dd.runtime.say import say
+
+BEGIN, END = "<!-- evidence: begin -->", "<!-- evidence: end -->"
+_RUN: Mapping[str, Field] = {"run": TEXT, "title": TEXT, "configuration": BLOCK}
+_COLUMNS = (
+    "claim", "paper", "says", "source", "dataset", "verdict", "limit", "place", "compared",
+    "difference", "low", "high", "unit", "quantity", "p_for", "n_sets", "n_networks", "counted",
+    "note",
+)  # fmt: skip
+_WORDS = (HOLDS, REFUTED, UNDECIDED, NOT_TESTED)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The verdict of a run on a claim, for a dataset.
+
+    Attributes:
+        folder: of the run's files.
+        run: the run's name and title.
+        stands_in: whether its datasets stand in for those of the paper.
+        rows: the rows of the claim and dataset in ``claims.csv``.
+    """
+
+    folder: Path
+    run: str
+    title: str
+    stands_in: bool
+    rows: Sequence[Mapping[str, str]]
+
+    @property
+    def about(self) -> Mapping[str, str]:
+        """What all rows share: claim, dataset, verdict."""
+        return self.rows[0]
+
+    @property
+    def word(self) -> str:
+        """The verdict with its limit."""
+        return f"{self.about['verdict']} {self.about['limit']}".strip()
+
+    @property
+    def weakest(self) -> Mapping[str, str]:
+        """The row that supports the claim the least."""
+        return max(self.rows, key=lambda row: float(row["p_for"]))
+
+    @property
+    def tested(self) -> bool:
+        """Whether the run tests the claim."""
+        return self.about["verdict"] != NOT_TESTED
+
+    def difference(self) -> str:
+        """The difference of the weakest cell, and its interval."""
+        row = self.weakest
+        quantity = QUANTITIES[row["quantity"]]
+        values = [row[name] for name in ("difference", "low", "high")]
+        signed = [f"{float(v):+.{quantity.digits}f}".replace("-", "−") for v in values if v]
+        interval = f" ({signed[1]} to {signed[2]})" if len(signed) == 3 else ""
+        where = f", {row['place']}" if row["place"] else ""
+        return f"{signed[0]}{interval} {quantity.unit}".strip() + where
+
+    def evidence(self) -> str:
+        """How many sets and networks it rests on."""
+        sets = sorted({int(row["n_sets"]) for row in self.rows})
+        networks = sorted({int(row["n_networks"]) for row in self.rows})
+        counted = self.rows[0]["counted"]
+        inner = "networks" if counted == "sets" else counted
+        return f"{_span(sets)} × {_span(networks)} {inner}"
+
+
+def _span(values: Sequence[int]) -> str:
+    return str(values[0]) if values[0] == values[-1] else f"{values[0]} to {values[-1]}"
+
+
+def findings(folder: Path) -> list[Finding]:
+    """The verdicts of the run in ``folder``.
+
+    Raises:
+        DDError: if ``claims.csv`` or ``run.json`` is missing or malformed; the message names it.
+    """
+    record = folder / "run.json"
+    document = load_json(record)
+    if not isinstance(document, dict) or missing(document, _RUN):
+        raise DDError(f"{record}: is no record of `python -m dd record`")
+    check_fields(record, document, _RUN)
+    configured = document["configuration"].get("run", {})
+    stands_in = bool(configured.get("stands_in_for")) if isinstance(configured, dict) else False
+    path = next((p for p in (folder / "tables/claims.csv", folder / "claims.csv") if p.is_file()),
+                folder / "claims.csv")  # fmt: skip
+    grouped: dict[tuple[str, str], list[dict[str, str]]] = {}
+    for row in load_rows(path):
+        given = {name: text for name, text in row.items() if text is not None}
+        if (name := missing(given, _COLUMNS)) is not None:
+            raise DDError(f"{path}: has no column '{name}'; make the table claims again")
+        _check(path, row)
+        grouped.setdefault((row["claim"], row["dataset"]), []).append(row)
+    return [
+        Finding(folder, document["run"], document["title"], stands_in, rows)
+        for rows in grouped.values()
+    ]
+
+
+_NUMBERS: Mapping[str, Field] = {
+    "difference": NUMBER,
+    "p_for": NUMBER,
+    "n_sets": whole(1),
+    "n_networks": whole(1),
+}
+
+
+def _check(path: Path, row: Mapping[str, str]) -> None:
+    """Raise a :class:`DDError` unless a row is one of the table ``claims``."""
+    if row["verdict"] not in _WORDS:
+        raise DDError(f"{path}: verdict is '{row['verdict']}', it must be {' or '.join(_WORDS)}")
+    if row["verdict"] == NOT_TESTED:
+        return
+    if row["quantity"] not in QUANTITIES:
+        raise unknown(f"quantity in {path}", row["quantity"], QUANTITIES)
+    interval = [name for name in ("low", "high") if row[name]]
+    for name in (*_NUMBERS, *interval):
+        field = _NUMBERS.get(name, NUMBER)
+        try:
+            value = int(row[name]) if name.startswith("n_") else float(row[name])
+        except ValueError:
+            value = math.nan
+        if not field.fits(value):
+            raise DDError(f"{path}: {name} is {shown(row[name])}, it must be {field.what}")
+
+
+def page(found: Iterable[Finding], out: Path) -> str:
+    """The long form: for each claim, the verdict of each run, with its numbers."""
+    papers: dict[str, dict[str, list[Finding]]] = {}
+    for one in found:
+        papers.setdefault(one.about["paper"], {}).setdefault(one.about["claim"], []).append(one)
+    lines = [
+        "# Which claims hold",
+        "",
+        "Made by `python -m dd evidence` from the claims of finished runs; "
+        "[how claims are judged](claims.md). A verdict is about the dataset and the settings of "
+        "its run. The difference is that of the cell that supports the claim the least, with its "
+        "90 % interval.",
+    ]
+    if not papers:
+        lines += ["", "No run with claims is here yet."]
+    for paper, claims in papers.items():
+        lines += ["", f"## {escape.markdown(paper_label(paper))}"]
+        for claim, members in claims.items():
+            about = members[0].about
+            lines += [
+                "",
+                f"### {claim}",
+                "",
+                f"{escape.markdown(about['says'])} ({escape.markdown(about['source'])})",
+                "",
+                "| Data | Run | Verdict | Difference | Sets × networks |",
+                "| --- | --- | --- | --- | --- |",
+            ]
+            for one in members:
+                difference, evidence = (
+                    (one.difference(), one.evidence()) if one.tested else (one.about["note"], "–")
+                )
+                place = os.path.relpath(one.folder, out.parent)
+                lines.append(
+                    f"| {escape.markdown(_data(one))} | "
+                    f"[{escape.markdown(one.title)}]({place}) | **{one.word}** | "
+                    f"{escape.markdown(difference)} | {evidence} |"
+                )
+    return "\n".join(lines) + "\n"
+
+
+def short(found: Iterable[Finding], out: Path, page: Path) -> str:
+    """The short form: what was tested on data that does not stand in for other data."""
+    lines = ["| Claim | Data | Sets × networks | Verdict |", "| --- | --- | --- | --- |"]
+    for one in found:
+        if one.stands_in or not one.tested:
+            continue
+        anchor = f"{os.path.relpath(page, out.parent)}#{one.about['claim']}"
+        lines.append(
+            f"| [{escape.markdown(one.about['says'])}]({anchor}) | "
+            f"{escape.markdown(one.about['dataset'])} | {one.evidence()} | **{one.word}** |"
+        )
+    if len(lines) == 2:
+        return "No verdict on the papers' datasets yet: no such run is committed."
+    return "\n".join(lines)
+
+
+def _data(one: Finding) -> str:
+    return f"{one.about['dataset']}, standing in" if one.stands_in else one.about["dataset"]
+
+
+def updated(text: str, path: Path, form: str) -> str:
+    """The page ``text`` of the file ``path`` with ``form`` between its markers.
+
+    Raises:
+        DDError: if the page has no markers.
+    """
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise DDError(f"{path}: needs a line {BEGIN} and, after it, a line {END}")
+    return f"{before}{BEGIN}\n\n{form}\n\n{END}{after}"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "runs", type=Path, nargs="*", metavar="DIR", help="folders with claims.csv and run.json"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="Markdown file of the long form")
+    parser.add_argument(
+        "--into",
+        type=Path,
+        help="Markdown file that takes the short form between its markers (default: none)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Write the long form, and the short form if asked."""
+    found: list[Any] = [one for folder in arguments.runs for one in findings(folder)]
+    order = {claim: n for n, claim in enumerate(dict.fromkeys(o.about["claim"] for o in found))}
+    found.sort(key=lambda one: order[one.about["claim"]])
+    save_text(arguments.out, page(found, arguments.out))
+    if arguments.into:
+        form = short(found, arguments.into, arguments.out)
+        text = read_text(arguments.into, "Markdown")
+        save_text(arguments.into, updated(text, arguments.into, form))
+    tested = sum(one.tested for one in found)
+    say(f"{arguments.out}: {len(found)} verdicts of {len(arguments.runs)} runs, {tested} tested")

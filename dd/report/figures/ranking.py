@@ -1,0 +1,73 @@
+"""Accuracy of methods against the time of a distillation, a point for each method."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
+
+from dd.plan.exhibits import Exhibit
+from dd.report import escape
+from dd.report.captions import facts
+from dd.report.figures.style import ACCURACY, WIDTH, annotate, colors, describe, facet, place
+from dd.report.labels import axis_label
+from dd.report.read.accuracies import collect
+from dd.report.tables.ranking import costs
+
+MARKERS = "osD^vP*X<>hp"
+DASHES = ("--", ":", "-.", (0, (6, 1)), (0, (1, 3)))
+
+
+def draw(exhibit: Exhibit) -> Figure:
+    """Facets by ``column`` and ``row``, a point for each ``color``."""
+    layout, rows = exhibit.definition["layout"], collect(exhibit)
+    for cell, row in zip(exhibit.cells(), rows, strict=True):
+        row["seconds"] = costs(exhibit, cell)["seconds"]
+        row["name"] = describe(layout["color"], place(row, layout["color"]))
+        for part in ("column", "row"):
+            row[f"at {part}"] = facet(exhibit, (layout[part], place(row, layout[part])))
+    across, down, names = (
+        list(dict.fromkeys(row[key] for row in rows)) for key in ("at column", "at row", "name")
+    )
+    size = (max(WIDTH, 2.4 * len(across) + 1.6), 0.6 + 2.6 * len(down))
+    figure, panels = pyplot.subplots(
+        len(down), len(across), figsize=size,
+        sharex=True, sharey="row", squeeze=False, layout="constrained",
+    )  # fmt: skip
+    tint = colors(names)
+    for i, at_row in enumerate(down):
+        for j, at_column in enumerate(across):
+            here = [r for r in rows if r["at row"] == at_row and r["at column"] == at_column]
+            _draw(panels[i, j], here, tint, names)
+            panels[i, j].set_title(", ".join(filter(None, (at_row, at_column))))
+        panels[i, 0].set_ylabel(ACCURACY)
+    for panel in panels[-1]:
+        panel.set_xlabel("Seconds of a distillation")
+    handles: dict[str, Any] = {}
+    for panel in panels.flat:
+        handles |= dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
+    order = sorted(handles, key=names.index)
+    title = escape.figure(" and ".join(map(axis_label, layout["color"])))
+    figure.legend([handles[n] for n in order], order, title=title, loc="outside right center")
+    annotate(figure, exhibit, f"{exhibit.definition['caption']} {facts(exhibit, rows)}")
+    return figure
+
+
+def _draw(panel: Axes, rows: list[dict[str, Any]], tint: dict[str, Any], names: list[str]) -> None:
+    panel.set_xscale("log")
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.xaxis.set_major_formatter("{x:g}")
+    panel.xaxis.set_minor_locator(NullLocator())
+    for row in rows:
+        name, mean = row["name"], row["mean"]
+        look: dict[str, Any] = {"color": tint[name], "label": name}
+        if row["seconds"]:
+            marker = MARKERS[names.index(name) % len(MARKERS)]
+            panel.errorbar([row["seconds"]], [mean], [row["std"] or 0], marker=marker, ls="",
+                           markersize=4.5, elinewidth=0.9, **look)  # fmt: skip
+        else:
+            lines = sum(line.get_linestyle() != "None" for line in panel.lines)
+            panel.axhline(mean, ls=DASHES[lines % len(DASHES)], lw=1, **look | {"color": "0.3"})

@@ -1,0 +1,119 @@
+"""A ranking of methods: accuracy, gain over random images, share of the full data's accuracy, cost.
+
+The gain over random and the share that is recovered make methods comparable whose evaluations
+differ (after DD-Ranking, arXiv:2505.13300).
+"""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+from dd.errors import DDError
+from dd.plan.exhibits import Cell, Exhibit
+from dd.plan.jobs import snapshots
+from dd.report.captions import facts, warnings
+from dd.report.compare import compare, ratio
+from dd.report.intervals import Estimate
+from dd.report.labels import axis_label
+from dd.report.read.accuracies import BySet, collect
+from dd.report.read.costs import origin, peak
+from dd.report.sheet import Sheet, Text
+from dd.report.tables.pivot import Rows, place_labels, rounded
+
+HEADER = ("Accuracy (%)", "Over random (points)", "Of full (%)", "Seconds", "Memory (MB)")
+
+
+def ranking(exhibit: Exhibit) -> tuple[Rows, Sheet]:
+    """One row per cell; in each group of cells that differ in the method alone, best first."""
+    down = exhibit.definition["rows"]
+    rows = measured(exhibit)
+    groups: dict[tuple[Any, ...], Rows] = {}
+    for row in rows:
+        groups.setdefault(_group(row, exhibit), []).append(row)
+    ranked = [row for group in groups.values() for row in sorted(group, key=lambda r: -r["mean"])]
+    sheet = Sheet(
+        name=exhibit.name,
+        title=exhibit.definition["title"],
+        caption=f"{exhibit.definition['caption']} {facts(exhibit, rows)}",
+        header=[*map(axis_label, down), *HEADER],
+        body=[[*map(Text, place_labels(row, down)), *map(Text, _shown(row))] for row in ranked],
+        keys=len(down),
+        notes=warnings(exhibit),
+    )
+    return [rounded(row, ("diverged",)) for row in ranked], sheet
+
+
+def measured(exhibit: Exhibit) -> Rows:
+    """The numbers of each cell.
+
+    Raises:
+        DDError: if a cell has no baseline or ceiling beside it, or a file behind it is missing.
+    """
+    cells, collected = exhibit.cells(), collect(exhibit)
+    names = {role: exhibit.definition[role] for role in ("baseline", "ceiling")}
+    beside: dict[tuple[Any, ...], BySet] = {
+        (row["method"], *_group(row, exhibit)): row["accuracies"] for row in collected
+    }
+    rows = []
+    for cell, row in zip(cells, collected, strict=True):
+        found = {role: beside.get((name, *_group(row, exhibit))) for role, name in names.items()}
+        if missing := [names[role] for role, values in found.items() if values is None]:
+            raise DDError(f"{exhibit.path}: method '{missing[0]}' is not in run {exhibit.run.name}")
+        over = compare(row["accuracies"], found["baseline"] or {}).estimate
+        share = ratio(row["accuracies"], found["ceiling"] or {}).estimate
+        kept = (*exhibit.axes, "mean", "std", "n", "n_sets", "n_networks", "diverged")
+        of_baseline, of_ceiling = (row["method"] == names[role] for role in names)
+        rows.append(
+            {name: row[name] for name in kept}
+            | _bounds("over_random", None if of_baseline else over)
+            | _bounds("of_full", None if of_ceiling else share, 100)
+            | costs(exhibit, cell)
+        )
+    return rows
+
+
+def costs(exhibit: Exhibit, cell: Cell) -> dict[str, Any]:
+    """The median time and the largest peak memory of the distillations of a cell."""
+    files = [snapshot.file(exhibit.run) for snapshot in snapshots(cell, exhibit.run)]
+    origins = [origin(file) for file in files]
+    for file, made in zip(files, origins, strict=True):
+        if not isinstance(made.get("wall_seconds"), int | float):
+            raise DDError(
+                f"{file}: its header has no wall_seconds; make it by `python -m dd distill`"
+            )
+    return {
+        "seconds": statistics.median(float(made["wall_seconds"]) for made in origins),
+        "memory_mb": max(map(peak, origins)),
+    }
+
+
+def _group(row: dict[str, Any], exhibit: Exhibit) -> tuple[Any, ...]:
+    return tuple(row[axis] for axis in exhibit.axes if axis != "method")
+
+
+def _bounds(name: str, estimate: Estimate | None, scale: float = 1) -> dict[str, Any]:
+    """An estimate and its interval, for a CSV; None for a cell compared with itself."""
+    if estimate is None:
+        return {name: None, f"{name}_low": None, f"{name}_high": None}
+    low, high = estimate.interval() or (None, None)
+    values = (estimate.value, low, high)
+    names = (name, f"{name}_low", f"{name}_high")
+    return {n: None if v is None else scale * v for n, v in zip(names, values, strict=True)}
+
+
+def _shown(row: dict[str, Any]) -> list[str]:
+    accuracy = f"{row['mean']:.2f}" + ("" if row["std"] is None else f" ± {row['std']:.2f}")
+    return [
+        accuracy,
+        _interval(row, "over_random", "+.2f"),
+        _interval(row, "of_full", ".1f"),
+        f"{row['seconds']:.3g}" if row["seconds"] else "–",
+        f"{row['memory_mb']:.0f}",
+    ]
+
+
+def _interval(row: dict[str, Any], name: str, form: str) -> str:
+    values = [row[name], row[f"{name}_low"], row[f"{name}_high"]]
+    shown = [f"{value:{form}}".replace("-", "−") for value in values if value is not None]
+    return f"{shown[0]} ({shown[1]} to {shown[2]})" if len(shown) == 3 else "".join(shown) or "–"

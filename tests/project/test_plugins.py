@@ -1,0 +1,727 @@
+"""Plug-ins: the examples of docs/architecture.md as packages of their own, and what goes wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from dd import plugins
+from dd.__main__ import Parser, add_plugin_option, main
+from dd.artifacts import provenance
+from dd.artifacts.headers import read_header, read_origin
+from dd.artifacts.text import load_json, load_rows, save_json
+from dd.config import plugin_files, recipes
+from dd.config.methods import parse
+from dd.config.run import load_run, read_run
+from dd.data import synthetic
+from dd.distill import distill
+from dd.errors import DDError
+from dd.evaluate import evaluate
+from dd.networks.options import canonical
+from dd.plan.counting import Counted
+from dd.plan.estimate import Machine, estimate, extents, text
+from dd.plan.jobs import Distillation, Evaluation, command_words
+from dd.plan.plan import Plan
+from dd.plan.validate import check_plan
+from dd.training.recipe import Recipe
+from tests.project.test_layers import BLOCK
+from tests.support.plugins import (
+    documented_module,
+    documented_package,
+    environment,
+    found,
+    install,
+    shown,
+)
+from tests.support.resuming import Killed, stop_at
+from tests.support.runs import ROOT
+
+LITTLE = ["--device", "cpu", "--threads", "1"]
+CENTROID = ["--objective", "centroid", "--ipc", "1", "--snapshots", "0", "2", *LITTLE]
+TABLE = """
+paper: mine
+title: means
+caption: means
+kind: results
+rows: [dataset, ipc, iterations, setting]
+columns: [arch]
+axes:
+  ipc: [1]
+  iterations: [2]
+  setting:
+    means: {method: centroid, protocol: hard}
+    smooth: {method: centroid+smooth@strength=0.5, protocol: "smooth@smoothing=0.3"}
+  arch: [mlp, "patches:width=8"]
+"""
+RUN = """
+title: methods of other packages
+plugins: [mine]
+datasets: {digits: {source: digits, label: digits}}
+width_factor: 0.125
+seeds: [0]
+networks: 1
+axes: {ipc: [1], iterations: [2]}
+recipes: {evaluation: {epochs: 2}, centroid: {batch_real: 8}}
+tables: [mine]
+figures: []
+resources:
+  prepare: {threads: 1, mem_mb: 1000, runtime: 5}
+  distill: {threads: 1, mem_mb: 2000, runtime: 10}
+  evaluate: {threads: 1, mem_mb: 2000, runtime: 10}
+"""
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    """A folder with the installed package of the page."""
+    return documented_package(tmp_path_factory.mktemp("site"))
+
+
+@pytest.fixture(scope="module")
+def module(tmp_path_factory):
+    """A folder with the module of the page, which is not installed."""
+    return documented_module(tmp_path_factory.mktemp("here"))
+
+
+@pytest.fixture
+def run_file(checkout):
+    """The file of a run of one table, in a copy of the workflow."""
+    (checkout / "workflow/config/tables/mine.yaml").write_text(TABLE)
+    path = checkout / "mine-run.yaml"
+    path.write_text(RUN)
+    return path
+
+
+def load(run_file, **overrides):
+    return load_run(str(run_file), overrides, run_file.parent / "workflow")
+
+
+def written(folder: Path, name: str, code: str, described: str | None, **points: str) -> Path:
+    """An installed package ``name`` with this code; ``points``: KIND="NAME" of entry points."""
+    package = folder / name.replace("-", "_")
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(code)
+    if described is not None:
+        (package / "dd.yaml").write_text(described)
+    groups = {
+        f"dd.{kind}s": {one: f"{package.name}:{one.capitalize()}"} for kind, one in points.items()
+    }
+    install(folder, name, "1.0", groups)
+    return folder
+
+
+def said(capsys):
+    """The one line of an error."""
+    err = capsys.readouterr().err
+    assert err.startswith("error: ") and err.count("\n") == 1, err
+    return err
+
+
+def test_the_example_has_ten_lines():
+    (project,) = shown("A plug-in", "toml")
+    assert len(project.splitlines()) <= 10
+
+
+def test_an_installed_package_distils_in_a_process_of_its_own(package, digits_file, tmp_path):
+    words = ["distill", "--data", str(digits_file), "--out", str(tmp_path), *CENTROID]
+    done = subprocess.run(
+        [sys.executable, "-m", "dd", *words],
+        env=environment(package),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    start, end = (synthetic.load(tmp_path / f"it{n}.safetensors") for n in (0, 2))
+    assert (start.images != end.images).flatten(1).any(1).all()
+    assert end.header["recipe"] == {"centroid": "own"}
+    assert end.header["networks"] == {"source": "none"}
+    assert read_origin(tmp_path / "it2.safetensors")["plugins"] == ["dd-centroid 1.0"]
+
+
+def test_help_lists_it_with_its_settings_and_imports_nothing(package, capsys):
+    with found(package):
+        with pytest.raises(SystemExit) as leaving:
+            main(["distill", "--help"])
+        assert leaving.value.code == 0 and "dd_centroid" not in sys.modules
+        out = " ".join(capsys.readouterr().out.split())
+        assert "one of centroid, dc, dm" in out
+        assert "a setting of a plug-in [centroid]" in out and "--batch-real" in out
+
+
+def test_options_reach_the_settings(package, digits_file, tmp_path, capsys):
+    data = ["--data", str(digits_file)]
+    with found(package):
+        words = [*data, "--out", str(tmp_path / "a"), *CENTROID, "--batch-real", "3"]
+        assert main(["distill", *words]) == 0
+        header = read_header(tmp_path / "a" / "it2.safetensors")
+        assert header["settings"]["batch_real"] == 3
+        capsys.readouterr()
+        assert main(["distill", *data, "--out", str(tmp_path), *CENTROID, "--batch-real", "0"]) == 2
+    assert "batch_real is 0, it must be at least 1" in said(capsys)
+
+
+def test_what_was_made_without_plug_ins_names_none(package, digits_file, tmp_path):
+    words = ["--objective", "random", "--ipc", "1", "--snapshots", "0", *LITTLE]
+    with found(package):
+        words = ["distill", "--data", str(digits_file), "--out", str(tmp_path), *words]
+        assert main(words) == 0
+    assert "plugins" not in read_origin(tmp_path / "it0.safetensors")
+
+
+def test_a_module_brings_regulariser_network_and_protocol(module, digits_file, tmp_path, capsys):
+    with found(module):
+        named = ["--plugin", "mine", "--data", str(digits_file), *LITTLE]
+        out, rows = tmp_path / "set", tmp_path / "rows.csv"
+        words = ["--objective", "dm", "--ipc", "1", "--network", "patches:width=8"]
+        words += ["--regulariser", "smooth@strength=0.5", "--snapshots", "2", "--batch-real", "8"]
+        assert main(["distill", *words, "--out", str(out), *named]) == 0
+        origin = read_origin(out / "it2.safetensors")
+        (name,) = origin["plugins"]
+        assert name.startswith("mine sha256:") and len(name) == len("mine sha256:") + 16
+        header = read_header(out / "it2.safetensors")
+        assert header["regulariser"] == {"name": "smooth", "strength": 0.5}
+        assert header["seen"] == ["patches:width=8"]
+        assert "smooth" in (out / "metrics.jsonl").read_text()
+        words = ["--arch", "patches", "mlp", "--networks", "1", "--epochs", "1"]
+        words += ["--protocol", "smooth", "--smoothing", "0.3", "--width-factor", "0.1"]
+        words += ["--synthetic", str(out / "it2.safetensors"), "--out", str(rows)]
+        assert main(["evaluate", *words, *named]) == 0
+        for row in load_rows(rows):
+            assert (row["protocol"], row["smoothing"], row["plugins"]) == ("smooth", "0.3", name)
+        capsys.readouterr()
+        named = named[2:]
+        assert main(["distill", "--objective", "dm", "--ipc", "1", "--out", str(out), *named,
+                     "--network", "patches"]) == 2  # fmt: skip
+        assert "unknown network 'patches'" in said(capsys)
+
+
+def test_label_smoothing_of_the_page_is_that_of_its_equation(module):
+    """-(1 - s) log p_y - s mean_k log p_k."""
+    with found(module, modules=("mine",)):
+        from dd.evaluate.protocols import PROTOCOLS
+
+        smooth = PROTOCOLS["smooth"]
+        protocol = smooth(smooth.Settings(smoothing=0.3), None)
+        logits = torch.tensor([[1.0, 2.0, -1.0]], dtype=torch.float64)
+        logs = logits - logits.exp().sum().log()
+        expected = -(0.7 * logs[0, 1] + 0.3 * logs.mean())
+        assert protocol._loss(logits, torch.tensor([1]), None, 0) == pytest.approx(float(expected))
+
+
+def test_planning_imports_no_plug_in_and_no_torch(package, module, run_file):
+    code = f"""{BLOCK}
+from pathlib import Path
+from dd.config.run import load_run, read_run
+from dd.artifacts.text import save_json
+from dd.plan.kinds import inputs
+from dd.plan.plan import Plan
+
+plan = Plan(load_run({str(run_file)!r}))
+document = plan.document()
+save_json("results/mine-run/config.json", document)
+assert Plan(read_run("results/mine-run/config.json")).document() == document
+for exhibit in plan.exhibits.values():
+    assert inputs(exhibit, plan.jobs)
+assert not {{"mine", "dd_centroid", "torch"}} & set(sys.modules)
+print(*(str(job) for job in plan.jobs), sep="\\n")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment(package, module),
+        cwd=run_file.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    made = "digits/centroid+smooth@strength=0.5/ipc1/seed0"
+    assert f"\n{made}/it2/smooth@smoothing=0.3" in done.stdout
+
+
+def test_the_plan_has_its_settings_and_records_its_plug_ins(package, module, run_file):
+    with found(package, module):
+        run = load(run_file)
+        plan = Plan(run)
+        check_plan(plan)
+        assert run.plugins == ["mine"]
+        job = next(job for job in plan.of(Distillation) if "+" in job.method)
+        words = command_words(job.options(run))
+        assert words[words.index("--regulariser") + 1] == "smooth@strength=0.5"
+        assert words[words.index("--batch-real") + 1] == "8"
+        assert words[words.index("--lr-img") + 1] == "0.1"
+        document = plan.document()
+        assert document["run"]["plugins"] == ["mine"]
+        assert document["protocols"]["smooth"] == {"protocol": "smooth", "smoothing": 0.1}
+        conditions = next(job for job in plan.of(Evaluation) if "smooth@" in job.protocol)
+        assert conditions.conditions(run)["smoothing"] == 0.3
+        # as those of dc, by the line `evaluation: dc`
+        assert recipes.resolve_evaluation("centroid", "mnist", 1) == (
+            recipes.resolve_evaluation("dc", "mnist", 1)
+        )
+
+
+def test_an_estimate_says_what_it_does_not_count(package, module, run_file):
+    machine = Machine("one core", cores=1, rate=1e9, start=1.0)
+    with found(package, module):
+        plan = Plan(load(run_file))
+        counted = Counted(plan, extents(plan))
+        stages = estimate(plan, counted, machine)
+        page = text(plan, stages, machine)
+    assert page.splitlines()[-2] == "not counted, of plug-ins: centroid, smooth"
+    by_name = {stage.name: stage for stage in stages}
+    assert by_name["distill"].operations == 0 and by_name["evaluate"].operations > 0
+
+
+def test_a_plan_without_plug_ins_says_nothing_of_them(package):
+    before = Plan(load_run("smoke")).document()
+    with found(package):
+        assert Plan(load_run("smoke")).document() == before
+    assert "plugins" not in before["run"]
+
+
+def test_plugin_on_the_command_line_of_configure_is_recorded(package, module, run_file, tmp_path):
+    run_file.write_text(RUN.replace("plugins: [mine]\n", ""))
+    words = ["--run", str(run_file), "--workflow", str(run_file.parent / "workflow")]
+    with found(package, module):
+        out = tmp_path / "mine-run" / "config.json"
+        assert main(["configure", *words, "--out", str(out), "--plugin", "mine"]) == 0
+        assert load_json(out)["run"]["plugins"] == ["mine"]
+        plugins.begin()
+        assert read_run(out).parse("dm+smooth").regulariser.name == "smooth"
+
+
+def test_override_of_plugins(package, module, run_file):
+    run_file.write_text(RUN.replace("plugins: [mine]\n", ""))
+    with found(package, module):
+        assert load(run_file, plugins="mine").plugins == ["mine"]
+    with found(package, module), pytest.raises(DDError, match=r"plugins.0 is '\./mine', it must"):
+        load(run_file, plugins=["./mine"])
+
+
+def test_a_definition_of_the_workflow_may_use_the_protocol(package, module, run_file):
+    path = run_file.parent / "workflow/config/protocols.yaml"
+    kept = path.read_text()
+    path.write_text(kept + "smooth-most: {protocol: smooth, smoothing: 0.9}\n")
+    with found(package, module):
+        run = load(run_file)
+        assert run.protocols["smooth-most"]["smoothing"] == 0.9
+        assert "smooth" in run.protocols and "smoo" not in run.protocols
+    path.write_text(kept + "smooth-most: {protocol: smooth, smoothness: 0.9}\n")
+    with found(package, module), pytest.raises(DDError, match="smoothness"):
+        load(run_file).protocols  # noqa: B018
+    path.write_text(kept + "smooth: {protocol: hard}\n")
+    with found(package, module), pytest.raises(DDError, match="one name for two things"):
+        load(run_file).protocols["smooth"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "described", "use"),
+    [
+        ("objective", "dc", "recipes: {dc: {distillation: {iterations: 1, whitening: none}}}",
+         lambda: parse("dc")),
+        ("objective", "buffer", "source: x", lambda: recipes.resolve_training("buffer", "digits")),
+        ("regulariser", "metadd", "source: x", lambda: parse("dm+metadd")),
+        ("network", "convnet", "networks: {convnet: {}}", lambda: canonical("convnet:depth=1")),
+        ("protocol", "kd", "protocols: {kd: {}}", lambda: load_run("smoke").protocols["kd"]),
+    ],
+)  # fmt: skip
+def test_names_of_the_suite(kind, name, described, use, tmp_path):
+    with found(written(tmp_path, "dd-other", "import nothing", described, **{kind: name})):
+        parse("mtt")  # nothing wrong where the name is not used
+        with pytest.raises(DDError) as error:
+            use()
+    assert "one name for two things: " in str(error.value)
+    assert f"'{name}' of this suite and {kind} '{name}' of plug-in dd-other 1.0" in str(error.value)
+
+
+def test_names_of_two_plug_ins(package, tmp_path, digits_file, capsys):
+    described = "recipes: {centroid: {regularisation: {a: 1.0}}}"
+    other = written(tmp_path, "dd-other", "", described, regulariser="centroid")
+    with found(package, other):
+        out = ["--data", str(digits_file), "--out", str(tmp_path / "out")]
+        assert main(["distill", *out, *CENTROID]) == 2
+        line = said(capsys)
+        assert "objective 'centroid' of plug-in dd-centroid 1.0 and " in line
+        assert "regulariser 'centroid' of plug-in dd-other 1.0" in line
+
+
+def test_a_pool_of_the_name(tmp_path):
+    described = "recipes: {pool: {regularisation: {a: 1.0}}}"
+    with (
+        found(written(tmp_path, "dd-other", "", described, regulariser="pool")),
+        pytest.raises(DDError, match="'dc\\+pool': pool is a pool and a regulariser; rename one"),
+    ):
+        parse("dc+pool", ["pool"])
+
+
+CODE = """
+from dd.distill.objectives.base import ImageSettings, Objective
+
+
+class Broken(Objective):
+    Settings = ImageSettings
+"""
+GOOD = "recipes: {broken: {distillation: {iterations: 1, whitening: none}, evaluation: dc}}"
+
+
+@pytest.mark.parametrize(
+    ("code", "described", "message"),
+    [
+        ("import not_there", GOOD, "cannot be imported (ModuleNotFoundError: No module named 'not"),
+        ("1 / 0", GOOD, "dd_broken cannot be imported (ZeroDivisionError: division by zero)"),
+        ("raise SystemExit(0)", GOOD, "cannot be imported (SystemExit: 0)"),
+        ("def", GOOD, "cannot be imported (SyntaxError: "),
+        ("x = 1", GOOD, "cannot be imported (AttributeError: "),
+        (CODE.replace("ImageSettings", "int", 2), GOOD, "cannot import name 'int'"),
+        (CODE.replace("= Im", "= int # "), GOOD, "its Settings is no dataclass"),
+        (CODE.replace("Settings = I", "pass # "), GOOD, "its Settings is no dataclass"),
+        ("class Broken: pass", GOOD, "is no class derived from dd.distill.objectives.base.Obj"),
+        ("", None, "needs a file "),
+        ("", "recipes: {broken: [", "is not YAML"),
+        ("", "recipes: {}", "is missing in "),
+        ("", "recipes: {broken: {own: {}}}", "its recipe has no 'distillation'"),
+        ("", GOOD.replace(", evaluation: dc", ""), "its recipe has no 'evaluation'"),
+        ("", GOOD.replace("dc}", "dcc}"), "in evaluation 'dcc': did you mean 'dc'"),
+        ("", GOOD.replace("dc}", "{lr: 0.1}}"), "its recipe has no '"),
+        ("", GOOD.replace(", whitening: none", ""), "key 'whitening' is missing in recipes.broken"),
+        ("", GOOD.replace("none}", "none, seed: 1}"), "setting 'seed' has the name of an option"),
+        ("", GOOD.replace("none}", "none, dataset: {digits: {iterations: 2}}}"), "say in 'own'"),
+        ("", GOOD.replace("recipes", "recipe"), "unknown key 'recipe': did you mean 'recipes'?"),
+    ],
+)  # fmt: skip
+def test_a_broken_one_is_one_line_where_it_is_used(
+    code, described, message, tmp_path, digits_file, capsys
+):
+    site = written(tmp_path / "site", "dd-broken", code or CODE, described, objective="broken")
+    with found(site):
+        words = ["distill", "--data", str(digits_file), "--out", str(tmp_path / "out"), *LITTLE]
+        assert main([*words, "--objective", "random", "--ipc", "1", "--snapshots", "0"]) == 0
+        plan = Plan(load_run("smoke"))
+        assert plan.document()
+        capsys.readouterr()
+        assert main([*words, "--objective", "broken", "--ipc", "1"]) == 2
+        line = said(capsys)
+        assert "dd-broken 1.0" in line and message in line
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        ("nowhere", "plug-in nowhere: no such module; put it into this folder or on PYTHONPATH"),
+        ("no/where", "plug-in 'no/where': is no name of a module"),
+        ("plain", "plain.yaml that says what it brings"),
+    ],
+)
+def test_modules_that_are_none(module, message, tmp_path, capsys):
+    (tmp_path / "plain.py").write_text("")
+    with found(tmp_path):
+        assert main(["inspect", "x.csv", "--plugin", module]) == 2
+        assert message in said(capsys)
+
+
+def test_a_module_that_is_installed_is_that_plug_in(package, tmp_path, digits_file):
+    with found(package):
+        words = ["--data", str(digits_file), "--out", str(tmp_path), *CENTROID]
+        assert main(["distill", *words, "--plugin", "dd_centroid"]) == 0
+        assert plugins.added() == []
+    assert read_origin(tmp_path / "it2.safetensors")["plugins"] == ["dd-centroid 1.0"]
+
+
+def test_the_decorator_may_be_left_out(package, tmp_path, digits_file):
+    site = tmp_path / "site"
+    shutil.copytree(package, site)
+    code = site / "dd_centroid" / "__init__.py"
+    text = code.read_text()
+    assert '@OBJECTIVES.register("centroid")\n' in text
+    code.write_text(text.replace('@OBJECTIVES.register("centroid")\n', ""))
+    with found(site):
+        words = ["--data", str(digits_file), "--out", str(tmp_path), *CENTROID]
+        assert main(["distill", *words]) == 0
+
+
+def test_an_editable_installation_is_known_by_its_code(package, tmp_path):
+    site = tmp_path / "site"
+    shutil.copytree(package, site)
+    (site / "dd_centroid-1.0.dist-info" / "direct_url.json").write_text(
+        json.dumps({"url": "file:///x", "dir_info": {"editable": True}})
+    )
+    seen = []
+    for _ in range(2):
+        with found(site):
+            recipes.recipe("centroid")
+            seen += plugins.used()
+        with (site / "dd_centroid" / "__init__.py").open("a") as file:
+            file.write("\n# changed\n")
+    assert all(text.startswith("dd-centroid 1.0+sha256:") for text in seen)
+    assert len(set(seen)) == 2
+
+
+def test_what_the_file_and_the_class_say(package, module, run_file, tmp_path):
+    """The plan follows the file and the stage the class: both must agree before the first job."""
+    wrong = {
+        "setting 'network'": ("batch_real: 64", "batch_real: 64\n    network: convnet"),
+        "'networks: pretrained' is True in its file, False in its class": (
+            "own: {any: []}", "own: {any: []}\n    networks: pretrained",
+        ),
+    }  # fmt: skip
+    for number, (message, (old, new)) in enumerate(wrong.items()):
+        site = tmp_path / str(number)
+        shutil.copytree(package, site)
+        described = site / "dd_centroid" / "dd.yaml"
+        text = described.read_text()
+        assert old in text
+        described.write_text(text.replace(old, new))
+        with found(site, module), pytest.raises(DDError) as error:
+            check_plan(Plan(load(run_file)))
+        assert "centroid" in str(error.value), message
+        if "network'" not in message:  # a setting that the class lacks is refused as such
+            assert message in str(error.value)
+
+
+def test_reserved_names_are_the_options_of_the_commands():
+    for kind, stage, fields in (
+        ("objective", distill, distill._declared_settings()),
+        ("protocol", evaluate, {**evaluate._protocol_settings(), **recipes_of_evaluation()}),
+    ):
+        parser = Parser(prog="x")
+        stage.add_arguments(parser)
+        add_plugin_option(parser)
+        options = {action.dest for action in parser._actions} - {"help", *fields}
+        assert options == set(plugin_files.RESERVED[kind])
+
+
+def recipes_of_evaluation():
+    return {field.name: field for field in dataclasses.fields(Recipe)}
+
+
+def test_another_version_goes_on_and_says_so(package, digits_file, tmp_path, monkeypatch, capsys):
+    """As other code of this suite would: the job goes on, and the set says who began it."""
+    site, out = tmp_path / "site", tmp_path / "out"
+    shutil.copytree(package, site)
+    words = ["distill", "--data", str(digits_file), "--out", str(out), *CENTROID]
+    words[words.index("2")] = "6"
+    words += ["--checkpoint-every", "0"]
+    with found(site), monkeypatch.context() as patch:
+        stop_at(patch, 5)
+        with pytest.raises(Killed):
+            main(words)
+    old = site / "dd_centroid-1.0.dist-info"
+    (old / "METADATA").write_text("Metadata-Version: 2.1\nName: dd-centroid\nVersion: 1.1\n")
+    old.rename(site / "dd_centroid-1.1.dist-info")
+    capsys.readouterr()
+    with found(site):
+        assert main(words) == 0
+    assert "goes on from a checkpoint that other code made" in (text := capsys.readouterr().out)
+    assert "dd-centroid 1.0" in text
+    origin = read_origin(out / "it6.safetensors")
+    assert origin["plugins"] == ["dd-centroid 1.1"]
+    assert [one["plugins"] for one in origin["continued_from"]] == ["dd-centroid 1.0"]
+
+
+def test_makers_as_text_and_back():
+    makers = [
+        {"code": "0.3.0+gaaaa", "torch": "2.11.0"},
+        {"code": "0.3.0", "torch": "2.12.0", "plugins": "dd-centroid 1.0, mine sha256:0123"},
+    ]
+    text = provenance.makers_as_text(makers)
+    assert text == (
+        "0.3.0+gaaaa, torch 2.11.0; 0.3.0, torch 2.12.0, plug-ins dd-centroid 1.0, mine sha256:0123"
+    )
+    assert provenance.makers_from_text(text) == makers
+    assert all(provenance.MAKER.fits(maker) for maker in makers)
+    assert not provenance.MAKER.fits(makers[0] | {"plugins": ["a"]})
+
+
+@pytest.mark.parametrize("place", ["objective", "network", "protocol"])
+def test_published_values_only_beside_what_names_its_source(package, module, place, tmp_path):
+    for folder in (package, module):
+        shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    dataset = {"source": "cifar10", "label": "CIFAR-10", "comparable_to": "cifar10"}
+    cell = {
+        "objective": ("centroid", "cifar10", 1),
+        "network": ("dc", "cifar10", 1, ["patches"]),
+        "protocol": ("dc", "cifar10", 1, ["convnet"], ["smooth"]),
+    }[place]
+    for stated in (False, True):
+        with found(tmp_path, modules=("mine",)):
+            run = dataclasses.replace(load_run("cifar10"), datasets={"cifar10": dataset})
+            assert run.as_published("dc", "cifar10", 1, ["convnet"], ["hard"])
+            assert run.as_published(*cell) == stated
+        for path in (tmp_path / "dd_centroid" / "dd.yaml", tmp_path / "mine.yaml"):
+            described = {"source": "arXiv:0000.00000"} | yaml.safe_load(path.read_text())
+            path.write_text(yaml.safe_dump(described))
+
+
+FOURIER = '''
+from dataclasses import dataclass
+
+import torch
+
+from dd.config.settings import setting
+from dd.distill.parametrisations import PARAMETRISATIONS, Parametrisation
+from dd.training.state import load_optimizer_state, optimizer_state, step
+
+
+@dataclass(frozen=True)
+class Settings:
+    lr: float = setting("learning rate", above=0)
+
+
+class Scaled(Parametrisation):
+    """Twice what is stored."""
+
+    Settings = Settings
+
+    def __init__(self, generator, images, labels, settings, optimise, stream):
+        assert generator is None
+        self.labels, self.half = labels, (images / 2).requires_grad_(True)
+        self.optimizer = optimise([{"params": [self.half], "lr": settings.lr}])
+
+    def images(self):
+        return 2 * self.half.detach()
+
+    def update(self, gradient, factor=1.0):
+        self.half.grad = 2 * gradient
+        step(self.optimizer, factor)
+
+    def state(self):
+        return {"half": self.half.detach(), **optimizer_state(self.optimizer)}
+
+    def load_state(self, state):
+        self.half.data.copy_(state["half"])
+        load_optimizer_state(self.optimizer, state)
+'''
+
+
+def test_a_parametrisation_without_a_generator(tmp_path, digits_file, capsys):
+    """Half the images at a quarter of the rate move as the images do."""
+    described = "recipes: {scaled: {parametrisation: {lr: 0.025}}}"
+    out = ["--data", str(digits_file), "--snapshots", "0", "2", "--out"]
+    words = ["--objective", "dm", "--ipc", "1", "--network", "mlp", "--batch-real", "4", *LITTLE]
+    words += ["--lr-img", "0.1"]
+    site = written(tmp_path / "site", "dd-scaled", FOURIER, described, parametrisation="scaled")
+    with found(site):
+        scaled = ["--parametrisation", "scaled", *out, str(tmp_path / "scaled")]
+        assert main(["distill", *words, *scaled]) == 0
+        assert main(["distill", *words, *out, str(tmp_path / "plain")]) == 0
+        job = Distillation("digits", "dm+scaled", 1, 0, (2,))
+        run = load_run("smoke")
+        assert job.reads(run)["generator"] == [] and "adapter" not in job.options(run)
+        header = read_header(tmp_path / "scaled" / "it2.safetensors")
+        assert header["parametrisation"] == {"name": "scaled", "lr": 0.025}
+        wrong = [*scaled, "--generator", str(tmp_path / "x.safetensors")]
+        capsys.readouterr()
+        assert main(["distill", *words, *wrong]) == 2
+        assert "scaled decodes no latents; leave them out" in said(capsys)
+    one, other = (
+        synthetic.load(tmp_path / name / "it2.safetensors").images for name in ("scaled", "plain")
+    )
+    torch.testing.assert_close(one, other)
+    assert not torch.equal(one, synthetic.load(tmp_path / "plain" / "it0.safetensors").images)
+
+
+LABELS = """
+from dd.evaluate.protocols import Soft
+
+
+class Softer(Soft):
+    pass
+"""
+
+
+def test_a_protocol_like_soft_gets_its_labels(tmp_path):
+    described = "protocols: {softer: {like: soft, teacher: vit, temperature: 2.0}}"
+    with found(written(tmp_path, "dd-soft", LABELS, described, protocol="softer")):
+        run = load_run("smoke")
+        job = Evaluation(Distillation("digits", "dc", 1, 0, (1,)), 1, "softer", ("mlp",))
+        (labels,) = job.labels(run)
+        assert labels.teacher == "vit" and "like" not in job.conditions(run)
+        assert job.conditions(run)["protocol"] == "softer"
+
+
+@pytest.mark.slow
+def test_the_workflow_runs_them_and_records_them(package, module, run_file, tmp_path):
+    """One table from both: rules pass --plugin on; run.json names them."""
+    folder = run_file.parent
+    for name in ("mine.py", "mine.yaml"):  # not on PYTHONPATH, but where Snakemake is started
+        shutil.copy(module / name, folder)
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--config", "run=mine-run.yaml"]
+    done = subprocess.run(
+        [*command, "-p"],
+        cwd=folder,
+        env=environment(package),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    stages = done.stdout + done.stderr
+    for stage in ("distill", "evaluate", "prepare"):
+        lines = [line for line in stages.splitlines() if f"python -m dd {stage} " in line]
+        assert lines and all("--plugin mine " in line for line in lines)
+    rows = load_rows(folder / "results/mine-run/tables/mine.csv")
+    assert {row["setting"] for row in rows} == {"means", "smooth"}
+    record = load_json(folder / "results/mine-run/run.json")
+    first, second = record["plugins"]
+    assert first == "dd-centroid 1.0" and second.startswith("mine sha256:")
+    assert record["configuration"]["run"]["plugins"] == ["mine"]
+    page = (folder / "results/mine-run/README.md").read_text()
+    assert f"| Plug-ins | {first}, {second} |" in page
+    verified = subprocess.run(
+        [sys.executable, "-m", "dd", "verify", "results/mine-run"],
+        cwd=folder, env=environment(package), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert verified.returncode == 0, verified.stderr
+    # another version of a plug-in repeats no finished job
+    with (folder / "mine.py").open("a") as file:
+        file.write("\n# another version\n")
+    again = subprocess.run(
+        [*command, "-n"], cwd=folder, env=environment(package), capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert "Nothing to be done" in again.stdout + again.stderr
+
+
+@pytest.mark.slow
+def test_the_suites_own_tests_take_plug_ins_in(package):
+    names = ("assemble", "combinations", "objectives")
+    tests = [f"tests/distill/test_{name}.py" for name in names]
+    command = [sys.executable, "-m", "pytest", *tests, "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, "-rA", "-k", "centroid"],
+        cwd=ROOT,
+        env=environment(package),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    parts = ("centroid", "centroid+glad", "centroid+metadd", "centroid+glad+metadd")
+    combined = [f"test_every_combination_distils[{one}]" for one in parts]
+    moved = [f"test_every_objective_starts_and_moves[{ipc}-centroid]" for ipc in (1, 3)]
+    types = "test_the_types_of_its_settings_say_what_an_objective_uses[centroid]"
+    passed = [line for line in done.stdout.splitlines() if line.startswith("PASSED ")]
+    names = {line.partition("::")[2] for line in passed}
+    assert names == {*combined, *moved, types}
+
+
+def test_a_file_of_rows_from_a_json_config_of_others_imports_nothing(module, tmp_path):
+    """A run from elsewhere may name any module: to read it imports none."""
+    with found(module):
+        config = tmp_path / "theirs" / "config.json"
+        document = Plan(load_run("smoke")).document()
+        document["run"] = document["run"] | {"plugins": ["mine"]}
+        config.parent.mkdir()
+        save_json(config, document)
+        assert read_run(config).plugins == ["mine"] and "mine" not in sys.modules

@@ -1,0 +1,126 @@
+"""The page of evidence: verdicts come from files of runs alone, and what a broken file says."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from dd.__main__ import main
+from dd.artifacts.text import load_json, save_json
+from dd.report.evidence import BEGIN, END, findings, page, short
+from tests.support.runs import ROOT
+from tests.support.tables import fill, render
+
+DOCS = ROOT / "docs"
+
+
+def committed() -> list[Path]:
+    """The folders of docs/ that hold the claims of a run."""
+    return sorted(path.parent for path in DOCS.glob("*/claims.csv"))
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Two finished runs: CIFAR-10, one set; digits, three sets."""
+
+    def accuracy(job, arch, n):
+        return 20 + n + (job.distillation.method == "dc+pool") * (2 + 0.1 * n)
+
+    folders = []
+    for name, overrides in (("cifar10", {}), ("smoke", {"seeds": [0, 1, 2]})):
+        plan = fill(name, tmp_path, accuracy, networks=3, **overrides)
+        folder = Path(plan.run.root)
+        only = {"tables": ["modelpool_ablation", "claims"], "figures": []}
+        document = load_json(folder / "config.json")
+        document["run"] |= only
+        save_json(folder / "config.json", document)
+        render(plan, "claims")
+        record = {"run": name, "title": f"Title of {name}", "configuration": document}
+        save_json(folder / "run.json", record)
+        folders.append(folder)
+    return folders
+
+
+def test_verdicts_of_several_runs(runs, tmp_path):
+    (tmp_path / "pages").mkdir()
+    out, into = tmp_path / "pages/evidence.md", tmp_path / "front.md"
+    into.write_text(f"before\n{BEGIN}\nreplaced\n{END}\nafter\n")
+    words = ["evidence", *map(str, runs), "--out", str(out), "--into", str(into)]
+    assert main(words) == 0
+    text = out.read_text(encoding="utf-8")
+    section = text.partition("### modelpool-pool-mlp")[2].partition("###")[0]
+    lines = [line for line in section.splitlines() if "Title of" in line]
+    assert len(lines) == 2
+    assert "| CIFAR-10 | [Title of cifar10](../cifar10) | **holds for this set** |" in lines[0]
+    assert "1 × 3 networks" in lines[0] and "points, IPC" in lines[0]
+    assert "digits (scikit-learn, 8x8), standing in" in lines[1]
+    front = into.read_text(encoding="utf-8")
+    assert front.startswith("before\n") and front.endswith("after\n") and "replaced" not in front
+    assert "**holds for this set**" in front and "digits" not in front
+    assert "pages/evidence.md#modelpool-pool-mlp" in front
+    # without a run its verdicts are gone
+    assert main(["evidence", str(runs[1]), "--out", str(out), "--into", str(into)]) == 0
+    assert "CIFAR-10" not in out.read_text(encoding="utf-8")
+    assert "holds" not in into.read_text(encoding="utf-8")
+
+
+def test_copies_in_a_flat_folder_are_read(runs, tmp_path):
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for name in ("run.json", "tables/claims.csv"):
+        shutil.copy(runs[0] / name, flat)
+    assert [f.about["claim"] for f in findings(flat)] == [
+        f.about["claim"] for f in findings(runs[0])
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "message"),
+    [
+        ("run.json", None, None, "run.json: no such file"),
+        ("run.json", '"title"', '"titel"', "is no record"),
+        ("tables/claims.csv", None, None, "claims.csv: no such file"),
+        ("tables/claims.csv", "verdict", "verdicts", "has no column 'verdict'"),
+        ("tables/claims.csv", ",holds,", ",held,", "verdict is 'held'"),
+        ("tables/claims.csv", ",accuracy,", ",accurcy,", "'accurcy': did you mean 'accuracy'"),
+        (
+            "tables/claims.csv",
+            ",1,3,",
+            ",one,3,",
+            "n_sets is 'one', it must be a whole number from 1",
+        ),
+    ],
+)
+def test_broken_files_are_named(runs, tmp_path, capsys, name, old, new, message):
+    path = runs[0] / name
+    if old is None:
+        path.unlink()
+    else:
+        text = path.read_text(encoding="utf-8")
+        assert old in text
+        path.write_text(text.replace(old, new), encoding="utf-8")
+    assert main(["evidence", str(runs[0]), "--out", str(tmp_path / "page.md")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "page.md").exists()
+
+
+def test_a_page_without_markers_is_left(runs, tmp_path, capsys):
+    into = tmp_path / "front.md"
+    into.write_text("nothing\n")
+    words = ["evidence", str(runs[0]), "--out", str(tmp_path / "e.md"), "--into", str(into)]
+    assert main(words) == 2
+    assert "needs a line <!-- evidence: begin -->" in capsys.readouterr().err
+    assert into.read_text() == "nothing\n"
+
+
+def test_pages_of_the_project_are_those_of_the_committed_claims():
+    """README and docs/evidence.md have the verdicts of the runs in docs/, no others."""
+    found = [one for folder in committed() for one in findings(folder)]
+    order = list(dict.fromkeys(one.about["claim"] for one in found))
+    found.sort(key=lambda one: order.index(one.about["claim"]))
+    out = DOCS / "evidence.md"
+    assert out.read_text(encoding="utf-8") == page(found, out)
+    front = ROOT / "README.md"
+    text = front.read_text(encoding="utf-8")
+    between = text.partition(BEGIN)[2].partition(END)[0].strip()
+    assert between == short(found, front, out)

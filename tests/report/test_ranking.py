@@ -1,0 +1,80 @@
+"""The table ``ranking``: gains and shares by hand, order, cost; and its figure."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from scipy import stats
+
+from dd.data import synthetic
+from dd.data.synthetic import SyntheticSet
+from dd.errors import DDError
+from dd.plan.exhibits import load_exhibit
+from dd.plan.jobs import Distillation, Snapshot
+from dd.plan.plan import Plan
+from dd.report.figures import ranking as scatter
+from dd.report.tables.ranking import ranking
+from tests.support.tables import cell, fill, render
+
+BASE = {"random": 20.0, "herding": 30.0, "mtt": 60.0, "iadd": 50.0, "full": 80.0}
+SECONDS = {"mtt": 30.0, "iadd": 90.0}
+
+
+def accuracy(job, arch, n):
+    made = job.distillation
+    scatter = [[0.5, -0.25], [0.0, 1.0]][made.seed][n] * (made.method != "random")
+    return BASE.get(made.method, 40.0) + scatter
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory) -> Plan:
+    plan = fill(
+        "iadd-digits", tmp_path_factory.mktemp("ranking"), accuracy, networks=2, seeds=[0, 1]
+    )
+    for job in plan.of(Distillation):
+        seconds = SECONDS.get(job.method, 0.0) + 10 * job.seed * (job.method in SECONDS)
+        origin = {"wall_seconds": seconds, "peak_memory_mb": {"host": 500.0 + job.seed}}
+        made = SyntheticSet(
+            torch.zeros(10, 1, 8, 8), torch.arange(10), torch.zeros(1), torch.ones(1),
+            header={"classes": list("0123456789"), "provenance": origin},
+        )  # fmt: skip
+        synthetic.save(Snapshot(job, job.snapshots[-1]).file(plan.run), made)
+    return plan
+
+
+def test_gains_and_shares_by_hand(plan):
+    rows = render(plan, "ranking")
+    order = [row["method"] for row in rows if row["ipc"] == "1"]
+    assert order[:4] == ["full", "mtt", "iadd", "kcenter"] and order[-1] == "random"
+    mtt = cell(rows, ipc=1, method="mtt")
+    gains = [40 + 0.125, 40 + 0.5]  # means of the scatter: (0.5 - 0.25) / 2 and (0 + 1) / 2
+    low, high = stats.ttest_1samp(gains, 0).confidence_interval(0.9)
+    found = [float(mtt[name]) for name in ("over_random", "over_random_low", "over_random_high")]
+    assert found == pytest.approx([40.3125, low, high], abs=1e-4)
+    shares = [100 * 60.125 / 80.125, 100 * 60.5 / 80.5]
+    low, high = stats.ttest_1samp(shares, 0).confidence_interval(0.9)
+    found = [float(mtt[name]) for name in ("of_full", "of_full_low", "of_full_high")]
+    assert found == pytest.approx([sum(shares) / 2, low, high], abs=1e-4)
+    assert (mtt["seconds"], mtt["memory_mb"], mtt["n_sets"]) == ("35.0", "501.0", "2")
+    assert cell(rows, ipc=1, method="random")["over_random"] == ""
+    assert cell(rows, ipc=1, method="full")["of_full"] == ""
+
+
+def test_a_run_without_the_baseline_is_refused(plan):
+    path = "workflow/config/tables/ranking.yaml"
+    axes = {"ranking": {"method": ["mtt", "full"], "ipc": [1], "arch": ["convnet"]}}
+    exhibit = load_exhibit("table", path, replace(plan.run, axes_for=axes))
+    with pytest.raises(DDError, match=r"ranking\.yaml: method 'random' is not in run iadd-digits"):
+        ranking(exhibit)
+
+
+def test_the_figure_shows_time_and_accuracy(plan):
+    figure = scatter.draw(plan.exhibits["figure", "ranking"])
+    panel, _ = figure.axes  # IPC 1 and 10
+    points = {
+        bars.get_label(): (float(bars[0].get_xdata()[0]), float(bars[0].get_ydata()[0]))
+        for bars in panel.containers
+    }
+    assert points == {"MTT": (35.0, pytest.approx(60.3125)), "IADD": (95.0, pytest.approx(50.3125))}
+    lines = {line.get_label(): line.get_ydata()[0] for line in panel.lines}
+    assert lines["Random"] == 20.0 and lines["Full dataset"] == pytest.approx(80.3125)
