@@ -17,8 +17,8 @@ from dd.artifacts.atomic import inside
 from dd.artifacts.text import file_digest, load_json, load_rows
 from dd.config.run import read_run
 from dd.errors import DDError, unknown
-from dd.plan.jobs import Distillation, Evaluation
-from dd.plan.plan import ENDINGS, Plan
+from dd.plan.jobs import Evaluation
+from dd.plan.plan import ENDINGS, Plan, made_sets
 from dd.report import crate
 from dd.report.table import render, write
 from dd.runtime.say import say
@@ -159,5 +159,5 @@ def run(arguments: argparse.Namespace) -> None:
     tables = [name for kind, name in plan.exhibits if kind == "table"]
     say(
         f"{root}: all is as recorded: {len(tables)} tables from {len(plan.of(Evaluation))} "
-        f"evaluations of {len(plan.of(Distillation))} distillations"
+        f"evaluations of {made_sets(plan)}"
     )

@@ -13,8 +13,8 @@ import pytest
 from tests.support.runs import ROOT
 
 LAYERS = (
-    "report", "plan", "distill", "analyse", "evaluate", "pretrain", "training", "networks", "data",
-    "config", "artifacts", "runtime",
+    "report", "plan", "distill", "analyse", "evaluate", "pretrain", "training", "networks",
+    "exchange", "data", "config", "artifacts", "runtime",
 )  # fmt: skip
 FLAT = ("errors", "plugins", "registry", "rng")  # below all layers
 MODULES = {
