@@ -16,7 +16,14 @@ from typing import Any, NoReturn
 
 from dd import __version__, plugins
 from dd.config import plugin_files
-from dd.errors import DDError, is_out_of_memory, no_memory, printable, unknown
+from dd.errors import (
+    DDError,
+    is_out_of_gpu_memory,
+    is_out_of_memory,
+    no_memory,
+    printable,
+    unknown,
+)
 from dd.plan import jobs
 from dd.runtime.caches import provide_caches
 from dd.runtime.limits import near_memory_limit
@@ -130,9 +137,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not is_out_of_memory(error):
             first = str(error).partition("\n")[0]
             reason = f"near the limit of the process: {type(error).__name__}: {first}"
+        more = "give the job more memory (mem_mb in the run's resources, ulimit -v)"
+        if is_out_of_gpu_memory(error, surely=True):
+            more = "end what else uses the GPU, take one with more memory"
         print(
-            f"error: out of memory ({printable(reason)}); give the job more memory (mem_mb in the "
-            "run's resources, ulimit -v), or use a smaller batch, network or IPC",
+            f"error: out of memory ({printable(reason)}); {more}, or use a smaller batch, network "
+            "or IPC",
             file=sys.stderr,
         )
         return 1
