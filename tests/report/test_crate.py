@@ -20,7 +20,7 @@ from dd.artifacts.text import FileSum, load_json, save_json
 from dd.config.run import load_run
 from dd.plan.plan import Plan
 from dd.report import crate
-from tests.support.runs import ROOT
+from tests.support.runs import ROOT, jobs
 
 SCHEMA = "http://schema.org/"
 # The terms that a crate may use, and what they stand for in the published contexts of RO-Crate 1.1
@@ -311,3 +311,11 @@ def test_verify_compares_it_with_the_record(finished, capsys):
     path.symlink_to(finished.absolute().parents[1] / "tiny.yaml")
     status, said = verify()
     assert status == 2 and "must not lead out" in said
+
+
+@pytest.mark.slow
+def test_a_run_recorded_before_is_recorded_again_and_nothing_else(finished):
+    words = ("--config", "run=tiny.yaml")
+    assert jobs(Path(), *words) == {}
+    (finished / crate.NAME).unlink()
+    assert jobs(Path(), *words) == {"all": 1, "record": 1, "index": 1}
