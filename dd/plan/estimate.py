@@ -241,9 +241,8 @@ def text(plan: Plan, stages: Sequence[Stage], machine: Machine) -> str:
             f"time: {machine.name} at work without a break; tables and figures not counted",
             f"rates: {rates}{now}, measured now{busy}",
             *([f"not counted, of plug-ins: {', '.join(uncounted)}"] if uncounted else []),
-            "memory: what a job asks for (resources of the run); GPU: what the largest job takes "
-            "at least, and",
-            "at most (all its networks side by side); counted, with float32",
+            "memory: what a job asks for; GPU: what the largest one takes at least and (networks side "
+            "by side) at most",
         ]
     )
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from benchmarks.every_stage import small_raw
 from dd.__main__ import main
 from dd.artifacts.tensors import save_tensors
 from dd.data.extent import Extent
 from dd.data.prepare import prepare
 from dd.distill import demand
-from tests.support.pictures import small_raw
 from tests.support.pretended_gpu import pretended_gpu
 
 PLAIN, NORMED = (f"convnet:width=32,pooling=max{more}" for more in ("", ",norm=batch"))
