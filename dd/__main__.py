@@ -30,6 +30,7 @@ from dd.runtime.limits import near_memory_limit
 from dd.runtime.preemption import Ended, heeding_signals
 
 STAGES = {stage.stage: (stage.module, stage.summary) for stage in jobs.STAGES} | {
+    "export": ("dd.exchange.export", "a synthetic set as PNG files by class, or in DC's form"),
     "configure": ("dd.plan.configure", "a run's resolved and checked configuration"),
     "estimate": ("dd.plan.estimate", "what a run takes: jobs, arithmetic, time, memory, disk"),
     "table": ("dd.report.table", "a table (CSV, Markdown, LaTeX, HTML) of a run"),
@@ -38,6 +39,7 @@ STAGES = {stage.stage: (stage.module, stage.summary) for stage in jobs.STAGES} |
     "index": ("dd.report.index", "a page that shows a finished run: README.md"),
     "verify": ("dd.report.verify", "a check of a finished run"),
     "evidence": ("dd.report.evidence", "which claims hold: the verdicts of several runs"),
+    "export-metrics": ("dd.report.export_metrics", "metrics of distillations for TensorBoard"),
     "inspect": ("dd.artifacts.inspect", "a description of an artifact: kind, shapes, provenance"),
 }
 

@@ -21,6 +21,7 @@ from dd.config.normalisation import CONSTANTS, constants, of_published, of_sourc
 from dd.config.recipes import (
     check_overrides,
     check_sections,
+    evaluation_fallback,
     fallback,
     merged,
     plugin,
@@ -32,9 +33,10 @@ from dd.config.recipes import (
 from dd.errors import DDError, unknown
 
 OVERRIDES = (
-    *("data_root", "copy", "datasets", "networks", "seeds", "device", "precision", "plugins"),
-    "results",
+    *("data_root", "copy", "datasets", "sets_root", "networks", "seeds", "device", "precision"),
+    *("plugins", "results"),
 )
+_YOUNGER = ("networks_for", "seeds_for", "exclude", "imported", "sets_root", "plugins")
 FOLDERS = ("image-folder", "class-folders")  # sources that do not tell which dataset they hold
 
 
@@ -50,6 +52,13 @@ class Run:
             ``copy`` (which copy of that dataset it is, if not the original files).
         seeds: the seeds; one synthetic set is made for each.
         networks: number of evaluation networks per synthetic set and architecture.
+        networks_for: other numbers for some evaluations: rules with ``networks`` and, by property
+            (``dataset``, ``method``, ``ipc``, ``iterations``, ``protocol``, ``arch``), the values
+            that they are for; the last rule that fits counts.
+        seeds_for: other seeds, for one table, figure or paper by name.
+        exclude: cells that all tables and figures leave out: rules with values by axis.
+        imported: sets that others made, in place of distillations (:meth:`imported_set`).
+        sets_root: the folder in which the files of ``imported`` lie.
         axes: values that replace those of the same axes in tables and figures.
         axes_for: the same, for one table, figure or paper by name; these override ``axes``.
         recipes: settings that override ``dd/config/recipes.yaml``, by objective, parametrisation or
@@ -81,6 +90,11 @@ class Run:
     figures: list[str]
     resources: dict[str, dict[str, int]]
     axes_for: dict[str, dict[str, list[Any]]] = dataclasses.field(default_factory=dict)
+    networks_for: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    seeds_for: dict[str, list[int]] = dataclasses.field(default_factory=dict)
+    exclude: list[dict[str, list[Any]]] = dataclasses.field(default_factory=list)
+    imported: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    sets_root: str = ""
     recipes: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     optional: list[str] = dataclasses.field(default_factory=list)
     pretrained: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
@@ -132,6 +146,35 @@ class Run:
     def _parsed(self) -> dict[str, Method]:
         return {}
 
+    def imported_set(
+        self, dataset: str, method: str, ipc: int, iterations: int, seed: int
+    ) -> dict[str, Any] | None:
+        """The entry of ``imported`` for a synthetic set; None if there is none."""
+        return self._imported.get((dataset, method, ipc, iterations, seed))
+
+    def is_imported(self, dataset: str, method: str) -> bool:
+        """Whether the sets of ``method`` are imported. Then none is distilled on this dataset: a
+        set that ``imported`` does not list does not exist."""
+        return (dataset, method) in self._imported_methods
+
+    @cached_property
+    def _imported(self) -> dict[tuple[Any, ...], dict[str, Any]]:
+        found: dict[tuple[Any, ...], dict[str, Any]] = {}
+        for entry in self.imported:
+            method = str(self.parse(entry["method"]))
+            place = (entry["dataset"], method, entry["ipc"], entry["iterations"], entry["seed"])
+            if place in found:
+                raise DDError(
+                    f"imported: two sets for {method}, {entry['dataset']}, IPC {entry['ipc']}, "
+                    f"{entry['iterations']} iterations, seed {entry['seed']}"
+                )
+            found[place] = entry
+        return found
+
+    @cached_property
+    def _imported_methods(self) -> set[tuple[str, str]]:
+        return {(dataset, method) for dataset, method, *_ in self._imported}
+
     def distillation(self, method: str, dataset: str, ipc: int) -> dict[str, Any]:
         """The settings with which ``method`` distils ``dataset`` in this run."""
         parsed = self.parse(method)
@@ -172,7 +215,8 @@ class Run:
         """Whether this run uses exactly the settings of the recipe of ``method``.
 
         The buffers and the evaluation of the networks ``trained`` must follow their recipes, too,
-        and the recipe must have settings of its own for this dataset and IPC. A plug-in from which
+        and the recipe must have settings of its own for this dataset and IPC. Of imported sets,
+        whose distillation was not ours, only images and evaluation count. A plug-in from which
         anything of this comes must say where it was published (its ``source``).
         """
         parsed = self.parse(method)
@@ -181,18 +225,24 @@ class Run:
         named = [plugin(objective), *map(protocol_of_plugin, protocols)]
         for spec in ".".join(trained).split("."):  # teachers are joined by dots
             named.append(plugins.find(spec.partition(":")[0], ("network",), ()))
+        if self.is_imported(dataset, method):
+            distilled = evaluation_fallback(objective, dataset, ipc) is None
+        else:
+            distilled = (
+                fallback(objective, dataset, ipc) is None
+                and self.distillation(method, dataset, ipc) == resolve(objective, dataset, ipc)
+                and self.training("buffer", dataset) == resolve_training("buffer", dataset)
+            )
         return (
-            all(plugin_files.source(entry) for entry in named if entry is not None)
+            distilled
+            and all(plugin_files.source(entry) for entry in named if entry is not None)
             and self.width_factor == 1
             and self._images_as_published(dataset)
-            and fallback(objective, dataset, ipc) is None
-            and self.distillation(method, dataset, ipc) == resolve(objective, dataset, ipc)
             and all(
                 self.evaluation(method, dataset, ipc, network)
                 == resolve_evaluation(objective, dataset, ipc, network=network)
                 for network in trained
             )
-            and self.training("buffer", dataset) == resolve_training("buffer", dataset)
             and not parsed.parts  # no published values to compare them with
         )
 
@@ -214,14 +264,15 @@ class Run:
         return self.recipes.get(block, {})
 
     def document(self) -> dict[str, Any]:
-        """The run as JSON (``config.json``); without ``precision`` if that is float32, and without
-        ``plugins`` if there are none."""
+        """The run as JSON (``config.json``).
+
+        Keys that older versions did not have are left out if the run does not use them. So the file
+        of an older run stays as it is, and its tables and figures are not made again.
+        """
         document = dataclasses.asdict(self)
         if self.precision == "float32":
             del document["precision"]
-        if not self.plugins:
-            del document["plugins"]
-        return document
+        return {key: v for key, v in document.items() if key not in _YOUNGER or v}
 
 
 def _with_plugins(known: dict[str, Any], definitions: Any) -> None:
@@ -262,7 +313,9 @@ def load_run(
         overrides: values that override the file: ``data_root`` (existing raw data of the run's
             dataset, or a folder with a folder for each dataset), ``copy`` (which copy of the
             original images ``data_root`` holds, such as ``JPEG``), ``datasets`` (a choice of the
-            run's datasets), ``networks``, ``seeds``, ``device``, ``precision``, ``results``.
+            run's datasets), ``sets_root`` (the folder of imported sets), ``networks`` (for all
+            architectures), ``seeds`` (for all tables and figures), ``device``, ``precision``,
+            ``results``.
         workflow: the folder of the workflow.
 
     Raises:
@@ -289,7 +342,11 @@ def load_run(
     chosen = overrides.pop("datasets", None)
     if chosen is not None:
         document["datasets"] = _chosen(document["datasets"], chosen)
+    if overrides.get("sets_root") is not None:
+        overrides["sets_root"] = os.path.normpath(str(overrides["sets_root"]))
     document |= {key: _typed(value) for key, value in overrides.items()}
+    for key in overrides:
+        document.pop(f"{key}_for", None)  # what is given here is for all
     check(document, schema, "--config")
     if data_root is not None:
         root = os.path.normpath(str(data_root))
@@ -418,6 +475,13 @@ def _check_names(run: Run) -> None:
         for dataset in getattr(run, key):
             if dataset not in run.datasets:
                 raise unknown(f"dataset of {key}", dataset, run.datasets)
+    for number, entry in enumerate(run.imported):
+        if entry["dataset"] not in run.datasets:
+            raise unknown(f"dataset of imported.{number}", entry["dataset"], run.datasets)
+    if run.imported:
+        run.is_imported("", "")  # parses the methods
+        if not run.sets_root:
+            raise DDError("imported: needs sets_root, the folder in which its files lie")
     for block, overrides in run.recipes.items():
         check_sections(block, overrides)
         for dataset, ipc in itertools.product(run.datasets, run.axes["ipc"]):

@@ -81,6 +81,11 @@ def listing_digest(root: str | Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def source_digest(path: Path) -> str:
+    """What a set of others is recognised by: the digest of a file, or :func:`listing_digest`."""
+    return listing_digest(path) if path.is_dir() else file_digest(path)
+
+
 def identity(options: Mapping[str, Any], listing: str | None) -> dict[str, Any]:
     """What the content of a prepared file depends on; the place of the images is no part of it.
 

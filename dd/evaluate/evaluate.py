@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -45,6 +45,7 @@ from dd.config.settings import (
     at_most,
     build,
     declared,
+    from_text,
     given_settings,
     shared,
 )
@@ -75,25 +76,24 @@ MOST_NETWORKS = 1000  # sets of a run have evaluation seeds 1000 apart, so that 
 
 def evaluate(
     protocol: Hard,
-    archs: Sequence[str],
-    count: int,
+    counts: Mapping[str, int],
     finished: list[dict[str, Any]],
     save: Callable[[list[dict[str, Any]]], None],
 ) -> list[dict[str, Any]]:
-    """Train and test ``count`` networks of each of ``archs``, and return their rows.
+    """Train and test networks, and return their rows.
 
     Args:
         protocol: has its settings and its task.
-        archs: canonical specs.
-        count: number of networks of each.
+        counts: the number of networks of each architecture, by canonical spec.
         finished: rows of an earlier start; their networks are not trained again.
         save: called with all rows so far after each group.
     """
     task = protocol.task
     rows = list(finished)
     done = {(row["arch"], row["network"]) for row in rows}
-    with Progress("evaluate", len(archs) * count, "networks", initial=len(rows)) as progress:
-        for arch in archs:
+    every = sum(counts.values())
+    with Progress("evaluate", every, "networks", initial=len(rows)) as progress:
+        for arch, count in counts.items():
             left = [n for n in range(count) if (arch, n) not in done]
             size = protocol.side_by_side(arch, len(left)) if left else 1
             for numbers, (networks, seconds) in in_pieces(
@@ -117,7 +117,7 @@ def evaluate(
                     )
                     progress.update(accuracy=tested)
                 save(rows)
-    order = {arch: position for position, arch in enumerate(archs)}
+    order = {arch: position for position, arch in enumerate(counts)}
     return sorted(rows, key=lambda row: (order[row["arch"]], row["network"]))
 
 
@@ -183,6 +183,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--networks", type=at_most("--networks", MOST), default=5, help="networks per architecture"
     )
     what.add_argument(
+        "--networks-of",
+        nargs="+",
+        default=[],
+        metavar="ARCH=N",
+        help="another number for one architecture (default: --networks)",
+    )
+    what.add_argument(
         "--seed", type=int, default=0, help="seed of network 0; network n has seed + n"
     )
     what.add_argument(
@@ -220,6 +227,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="soft labels of `python -m dd relabel` (default: none) [soft]",
     )
     add_options(protocol, _protocol_settings())
+
+
+def _counts(arguments: argparse.Namespace) -> dict[str, int]:
+    """The number of networks of each architecture that the options ask for, by canonical spec."""
+    asked = arguments.networks
+    counts = dict.fromkeys((canonical(arch) for arch in arguments.arch), asked)
+    given = [("--networks", "", asked)]
+    for text in arguments.networks_of:
+        arch, equals, number = text.rpartition("=")
+        if not equals:
+            raise DDError(f"--networks-of: '{text}' must be ARCH=N")
+        try:
+            name = canonical(arch)
+            if name not in counts:
+                raise unknown("network", arch, counts)
+        except DDError as error:
+            raise DDError(f"--networks-of: {error}") from None
+        counts[name] = count = from_text("--networks-of", number, int)
+        given.append(("--networks-of", f" for {arch}", count))
+    for option, which, count in given:
+        if not 1 <= count <= MOST_NETWORKS:
+            raise DDError(f"{option} is {count}{which}, it must be 1 to {MOST_NETWORKS}")
+    return counts
 
 
 def _protocol_settings() -> Declared:
@@ -300,8 +330,8 @@ def _recipe(
 def run(arguments: argparse.Namespace) -> None:
     """The stage: check everything, then train and test."""
     options = vars(arguments)
-    if not 1 <= arguments.networks <= MOST_NETWORKS:
-        raise DDError(f"--networks is {arguments.networks}, it must be 1 to {MOST_NETWORKS}")
+    counts = _counts(arguments)
+    archs = list(counts)
     protocol_class = PROTOCOLS[arguments.protocol]
     given = given_settings(_protocol_settings(), options, protocol_class.Settings)
     for name in given:
@@ -310,7 +340,6 @@ def run(arguments: argparse.Namespace) -> None:
                 f"--{name.replace('_', '-')} is no option of --protocol {arguments.protocol}"
             )
     settings: Any = build(protocol_class.Settings, given, f"protocol {arguments.protocol}")
-    archs = list(dict.fromkeys(canonical(arch) for arch in arguments.arch))
     check_target(arguments.out)
     device = setup(arguments.device, arguments.threads, arguments.precision)
     made, dataset, set_data = read_set("evaluate", arguments, device)
@@ -357,11 +386,10 @@ def run(arguments: argparse.Namespace) -> None:
     protocol = protocol_class(settings, task)
     kept, earlier = load_progress("evaluate", partial, identity, _progress(protocol))
     rows = kept.get("rows", [])
-    finished = [row for row in rows if row["arch"] in archs and row["network"] < arguments.networks]
+    finished = [row for row in rows if row["network"] < counts.get(row["arch"], 0)]
     rows = evaluate(
         protocol,
-        archs,
-        arguments.networks,
+        counts,
         finished,
         lambda rows: save_progress(partial, identity, {"rows": rows}, earlier),
     )

@@ -11,8 +11,8 @@ from dd.artifacts.text import save_json
 from dd.config.documents import parse_yaml
 from dd.config.run import load_run
 from dd.errors import DDError
-from dd.plan.jobs import Distillation, Evaluation
-from dd.plan.plan import Plan
+from dd.plan.jobs import Evaluation
+from dd.plan.plan import Plan, made_sets
 from dd.plan.validate import check_found, check_plan
 from dd.runtime.say import say
 
@@ -34,10 +34,8 @@ def run(arguments: argparse.Namespace) -> None:
     check_plan(plan)
     check_found(plan)
     save_json(arguments.out, plan.document())
-    say(
-        f"{arguments.out}: run {plan.run.name}, {len(plan.of(Distillation))} distillations, "
-        f"{len(plan.of(Evaluation))} evaluations"
-    )
+    evaluations = f"{len(plan.of(Evaluation))} evaluations"
+    say(f"{arguments.out}: run {plan.run.name}, {made_sets(plan)}, {evaluations}")
 
 
 def parse_overrides(words: list[str]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from dd.plan.jobs import (
     Erasing,
     Evaluation,
     GeneratorTraining,
+    Import,
     Job,
     Preparation,
     Pretraining,
@@ -163,20 +164,26 @@ class Counted:
         )
         data = self.extents[made.dataset]
         count = data.train if made.method == "full" else data.classes * made.ipc
-        trained = [(name, job.conditions(self.run, name)) for name in archs]
+        trained = [
+            (name, job.conditions(self.run, name), job.count(self.run, name)) for name in archs
+        ]
         total = 0.0
         needs_teacher = resolve("dd.evaluate.kd:needs_teacher")
         if options["protocol"] == KD and needs_teacher(options["temperature"], options["alpha"]):
             teacher = options["teacher"]
             # Each network number has a teacher. It sees images once if they are not augmented,
             # otherwise in every epoch.
-            passes = [1 if own["augment"] == "none" else own["epochs"] for _, own in trained]
+            passes = [
+                each * (1 if own["augment"] == "none" else own["epochs"])
+                for _, own, each in trained
+            ]
             total += sum(passes) * count * self._passes("forward", teacher, data)
-            trained.append((teacher, job.conditions(self.run, teacher)))
-        for name, own in trained:
-            total += own["epochs"] * count * self._passes("train", name, data)
-            total += data.test * self._passes("forward", name, data)
-        return self.run.networks * total
+            most = max(each for _, _, each in trained)
+            trained.append((teacher, job.conditions(self.run, teacher), most))
+        for name, own, each in trained:
+            total += each * own["epochs"] * count * self._passes("train", name, data)
+            total += each * data.test * self._passes("forward", name, data)
+        return total
 
     def _maps(self, job: ActivationMaps) -> float:
         made = job.snapshot.distillation
@@ -215,6 +222,9 @@ class Counted:
                 names = networks(self.run, job.method, job.dataset, job.ipc)
                 values += kept * sum(self._parameters(name, data) for name in names)
             return 4 * values * len(self.plan.planned(job).snapshots)
+        if isinstance(job, Import):
+            data = self.extents[job.distillation.dataset]
+            return 4 * data.classes * job.distillation.ipc * data.values
         if isinstance(job, Relabelling):
             made = job.snapshot.distillation
             data, settings = self.extents[made.dataset], self.run.training("relabel", made.dataset)
@@ -238,7 +248,10 @@ class Counted:
 
     @cached_property
     def objectives(self) -> dict[str, dict[str, float]]:
-        """The number of distillations, their operations and those of evaluations, by objective."""
+        """The number of distillations, their operations and those of evaluations, by objective.
+
+        Imported sets count as none.
+        """
         return self._shared(lambda job: self.run.parse(job.method).objective)
 
     @cached_property
@@ -250,12 +263,15 @@ class Counted:
 
     def _shared(self, key: Callable[[Distillation], str]) -> dict[str, dict[str, float]]:
         groups: dict[str, dict[str, float]] = {}
+        imported = [job.distillation for job in self.plan.of(Import)]
         for job in sorted(
-            self.plan.of(Distillation), key=lambda j: list(self.extents).index(j.dataset)
+            [*self.plan.of(Distillation), *imported],
+            key=lambda j: list(self.extents).index(j.dataset),
         ):
             group = groups.setdefault(key(job), {"jobs": 0, "distill": 0.0, "evaluate": 0.0})
-            group["jobs"] += 1
-            group["distill"] += self.work(job)
+            if not self.run.is_imported(job.dataset, job.method):
+                group["jobs"] += 1
+                group["distill"] += self.work(job)
         for evaluation in self.plan.of(Evaluation):
             groups[key(evaluation.distillation)]["evaluate"] += self.work(evaluation)
         return groups

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ class Cell:
         dataset, method, ipc, iterations: identify its synthetic sets, one per seed.
         protocols: canonical evaluation protocols; several only if the best one is selected.
         arch: the network that is evaluated; None if the cell only shows images.
+        seeds: those of its synthetic sets.
         selected: the option whose best value is selected on test data; "" if none is selected.
     """
 
@@ -43,6 +44,7 @@ class Cell:
     iterations: int
     protocols: tuple[str, ...]
     arch: str | None
+    seeds: tuple[int, ...]
     selected: str = ""
 
 
@@ -81,6 +83,14 @@ class Exhibit:
         """
         sources = self.definition.get("published", [])
         return [sources] if isinstance(sources, Mapping) else sources
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds of its synthetic sets: for it by name, for its paper, or those of the run."""
+        for narrower in (self.name, self.definition["paper"]):
+            if narrower in self.run.seeds_for:
+                return tuple(self.run.seeds_for[narrower])
+        return tuple(self.run.seeds)
 
     def values(self, axis: str) -> dict[Any, dict[str, Any]]:
         """The values of ``axis`` in this run, and for each value the settings that it binds."""
@@ -130,21 +140,26 @@ class Exhibit:
             return []
         try:
             axes = {axis: self.values(axis) for axis in self.axes}
+            rules = [*self.definition.get("exclude", []), *self.left_out()]
             cells = []
             for combination in itertools.product(*(values.items() for values in axes.values())):
                 labels = dict(zip(axes, (value for value, _ in combination), strict=True))
                 bound = {key: value for _, binds in combination for key, value in binds.items()}
-                if not self._excluded(labels):
+                if not _excluded(labels, rules):
                     cells.append(self._cell(labels, bound))
         except DDError as error:
             raise DDError(f"{self.path}: {error}") from None
         return cells
 
-    def _excluded(self, labels: Mapping[str, Any]) -> bool:
-        return any(
-            all(labels.get(axis) in values for axis, values in rule.items())
-            for rule in self.definition.get("exclude", [])
-        )
+    def left_out(self) -> list[Mapping[str, list[Any]]]:
+        """The rules of the run by which cells of this table or figure are left out."""
+        known = {axis: self.values(axis) for axis in self.axes} if self.run.exclude else {}
+        return [
+            rule
+            for rule in self.run.exclude
+            if rule.keys() <= known.keys()
+            and all(any(value in known[axis] for value in rule[axis]) for axis in rule)
+        ]
 
     def _cell(self, labels: Mapping[str, Any], bound: dict[str, Any]) -> Cell:
         run = self.run
@@ -165,7 +180,8 @@ class Exhibit:
         iterations = bound.get("iterations", recipe) if recipe else 0
         selected = bound["select"]["axis"] if "select" in bound else ""
         protocols, arch = self._protocols(bound), bound.get("arch")
-        return Cell(labels, dataset, method, ipc, iterations, protocols, arch, selected)
+        place = (dataset, method, ipc, iterations, protocols, arch)
+        return Cell(labels, *place, seeds=self.seeds, selected=selected)
 
     def _protocols(self, bound: Mapping[str, Any]) -> tuple[str, ...]:
         name, known = bound.get("protocol", "hard"), self.run.protocols
@@ -180,6 +196,10 @@ class Exhibit:
         asked = self._asked(axis)
         values = values if asked is None else asked
         return tuple(str(parse_protocol(name, known, **options, **{axis: v})) for v in values)
+
+
+def _excluded(labels: Mapping[str, Any], rules: Iterable[Mapping[str, list[Any]]]) -> bool:
+    return any(all(labels.get(axis) in values for axis, values in rule.items()) for rule in rules)
 
 
 def load_exhibit(kind: str, path: str | Path, run: Run) -> Exhibit:

@@ -8,16 +8,24 @@ loop over :data:`STAGES`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
 
 from dd.config.methods import HARD, KD, SOFT, Part, format_value, parse_protocol, planned_as
+from dd.config.normalisation import DATA, of_published
 from dd.config.recipes import uses_generator, uses_pretrained
 from dd.config.run import Run
-from dd.data.raw import IMAGE_FILES, LISTING, check_taken, identity, listing_digest
-from dd.errors import DDError
+from dd.data.raw import (
+    IMAGE_FILES,
+    LISTING,
+    check_taken,
+    identity,
+    listing_digest,
+    source_digest,
+)
+from dd.errors import DDError, unknown
 from dd.networks.options import auxiliaries, canonical
 from dd.networks.pool import load_pool
 from dd.plan.exhibits import Cell
@@ -139,6 +147,13 @@ class Job(ABC):
             run: the run.
             settings: one object for each group of :meth:`checked_values` that has values.
         """
+
+    def check_found(self, run: Run) -> None:
+        """Raise a :class:`DDError` if a file is missing that must exist before the run."""
+        for sources in self.reads(run).values():
+            for path in sources:
+                if isinstance(path, str) and not Path(path).is_file():
+                    raise DDError(f"{path}: no such file")
 
     def described(self, run: Run) -> dict[str, Any]:
         """Its entry in ``config.json``."""
@@ -548,9 +563,87 @@ class Snapshot:
         made = self.distillation
         return _frozen(made.dataset, made.whitening(run), names)
 
-    def job(self) -> Distillation:
-        """The distillation that saves this set."""
+    def job(self, run: Run) -> Distillation | Import:
+        """The job that makes this set: its distillation, or the import of somebody's set."""
+        if run.is_imported(self.distillation.dataset, self.distillation.method):
+            return Import(self.distillation, self.iterations)
         return replace(self.distillation, snapshots=(self.iterations,))
+
+
+@dataclass(frozen=True)
+class Import(Job):
+    """Make a synthetic set of one that others published."""
+
+    stage, module = "import", "dd.exchange.import_"
+    summary = "synthetic sets from files that others published"
+    folder, resources, section = "distilled", "import", "imported"
+
+    distillation: Distillation
+    iterations: int
+
+    def __str__(self) -> str:
+        return str(Snapshot(self.distillation, self.iterations))
+
+    def entry(self, run: Run) -> dict[str, Any]:
+        """What the run says of the set."""
+        made = self.distillation
+        place = (made.dataset, made.method, made.ipc, self.iterations, made.seed)
+        entry = run.imported_set(*place)
+        assert entry is not None  # cells have no other sets of an imported method
+        return entry
+
+    def path(self, run: Run) -> Path:
+        """The file or folder that it reads."""
+        return Path(run.sets_root, self.entry(run)["file"])
+
+    def reads(self, run: Run) -> Sources:
+        # The file of others is no input: it may lie elsewhere, or be away. See `images`.
+        made = self.distillation
+        return {"data": [_data(made.dataset, made.whitening(run))]}
+
+    def options(self, run: Run) -> dict[str, Any]:
+        entry, made = self.entry(run), self.distillation
+        units = of_published(run.datasets[made.dataset].get("comparable_to", ""))
+        whitened = made.whitening(run) == "zca"
+        return {
+            "entry": entry.get("entry"),
+            "units": "whitened" if whitened else entry.get("units"),
+            "normalise_as": None if units == DATA else units,
+            "objective": run.parse(made.method).objective,
+            "lr": entry.get("lr"),
+            "iterations": self.iterations,
+            "by": entry["by"],
+        }
+
+    def places(self, run: Run) -> dict[str, Any]:
+        return {}
+
+    def images(self, run: Run, listings: Mapping[str, str]) -> list[dict[str, Any]]:
+        return [*super().images(run, listings), {"source": self._source(run)}]
+
+    def _source(self, run: Run) -> str | None:
+        """The digest of the file or folder; if it is away, of what was imported before."""
+        from dd.artifacts.headers import read_header  # late: a list of stages needs no NumPy
+
+        path, made = self.path(run), Path(self.file(run))
+        if path.exists():
+            return source_digest(path)
+        said = read_header(made).get("imported") if made.is_file() else None
+        return said.get("source") if isinstance(said, dict) else None
+
+    def check_found(self, run: Run) -> None:
+        """Raise a :class:`DDError` if what it reads is missing, unless it has been imported."""
+        entry, path = self.entry(run), self.path(run)
+        if path.exists() or Path(self.file(run)).is_file():
+            return
+        at = f"; it is in the {entry['from']}" if "from" in entry else ""
+        raise DDError(f"{path}: no such file{at}; give the folder that holds it (sets_root)")
+
+    def described(self, run: Run) -> dict[str, Any]:
+        return {key: v for key, v in self.entry(run).items() if key != "dataset"}
+
+    def measured(self, run: Run) -> MeasuredJob:
+        return self._measured_on(run, self.distillation)
 
 
 @dataclass(frozen=True)
@@ -623,11 +716,30 @@ class Evaluation(Job):
     def options(self, run: Run) -> dict[str, Any]:
         # Network n of a set has this seed + n. The seeds of two sets differ by more than a set has
         # networks, so no two sets of a cell share a network's seed.
-        fixed: dict[str, Any] = {"networks": run.networks, "seed": 1000 * self.distillation.seed}
+        counts = {arch: self.count(run, arch) for arch in self.archs}
+        most = max(counts.values(), default=run.networks)
+        fixed: dict[str, Any] = {"networks": most, "seed": 1000 * self.distillation.seed}
+        fixed["networks_of"] = [f"{arch}={n}" for arch, n in counts.items() if n != most]
         fixed["diverged"] = "record"  # a setting that fails is a result, too; tables say so
         fixed["arch_settings"] = [str(Part(*own)) for own in self.arch_settings(run).items()]
         fixed["width_factor"] = run.width_factor
         return {"arch": list(self.archs), **fixed, **self.conditions(run), **_precision(run)}
+
+    def count(self, run: Run, arch: str) -> int:
+        """The number of networks of ``arch``."""
+        made = self.distillation
+        has = {
+            "dataset": made.dataset,
+            "method": made.method,
+            "ipc": made.ipc,
+            "iterations": self.iterations,
+            "protocol": self.protocol,
+            "arch": canonical(arch),
+        }
+        for rule in reversed(run.networks_for):
+            if all(has[key] in values for key, values in _rule(rule, run).items()):
+                return rule["networks"]
+        return run.networks
 
     def conditions(self, run: Run, network: str = "") -> dict[str, Any]:
         """The settings and the protocol with which ``network`` is trained.
@@ -653,7 +765,9 @@ class Evaluation(Job):
         return {arch: dict(sorted(settings)) for arch, settings in own.items() if settings}
 
     def described(self, run: Run) -> dict[str, Any]:
-        own = {"arch_settings": self.arch_settings(run)}
+        own: dict[str, Any] = {"arch_settings": self.arch_settings(run)}
+        if run.networks_for:
+            own["networks"] = {arch: self.count(run, arch) for arch in self.archs}
         return {"arch": list(self.archs), **self.conditions(run), **own}
 
     def checked_values(self, run: Run) -> Iterator[CheckedValues]:
@@ -769,6 +883,7 @@ STAGES: tuple[type[Job], ...] = (
     Pretraining,
     GeneratorTraining,
     Distillation,
+    Import,
     Relabelling,
     Evaluation,
     ActivationMaps,
@@ -778,18 +893,27 @@ STAGES: tuple[type[Job], ...] = (
 
 
 def distillations(cell: Cell, run: Run) -> list[Distillation]:
-    """The distillations of a cell, one per seed. Each saves the set that the cell shows."""
-    saved = (cell.iterations,)
-    return [Distillation(cell.dataset, cell.method, cell.ipc, seed, saved) for seed in run.seeds]
+    """The distillations of a cell, one per seed. Each saves the set that the cell shows.
+
+    If the sets of its method are imported, they stand for those of others. There may be fewer than
+    the cell has seeds, or none.
+    """
+    place, saved = (cell.dataset, cell.method, cell.ipc), (cell.iterations,)
+    imported = run.is_imported(cell.dataset, cell.method)
+    return [
+        Distillation(*place, seed, saved)
+        for seed in cell.seeds
+        if not imported or run.imported_set(*place, cell.iterations, seed)
+    ]
 
 
 def snapshots(cell: Cell, run: Run) -> list[Snapshot]:
-    """The synthetic sets of a cell, one per seed."""
+    """The synthetic sets of a cell, one per seed; without those that others did not publish."""
     return [Snapshot(job, cell.iterations) for job in distillations(cell, run)]
 
 
 def evaluations(cell: Cell, run: Run) -> list[Evaluation]:
-    """The evaluations of a cell, one per protocol and seed; empty if the cell has no network."""
+    """The evaluations of a cell, one per protocol and set; empty if the cell has no network."""
     if cell.arch is None:
         return []
     return [
@@ -811,11 +935,37 @@ def needed(run: Run, roots: Iterable[Job]) -> list[Job]:
         for sources in job.reads(run).values():
             for source in sources:
                 if not isinstance(source, str):
-                    add(source.job() if isinstance(source, Snapshot) else source)
+                    add(source.job(run) if isinstance(source, Snapshot) else source)
 
     for job in roots:
         add(job)
     return list(jobs.values())
+
+
+def check_networks_for(run: Run) -> None:
+    """Raise a :class:`DDError` for a name in ``networks_for`` of a run that does not exist."""
+    for number, rule in enumerate(run.networks_for):
+        try:
+            _rule(rule, run)
+            for name in rule.get("dataset", ()):
+                if name not in run.datasets:
+                    raise unknown("dataset", name, run.datasets)
+        except DDError as error:
+            raise DDError(f"run {run.name}, networks_for.{number}: {error}") from None
+
+
+def _rule(rule: Mapping[str, Any], run: Run) -> dict[str, list[Any]]:
+    """The properties that a rule of ``networks_for`` is for, with the names that jobs have."""
+    named: dict[str, Callable[[str], str]] = {
+        "method": lambda text: str(run.parse(text)),
+        "protocol": lambda text: str(parse_protocol(text, run.protocols)),
+        "arch": canonical,
+    }
+    return {
+        key: [named[key](value) for value in values] if key in named else values
+        for key, values in rule.items()
+        if key != "networks"
+    }
 
 
 def command_words(settings: Mapping[str, Any]) -> list[str]:

@@ -46,8 +46,9 @@ def _evaluations(exhibit: Exhibit) -> list[Job]:
     return [job for cell in exhibit.cells() for job in evaluations(cell, exhibit.run)]
 
 
-def _distillations(exhibit: Exhibit) -> list[Distillation]:
-    return [job for cell in exhibit.cells() for job in distillations(cell, exhibit.run)]
+def _sets(exhibit: Exhibit) -> list[Job]:
+    run = exhibit.run
+    return [set_.job(run) for cell in exhibit.cells() for set_ in snapshots(cell, run)]
 
 
 def _maps(exhibit: Exhibit) -> list[Job]:
@@ -57,7 +58,8 @@ def _maps(exhibit: Exhibit) -> list[Job]:
 
 def _preparations(exhibit: Exhibit) -> list[Job]:
     """The images in the space of each distillation: its sets are shown by way of it."""
-    made = dict.fromkeys(_distillations(exhibit))
+    cells = exhibit.cells()
+    made = dict.fromkeys(job for cell in cells for job in distillations(cell, exhibit.run))
     spaces = dict.fromkeys((job.dataset, job.whitening(exhibit.run)) for job in made)
     return [Preparation(*space) for space in spaces]
 
@@ -81,16 +83,16 @@ def _pools(exhibit: Exhibit, jobs: Sequence[Job]) -> list[str]:
 
 
 def _metrics(exhibit: Exhibit, jobs: Sequence[Job]) -> list[str]:
-    cells, run = exhibit.cells(), exhibit.run
-    return [job.metrics(run) for cell in cells for job in distillations(cell, run)]
+    run = exhibit.run
+    return [job.metrics(run) for job in _sets(exhibit) if isinstance(job, Distillation)]
 
 
 ACCURACIES = _of(_evaluations)
-SETS = _of(_distillations)
+SETS = _of(_sets)
 MAPS = _of(_maps)
 IMAGES = _of(_preparations)  # real images
 ERASED = _of(_erasings)
-METRICS = Read(_distillations, _metrics)
+METRICS = Read(_sets, _metrics)
 POOLS = Read(_nothing, _pools)  # the model pools of all methods in the run
 # These are the outputs of the jobs, not the measurements beside them. If a measurement were an
 # input, losing it would trigger a rerun of a finished job.
@@ -128,11 +130,14 @@ class Kind:
         renderer: ``MODULE:FUNCTION`` that renders it from an :class:`Exhibit`.
         reads: what it is made from.
         parts: the keys that the ``layout`` of a figure must have.
+        distilled: whether it shows what only a distillation by this suite leaves (its metrics, and
+            tensors beside the images), and so no imported sets.
     """
 
     renderer: str
     reads: tuple[Read, ...] = ()
     parts: tuple[str, ...] = ()
+    distilled: bool = False
 
     def render(self, exhibit: Exhibit) -> Any:
         """Render ``exhibit``."""
@@ -145,7 +150,9 @@ class Kind:
 
 TABLES = {
     "results": Kind("dd.report.tables.pivot:results", (ACCURACIES,)),
-    "reweighting": Kind("dd.report.tables.reweighting:reweighting", (ACCURACIES, SETS)),
+    "reweighting": Kind(
+        "dd.report.tables.reweighting:reweighting", (ACCURACIES, SETS), distilled=True
+    ),
     "cost": Kind("dd.report.tables.cost:cost", (SETS, METRICS)),
     "areas": Kind("dd.report.tables.areas:areas", (MAPS,)),
     "stages": Kind("dd.report.tables.stages:stages", (COSTS,)),
@@ -166,10 +173,15 @@ FIGURES = {
         "dd.report.figures.training_curves:draw",
         (ACCURACIES, METRICS),
         ("x", "color", "column", "row"),
+        distilled=True,
     ),
     "images": Kind("dd.report.figures.images:draw", (SETS, IMAGES), ("block", "row")),
-    "difference": Kind("dd.report.figures.difference:draw", (SETS,), ("color", "column", "row")),
-    "weights": Kind("dd.report.figures.weights:draw", (SETS,), ("x", "column", "row")),
+    "difference": Kind(
+        "dd.report.figures.difference:draw", (SETS,), ("color", "column", "row"), distilled=True
+    ),
+    "weights": Kind(
+        "dd.report.figures.weights:draw", (SETS,), ("x", "column", "row"), distilled=True
+    ),
     "cams": Kind("dd.report.figures.cams:draw", (MAPS, SETS, IMAGES), ("block", "row")),
     "variance": Kind("dd.report.figures.variance:draw", (MAPS,), ("x", "color", "column", "row")),
     "erasing": Kind("dd.report.figures.erasing:draw", (ERASED,)),  # a panel per dataset, no cells

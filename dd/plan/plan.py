@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from dd.config.run import Run
 from dd.errors import DDError, unknown
 from dd.plan.exhibits import Exhibit, load_exhibit
-from dd.plan.jobs import STAGES, Evaluation, Job, Preparation, needed
+from dd.plan.jobs import STAGES, Distillation, Evaluation, Import, Job, Preparation, needed
 from dd.plan.kinds import kind_of
 
 ENDINGS = {"table": ("csv", "md", "tex", "html"), "figure": ("png", "pdf")}
@@ -44,15 +44,26 @@ class Plan:
                 )
         for name, axes in run.axes_for.items():
             self._check_axes_for(name, axes)
+        for name in run.seeds_for:
+            self._named("seeds_for", name)
+        for number, rule in enumerate(run.exclude):
+            for axis in rule:
+                if axis not in known:
+                    raise unknown(f"axis in exclude.{number} of run {run.name}", axis, known)
 
-    def _check_axes_for(self, name: str, axes: Iterable[str]) -> None:
-        """Raise a :class:`DDError` unless ``name`` is a table, figure or paper of the run that has
-        all these ``axes``."""
+    def _named(self, key: str, name: str) -> list[Exhibit]:
+        """The tables and figures that ``name`` in ``key`` of the run names, by name or by paper."""
         exhibits = self.exhibits.values()
         named = [e for e in exhibits if name in (e.name, e.definition["paper"])]
         if not named:
             known = {word for e in exhibits for word in (e.name, e.definition["paper"])}
-            raise unknown(f"table, figure or paper in axes_for of run {self.run.name}", name, known)
+            raise unknown(f"table, figure or paper in {key} of run {self.run.name}", name, known)
+        return named
+
+    def _check_axes_for(self, name: str, axes: Iterable[str]) -> None:
+        """Raise a :class:`DDError` unless ``name`` is a table, figure or paper of the run that has
+        all these ``axes``."""
+        named = self._named("axes_for", name)
         known_axes = {axis for exhibit in named for axis in (*exhibit.axes, *_selected(exhibit))}
         for axis in axes:
             if axis not in known_axes:
@@ -131,6 +142,8 @@ class Plan:
         for job in self.jobs:
             sections[job.section][str(job)] = job.described(self.run)
         del sections[Preparation.section]
+        if not sections[Import.section]:  # as in the file of an older run
+            del sections[Import.section]
         return {"run": self.run.document(), "protocols": self._protocols(), **sections}
 
     def _protocols(self) -> dict[str, Mapping[str, Any]]:
@@ -145,6 +158,14 @@ class Plan:
         for kind, name in self.exhibits:
             files += [f"{self.run.root}/{kind}s/{name}.{ending}" for ending in ENDINGS[kind]]
         return files
+
+
+def made_sets(plan: Plan) -> str:
+    """In words, how many distillations and imported sets a run has; one of both if it has only
+    these."""
+    distilled, imported = len(plan.of(Distillation)), len(plan.of(Import))
+    counts = [f"{distilled} distillations"] if distilled or not imported else []
+    return ", ".join(counts + ([f"{imported} imported sets"] if imported else []))
 
 
 def _selected(exhibit: Exhibit) -> set[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy
@@ -16,7 +15,9 @@ from dd.config.settings import build
 from dd.data.raw import check_enough
 from dd.errors import DDError, unknown
 from dd.networks.options import canonical
-from dd.plan.jobs import STAGES, Distillation, Evaluation, Job, Preparation, Pretraining
+from dd.plan.exhibits import Exhibit
+from dd.plan.jobs import STAGES, Distillation, Evaluation, Job, Pretraining, check_networks_for
+from dd.plan.kinds import kind_of
 from dd.plan.needs import auxiliary_networks
 from dd.plan.plan import Plan
 from dd.plugins import Entry
@@ -43,6 +44,9 @@ def check_plan(plan: Plan) -> None:
         for name in files:
             if name not in used:
                 raise unknown(f"network in pretrained of run {run.name}, {dataset},", name, used)
+    check_networks_for(run)
+    for exhibit in plan.exhibits.values():
+        _check_distilled(exhibit)
     sizes = {path: _class_sizes(path) for path in plan.current_images}
     for job in plan.jobs:
         with _within(f"run {run.name}, {job}"):
@@ -59,6 +63,19 @@ def check_plan(plan: Plan) -> None:
                 (images,) = job.inputs(run)["data"]
                 if counted := sizes.get(images):
                     check_enough(job.ipc, *counted, job.dataset)
+
+
+def _check_distilled(exhibit: Exhibit) -> None:
+    """Refuse a table or figure of what only a distillation by this suite leaves, if its sets are
+    imported."""
+    if not kind_of(exhibit).distilled:
+        return
+    for cell in exhibit.cells():
+        if exhibit.run.is_imported(cell.dataset, cell.method):
+            raise DDError(
+                f"run {exhibit.run.name}, {exhibit.renders} {exhibit.name}: shows what a "
+                f"distillation leaves, but the sets of {cell.method} are imported; leave it out"
+            )
 
 
 def _declared(
@@ -119,12 +136,7 @@ def check_found(plan: Plan) -> None:
     run = plan.run
     for job in plan.main.jobs:
         with _within(f"run {run.name}, {job}"):
-            if isinstance(job, Preparation):
-                job.check_found(run)
-            for sources in job.reads(run).values():
-                for path in sources:
-                    if isinstance(path, str) and not Path(path).is_file():
-                        raise DDError(f"{path}: no such file")
+            job.check_found(run)
 
 
 def _networks(block: Mapping[str, Any]) -> Iterator[str]:

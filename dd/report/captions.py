@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from dd.artifacts.fields import NAME, PERCENT, missing
 from dd.artifacts.headers import Fields, read_header
+from dd.config.recipes import joined
 from dd.config.run import Run
 from dd.errors import DDError
 from dd.plan.exhibits import Exhibit
+from dd.plan.jobs import Import, evaluations, snapshots
 from dd.plan.kinds import networks_behind
 from dd.pretrain.agreement import warning
 from dd.report import fallbacks
+from dd.report.labels import axis_label, value_label
 
 _FROZEN: Fields = {"network": NAME, "accuracy": PERCENT, "least_accuracy": PERCENT}
 
@@ -40,7 +45,7 @@ def _frozen(path: str) -> dict[str, Any]:
 
 def facts(exhibit: Exhibit, rows: list[dict[str, Any]]) -> str:
     """The sentences about the numbers: data, averages, settings, comparability."""
-    run, cells, sets = exhibit.run, exhibit.cells(), len(exhibit.run.seeds)
+    run, cells = exhibit.run, exhibit.cells()
     labels = [options["label"] for options in exhibit.datasets.values()]
     sentences = [f"Dataset: {' and '.join(labels)}."]
     if run.stands_in_for:
@@ -57,10 +62,11 @@ def facts(exhibit: Exhibit, rows: list[dict[str, Any]]) -> str:
         )
     sentences += in_precision(run, published)
     sentences += fallbacks.of_exhibit(exhibit)
+    sentences += [*imported(exhibit), *left_out(exhibit)]
     if rows:
         sentences.append(
-            f"Test accuracy in %, mean ± standard deviation over {run.networks} networks on "
-            f"{'one synthetic set' if sets == 1 else f'each of {sets} synthetic sets'}."
+            f"Test accuracy in %, mean ± standard deviation over {_networks(exhibit)} on "
+            f"{_sets(exhibit)}."
         )
         settings = (run.evaluation(c.method, c.dataset, c.ipc, str(c.arch)) for c in cells)
         epochs = {each["epochs"] for each in settings}
@@ -73,6 +79,70 @@ def facts(exhibit: Exhibit, rows: list[dict[str, Any]]) -> str:
     if run.width_factor != 1:
         sentences.append(f"Network widths are scaled by {run.width_factor:g}, but are at least 8.")
     return " ".join(sentences)
+
+
+def _networks(exhibit: Exhibit) -> str:
+    """The number of networks of most cells, and the range of the other numbers."""
+    run = exhibit.run
+    counts = Counter(
+        job.count(run, job.archs[0]) for cell in exhibit.cells() for job in evaluations(cell, run)
+    )
+    usual = usual_number(counts.elements(), run.networks)
+    others = sorted(counts.keys() - {usual})
+    if not others:
+        return f"{usual} networks"
+    last = f" to {others[-1]}" if len(others) > 1 else ""
+    return f"{usual} networks (in some cells {others[0]}{last})"
+
+
+def usual_number(counts: Iterable[int], otherwise: int) -> int:
+    """The most frequent of ``counts``, the larger one of two; ``otherwise`` if there is none."""
+    found = Counter(counts)
+    return max(found, key=lambda count: (found[count], count), default=otherwise)
+
+
+def _sets(exhibit: Exhibit) -> str:
+    run = exhibit.run
+    counts = sorted({len(made) for cell in exhibit.cells() if (made := snapshots(cell, run))})
+    if len(counts) > 1:
+        return f"each of {counts[0]} to {counts[-1]} synthetic sets"
+    sets = counts[0] if counts else len(exhibit.seeds)
+    return "one synthetic set" if sets == 1 else f"each of {sets} synthetic sets"
+
+
+def imported(exhibit: Exhibit) -> list[str]:
+    """The sentence about whose sets a table or figure shows; none if all are of this run."""
+    run = exhibit.run
+    whose: dict[str, dict[str, None]] = {}
+    others = False
+    for cell in exhibit.cells():
+        for made in snapshots(cell, run):
+            job = made.job(run)
+            if isinstance(job, Import):
+                entry = job.entry(run)
+                source = f" ({entry['from']})" if "from" in entry else ""
+                name = value_label("method", cell.method)
+                whose.setdefault(f"by {entry['by']}{source}", {})[name] = None
+            else:
+                others = True
+    if not whose:
+        return []
+    if not others and len(whose) == 1:
+        return [f"Synthetic sets {next(iter(whose))}, imported."]
+    said = "; ".join(f"those of {joined(list(names))} {by}" for by, names in whose.items())
+    return [f"Imported synthetic sets: {said}."]
+
+
+def left_out(exhibit: Exhibit) -> list[str]:
+    """The sentence about the cells that the run leaves out of a table or figure."""
+    rules = [
+        ", ".join(
+            f"{axis_label(axis)} {' or '.join(value_label(axis, value) for value in values)}"
+            for axis, values in rule.items()
+        )
+        for rule in exhibit.left_out()
+    ]
+    return [f"Left out in this run: {'; '.join(rules)}."] if rules else []
 
 
 def in_precision(run: Run, published: bool = False) -> list[str]:

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from dd.config.methods import SOFT, parse_protocol, planned_as
-from dd.config.recipes import Fallback, fallback, joined
+from dd.config.recipes import Fallback, evaluation_fallback, fallback, joined
 from dd.config.run import Run
 from dd.plan.exhibits import Cell, Exhibit
-from dd.plan.jobs import Distillation, Relabelling
+from dd.plan.jobs import Distillation, Import, Relabelling
 from dd.plan.plan import Plan
 from dd.report.labels import METHODS
 
@@ -81,6 +81,9 @@ def _planned(run: Run) -> Iterator[Use]:
     for labels in plan.of(Relabelling):
         made = labels.snapshot.distillation
         yield RELABEL, made.dataset, made.ipc
+    for imported in plan.of(Import):
+        made = imported.distillation
+        yield from _followed(run, made.method, made.dataset, made.ipc)
 
 
 def _shown(exhibit: Exhibit) -> Iterator[Use]:
@@ -98,7 +101,14 @@ def _behind(run: Run, cell: Cell) -> Iterator[Use]:
 
 
 def _followed(run: Run, method: str, dataset: str, ipc: int) -> Iterator[Use]:
-    """The recipes that a distillation follows: that of its objective, then those of its parts."""
+    """The recipes that a distillation follows: that of its objective, then those of its parts.
+
+    Of an imported set, only the evaluation follows one.
+    """
     parsed = run.parse(method)
+    if run.is_imported(dataset, method):
+        if evaluation_fallback(parsed.objective, dataset, ipc):
+            yield parsed.objective, dataset, ipc
+        return
     for name in (parsed.objective, *(part.name for part in parsed.parts)):
         yield name, dataset, ipc

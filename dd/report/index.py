@@ -17,11 +17,11 @@ from dd.artifacts.text import load_json, save_text
 from dd.config.run import Run, load_run, read_run
 from dd.errors import DDError
 from dd.plan.exhibits import Exhibit
-from dd.plan.jobs import Distillation, Evaluation
-from dd.plan.plan import Plan
+from dd.plan.jobs import Evaluation, Import
+from dd.plan.plan import Plan, made_sets
 from dd.report import escape, fallbacks
 from dd.report.captions import caption, in_precision
-from dd.report.labels import axis_label, paper_label
+from dd.report.labels import axis_label, paper_label, value_label
 from dd.report.sheet import Sheet, Text
 from dd.report.tables.settings import settings_rows
 from dd.runtime.say import say
@@ -60,9 +60,10 @@ def about(plan: Plan, record: dict[str, Any] | None) -> Sheet:
         "Networks": "as published" if run.width_factor == 1 else scaled,
         **({} if run.precision == "float32" else {"Precision": run.precision}),
         "Synthetic sets": f"one per method, IPC and seed ({seeds})",
-        "Evaluation": f"{run.networks} networks per synthetic set and architecture",
+        **_whose(plan),
+        "Evaluation": f"{run.networks} networks per synthetic set and architecture{_numbers(run)}",
         "Made": f"{kinds.count('table')} tables and {kinds.count('figure')} figures from "
-        f"{len(plan.of(Distillation))} distillations and {len(plan.of(Evaluation))} evaluations",
+        f"{made_sets(plan)} and {len(plan.of(Evaluation))} evaluations",
         **({} if record is None else _machines(record)),
     }
     return Sheet(
@@ -73,6 +74,27 @@ def about(plan: Plan, record: dict[str, Any] | None) -> Sheet:
         body=[[Text(name), Text(value)] for name, value in described.items()],
         keys=2,
     )
+
+
+def _whose(plan: Plan) -> dict[str, str]:
+    """Whose the imported sets of a run are."""
+    entries = [job.entry(plan.run) for job in plan.of(Import)]
+    said = [f"{e['by']} ({e['from']})" if "from" in e else e["by"] for e in entries]
+    return {"Imported sets": f"by {'; '.join(dict.fromkeys(said))}"} if said else {}
+
+
+def _numbers(run: Run) -> str:
+    """The numbers of networks that differ from the usual one."""
+    rules = [
+        f"{rule['networks']} for "
+        + ", ".join(
+            f"{axis_label(key)} {' or '.join(value_label(key, value) for value in values)}"
+            for key, values in rule.items()
+            if key != "networks"
+        )
+        for rule in run.networks_for
+    ]
+    return "".join(f"; {rule}" for rule in rules)
 
 
 def _labels(run: Run) -> list[str]:
@@ -213,6 +235,8 @@ def config_words(run: Run) -> list[str]:
         words.append("data_root=DIR")
     if list(run.datasets) != list(usual.datasets):
         words.append(f"datasets=[{','.join(run.datasets)}]")
+    if run.sets_root != usual.sets_root:
+        words.append("sets_root=DIR")
     if run.seeds != usual.seeds:
         words.append(f"seeds=[{','.join(map(str, run.seeds))}]")
     if run.plugins != usual.plugins:
@@ -232,7 +256,8 @@ def _ours(run: Run) -> Run | None:
     if not Path(run.path("runs", f"{run.name}.yaml")).is_file():
         return None
     ours = load_run(run.name, {}, run.workflow)
-    same = ("title", "axes", "axes_for", "recipes", "tables", "figures", "width_factor")
+    same = ("title", "axes", "axes_for", "recipes", "tables", "figures", "width_factor", "exclude",
+            "imported")  # fmt: skip
     return ours if all(getattr(ours, key) == getattr(run, key) for key in same) else None
 
 

@@ -135,6 +135,7 @@ def shared(run: Run, judgements: Sequence[Judged]) -> list[str]:
             (run.distillation(cell.method, cell.dataset, cell.ipc), cell)
             for cell in one.claim.exhibit.cells()
             if cell.dataset == one.dataset
+            and not run.is_imported(cell.dataset, cell.method)
             and cell.labels[one.claim.axis] in {v for pair in one.claim.pairs for v in pair}
         ]
         uses = {

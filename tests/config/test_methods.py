@@ -2,7 +2,7 @@
 
 import pytest
 
-from dd.config.methods import Method, parse, parse_protocol
+from dd.config.methods import Definitions, Method, parse, parse_protocol
 from dd.errors import DDError
 
 PROTOCOLS = {
@@ -102,9 +102,10 @@ def test_canonical_protocols(text, overrides, name):
     ],
 )
 def test_wrong_protocols(text, message):
-    with pytest.raises(DDError) as error:
-        parse_protocol(text, PROTOCOLS)
-    assert message in str(error.value)
+    for known in (PROTOCOLS, Definitions(PROTOCOLS)):  # as a document, and as a run has them
+        with pytest.raises(DDError) as error:
+            parse_protocol(text, known)
+        assert message in str(error.value)
 
 
 @pytest.mark.parametrize("value", [3, 1.5, True, None, ["dc"]])

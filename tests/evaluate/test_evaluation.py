@@ -63,6 +63,20 @@ def test_settings_of_one_network(evaluate):
     assert evaluate("--arch", "mlp", BATCHED, "--arch-settings", *twice) == [mlp, batched]
 
 
+@pytest.mark.parametrize("together", ["yes", "no"])
+def test_architectures_may_have_other_numbers_of_networks(evaluate, together):
+    """The networks themselves are the same as if all had the larger number."""
+    words = ["--arch", "mlp", BATCHED, "--epochs", "2", "--width-factor", "0.1"]
+    words += ["--together", together, "--networks", "3"]
+    every = evaluate(*words)
+    rows = evaluate(*words, "--networks-of", f"{BATCHED}=1", name="f.csv")
+    assert [(row["arch"], row["network"]) for row in rows] == [
+        ("mlp", "0"), ("mlp", "1"), ("mlp", "2"), (BATCHED, "0"),
+    ]  # fmt: skip
+    if together == "no":
+        assert rows == every[:4]
+
+
 def test_a_teacher_has_its_own(evaluate):
     kd = ["--protocol", "kd", "--teacher", "convnet", "--epochs", "4"]
     (student,) = evaluate("--arch", "mlp", *kd, "--arch-settings", "convnet@epochs=7,lr=0.1")

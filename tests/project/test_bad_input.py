@@ -94,6 +94,15 @@ CASES = {
     ),
     "checkpoint never": (f"{DM} --checkpoint-every nan", "--checkpoint-every is nan", "at least 0"),
     "networks 0": (HARD.replace("--networks 1", "--networks 0"), "--networks is 0", "must be 1 to"),
+    "networks of no network": (
+        f"{HARD} --networks-of mpl=1",
+        "--networks-of",
+        "did you mean 'mlp'",
+    ),
+    "networks of another": (f"{HARD} --networks-of lenet=1", "'lenet'", "known are mlp"),
+    "no number of networks": (f"{HARD} --networks-of mlp", "'mlp' must be ARCH=N"),
+    "half a network": (f"{HARD} --networks-of mlp=0.5", "--networks-of is 0.5", "whole number"),
+    "no network": (f"{HARD} --networks-of mlp=0", "--networks-of is 0 for mlp", "1 to 1000"),
     "epochs negative": (f"{HARD} --epochs -1", "epochs is -1", "at least 0"),
     "temperature": (f"{HARD} --protocol kd --temperature -1", "temperature is -1.0", "at least 0"),
     "alpha": (f"{HARD} --protocol kd --alpha 2", "alpha is 2.0", "at most 1"),
@@ -225,6 +234,21 @@ CASES = {
     "inspect nothing": ("inspect {files}/no", "no: no such file"),
     "inspect a folder": ("inspect {files}", "is a folder", "file in it"),
     "inspect a text": ("inspect {text}", "no safetensors file"),
+    # sets of others
+    "import nothing": ("import {files}/no --dataset mnist --out OUT/x.safetensors", "no: no such"),
+    "import for no dataset": ("import {set} --out OUT/x.safetensors", "--dataset NAME or --data"),
+    "import a dataset": (
+        "import {data} --data {data} --out OUT/x.safetensors",
+        "data.safetensors: is a dataset file",
+    ),
+    "import with a set as dataset": (
+        "import {set} --data {set} --out OUT/x.safetensors",
+        "set.safetensors: is no dataset file",
+    ),
+    "export nothing": ("export {files}/no --out OUT", "no: no such file"),
+    "export a dataset": ("export {data} --out OUT", "is a dataset file", "a synthetic file"),
+    "export by another dataset": ("export {colour} --data {data} --out OUT", "3x8x8", "1x8x8"),
+    "export labels too high": ("export {range} --data {data} --out OUT", "1 to 10", "from 0 to 9"),
 }
 
 

@@ -319,4 +319,4 @@ def test_the_list_has_every_part():
     for option, names in (("parametrisation", PARAMETRISATIONS), ("regulariser", REGULARISERS)):
         assert [name for name in names if f"--{option} {name}" not in used] == []
     begun = {command.partition(" ")[0] for command in COMMANDS.values()}
-    assert begun == {stage.stage for stage in STAGES} - {"prepare"}
+    assert begun == {stage.stage for stage in STAGES} - {"prepare", "import"}  # on no device

@@ -15,6 +15,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -30,6 +31,7 @@ from tests.support.broken import image_folder
 from tests.support.fuzz import (
     ACCEPTED,
     COUNTS,
+    DEEP,
     FULL,
     GONE,
     JUNK,
@@ -45,8 +47,9 @@ from tests.support.fuzz import (
     with_header,
     with_tensor,
 )
+from tests.support.others import a_set, archive_of, dc_form
 from tests.support.runs import ROOT, copy_workflow
-from tests.support.tables import fill
+from tests.support.tables import claimed, fill
 
 pytestmark = pytest.mark.slow
 
@@ -100,13 +103,18 @@ COMMANDS = {
     "record": "record --config CONFIG --out OUT/run.json",
     "index": "index --config CONFIG --out OUT/README.md",
     "verify": "verify RUN",
+    "export-metrics": "export-metrics METRICS --out OUT/events",
     "evidence": "evidence CLAIMED --out OUT/e.md",
     "inspect": "inspect SET",
+    "import": "import THEIRS --data DATA --out OUT/i.safetensors",
+    "arrays": "import ARRAYS --data DATA --out OUT/i.safetensors",
+    "export": "export SET --data DATA --out OUT/o",
+    "export, indices": "export CHOSEN --data DATA --out OUT/o.pt",
 }  # fmt: skip
 READERS = {  # who reads which artifact
-    "DATA": ("random", "whitened", "evaluate"),
-    "SET": ("evaluate", "relabel", "cams"),
-    "CHOSEN": ("chosen",),
+    "DATA": ("random", "whitened", "evaluate", "import"),
+    "SET": ("evaluate", "relabel", "cams", "export"),
+    "CHOSEN": ("chosen", "export, indices"),
     "ONE": ("sre2l", "metadd", "cams", "weights", "erase", "relabel"),
     "GENERATOR": ("glad",),
     "SHARD": ("mtt",),
@@ -138,24 +146,18 @@ def files(tmp_path_factory):
         out = folder / made
         assert main(put(COMMANDS[made].replace("OUT/d", str(out)), found)) == 0
         (found[name],) = out.glob("it*.safetensors")
+    theirs = a_set(shape=(3, 8, 8), classes=3)
+    found["THEIRS"] = dc_form(folder / "theirs.pt", theirs)
+    arrays = {"x": theirs[0].numpy(), "y": theirs[1].numpy()}
+    found["ARRAYS"] = archive_of(folder / "theirs.npz", **arrays)
     found["LABELS"] = folder / "labels.safetensors"
     words = COMMANDS["relabel"].replace("OUT/l.safetensors", str(found["LABELS"]))
     assert main([*put(words, found), "--batch", "8"]) == 0
+    found["METRICS"] = found["SET"].with_name("metrics.jsonl")
     plan = fill("smoke", folder / "results", lambda job, arch, n: 50.0 + n)
     found |= {"RUN": Path(plan.run.root), "CONFIG": Path(plan.run.root, "config.json")}
     found["CLAIMED"] = claimed(folder)
     return found
-
-
-def claimed(folder: Path) -> Path:
-    """A folder with the claims of a run, and with its record."""
-    plan = fill("cifar10-cpu", folder / "results", lambda job, arch, n: 50.0 + n)
-    table = Path("workflow/config/tables/claims.yaml")
-    words = ["table", "--table", str(ROOT / table), "--config", f"{plan.run.root}/config.json"]
-    made = folder / "claimed"
-    assert main([*words, "--out", str(made / "claims.csv")]) == 0
-    (made / "run.json").write_text(json.dumps({"run": "a", "title": "b", "configuration": {}}))
-    return made
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -340,6 +342,50 @@ def test_files_cut_anywhere(files, tmp_path):
         )  # a bit of a tensor that is not read, or of padding
 
 
+# files of others
+
+MANY = settings(
+    max_examples=FULL or 20,
+    phases=[Phase.explicit, Phase.generate],  # without shrinking: a command takes seconds
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+ANY = st.sampled_from([GONE, *(value for values in JUNK.values() for value in values)])
+
+
+@pytest.mark.parametrize("reader", ["import", "arrays"])
+def test_files_of_others_cut_anywhere(reader, files, tmp_path):
+    name = {"import": "THEIRS", "arrays": "ARRAYS"}[reader]
+    whole = files[name].read_bytes()
+    cases = [(place, how) for place in range(len(whole)) for how in ("flip", "byte", "cut")]
+    other = tmp_path / files[name].name
+    for place, how in share(f"files of others, {reader}", cases, 60):
+        data = bytearray(whole)
+        if how == "cut":
+            del data[place:]
+        else:
+            data[place] = data[place] ^ (1 << place % 8) if how == "flip" else place * 37 % 256
+        other.write_bytes(data)
+        outcome = run("others", reader, files | {name: other}, tmp_path, what=(place, how))
+        assert outcome == REFUSED or how != "cut", place
+
+
+@MANY
+@given(data=st.data())
+def test_what_files_of_others_hold(files, tmp_path, data):
+    """Other values, and tensors of other types and shapes, anywhere in form DC."""
+    images, labels = a_set(shape=(3, 8, 8), classes=3)
+    document = {"data": [[images, labels]], "accs_all_exps": {"ConvNet": [0.5]}}
+    at = data.draw(st.sampled_from([("data",), ("data", 0), ("data", 0, 0), ("data", 0, 1)]))
+    if len(at) == 3 and data.draw(st.booleans()):
+        change = TENSORS[data.draw(st.sampled_from(sorted(TENSORS)))]
+        document = changed(document, at, change([images, labels][at[2]]))
+    else:
+        document = changed(document, at, data.draw(ANY.filter(lambda v: v is not DEEP)))
+    path = tmp_path / "theirs.pt"
+    torch.save(document, path)
+    run("others", "import", files | {"THEIRS": path}, tmp_path, what=at)
+
+
 # what tables and figures read of artifacts
 
 
@@ -381,13 +427,6 @@ def test_what_tables_read(what, weighted, tmp_path):
 
 
 # documents
-
-MANY = settings(
-    max_examples=FULL or 20,
-    phases=[Phase.explicit, Phase.generate],  # without shrinking: a command takes seconds
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-ANY = st.sampled_from([GONE, *(value for values in JUNK.values() for value in values)])
 
 
 def drawn(data, document):

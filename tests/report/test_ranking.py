@@ -68,6 +68,24 @@ def test_a_run_without_the_baseline_is_refused(plan):
         ranking(exhibit)
 
 
+def test_others_do_not_say_what_their_sets_took(plan):
+    """An imported set has no cost; one that they did not publish has no row and no mark."""
+    entry = {"method": "mtt", "dataset": "digits", "ipc": 1, "iterations": 60, "file": "x",
+             "by": "them"}  # fmt: skip
+    made = next(job for job in plan.of(Distillation) if (job.method, job.ipc) == ("mtt", 1))
+    entry |= {"iterations": made.snapshots[-1]}
+    run = replace(plan.run, imported=[entry | {"seed": seed} for seed in (0, 1)], sets_root="x")
+    rows, _ = ranking(replace(plan.exhibits["table", "ranking"], run=run))
+    (mtt,) = [row for row in rows if row["method"] == "mtt"]  # none at IPC 10
+    assert (mtt["ipc"], mtt["seconds"], mtt["memory_mb"]) == (1, "", "")
+    assert mtt["mean"] == pytest.approx(60.3125)
+    figure = scatter.draw(replace(plan.exhibits["figure", "ranking"], run=run))
+    first, second = figure.axes
+    assert "MTT" in {line.get_label() for line in first.lines}
+    assert "MTT" not in {line.get_label() for line in second.lines}
+    assert [bars.get_label() for bars in second.containers] == ["IADD"]
+
+
 def test_the_figure_shows_time_and_accuracy(plan):
     figure = scatter.draw(plan.exhibits["figure", "ranking"])
     panel, _ = figure.axes  # IPC 1 and 10

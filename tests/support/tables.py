@@ -14,17 +14,32 @@ TABLES = Path("workflow/config/tables")
 
 def fill(run_name: str, results: Path, accuracy, **overrides) -> Plan:
     """A run's config.json and evaluation files; ``accuracy(job, arch, network)`` in percent."""
-    plan = Plan(every_ipc(run_name, {"results": str(results), **overrides}))
+    return fill_plan(Plan(every_ipc(run_name, {"results": str(results), **overrides})), accuracy)
+
+
+def fill_plan(plan: Plan, accuracy) -> Plan:
+    """The same for the jobs of a plan."""
     save_json(f"{plan.run.root}/config.json", plan.document())
     for job in plan.of(Evaluation):
         archs = job.archs
         rows = [
             {"arch": arch, "network": n, "accuracy": accuracy(job, arch, n)}
             for arch in archs
-            for n in range(plan.run.networks)
+            for n in range(job.count(plan.run, arch))
         ]
         save_rows(job.file(plan.run), rows)
     return plan
+
+
+def claimed(folder: Path) -> Path:
+    """A folder with the claims of a run, and with its record."""
+    plan = fill("cifar10-cpu", folder / "results", lambda job, arch, n: 50.0 + n)
+    words = ["table", "--table", str(TABLES / "claims.yaml")]
+    words += ["--config", f"{plan.run.root}/config.json"]
+    made = folder / "claimed"
+    assert main([*words, "--out", str(made / "claims.csv")]) == 0
+    save_json(made / "run.json", {"run": "a", "title": "b", "configuration": {}})
+    return made
 
 
 def render(plan: Plan, name: str) -> list[dict[str, str]]:

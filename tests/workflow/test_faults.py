@@ -24,7 +24,9 @@ from dd.artifacts.lock import alone as locked
 from dd.artifacts.row_files import RowWriter
 from dd.artifacts.text import load_rows
 from dd.errors import DDError
+from tests.support.others import a_set, dc_form
 from tests.support.runs import flip
+from tests.support.tables import claimed
 
 KILLS = 10
 DEADLINE = 60  # seconds for what should take one
@@ -50,6 +52,8 @@ COMMANDS = {
     "cams": f"--synthetic SET --data DATA --pretrained ONE TWO --out OUT/cams.safetensors {CPU}",
     "erase": f"--data DATA --pretrained ONE TWO --regions-from {NETWORK}.{OTHER} "
     f"--out OUT/erasing.csv {CPU}",
+    "import": "THEIRS --data DATA --out OUT/x.safetensors",
+    "export": "SET --data DATA --out OUT/pictures",
     "configure": "--run tiny.yaml --workflow workflow --out OUT/config.json",
     "table": "--config results/tiny/config.json --out OUT/table.csv "
     "--table workflow/config/tables/modelpool_ablation.yaml",
@@ -57,6 +61,8 @@ COMMANDS = {
     "--figure workflow/config/figures/modelpool_ablation.yaml",
     "record": "--config results/tiny/config.json --out OUT/run.json",
     "index": "--config OUT/config.json --out OUT/README.md",  # of a copy of the run
+    "evidence": "CLAIMED --out OUT/evidence.md",
+    "export-metrics": "results/tiny --out OUT/events",
 }
 ONLY_READ = {"estimate", "verify", "inspect"}
 KEPT = {  # what a stage goes on from
@@ -80,10 +86,12 @@ def files(digits_file, finished_run, tmp_path_factory) -> dict[str, str]:
     found = {"DATA": digits_file, "RUN": finished_run, "SET": folder / "set/it0.safetensors"}
     words = f"distill --objective random --ipc 1 --data {digits_file} --out {folder}/set {CPU}"
     assert main([*words.split(), "--snapshots", "0"]) == 0
+    found["THEIRS"] = dc_form(folder / "theirs.pt", a_set())
     for name, network in (("ONE", NETWORK), ("TWO", OTHER)):
         found[name] = folder / f"{name}.safetensors"
         words = f"pretrain --network {network} --epochs 1 --data {digits_file} {CPU}"
         assert main([*words.split(), "--out", str(found[name])]) == 0
+    found["CLAIMED"] = claimed(folder)
     return {name: str(path) for name, path in found.items()}
 
 
@@ -330,6 +338,7 @@ def truncate(path: Path) -> None:
         ("evaluate", "SET", lambda path: flip(path, -9)),
         ("cams", "TWO", lambda path: flip(path, -9)),
         ("erase", "ONE", truncate),
+        ("import", "THEIRS", truncate),
     ],
 )  # fmt: skip
 def test_damaged_input_is_named(stage, name, damage, files, tmp_path, capsys):

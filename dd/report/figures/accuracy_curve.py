@@ -56,7 +56,8 @@ def draw(exhibit: Exhibit) -> Figure:
                     here = [
                         row
                         for row in rows
-                        if place(row, layout["row"]) == at_row
+                        if row["n"]
+                        and place(row, layout["row"]) == at_row
                         and place(row, layout["column"]) == at_column
                         and place(row, layout["color"]) == hue
                         and place(row, layout["style"]) == style

@@ -46,7 +46,8 @@ def draw(exhibit: Exhibit) -> Figure:
         list(dict.fromkeys(row[f"at {part}"] for row in rows))
         for part in ("column", "row", "x", "color")
     )
-    networks = pandas.DataFrame(rows).explode("accuracies").astype({"accuracies": float})
+    there = [row for row in rows if row["n"]]  # no bar for a set that nobody published
+    networks = pandas.DataFrame(there).explode("accuracies").astype({"accuracies": float})
     count = len(across) * len(groups) * len(hues)
     size = (max(WIDTH, BAR_INCHES * count) + 1.5, 0.8 + 2.0 * len(down))
     figure, panels = pyplot.subplots(

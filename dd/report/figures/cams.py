@@ -68,6 +68,8 @@ def draw(exhibit: Exhibit) -> Figure:
     members: dict[tuple, list[str]] = {}
     thresholds: set[float] = set()
     for cell in exhibit.cells():
+        if not distillations(cell, exhibit.run):  # others did not publish the set
+            continue
         at = labels(exhibit, cell)
         block = place(at, layout["block"])
         # the auxiliary networks, or the unseen ones if there is no group of auxiliary networks

@@ -17,7 +17,7 @@ from dd.data.dataset import Dataset, load_dataset
 from dd.data.fit import fit
 from dd.errors import DDError
 from dd.plan.exhibits import Exhibit
-from dd.plan.jobs import Preparation, Snapshot, distillations
+from dd.plan.jobs import Preparation, snapshots
 from dd.report import escape
 from dd.report.captions import facts
 from dd.report.figures.style import WIDTH, annotate, describe, facet, in_words, place
@@ -38,9 +38,12 @@ def draw(exhibit: Exhibit) -> Figure:
     blocks: dict[tuple, dict[str, numpy.ndarray]] = {}
     names: dict[tuple, list[str]] = {}
     for cell in cells:
+        made = snapshots(cell, run)
+        if not made:  # others did not publish the set
+            continue
         at = labels(exhibit, cell)
         block, row_at = place(at, layout["block"]), place(at, layout["row"])
-        path = Snapshot(distillations(cell, run)[0], cell.iterations).file(run)
+        path = made[0].file(run)
         space = synthetic.whitening(path) or "none"
         if (cell.dataset, space) not in datasets:
             data = load_dataset(Preparation(cell.dataset, space).file(run), whitening=space)

@@ -23,8 +23,11 @@ DASHES = ("--", ":", "-.", (0, (6, 1)), (0, (1, 3)))
 
 def draw(exhibit: Exhibit) -> Figure:
     """Facets by ``column`` and ``row``, a point for each ``color``."""
-    layout, rows = exhibit.definition["layout"], collect(exhibit)
-    for cell, row in zip(exhibit.cells(), rows, strict=True):
+    layout = exhibit.definition["layout"]
+    pairs = zip(exhibit.cells(), collect(exhibit), strict=True)
+    made = [(cell, row) for cell, row in pairs if row["n"]]  # without those that others kept
+    rows = [row for _, row in made]
+    for cell, row in made:
         row["seconds"] = costs(exhibit, cell)["seconds"]
         row["name"] = describe(layout["color"], place(row, layout["color"]))
         for part in ("column", "row"):

@@ -38,6 +38,8 @@ def draw(exhibit: Exhibit) -> Figure:
             ActivationMaps(Snapshot(job, cell.iterations)).file(exhibit.run)
             for job in distillations(cell, exhibit.run)
         ]
+        if not files:  # others did not publish the set
+            continue
         for group, members in groups(exhibit, cell.dataset).items():
             by_image = pooled(files, members, cam_rectify(exhibit.run))[0][VARIANCE]
             point = (by_image.mean(), by_image.std(ddof=1) if len(by_image) > 1 else 0.0)

@@ -21,6 +21,9 @@ BySet: TypeAlias = Mapping[int, list[float]]
 """By seed of the synthetic set, the values of its networks (or images)."""
 
 
+NO_SET = "no set was released"  # by those whose sets are imported
+
+
 def collect(exhibit: Exhibit) -> list[dict[str, Any]]:
     """One row for each cell of ``exhibit``, in the order of its axes.
 
@@ -29,7 +32,8 @@ def collect(exhibit: Exhibit) -> list[dict[str, Any]]:
     over all networks; None for one network) and number ``n``, their spread (:func:`spread`), the
     published values (:meth:`Published.of`), ``diverged`` (the number of networks that diverged),
     ``note`` and ``fallback`` (the settings that were used if a recipe has none of its own;
-    otherwise empty).
+    otherwise empty). A cell whose set others did not publish has ``n`` 0 and no mean; its note says
+    so.
 
     Raises:
         DDError: if an evaluation file is missing, incomplete or malformed; the message names it.
@@ -43,7 +47,7 @@ def collect(exhibit: Exhibit) -> list[dict[str, Any]]:
             {
                 **labels(exhibit, cell),
                 "accuracies": accuracies,
-                "mean": statistics.fmean(everything),
+                "mean": statistics.fmean(everything) if everything else None,
                 "std": statistics.stdev(everything) if len(everything) > 1 else None,
                 "n": len(everything),
                 **spread(accuracies),
@@ -70,7 +74,7 @@ def spread(by_set: BySet) -> dict[str, Any]:
         (None for one network).
     """
     means = [statistics.fmean(values) for values in by_set.values()]
-    counts = {len(values) for values in by_set.values()}
+    counts = {0, *(len(values) for values in by_set.values())}
     within = [statistics.variance(values) for values in by_set.values() if len(values) > 1]
     return {
         "n_sets": len(by_set),
@@ -100,8 +104,11 @@ def _accuracies(cell: Cell, exhibit: Exhibit) -> tuple[BySet, int, str]:
     run = exhibit.run
     by_protocol: dict[str, dict[int, list[tuple[float, bool]]]] = {}
     for job in evaluations(cell, run):
-        tested = _read(job.file(run), canonical(str(cell.arch)), run.networks)
+        arch = canonical(str(cell.arch))
+        tested = _read(job.file(run), arch, job.count(run, arch))
         by_protocol.setdefault(job.protocol, {})[job.distillation.seed] = tested
+    if not by_protocol:
+        return {}, 0, NO_SET
     accuracies = [
         {seed: [accuracy for accuracy, _ in tested] for seed, tested in by_seed.items()}
         for by_seed in by_protocol.values()

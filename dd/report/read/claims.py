@@ -118,7 +118,7 @@ def _of_cells(
         places: dict[tuple[Any, ...], dict[Any, Sample]] = {}
         for sample in samples(claim.exhibit):
             labels = sample.cell.labels
-            if claim.includes(labels):
+            if claim.includes(labels) and sample.by_set:
                 place = tuple((a, v) for a, v in labels.items() if a != claim.axis)
                 places.setdefault(place, {})[labels[claim.axis]] = sample
         for place, by_value in places.items():
@@ -187,7 +187,7 @@ def _variances(group: str) -> Callable[[Exhibit], Iterator[Sample]]:
         rectify = cam_rectify(exhibit.run)
         for cell in exhibit.cells():
             members = groups(exhibit, cell.dataset).get(group)
-            if members is None:
+            if members is None or not distillations(cell, exhibit.run):
                 continue
             files = {
                 job.seed: ActivationMaps(Snapshot(job, cell.iterations)).file(exhibit.run)
@@ -205,6 +205,8 @@ def _variances(group: str) -> Callable[[Exhibit], Iterator[Sample]]:
 def _memory(exhibit: Exhibit) -> Iterator[Sample]:
     """The peak memory of each distillation, on the GPU if it ran on one."""
     for cell in exhibit.cells():
+        if exhibit.run.is_imported(cell.dataset, cell.method):
+            continue  # nobody says what others' distillations took
         files = {
             job.seed: Snapshot(job, cell.iterations).file(exhibit.run)
             for job in distillations(cell, exhibit.run)

@@ -33,6 +33,8 @@ def areas(exhibit: Exhibit) -> tuple[Rows, Sheet]:
             ActivationMaps(Snapshot(job, cell.iterations)).file(exhibit.run)
             for job in distillations(cell, exhibit.run)
         ]
+        if not files:  # others did not publish the set
+            continue
         for group, members in groups(exhibit, cell.dataset).items():
             values, threshold = pooled(files, members, cam_rectify(exhibit.run))
             thresholds.add(threshold)
@@ -81,7 +83,7 @@ def compared(exhibit: Exhibit) -> str:
         text.format(where="" if len(of) == len(exhibit.datasets) else f" on {' and '.join(of)}")
         for text, of in datasets_of.items()
     ]
-    sets = len(exhibit.run.seeds)
+    sets = len(exhibit.seeds)
     of = "one synthetic set" if sets == 1 else f"{sets} synthetic sets"
     sentences = [convention(exhibit), *sentences]
     return " ".join([*sentences, f"Mean and standard deviation are over the images of {of}."])

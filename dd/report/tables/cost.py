@@ -63,8 +63,14 @@ def cost(exhibit: Exhibit) -> tuple[Rows, Sheet]:
 
 
 def _measured(exhibit: Exhibit, cell: Cell) -> dict[str, Any]:
-    """The measures of a cell: the median time over all seeds, the largest memory of any seed."""
+    """The measures of a cell: the median time over all seeds, the largest memory of any seed.
+
+    Nobody measured those of imported sets.
+    """
     run = exhibit.run
+    if run.is_imported(cell.dataset, cell.method):
+        unknown = {**dict.fromkeys(MEASURES), "iterations_timed": 0, "hardware": ""}
+        return {**labels(exhibit, cell), **unknown}
     jobs = distillations(cell, run)
     times = seconds_per_iteration([job.metrics(run) for job in jobs])
     origins = [origin(Snapshot(job, cell.iterations).file(run)) for job in jobs]
@@ -91,7 +97,9 @@ def _machine(made: dict[str, Any]) -> str:
 
 
 def _hardware(rows: Rows) -> str:
-    machines = list(dict.fromkeys(row["hardware"] for row in rows))
+    machines = list(dict.fromkeys(row["hardware"] for row in rows if row["hardware"]))
+    if not machines:
+        return "Not measured, since no set was distilled here."
     if len(machines) == 1:
         return f"Measured on {machines[0]}."
     return (

@@ -7,7 +7,7 @@ from typing import Any
 
 from dd.errors import DDError, unknown
 from dd.plan.exhibits import Exhibit
-from dd.report.captions import facts, warnings
+from dd.report.captions import facts, usual_number, warnings
 from dd.report.compare import compare
 from dd.report.labels import axis_label, value_label
 from dd.report.read import published
@@ -32,9 +32,12 @@ def pivot(exhibit: Exhibit, rows: Rows) -> Sheet:
     """The sheet of ``rows``, by the ``rows`` and ``columns`` of the definition."""
     down, across = exhibit.definition["rows"], exhibit.definition["columns"]
     best = _best(exhibit, rows)
+    usual = usual_number((row["n"] for row in rows if row["n"]), 0)
     columns, body = arranged(
         {
-            (place_labels(row, down), place_labels(row, across)): Text(_shown(row), id(row) in best)
+            (place_labels(row, down), place_labels(row, across)): Text(
+                _shown(row, usual), id(row) in best
+            )
             for row in rows
         }
     )
@@ -78,10 +81,15 @@ def rounded(row: Mapping[str, Any], hidden: Collection[str] = ()) -> dict[str, A
     return {key: "" if value is None else value for key, value in shown.items()}
 
 
-def _shown(row: dict[str, Any]) -> str:
+def _shown(row: dict[str, Any], usual: int) -> str:
+    """A cell; with its number of networks if that is not the ``usual`` one."""
+    if row["mean"] is None:
+        return "–†"
     text = f"{row['mean']:.2f}"
     if row["std"] is not None:
         text += f" ± {row['std']:.2f}"
+    if row["n"] != usual:
+        text += f" (n = {row['n']})"
     if row["note"]:
         text += "†"
     if row.get("seen") == "yes":
@@ -102,7 +110,7 @@ def _best(exhibit: Exhibit, rows: Rows) -> set[int]:
     groups: dict[tuple, Rows] = {}
     apart, within = _apart(exhibit), "best_within" in exhibit.definition
     for cell, row in zip(exhibit.cells(), rows, strict=True):
-        if row[axis] not in apart:
+        if row[axis] not in apart and row["mean"] is not None:
             key = [row[other] for other in exhibit.axes if other != axis]
             key += [exhibit.run.parse(cell.method).objective] if within else []
             groups.setdefault(tuple(key), []).append(row)

@@ -57,8 +57,10 @@ def measured(exhibit: Exhibit) -> Rows:
     }
     rows = []
     for cell, row in zip(cells, collected, strict=True):
+        if not row["n"]:  # others did not publish the set
+            continue
         found = {role: beside.get((name, *_group(row, exhibit))) for role, name in names.items()}
-        if missing := [names[role] for role, values in found.items() if values is None]:
+        if missing := [names[role] for role, values in found.items() if not values]:
             raise DDError(f"{exhibit.path}: method '{missing[0]}' is not in run {exhibit.run.name}")
         over = compare(row["accuracies"], found["baseline"] or {}).estimate
         share = ratio(row["accuracies"], found["ceiling"] or {}).estimate
@@ -74,7 +76,10 @@ def measured(exhibit: Exhibit) -> Rows:
 
 
 def costs(exhibit: Exhibit, cell: Cell) -> dict[str, Any]:
-    """The median time and the largest peak memory of the distillations of a cell."""
+    """The median time and the largest peak memory of the distillations of a cell; None for imported
+    sets, since nobody measured those."""
+    if exhibit.run.is_imported(cell.dataset, cell.method):
+        return {"seconds": None, "memory_mb": None}
     files = [snapshot.file(exhibit.run) for snapshot in snapshots(cell, exhibit.run)]
     origins = [origin(file) for file in files]
     for file, made in zip(files, origins, strict=True):
@@ -109,7 +114,7 @@ def _shown(row: dict[str, Any]) -> list[str]:
         _interval(row, "over_random", "+.2f"),
         _interval(row, "of_full", ".1f"),
         f"{row['seconds']:.3g}" if row["seconds"] else "–",
-        f"{row['memory_mb']:.0f}",
+        f"{row['memory_mb']:.0f}" if row["memory_mb"] is not None else "–",
     ]
 
 

@@ -12,7 +12,7 @@ from dd.config.run import Run
 from dd.networks.options import options_of, parse
 from dd.networks.pool import load_pool
 from dd.plan.exhibits import Exhibit
-from dd.plan.jobs import Distillation, Evaluation, GeneratorTraining, Pretraining
+from dd.plan.jobs import Distillation, Evaluation, GeneratorTraining, Import, Pretraining
 from dd.plan.plan import Plan
 from dd.report.labels import NETWORKS as NAMES
 from dd.report.sheet import Sheet
@@ -26,7 +26,8 @@ def settings_rows(run: Run) -> list[Row]:
     """Rows with ``part``, ``name``, ``network``, ``probability``, ``settings``.
 
     First come the pools, then the settings with which frozen networks and generators are trained,
-    those of each objective, those with which networks are trained on its sets, and the protocols.
+    those of each objective, imported sets, the settings with which networks are trained on sets,
+    and the protocols.
     Equal rows are shown once. If a method's recipe has no settings for a dataset or IPC, the name
     in the row says so.
     """
@@ -50,6 +51,15 @@ def settings_rows(run: Run) -> list[Row]:
             rows.append(_row("distillation", name, settings=own))
         evaluation = run.evaluation(job.method, job.dataset, job.ipc)
         rows.append(_row("evaluation", f"sets of {objective}, IPC {job.ipc}", settings=evaluation))
+    for imported in plan.of(Import):
+        given, made = imported.described(run), imported.distillation
+        name = f"{made.method}, IPC {made.ipc}, {imported.iterations} iterations, seed {made.seed}"
+        shown = ("by", "from", "file", "entry")
+        said: dict[str, Any] = {key: given[key] for key in shown if key in given}
+        rows.append(_row("import", name, settings=said))
+        objective = run.parse(made.method).objective
+        evaluation = run.evaluation(made.method, made.dataset, made.ipc)
+        rows.append(_row("evaluation", f"sets of {objective}, IPC {made.ipc}", settings=evaluation))
     for tested in plan.of(Evaluation):
         made = tested.distillation
         for arch, own in tested.arch_settings(run).items():
@@ -59,7 +69,7 @@ def settings_rows(run: Run) -> list[Row]:
         chosen = {key: v for key, v in run.protocols[protocol].items() if key != "protocol"}
         if chosen:
             rows.append(_row("protocol", protocol, settings=chosen))
-    order = ["pool", "pretraining", "distillation", "evaluation", "protocol"]
+    order = ["pool", "pretraining", "distillation", "import", "evaluation", "protocol"]
     unique = [dict(items) for items in dict.fromkeys(tuple(row.items()) for row in rows)]
     return sorted(unique, key=lambda row: order.index(row["part"]))
 

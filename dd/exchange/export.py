@@ -1,0 +1,162 @@
+"""Write a synthetic set for others: PNG files by class, or a file of torch.save in DC's form.
+
+PNG holds pixels, so normalisation and whitening are undone, and values outside 0 to 255 are cut
+off. DC's form, ``{'data': [[images, labels]], 'accs_all_exps': {}}``, holds the images in the units
+of the set, unchanged.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dd.artifacts.atomic import check_target, replacing
+from dd.data import synthetic
+from dd.data.dataset import Dataset, load_dataset
+from dd.data.fit import fit
+from dd.data.space import Space
+from dd.data.synthetic import SyntheticSet
+from dd.errors import DDError
+from dd.runtime.say import say
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``python -m dd export``."""
+    parser.add_argument("set", type=Path, metavar="SET", help="synthetic set (docs/formats.md)")
+    parser.add_argument(
+        "--out",
+        required=True,
+        type=Path,
+        help="what to write: a file that ends in .pt, in DC's form; or a new folder, for a folder "
+        "of PNG files for each class",
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="FILE",
+        help="prepared dataset: for the names of the classes, and for a set that is whitened, "
+        "holds indices, or does not say its mean and std (default: none)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Write the set."""
+    out = arguments.out
+    made = synthetic.load(arguments.set)
+    dataset = None
+    if arguments.data is not None:
+        dataset = load_dataset(arguments.data, whitening=made.whitening or "none")
+        made, notes, _ = fit(made, dataset)
+        for note in notes:
+            say(f"export: {arguments.set}: {note}")
+    if out.suffix == ".pt":
+        _pickled(made, dataset, out)
+    elif out.suffix:
+        raise DDError(f"--out: {out} must end in .pt, or be a folder without an ending")
+    else:
+        _pictures(arguments.set, made, dataset, out)
+
+
+def _pickled(made: SyntheticSet, dataset: Dataset | None, out: Path) -> None:
+    """A file in DC's form. Soft labels stay probabilities ``[M, K]``."""
+    check_target(out)
+    images = made.images if made.images is not None else _known(dataset).train.take(_indices(made))
+    pair = [images.contiguous(), made.labels.contiguous()]
+    with replacing(out) as partial:
+        torch.save({"data": [pair], "accs_all_exps": {}}, partial)
+    lost = "" if made.learned_lr is None else f"; its learning rate {made.learned_lr:g} is left out"
+    space = "whitened pixels" if made.whitening == "zca" else "normalised units"
+    say(f"{out}: {len(made)} images in {space}{lost}")
+
+
+def _pictures(path: Path, made: SyntheticSet, dataset: Dataset | None, out: Path) -> None:
+    """``out/<class>/<position>.png``; positions are those in the set at ``path``."""
+    pixels = _pixels(made, dataset)
+    count, channels = len(pixels), pixels.shape[1]
+    if channels not in (1, 3):
+        raise DDError(f"{path}: has {channels} channels; PNG files are made of 1 or 3")
+    cut = 100.0 * ((pixels < 0) | (pixels > 1)).double().mean().item()
+    values = (pixels.clamp(0, 1) * 255).round().to(torch.uint8).movedim(1, -1).numpy()
+    folders, digits = _folders(path, made, dataset), max(5, len(str(count - 1)))
+    files = [
+        out / folders[label] / f"{position:0{digits}}.png"
+        for position, label in enumerate(made.hard_labels.tolist())
+    ]
+    _check_free(out, files)
+    for image, file in zip(values, files, strict=True):
+        with replacing(file) as partial:
+            shown = image[..., 0] if channels == 1 else image
+            Image.fromarray(numpy.ascontiguousarray(shown)).save(partial, format="PNG")
+    notes = [f"{cut:.3g} % of the values are outside the range of pixels and were cut off"]
+    notes = notes if cut else []
+    if made.labels.ndim == 2:
+        notes.append("soft labels are left out: folders are the most probable classes")
+    if made.learned_lr is not None:
+        notes.append(f"its learning rate {made.learned_lr:g} is left out")
+    say(
+        "; ".join(
+            [f"{out}: {count} images in {len(set(made.hard_labels.tolist()))} folders", *notes]
+        )
+    )
+
+
+def _check_free(out: Path, files: Sequence[Path]) -> None:
+    """Refuse a folder with other files: they would look like images of the set."""
+    check_target(out / "x.png")
+    known = set(files)
+    there = (path for path in out.rglob("*") if path.is_file() and path not in known)
+    # what a killed process left is swept when its file is written
+    if other := next((path for path in there if path.parent.suffix != ".part"), None):
+        raise DDError(f"{out}: holds another file, {other.relative_to(out)}; name a new folder")
+
+
+def _pixels(made: SyntheticSet, dataset: Dataset | None) -> Tensor:
+    """Pixels ``[M, C, H, W]``, 0 to 1 where they are in range."""
+    if made.images is None:
+        return _known(dataset).train.pixels(_indices(made))
+    if made.mean is not None and made.std is not None:
+        return Space(made.mean, made.std).to_pixels(made.images)
+    space = _known(dataset).space
+    return space.to_pixels(made.images_for(_known(dataset)))
+
+
+def _known(dataset: Dataset | None) -> Dataset:
+    if dataset is None:
+        raise DDError(
+            "--data: the set is whitened, holds indices, or does not say its mean and std; give "
+            "the dataset that it was made from"
+        )
+    return dataset
+
+
+def _indices(made: SyntheticSet) -> Tensor:
+    assert made.indices is not None  # it has no images
+    return made.indices
+
+
+def _folders(path: Path, made: SyntheticSet, dataset: Dataset | None) -> list[str]:
+    """The name of a folder for each label: the class, or its number if no name is known."""
+    labels = made.hard_labels
+    low, high = int(labels.min()), int(labels.max())
+    names = dataset.classes if dataset else made.header.get("classes")
+    if low < 0 or (names is not None and high >= len(names)):
+        last = "" if names is None else f" to {len(names) - 1}"
+        raise DDError(f"{path}: labels span {low} to {high}, they must be from 0{last}")
+    if names is None:
+        return [str(label).zfill(len(str(high))) for label in range(high + 1)]
+    for name in names:
+        if not name or name.startswith(".") or re.search(r'[\x00-\x1f\x7f/\\:*?"<>|]', name):
+            raise DDError(
+                f"{path}: class {name!r} cannot be the name of a folder; give --data FILE with "
+                "other names"
+            )
+    if len({name.casefold() for name in names}) < len(names):
+        raise DDError(f"{path}: two classes have the same name; give --data FILE with other names")
+    return names

@@ -1,0 +1,310 @@
+"""Make synthetic sets of this suite from sets that others published, without running their files.
+
+Reads files of torch.save (DC, DSA, DM and kin; MTT, DATM), .npz, and folders of images by class
+(SRe2L and kin). A folder of such sets gives a file for each. Nothing but tensors, lists and numbers
+is read from a file; any other is refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dd.artifacts.atomic import check_safetensors, check_target
+from dd.artifacts.provenance import command_line, provenance
+from dd.config import recipes
+from dd.config.settings import MOST, at_most
+from dd.data import synthetic
+from dd.data.extent import KNOWN
+from dd.data.raw import source_digest
+from dd.errors import DDError, unknown
+from dd.exchange.forms import ALL, FILES, LAST, Found, is_set, read
+from dd.exchange.target import Target, target_of
+from dd.exchange.units import (
+    AUTO,
+    BYTES,
+    NORMALISED,
+    PIXELS,
+    UNITS,
+    WHITENED,
+    class_labels,
+    in_space,
+)
+from dd.runtime.say import say
+
+_DEPTH = 4  # folders below the one that is given in which sets are looked for
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``python -m dd import``."""
+    parser.add_argument(
+        "path", type=Path, metavar="PATH", help="a file, a folder that is a set, or one of sets"
+    )
+    parser.add_argument(
+        "--out",
+        required=True,
+        type=Path,
+        help="file to write (.safetensors); for several sets, the folder for their files",
+    )
+    parser.add_argument(
+        "--data", type=Path, metavar="FILE", help="prepared dataset (default: --dataset)"
+    )
+    parser.add_argument(
+        "--dataset",
+        metavar="NAME",
+        help=f"dataset, if it is not prepared: one of {', '.join(KNOWN)} (default: --data)",
+    )
+    parser.add_argument(
+        "--normalise-as",
+        metavar="NAME",
+        help="whose mean and std the images are normalised with, as in prepare (default: the "
+        "dataset's in the field's code, or those of --data)",
+    )
+    parser.add_argument(
+        "--units",
+        choices=UNITS,
+        default=AUTO,
+        help="what the numbers of the images are: normalised by channel, whitened by ZCA, pixels "
+        "in [0, 1], or bytes (0 to 255); auto: pixels or bytes where all are in such a range, "
+        "else normalised",
+    )
+    parser.add_argument(
+        "--entry",
+        default=LAST,
+        help=f"which set of a file that holds several: a number from 0, the NAME of "
+        f"images_NAME.pt, {LAST}, or {ALL}",
+    )
+    facts = parser.add_argument_group("what files do not say")
+    facts.add_argument(
+        "--objective",
+        metavar="NAME",
+        help="method whose recipe networks are trained with (default: as form and name of the file "
+        "suggest)",
+    )
+    facts.add_argument(
+        "--lr", type=float, help="learning rate that the method learned (default: that of the file)"
+    )
+    facts.add_argument(
+        "--iterations",
+        type=at_most("--iterations", MOST),
+        help="iterations after which the set was saved (default: not said)",
+    )
+    facts.add_argument("--by", default="", metavar="TEXT", help="whose set it is (default: empty)")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Import a set, or each set of a folder."""
+    _check_options(arguments)
+    target = target_of(arguments.data, arguments.dataset, arguments.normalise_as)
+    path, out = arguments.path, arguments.out
+    if not path.is_dir() or is_set(path):
+        found = read(path, arguments.entry, target.extent.channels)
+        if len(found) == 1:
+            check_safetensors("--out", out)
+            _check_apart(out, path)
+            say(_advice(_write(found[0], path, target, arguments, out), out, arguments))
+            return
+    _check_folder(out)
+    _check_apart(out, path)
+    written: dict[Path, synthetic.SyntheticSet] = {}
+    skipped, first = Counter[str](), ""
+    for source, name in _sets(path, skipped) if path.is_dir() else [(path, path.stem)]:
+        try:
+            for one in read(source, arguments.entry, target.extent.channels):
+                tail = f"-{one.entry}" if arguments.entry == ALL and len(one.entries) > 1 else ""
+                file = out / f"{name}{tail}.safetensors"
+                written[file] = _write(one, source, target, arguments, file)
+        except DDError as error:
+            first = first or str(error)
+            skipped["sets"] += 1
+            say(f"import: skipped: {error}")
+    others = ", ".join(f"{count} {what}" for what, count in sorted(skipped.items()))
+    if not written:
+        raise DDError(f"{path}: no set could be imported ({first or others or 'it is empty'})")
+    say(f"import: {len(written)} sets in {out}" + (f"; skipped: {others}" if others else ""))
+    file, made = list(written.items())[-1]
+    say(_advice(made, file, arguments))
+
+
+def _check_options(arguments: argparse.Namespace) -> None:
+    objective, rate = arguments.objective, arguments.lr
+    if objective is not None and objective not in recipes.objectives():
+        raise DDError(f"--objective: {unknown('objective', objective, recipes.objectives())}")
+    if rate is not None and not 0 < rate < 3e38:
+        raise DDError(f"--lr is {rate}, it must be a number above 0")
+    if arguments.iterations is not None and arguments.iterations < 0:
+        raise DDError(f"--iterations is {arguments.iterations}, it must be at least 0")
+
+
+def _check_folder(out: Path) -> None:
+    if out.suffix == ".safetensors":
+        raise DDError(f"--out: {out} must be a folder, for a file of each set")
+    check_target(out / "x.safetensors")
+
+
+def _check_apart(out: Path, path: Path) -> None:
+    """Refuse to write into what is read, and so to import again what was imported."""
+    inside, read_from = out.resolve(), path.resolve()
+    if inside == read_from or (path.is_dir() and inside.is_relative_to(read_from)):
+        raise DDError(f"--out: {out} is in {path}, which is read; choose another place")
+
+
+def _sets(root: Path, skipped: Counter[str], depth: int = _DEPTH) -> Iterator[tuple[Path, str]]:
+    """The sets in a folder and in folders below it, each with a name for its file."""
+    entries = sorted(entry for entry in root.iterdir() if not entry.name.startswith("."))
+    stems = Counter(entry.stem for entry in entries if entry.suffix.lower() in FILES)
+    for entry in entries:
+        if entry.is_dir():
+            if is_set(entry):
+                yield entry, entry.name
+            elif depth > 1:
+                for source, name in _sets(entry, skipped, depth - 1):
+                    yield source, f"{entry.name}-{name}"
+            else:
+                skipped["folders that lie too deep"] += 1
+        elif is_set(entry):
+            yield entry, entry.stem if stems[entry.stem] == 1 else entry.name.replace(".", "-")
+        else:
+            skipped[f"files {entry.suffix.lower() or 'without an ending'}"] += 1
+
+
+def _write(
+    found: Found, source: Path, target: Target, arguments: argparse.Namespace, out: Path
+) -> synthetic.SyntheticSet:
+    """Write the set ``found`` in ``source`` to ``out``, say what was assumed, and return it."""
+    check_target(out)
+    said = [f"{found.files[0]}: form {found.form}", *found.notes]
+    if len(found.entries) > 1:
+        others = f" of {', '.join(found.entries)}, which may be several sets or states of one"
+        said.append(f"entry {found.entry}{others} (--entry)")
+    try:
+        made, notes, taken = _made(found, target, arguments.units)
+    except DDError as error:
+        raise DDError(f"{found.files[0]}: {error}") from None
+    objective = arguments.objective or found.objective
+    if objective not in recipes.objectives():
+        objective = "dc"
+    if arguments.lr is not None:
+        made.learned_lr = arguments.lr
+    hard = made.hard_labels
+    each = hard.bincount(minlength=target.extent.classes).tolist()
+    lacking = [str(label) for label, count in enumerate(each) if not count]
+    if lacking:
+        notes.append(f"no image of {len(lacking)} classes, the first is {lacking[0]}")
+    ipc = max(1, len(hard) // target.extent.classes)
+    kept: dict[str, Any] = {
+        key: made.header[key] for key in ("classes", "whitening") if key in made.header
+    }
+    made.header = {
+        "dataset": target.name,
+        "dataset_label": target.label,
+        "objective": objective,
+        "ipc": ipc,
+        **({} if arguments.iterations is None else {"iteration": arguments.iterations}),
+        **kept,
+        "imported": {
+            "by": arguments.by,
+            "form": found.form,
+            "files": [file.name for file in found.files[:3]],
+            "sha256": found.digest(),
+            "source": source_digest(source),
+            "entry": found.entry,
+            "entries": len(found.entries),
+            **taken,
+        },
+        "provenance": provenance(command=command_line()),
+    }
+    synthetic.save(out, made)
+    for note in [*said, *notes]:
+        say(f"import: {note}")
+    sizes = str(min(each)) if min(each) == max(each) else f"{min(each)} to {max(each)}"
+    say(f"{out}: {len(hard)} images, {sizes} a class")
+    return made
+
+
+def _made(
+    found: Found, target: Target, units: str
+) -> tuple[synthetic.SyntheticSet, list[str], dict[str, str]]:
+    """The set in the units of this suite, what a user must know, and what was assumed."""
+    shape = (target.extent.channels, *target.extent.size)
+    images, notes = _shaped(found.images, shape, target.name)
+    labels, more = class_labels(found.labels, target.extent.classes)
+    notes += more
+    if len(labels) != len(images):
+        raise DDError(f"it has {len(images)} images and {len(labels)} labels")
+    ready = found.ready
+    if ready is not None and (ready.mean is not None or ready.whitening == "zca"):
+        if units != AUTO:
+            raise DDError("it says what its images are; leave --units out")
+        whitened = ready.mean is None
+        assumed = {"units": WHITENED if whitened else NORMALISED}
+        assumed["normalisation"] = "none" if whitened else "the set's own"
+        return replace(ready, labels=labels), notes, assumed
+    if found.names is not None:
+        units = _of_files(units)
+    images, taken, more = in_space(images, units, target.space, target.said)
+    notes += more
+    header: dict[str, Any] = {"whitening": "zca" if taken == WHITENED else "none"}
+    if found.names is not None:
+        classes, note = _classes(found.names, target)
+        notes.append(note)
+        header |= {"classes": classes} if classes else {}
+    mean, std = (None, None) if taken == WHITENED else (target.space.mean, target.space.std)
+    made = synthetic.SyntheticSet(images.clone(), labels.clone(), mean, std, found.rate, header)
+    return made, notes, {"units": taken, "normalisation": "none" if mean is None else target.said}
+
+
+def _of_files(units: str) -> str:
+    """The units of image files, which hold pixels whatever an option says."""
+    if units not in (AUTO, BYTES, PIXELS):
+        raise DDError(f"image files hold pixels, not {units} values; leave --units out")
+    return BYTES
+
+
+def _shaped(images: Tensor, shape: tuple[int, ...], name: str) -> tuple[Tensor, list[str]]:
+    """The images as ``[M, C, H, W]``."""
+    if images.dtype == torch.bool or not images.numel():
+        raise DDError(f"its images are {images.dtype} {list(images.shape)}, not numbers")
+    if shape[0] == 1 and tuple(images.shape[1:]) == shape[1:]:
+        images = images.unsqueeze(1)
+    if tuple(images.shape[1:]) == shape:
+        return images, []
+    if tuple(images.shape[1:]) == (*shape[1:], shape[0]):
+        return images.movedim(-1, 1), ["images are taken as [M, H, W, C]"]
+    expected = ", ".join(map(str, shape))
+    raise DDError(f"its images are {list(images.shape)}, those of {name} are [M, {expected}]")
+
+
+def _classes(names: list[str], target: Target) -> tuple[list[str] | None, str]:
+    """The names of the classes, from those of their folders if the dataset has the same."""
+    if len(names) != target.extent.classes:
+        raise DDError(
+            f"it has folders for {len(names)} classes, {target.name} has {target.extent.classes}"
+        )
+    if target.classes is not None and set(names) == set(target.classes):
+        return names, f"folders are classes of {target.name} by name"
+    listed = ", ".join(names[:2])
+    return None, f"folders in order ({listed}, ...) are taken as the classes of {target.name}"
+
+
+def _advice(made: synthetic.SyntheticSet, out: Path, arguments: argparse.Namespace) -> str:
+    """The command that evaluates the set at ``out``, and whose recipe it follows."""
+    objective, name = made.header["objective"], made.header["dataset"]
+    recipe = recipes.resolve_evaluation(objective, name, made.header["ipc"])
+    rate = recipe["lr"] if made.learned_lr is None else made.learned_lr
+    files = ["--synthetic", str(out), "--data", str(arguments.data or "DATA")]
+    words = ["python", "-m", "dd", "evaluate", *files, "--arch", "convnet", "--out", "RESULTS.csv"]
+    whitened = "; prepare DATA with --zca" if made.whitening == "zca" else ""
+    soft = "; it learns from labels of views: python -m dd relabel" if objective == "sre2l" else ""
+    return (
+        f"import: evaluate by: {shlex.join(words)} (recipe of {objective}: {recipe['epochs']} "
+        f"epochs, lr {rate:g}, augment {recipe['augment']}{whitened}{soft})"
+    )

@@ -1,0 +1,141 @@
+"""Read files of ``torch.save`` without running anything from them.
+
+``torch.load`` with ``weights_only=True`` makes tensors, lists, dictionaries, text and numbers, and
+refuses every other name that a file asks for. Files of the field also hold accuracies as numbers of
+NumPy. These names are allowed, but nothing of NumPy is called for them: a stand-in takes their
+place, since nobody reads these numbers.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dd.errors import DDError
+
+MOST_NAMES = 32 << 20  # bytes of the part of a file that says what the tensors are
+
+_ZIP, _PICKLE = b"PK\x03\x04", b"\x80"  # how files of torch.save start, new and old
+_TRUST = "a set needs tensors, lists, text and numbers, and nothing else is read"
+
+
+class _Number:
+    """In place of a number of NumPy, or of its type."""
+
+    def __init__(self, *given: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+_ALLOWED: list[Any] = [  # NumPy 2 and NumPy 1 name the same function
+    (_Number, "numpy._core.multiarray.scalar"),
+    (_Number, "numpy.core.multiarray.scalar"),
+    (_Number, "numpy.dtype"),
+]
+
+
+def load_pickled(path: Path) -> Any:
+    """What a file of ``torch.save`` holds, its tensors on the CPU.
+
+    Raises:
+        DDError: if the file is missing, broken, no such file, claims to hold more than it does, or
+            asks for anything but tensors, lists, dictionaries, text and numbers.
+    """
+    _check_container(path)
+    try:
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_ALLOWED):
+            warnings.simplefilter("ignore")  # of old ways to store tensors
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise DDError(f"{path}: {_refusal(str(error))}") from None
+    except Exception as error:  # damaged bytes lead to errors of any type
+        raise DDError(
+            f"{path}: is broken, or no file of torch.save ({type(error).__name__}: "
+            f"{_first_line(error)})"
+        ) from None
+
+
+def plain(path: Path, value: Any, what: str) -> Tensor:
+    """The tensor ``value`` from the file ``path``, as an ordinary one.
+
+    Args:
+        path: the file, for messages.
+        value: what it holds there.
+        what: its name, for messages.
+
+    Raises:
+        DDError: if it is no tensor, not dense, or has more values than are stored (then a small
+            file could fill the memory).
+    """
+    if not isinstance(value, Tensor):
+        raise DDError(f"{path}: {what} must be a tensor, found {_kind(value)}")
+    tensor = value.detach()
+    odd = tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested
+    if odd or tensor.is_complex() or tensor.device.type != "cpu":
+        raise DDError(f"{path}: {what} is no ordinary tensor of numbers ({tensor.dtype})")
+    stored = tensor.untyped_storage().nbytes()
+    if tensor.numel() * tensor.itemsize > stored:
+        raise DDError(
+            f"{path}: {what} claims {tensor.numel()} values of {tensor.dtype}, but {stored} bytes "
+            "are stored"
+        )
+    return tensor
+
+
+def _check_container(path: Path) -> None:
+    """Refuse what is no file of ``torch.save``, or unpacks to more than it is."""
+    if not path.is_file():
+        there = path.exists() and not path.is_dir()
+        raise DDError(f"{path}: is a device or pipe, no file" if there else f"{path}: no such file")
+    with open(path, "rb") as file:
+        start = file.read(4)
+    if not start.startswith(_ZIP):
+        if not start.startswith(_PICKLE):
+            raise DDError(f"{path}: is no file of torch.save")
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, OverflowError, NotImplementedError) as error:
+        raise DDError(f"{path}: is truncated or broken ({error})") from None
+    # torch.save does not compress, so a compressed member is somebody's trick
+    packed = [member for member in members if member.compress_type != zipfile.ZIP_STORED]
+    claimed = sum(member.file_size for member in members)
+    if packed or claimed > path.stat().st_size:
+        raise DDError(
+            f"{path}: its parts claim {claimed} bytes, the file has {path.stat().st_size}; "
+            "torch.save writes no such file"
+        )
+    for member in members:
+        if member.filename.endswith("data.pkl") and member.file_size > MOST_NAMES:
+            raise DDError(
+                f"{path}: describes its tensors in {member.file_size} bytes, at most {MOST_NAMES} "
+                "are read"
+            )
+
+
+def _refusal(message: str) -> str:
+    """Why torch refuses a file, in a line."""
+    asked = re.search(r"GLOBAL ([\w.]+)", message) or re.search(r"(?:call|load) ([\w.]+)", message)
+    if asked:
+        return f"is refused: it asks for {asked[1]}, which could run code; {_TRUST}"
+    detail = re.sub(r"\x1b\[[0-9;]*m", "", message).split("WeightsUnpickler error:")[-1]
+    return f"is refused: {_first_line(detail)}; {_TRUST}"
+
+
+def _first_line(text: object) -> str:
+    lines = [line.strip() for line in str(text).splitlines() if line.strip()]
+    return lines[0].rstrip(".")[:200] if lines else "without a reason"
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__

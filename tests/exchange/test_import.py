@@ -1,0 +1,420 @@
+"""Sets that others published: every form gives the set in it, whatever else is one clear line."""
+
+import csv
+import struct
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from dd.__main__ import main
+from dd.artifacts.headers import read_header
+from dd.artifacts.text import file_digest
+from dd.data import synthetic
+from dd.data.space import Space
+from dd.exchange.units import class_labels, in_space
+from tests.support.others import (
+    Evil,
+    a_set,
+    archive_of,
+    dc_form,
+    described,
+    pickled,
+    pictures,
+    repacked,
+)
+
+MEAN, STD = 0.1307, 0.3081  # of MNIST in the field's code
+
+
+def imported(*words, out):
+    assert main(["import", *map(str, words), "--out", str(out)]) == 0
+    return synthetic.load(out)
+
+
+def refused(capsys, *words):
+    assert main(["import", *map(str, words)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1
+    return said
+
+
+@pytest.fixture
+def digits_words(digits_file):
+    return ["--data", digits_file]
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_form_of_dc(tmp_path, digits_words, digits, old):
+    """As it is, with the dataset's normalisation; the old and the new container of torch."""
+    pairs = [a_set(seed) for seed in range(3)]
+    more = {"_use_new_zipfile_serialization": not old}
+    path = dc_form(tmp_path / "res_DSA_X_ConvNet_1ipc.pt", *pairs, **more)
+    for words, number in (([], 2), (["--entry", "last"], 2), (["--entry", "0"], 0)):
+        made = imported(path, *digits_words, *words, out=tmp_path / "x.safetensors")
+        assert torch.equal(made.images, pairs[number][0])
+        assert torch.equal(made.labels, pairs[number][1])
+        assert torch.equal(made.mean, digits.space.mean) and made.whitening == "none"
+        told = made.header["imported"]
+        assert (told["entry"], told["entries"], told["form"]) == (str(number), 3, "dc")
+        assert (told["units"], told["sha256"]) == ("normalised", file_digest(path))
+        assert told["files"] == [path.name]
+        assert made.header["objective"] == "dsa" and made.header["ipc"] == 1
+
+
+def test_a_dataset_that_is_not_prepared(tmp_path):
+    images, labels = a_set(shape=(1, 28, 28))
+    path = dc_form(tmp_path / "a.pt", (images, labels))
+    made = imported(path, "--dataset", "mnist", out=tmp_path / "x.safetensors")
+    assert torch.equal(made.images, images)
+    assert made.mean.tolist() == pytest.approx([MEAN]) and made.std.tolist() == pytest.approx([STD])
+    assert made.header["imported"]["normalisation"] == "mnist"
+
+
+def test_all_entries(tmp_path, digits_words):
+    pairs = [a_set(seed, ipc=2) for seed in range(2)]
+    path = dc_form(tmp_path / "several.pt", *pairs)
+    words = ["import", str(path), *map(str, digits_words), "--entry", "all", "--out"]
+    assert main([*words, str(tmp_path / "out")]) == 0
+    for number, (images, _) in enumerate(pairs):
+        made = synthetic.load(tmp_path / f"out/several-{number}.safetensors")
+        assert torch.equal(made.images, images) and made.header["ipc"] == 2
+
+
+def test_pairs_of_mtt(tmp_path, digits_words, capsys):
+    """The best, else the last by number; a learned rate beside them; whitened if one says so."""
+    for number, name in enumerate(("100", "20", "best")):
+        images, labels = a_set(number)
+        torch.save(0.24 * images / images.std(), tmp_path / f"images_{name}.pt")
+        torch.save(labels, tmp_path / f"labels_{name}.pt")
+    torch.save(images, tmp_path / "images_zca_100.pt")
+    torch.save(torch.tensor(0.0123), tmp_path / "lr_best.pt")
+    out = tmp_path.with_name("pair.safetensors")
+    whitened = ["--units", "whitened"]
+    made = imported(tmp_path, *digits_words, *whitened, out=out)
+    assert made.header["imported"]["entry"] == "best" and made.learned_lr == pytest.approx(0.0123)
+    assert made.whitening == "zca" and made.mean is None and made.header["objective"] == "mtt"
+    assert "selected on test data" in capsys.readouterr().out
+    made = imported(tmp_path / "images_20.pt", *digits_words, *whitened, out=out)
+    assert made.images.std().item() == pytest.approx(0.24) and made.learned_lr is None
+    (tmp_path / "images_best.pt").unlink()
+    capsys.readouterr()
+    made = imported(tmp_path, *digits_words, "--lr", "0.5", out=out)
+    assert made.header["imported"]["entry"] == "100" and made.learned_lr == 0.5
+    assert "were they distilled with ZCA? (--units whitened)" in capsys.readouterr().out
+
+
+def test_logits_of_datm(tmp_path, digits_words):
+    images, _ = a_set()
+    logits = torch.eye(10) * 3 - 1
+    torch.save({"images": images, "labels": logits, "lr": 0.02}, tmp_path / "set.pt")
+    made = imported(tmp_path / "set.pt", *digits_words, out=tmp_path / "x.safetensors")
+    high = np.exp(2) / (np.exp(2) + 9 * np.exp(-1))  # softmax of 2 and nine times -1
+    low = np.exp(-1) / (np.exp(2) + 9 * np.exp(-1))
+    assert made.labels.diagonal().tolist() == pytest.approx([high] * 10)
+    assert made.labels[0, 1].item() == pytest.approx(low)
+    assert made.learned_lr == pytest.approx(0.02)
+
+
+def test_folders_of_images(tmp_path, digits_words, digits, capsys):
+    """Pixels of 8 bits, normalised; classes by name if the dataset has the same, else in order."""
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 8, 8), np.uint8)
+    labels = [n % 10 for n in range(20)]
+    expected = (torch.from_numpy(pixels) / 255 - digits.space.mean) / digits.space.std
+    turned = [str(9 - n) for n in range(10)]  # the folder of class 0 is called 9
+    for names, said, classes in (
+        ([f"new{n}" for n in range(10)], "folders in order (new0, new1, ...) are", digits.classes),
+        (turned, "folders are classes of digits by name", sorted(turned)),
+    ):
+        root = pictures(tmp_path / names[0], pixels, labels, names)
+        made = imported(root, *digits_words, out=tmp_path / "x.safetensors")
+        assert said in capsys.readouterr().out
+        assert made.header.get("classes", digits.classes) == classes
+        assert made.labels.tolist() == sorted(labels)
+        for label in range(10):
+            mine = made.images[made.labels == label]
+            theirs = int(classes[label]) if names is turned else label
+            theirs = 9 - theirs if names is turned else theirs
+            assert torch.allclose(mine, expected[[theirs, theirs + 10]][:, None], atol=1e-6)
+        told = made.header["imported"]
+        assert made.header["objective"] == "sre2l" and told["units"] == "bytes"
+
+
+def test_ten_comes_after_two(tmp_path, digits_words):
+    pixels = np.stack([np.full((8, 8), 10 * n, np.uint8) for n in range(11)])[:10]
+    root = pictures(tmp_path / "root", pixels, range(10), [f"class{n + 1}" for n in range(10)])
+    made = imported(root, *digits_words, out=tmp_path / "x.safetensors")
+    assert made.images.mean((1, 2, 3)).argsort().tolist() == list(range(10))
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_arrays(tmp_path, digits_words, digits, channels_last):
+    pixels = np.random.default_rng(1).integers(0, 256, (10, 1, 8, 8), np.uint8)
+    shown = np.moveaxis(pixels, 1, -1) if channels_last else pixels
+    path = archive_of(tmp_path / "a.npz", x=shown, y=np.arange(10, dtype=np.int32))
+    made = imported(path, *digits_words, out=tmp_path / "x.safetensors")
+    expected = (torch.from_numpy(pixels) / 255 - digits.space.mean) / digits.space.std
+    assert torch.allclose(made.images, expected, atol=1e-6)
+    assert made.labels.tolist() == list(range(10))
+
+
+def test_a_safetensors_file(tmp_path, digits_words, capsys):
+    images, labels = a_set()
+    save_file({"images": images, "labels": labels}, tmp_path / "theirs.safetensors")
+    made = imported(tmp_path / "theirs.safetensors", *digits_words, out=tmp_path / "x.safetensors")
+    assert torch.equal(made.images, images)
+    own = torch.tensor([0.5])
+    stored = {"images": images, "labels": labels, "mean": own, "std": own.clone()}
+    save_file(stored, tmp_path / "theirs.safetensors")
+    made = imported(tmp_path / "theirs.safetensors", *digits_words, out=tmp_path / "x.safetensors")
+    assert torch.equal(made.mean, own) and torch.equal(made.images, images)
+    words = [tmp_path / "theirs.safetensors", *digits_words, "--units", "pixels"]
+    said = refused(capsys, *words, "--out", tmp_path / "y.safetensors")
+    assert "it says what its images are; leave --units out" in said
+
+
+def test_a_folder_of_sets(tmp_path, digits_words, capsys):
+    root, out = tmp_path / "root", tmp_path / "out"
+    (root / "mtt/run").mkdir(parents=True)
+    dc_form(root / "a.pt", a_set(1))
+    dc_form(root / "colour.pt", a_set(2, shape=(3, 8, 8)))
+    (root / "notes.txt").write_text("hello")
+    (root / "cut.pt").write_bytes((root / "a.pt").read_bytes()[:900])
+    torch.save(Evil(tmp_path / "ran"), root / "evil.pt")
+    torch.save(a_set(3)[0], root / "mtt/run/images_best.pt")
+    torch.save(a_set(3)[1], root / "mtt/run/labels_best.pt")
+    pictures(root / "folders", np.zeros((10, 8, 8), np.uint8), range(10), "abcdefghij")
+    words = ["import", str(root), *map(str, digits_words), "--out"]
+    assert main([*words, str(out)]) == 0
+    said = capsys.readouterr().out
+    assert {path.stem for path in out.iterdir()} == {"a", "mtt-run", "folders"}
+    assert torch.equal(synthetic.load(out / "mtt-run.safetensors").images, a_set(3)[0])
+    assert "skipped: 1 files .txt, 3 sets" in said and "import: 3 sets in" in said
+    for fault in ("cut.pt: is", "evil.pt: is refused", "[10, 3, 8, 8], those of digits"):
+        assert sum(fault in line and "skipped" in line for line in said.splitlines()) == 1, fault
+    assert not (tmp_path / "ran").exists()
+    assert main([*words, str(root / "inside")]) == 2
+    assert "which is read; choose another place" in capsys.readouterr().err
+
+
+def test_the_command_that_is_named_evaluates_it(tmp_path, digits_words, digits_file, capsys):
+    path = dc_form(tmp_path / "a.pt", a_set())
+    out = tmp_path / "x.safetensors"
+    imported(path, *digits_words, "--objective", "dm", "--by", "them", out=out)
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert "recipe of dm: 1000 epochs" in line and str(digits_file) in line
+    words = line.partition("python -m dd ")[2].partition(" (recipe")[0].split()
+    words = [str(tmp_path / "r.csv") if word == "RESULTS.csv" else word for word in words]
+    short = ["--epochs", "1", "--networks", "1", "--width-factor", "0.1", "--device", "cpu"]
+    assert main([*words, *short]) == 0
+    with open(tmp_path / "r.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["set_data"] == "unknown" and row["augment"].startswith("color_crop")
+    assert read_header(out)["imported"]["by"] == "them"
+
+
+# units
+
+
+@pytest.mark.parametrize(
+    ("values", "given", "taken", "said"),
+    [
+        ([0.0, 0.5, 1.0], "auto", "pixels", "as pixels in [0, 1]"),
+        ([0.0, 128.0, 255.0], "auto", "bytes", "as pixels from 0 to 255"),
+        ([-1.0, 0.5, 2.0], "auto", "normalised", "as normalised with the mean and std of x"),
+        ([0.0, 0.5, 1.0], "normalised", "normalised", "are they pixels? (--units pixels)"),
+        ([-1.0, 0.5, 90.0], "auto", "normalised", "a value is beyond 20"),
+        ([-1.0, 0.5, 2.0], "whitened", "whitened", "distilled without ZCA? (--units normalised)"),
+        ([-0.1, 0.5, 1.0], "pixels", "pixels", "33.3 % of the values are outside"),
+    ],
+)
+def test_units(values, given, taken, said):
+    space = Space(torch.tensor([0.5]), torch.tensor([0.25]))
+    images = torch.tensor(values).view(1, 1, 1, 3)
+    found = in_space(images, given, space, "x")
+    assert found.units == taken and any(said in note for note in found.notes)
+    pixels = {"pixels": images, "bytes": images / 255}.get(taken)
+    expected = images if pixels is None else (pixels - 0.5) / 0.25
+    assert torch.allclose(found.images, expected)
+
+
+def test_labels():
+    hard = torch.tensor([0.0, 2.0])
+    assert class_labels(hard, 3)[0].tolist() == [0, 2]
+    assert class_labels(hard.view(2, 1).int(), 3)[0].tolist() == [0, 2]
+    shares = torch.tensor([[0.5, 0.25, 0.25]])
+    assert torch.equal(class_labels(shares, 3)[0], shares)
+
+
+# what is refused
+
+
+def claims(path, out, numbers):
+    """The file at ``path`` whose first tensor claims other sizes."""
+    text, ten = described(path), b"K\nK\x01K\x08K\x08t"
+    assert text.count(ten) >= 1
+    size = b"".join(b"J" + struct.pack("<i", number) for number in numbers)
+    return repacked(path, out, data=text.replace(ten, size + b"t", 1))
+
+
+FAULTS = {
+    "no file": (lambda p: p / "no.pt", "no.pt: no such file"),
+    "another kind of file": (lambda p: text(p / "x.txt"), "end in .pt, .pth, .npz, .safetensors"),
+    "text": (lambda p: text(p / "x.pt"), "x.pt: is no file of torch.save"),
+    "empty": (lambda p: text(p / "x.pt", ""), "x.pt: is no file of torch.save"),
+    "code": (lambda p: saved(p, Evil(p / "ran")), "is refused: it asks for posix.system"),
+    "code in an entry": (
+        lambda p: saved(p, {"data": [[a_set()[0], Evil(p / "ran")]]}),
+        "is refused: it asks for posix.system",
+    ),
+    "a plain pickle": (lambda p: pickled(p / "x.pt", Evil(p / "ran")), "x.pt: is"),
+    "a module": (lambda p: saved(p, torch.nn.Linear(2, 2)), "is refused: it asks for torch.nn"),
+    "an array": (lambda p: saved(p, {"data": [[np.zeros(3), 1]]}), "is refused: it asks for numpy"),
+    "a number": (lambda p: saved(p, 3), "holds a int; expected {'data'"),
+    "no entries": (lambda p: saved(p, {"data": []}), "its 'data' has no entry"),
+    "no pair": (lambda p: saved(p, {"data": [a_set()[0]]}), "entry 0 is a Tensor, it must be a p"),
+    "three in a pair": (
+        lambda p: saved(p, {"data": [[*a_set(), 1]]}),
+        "entry 0 is a list of 3, it must be a pair",
+    ),
+    "text for images": (
+        lambda p: saved(p, {"data": [["images", a_set()[1]]]}),
+        "images of entry 0 must be a tensor, found str",
+    ),
+    "no labels": (lambda p: saved(p, {"images": a_set()[0]}), "has no 'labels' (it holds images)"),
+    "NaN": (lambda p: dc_form(p / "x.pt", with_nan()), "its images hold NaN or infinite values"),
+    "label too high": (
+        lambda p: dc_form(p / "x.pt", (a_set()[0], a_set()[1] + 1)),
+        "its labels span 1 to 10, there are classes 0 to 9",
+    ),
+    "half a label": (
+        lambda p: dc_form(p / "x.pt", (a_set()[0], a_set()[1] + 0.5)),
+        "its labels [M] are no whole numbers",
+    ),
+    "soft labels of others": (
+        lambda p: dc_form(p / "x.pt", (a_set()[0], torch.ones(10, 7))),
+        "its labels are for 7 classes, there are 10",
+    ),
+    "labels too few": (
+        lambda p: dc_form(p / "x.pt", (a_set()[0], a_set()[1][:9])),
+        "it has 10 images and 9 labels",
+    ),
+    "another size": (
+        lambda p: dc_form(p / "x.pt", a_set(shape=(1, 9, 9))),
+        "its images are [10, 1, 9, 9], those of digits are [M, 1, 8, 8]",
+    ),
+    "complex": (
+        lambda p: dc_form(p / "x.pt", (a_set()[0].to(torch.complex64), a_set()[1])),
+        "is no ordinary tensor of numbers (torch.complex64)",
+    ),
+    "sparse": (
+        lambda p: dc_form(p / "x.pt", (a_set()[0].to_sparse(), a_set()[1])),
+        "is no ordinary tensor of numbers",
+    ),
+    "a view that is larger than what is stored": (
+        lambda p: dc_form(p / "x.pt", (torch.zeros(1, 1, 8, 8).expand(10**9, 1, 8, 8), a_set()[1])),
+        "claims 64000000000 values of torch.float32, but 256 bytes are stored",
+    ),
+    "huge sizes": (
+        lambda p: claims(dc_form(p / "a.pt", a_set()), p / "x.pt", (10**9, 1, 8, 8)),
+        "x.pt: is broken",
+    ),
+    "cut": (lambda p: cut(dc_form(p / "x.pt", a_set())), "x.pt: is"),
+    "compressed": (
+        lambda p: repacked(dc_form(p / "a.pt", a_set()), p / "x.pt", zipfile.ZIP_DEFLATED),
+        "torch.save writes no such file",
+    ),
+    "unknown entry": (lambda p: dc_form(p / "x.pt", a_set(), a_set()), "unknown entry '7'"),
+    "rate": (
+        lambda p: saved(p, {"images": a_set()[0], "labels": a_set()[1], "lr": float("nan")}),
+        "its learning rate must be one number above 0",
+    ),
+    "objects in arrays": (
+        lambda p: archive_of(p / "x.npz", x=np.array([{}, None]), y=np.arange(2)),
+        "'x.npy' is of object, it must be numbers",
+    ),
+    "arrays of other names": (
+        lambda p: archive_of(p / "x.npz", a=np.zeros(3)),
+        "x.npz: has no 'images' (it holds a)",
+    ),
+    "an array that claims more": (
+        lambda p: shortened(archive_of(p / "a.npz", x=np.zeros((4, 8, 8)), y=np.arange(4)), p),
+        "'x.npy' claims 4000000000000 bytes",
+    ),
+    "no archive": (lambda p: text(p / "x.npz"), "x.npz: is broken, or no .npz file"),
+    "an empty folder": (lambda p: p, "no set could be imported (it is empty)"),
+    "a folder of one class": (
+        lambda p: pictures(p / "x", np.zeros((1, 8, 8), np.uint8), [0], ["a"]),
+        "it has folders for 1 classes, digits has 10",
+    ),
+}  # fmt: skip
+
+
+def text(path, words="hello"):
+    path.write_text(words)
+    return path
+
+
+def saved(folder, value):
+    torch.save(value, folder / "x.pt")
+    return folder / "x.pt"
+
+
+def with_nan():
+    images, labels = a_set()
+    images[3, 0, 2, 2] = float("nan")
+    return images, labels
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-200])
+    return path
+
+
+def shortened(path, folder):
+    """An array whose header claims far more images than are there."""
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(folder / "x.npz", "w") as new:
+        for member in old.infolist():
+            data = old.read(member)
+            data = data.replace(b"(4, 8, 8), }           ", b"(5000000000, 10, 10), }")
+            new.writestr(member.filename, data)
+    return folder / "x.npz"
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults(fault, tmp_path, digits_words, capsys):
+    make, message = FAULTS[fault]
+    (tmp_path / "in").mkdir()
+    path, out = make(tmp_path / "in"), tmp_path / "out.safetensors"
+    words = ["--entry", "7"] if fault == "unknown entry" else []
+    if fault == "an empty folder":
+        out = tmp_path / "out"
+    said = refused(capsys, path, *digits_words, *words, "--out", out)
+    assert message in said, said
+    assert not out.exists() and not (tmp_path / "in/ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "give --dataset NAME or --data FILE"),
+        (["--dataset", "mnist", "--data", "x"], "give --dataset NAME or --data FILE"),
+        (["--dataset", "cifar"], "did you mean 'cifar"),
+        (["--dataset", "digits"], "the field has no mean and std for digits"),
+        (["--dataset", "mnist", "--normalise-as", "cifar10"], "is for 3 channels, mnist has 1"),
+        (["--dataset", "mnist", "--objective", "dcc"], "unknown objective 'dcc'"),
+        (["--dataset", "mnist", "--lr", "0"], "--lr is 0.0, it must be a number above 0"),
+        (["--dataset", "mnist", "--lr", "nan"], "--lr is nan"),
+        (["--dataset", "mnist", "--iterations", "-1"], "--iterations is -1"),
+        (["--dataset", "mnist", "--units", "pixel"], "--units"),
+        (["--dataset", "mnist", "--units", "bytes", "--out", "x.csv"], "must end in .safetensors"),
+        (["--dataset", "mnist", "--entry", "all"], "must be a folder, for a file of each set"),
+    ],
+)
+def test_options(words, message, tmp_path, capsys):
+    pairs = [a_set(shape=(1, 28, 28))] * (2 if "all" in words else 1)
+    path = dc_form(tmp_path / "a.pt", *pairs)
+    out = [] if "--out" in words else ["--out", str(tmp_path / "out.safetensors")]
+    assert message in refused(capsys, path, *words, *out)
