@@ -47,6 +47,10 @@ _SEGMENTS = (
     "--max-start-epoch 1 --batch-syn 3 --lr-img 0.5 --lr-lr 0.0001"
 )
 _IADD = f"distill DATA --objective iadd {_SEGMENTS} --lr-weights 0.1 --weights"
+_DD = (
+    f"distill DATA --objective dd --ipc 2 --network {PLAIN} --batch-real 20 --steps 2 "
+    "--student-epochs 2 --lr-student 0.1"
+)
 _SRE2L = f"distill DATA --objective sre2l --ipc 2 --network {TRAINED} --pretrained TRAINED"
 _SELECT = f"--ipc 2 --network {PLAIN} --feature-epochs 2 --batch-train 20"
 _METADD = "--pretrained TRAINED TOKENS GRADIENTS --regulariser metadd@auxiliary="
@@ -75,6 +79,10 @@ DISTILLATIONS = {
     "iadd, layer": f"{_IADD} layer",
     "iadd, prune": f"{_IADD} prune",
     "iadd, none": f"{_IADD} none",
+    "dd": _DD,
+    "dd, fixed start, pool": f"{_DD} --initialisation fixed --pool POOL".replace(
+        f"--network {PLAIN}", ""
+    ),
     "sre2l": f"{_SRE2L} --batch-syn 3 --crop 0.3 --flip 0.5 --jitter 2",
     "random": "distill DATA --objective random --ipc 2",
     "full": "distill DATA --objective full --ipc 0",

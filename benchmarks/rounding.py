@@ -23,7 +23,7 @@ from dd.artifacts.text import save_json
 from dd.data.augment import Transform
 from dd.distill.gradients import match_apart, mean_gradient
 from dd.distill.objectives.dm import mean_distance
-from dd.distill.objectives.mtt import Student
+from dd.distill.student import Student
 from dd.networks.build import create
 from dd.rng import generator
 from dd.runtime import precision

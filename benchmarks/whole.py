@@ -8,8 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dd.distill.objectives.mtt import Student, TrajectoryMatching
+from dd.distill.objectives.mtt import TrajectoryMatching
 from dd.distill.parametrisations.pixels import Pixels
+from dd.distill.student import Student
 from dd.distill.unroll import Walk
 
 
@@ -19,9 +20,9 @@ class WholeGraph:
     def __init__(self, student: Student) -> None:
         self.student = student
 
-    def graph_bytes(self, start: Tensor) -> int:
-        """1: how many graphs are kept makes no difference here."""
-        return 1
+    def keepable(self, start: Tensor, room: float) -> int:
+        """0: how many graphs are kept makes no difference here."""
+        return 0
 
     def walk(self, start: Tensor, rate: float, keep: int = 0) -> Walk:
         """Only θ_J, ``[P]``; the earlier steps are in the graph."""
@@ -40,7 +41,7 @@ class WholeGraph:
         return Walk([end.detach()], {})
 
     def gradients(self, walk: Walk, rate: float, cotangent: Tensor) -> tuple[Tensor, float]:
-        """Like :meth:`dd.distill.objectives.mtt.Student.gradients`."""
+        """Like :meth:`dd.distill.student.Student.gradients`."""
         by_images, by_rate = torch.autograd.grad(self.end, [self.images, self.rate], cotangent)
         return by_images, float(by_rate)
 

@@ -184,6 +184,22 @@ def unrolling(
 
 
 @cache
+def mean_gradient(spec: str, data: Extent, width_factor: float, images: int) -> Demand:
+    """The gradient of a loss on ``images`` real images by the parameters, in pieces."""
+    network = _network(spec, data, width_factor)
+
+    def counted(size: int) -> float:
+        batch = torch.zeros(size, *_shape(data), device="meta")
+        leaves = list(network.parameters())
+        return _once(network, lambda: torch.autograd.grad(network(batch).sum(), leaves)).whole
+
+    whole = counted(images if has_batch_norm(network) else min(CHUNK, images))
+    least = whole if has_batch_norm(network) else counted(1)
+    total = _parameter_bytes(network)  # what the pieces add up to
+    return Demand(least + total, whole + total)
+
+
+@cache
 def recovery(spec: str, data: Extent, width_factor: float, batch: int) -> Demand:
     """SRe2L: the gradient by a batch of images through a frozen network and its statistics."""
     network = _network(spec, data, width_factor).eval().requires_grad_(False)

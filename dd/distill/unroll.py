@@ -1,12 +1,15 @@
 """Gradients through the unrolled training of a student, in constant memory.
 
-A student takes J steps θ_{j+1} = θ_j − α ∇ℓ_j(θ_j, X_j) from θ_0. We need the derivatives of a loss
-L(θ_J) with respect to the images X and the rate α. Back-propagation through all steps keeps J
+A student takes J steps θ_{j+1} = θ_j − α_j ∇ℓ_j(θ_j, X_j) from θ_0. We need the derivatives of a
+loss L(θ_J) with respect to the images X and the rates α. Back-propagation through all steps keeps J
 graphs of second order in memory. Here only θ_0, ..., θ_J are kept, and the adjoint λ_J = ∂L/∂θ_J is
 carried back: for j = J−1, ..., 0
 
     s_j = ⟨λ_{j+1}, ∇ℓ_j(θ_j, X_j)⟩
-    ∂L/∂X_j = −α ∂s_j/∂X_j,  ∂L/∂α −= s_j,  λ_j = λ_{j+1} − α ∂s_j/∂θ_j
+    ∂L/∂X_j = −α_j ∂s_j/∂X_j,  ∂L/∂α_j = −s_j,  λ_j = λ_{j+1} − α_j ∂s_j/∂θ_j
+
+If all steps share one rate, its derivative is the sum of those by the α_j. X_j may be several
+tensors, such as images and soft labels; then each has a derivative.
 
 This is the same sum of products that back-propagation computes, but with the graph of only one step
 in memory at a time.
@@ -20,31 +23,49 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from dd.runtime.memory import kept_bytes
 
-Loss = Callable[[Sequence[Tensor], Tensor, int], Tensor]
-"""Maps (parameter tensors, images of step j, j) to the mean loss of that step."""
+Batch = Tensor | tuple[Tensor, ...]
+"""What a step sees and L is differentiated by: images, or images and further tensors."""
+
+Loss = Callable[[Sequence[Tensor], Any, int], Tensor]
+"""Maps (parameter tensors, batch X_j of step j, j) to the mean loss of that step."""
 
 
 @dataclass(frozen=True)
 class Gradients:
-    """Derivatives of L by X (``inputs``, one tensor per step), α (``rate``) and θ_0 (``start``)."""
+    """Derivatives of L.
 
-    inputs: list[Tensor]
-    rate: Tensor
+    Attributes:
+        inputs: by X, one batch per step, of the same form as X_j.
+        rates: by α_0, ..., α_{J-1}, ``[J]``.
+        start: by θ_0, ``[P]``.
+    """
+
+    inputs: list[Any]
+    rates: Tensor
     start: Tensor
+
+    @property
+    def rate(self) -> Tensor:
+        """The derivative by a rate that all steps share; added up from the last step on."""
+        total = self.rates.new_zeros(())
+        for by_rate in reversed(self.rates.unbind()):
+            total = total + by_rate
+        return total
 
 
 @dataclass
 class Graph:
-    """∇ℓ of one step, as a function of the step's parameters and images."""
+    """∇ℓ of one step, as a function of the step's parameters and batch."""
 
     leaves: list[Tensor]
-    batch: Tensor
+    batch: Batch
     gradients: tuple[Tensor, ...]
 
 
@@ -70,8 +91,8 @@ def unroll(
     loss: Loss,
     shapes: Sequence[torch.Size],
     start: Tensor,
-    rate: float,
-    inputs: Sequence[Tensor],
+    rate: float | Sequence[float],
+    inputs: Sequence[Batch],
     keep: int = 0,
 ) -> Walk:
     """Train the student.
@@ -80,16 +101,17 @@ def unroll(
         loss: the loss of one step.
         shapes: shapes of the parameters, in the order of the flat vector.
         start: θ_0, ``[P]``.
-        rate: α.
+        rate: α, or one for each step.
         inputs: X_0, ..., X_{J-1}.
         keep: the number of last steps whose graphs are kept.
     """
     walk = Walk([start], {})
+    rates = _of_steps(rate, len(inputs))
     for step, batch in enumerate(inputs):
         # A gradient without a graph has other roundings: some norms then use other kernels.
         graph = _graph(loss, shapes, walk.end, batch, step)
         gradient = _flat([part.detach() for part in graph.gradients])
-        walk.path.append(torch.sub(walk.end, gradient, alpha=rate))
+        walk.path.append(torch.sub(walk.end, gradient, alpha=rates[step]))
         if step >= len(inputs) - keep:
             walk.graphs[step] = graph
         del graph  # before the next one is built
@@ -100,8 +122,8 @@ def pull_back(
     loss: Loss,
     shapes: Sequence[torch.Size],
     walk: Walk,
-    rate: float,
-    inputs: Sequence[Tensor],
+    rate: float | Sequence[float],
+    inputs: Sequence[Batch],
     cotangent: Tensor,
 ) -> Gradients:
     """The gradients of L through the steps that :func:`unroll` took.
@@ -112,8 +134,9 @@ def pull_back(
         cotangent: ∂L/∂θ_J, ``[P]``.
     """
     adjoint = cotangent
-    by_rate = cotangent.new_zeros(())
-    by_input: list[Tensor] = [cotangent] * len(inputs)
+    rates = _of_steps(rate, len(inputs))
+    by_rate: list[Tensor] = [cotangent] * len(inputs)
+    by_input: list[Batch] = [cotangent] * len(inputs)
     for step in reversed(range(len(inputs))):
         graph = walk.graphs.pop(step, None)
         if graph is None:
@@ -123,18 +146,20 @@ def pull_back(
             for g, a in zip(graph.gradients, _split(adjoint, shapes), strict=True)
         )
         product = sum(products, start=cotangent.new_zeros(()))
-        *by_leaf, by_batch = torch.autograd.grad(
-            product, [*graph.leaves, graph.batch], materialize_grads=True
-        )
-        del graph, products  # before the graph of another step is built
-        by_rate = by_rate - product.detach()
-        by_input[step] = by_batch.mul_(-rate)
-        adjoint = torch.sub(adjoint, _flat(by_leaf), alpha=rate)
-    return Gradients(by_input, by_rate, adjoint)
+        several = isinstance(graph.batch, tuple)
+        seen = graph.batch if isinstance(graph.batch, tuple) else (graph.batch,)
+        found = torch.autograd.grad(product, [*graph.leaves, *seen], materialize_grads=True)
+        by_leaf, by_batch = found[: len(graph.leaves)], found[len(graph.leaves) :]
+        del graph, products, seen, found  # before the graph of another step is built
+        by_rate[step] = -product.detach()
+        parts = tuple(part.mul_(-rates[step]) for part in by_batch)
+        by_input[step] = parts if several else parts[0]
+        adjoint = torch.sub(adjoint, _flat(by_leaf), alpha=rates[step])
+    return Gradients(by_input, torch.stack(by_rate) if by_rate else cotangent.new_zeros(0), adjoint)
 
 
-def graph_bytes(loss: Loss, shapes: Sequence[torch.Size], start: Tensor, batch: Tensor) -> int:
-    """The bytes that the graph of the first step keeps, its parameters and images included.
+def graph_bytes(loss: Loss, shapes: Sequence[torch.Size], start: Tensor, batch: Batch) -> int:
+    """The bytes that the graph of the first step keeps, its parameters and batch included.
 
     Args:
         loss, shapes, start: as given to :func:`unroll`.
@@ -144,12 +169,24 @@ def graph_bytes(loss: Loss, shapes: Sequence[torch.Size], start: Tensor, batch: 
 
 
 def _graph(
-    loss: Loss, shapes: Sequence[torch.Size], parameters: Tensor, batch: Tensor, step: int
+    loss: Loss, shapes: Sequence[torch.Size], parameters: Tensor, batch: Batch, step: int
 ) -> Graph:
     leaves = [part.requires_grad_() for part in _split(parameters, shapes)]
-    batch = batch.detach().requires_grad_()
+    if isinstance(batch, tuple):
+        batch = tuple(part.detach().requires_grad_() for part in batch)
+    else:
+        batch = batch.detach().requires_grad_()
     value = loss(leaves, batch, step)
     return Graph(leaves, batch, torch.autograd.grad(value, leaves, create_graph=True))
+
+
+def _of_steps(rate: float | Sequence[float], steps: int) -> list[float]:
+    """The rate of each of ``steps`` steps."""
+    if isinstance(rate, int | float):
+        return [rate] * steps
+    if len(rate) != steps:
+        raise ValueError(f"{len(rate)} rates for {steps} steps")
+    return list(rate)
 
 
 def _split(flat: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:

@@ -50,7 +50,7 @@ def operations(way: str, spec: str, data: Extent, width_factor: float = 1.0) -> 
     Args:
         way: ``forward``; ``train``: gradient by the parameters; ``images``: gradient only by the
             image; ``match``: gradient by the image of a function of the gradient by the parameters
-            (dc); ``unroll``: a step of a student, and the backward pass through it (mtt).
+            (dc); ``unroll``: a step of a student, and the backward pass through it (mtt, dd).
         spec: the network.
         data: gives the shape of its input.
         width_factor: scales its widths.

@@ -115,6 +115,10 @@ class Counted:
             case "mtt" | "iadd":
                 batch = min(settings["batch_syn"] or count, count)
                 step = settings["student_steps"] * batch * self._drawn("unroll", job)
+            case "dd":
+                step = settings["student_epochs"] * count * self._drawn("unroll", job)
+                real = min(settings["batch_real"], data.train)
+                step = settings["students"] * (step + real * self._drawn("train", job))
             case "sre2l":
                 step = count * self._drawn("images", job)
             case "herding" | "kcenter":

@@ -182,6 +182,13 @@ class GpuMemory:
                     memory = 1e9 * job.places(self.run)["memory"]
                     batch = min(settings["batch_syn"] or count, count)
                     yield Part("unrolling", (*of, memory, settings["student_steps"]), batch, beside)
+                case "dd":
+                    memory = 1e9 * job.places(self.run)["memory"]
+                    steps = settings["steps"] * settings["student_epochs"]
+                    batch = data.classes * -(-job.ipc // settings["steps"])
+                    yield Part("unrolling", (*of, memory, steps), batch, beside)
+                    real = min(settings["batch_real"], data.train)
+                    yield Part("mean_gradient", of, real, beside)
                 case "sre2l":
                     yield Part("recovery", of, min(settings["batch_syn"] or count, count), beside)
                 case "herding" | "kcenter":

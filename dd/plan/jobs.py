@@ -500,7 +500,8 @@ class Distillation(Job):
 
     def places(self, run: Run) -> dict[str, Any]:
         places = super().places(run)
-        if "experts" in self.settings(run):  # it is faster with more memory, with the same result
+        # what unrolls students is faster with more memory, with the same result
+        if {"experts", "student_epochs"} & self.settings(run).keys():
             asked = run.resources["distill"]["mem_mb"]
             places["memory"] = round(SHARE * asked / 1000, 1)
         return places

@@ -51,6 +51,7 @@ METHODS = {
     "mtt": "MTT",
     "iadd": "IADD",
     "full": "Full dataset",
+    "dd": "DD",
     "sre2l": "SRe2L",
     "glad": "GLaD",
     "metadd": "MetaDD",

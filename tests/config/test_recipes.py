@@ -93,6 +93,7 @@ FLAGS = {
         (TRAJECTORIES,) * 4, LISTED, LISTED, LISTED, (None, ONE, ONE, ONE), (None, ONE, ONE, ONE),
         (TRAJECTORIES,) * 4, (TRAJECTORIES,) * 4,
     ),
+    "dd": (("those for CIFAR-10",) * 4, LISTED, *(("those for CIFAR-10",) * 4,) * 6),
     "sre2l": (
         (CHOSEN,) * 4, (AS_CIFAR100,) * 4, OWN, OWN, (AS_IMAGENET,) * 4, (AS_IMAGENET,) * 4,
         (AS_TINY,) * 4, (AS_TINY,) * 4,

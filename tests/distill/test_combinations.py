@@ -38,6 +38,7 @@ RECIPES = {
     "mtt": EXPERTS,
     "iadd": EXPERTS,
     "sre2l": {},
+    "dd": {"batch_real": 20},
     "buffer": {"experts": 2, "epochs": 1},
     "pretrain": {"epochs": 1},
     "generator": {"epochs": 1},
@@ -108,7 +109,7 @@ COMBINATIONS = [
 
 
 def test_the_seams_are_those_of_the_architecture():
-    assert {"dc", "dsa", "dm", "mtt", "iadd", "sre2l"} <= set(MOVING)
+    assert {"dc", "dsa", "dm", "mtt", "iadd", "dd", "sre2l"} <= set(MOVING)
     brought = {entry.name for entry in plugins.catalogue().entries}
     assert {*PARAMETRISATIONS} - brought == {"glad"} and {*REGULARISERS} - brought == {"metadd"}
     for name in OBJECTIVES.names():

@@ -62,6 +62,18 @@ STAGES = {
         lambda: [demand.unrolling(*of, 3e9, 6, IMAGES)],
         CANVAS,
     ),
+    "dd": (
+        f"distill --objective dd --ipc {IPC} --network {PLAIN} --batch-real 10 --steps 2 "
+        "--student-epochs 3 --snapshots 2 --memory 0",
+        lambda: [demand.unrolling(*of, 0.0, 6, IMAGES // 2), demand.mean_gradient(*of, 10)],
+        CANVAS,
+    ),
+    "dd, batch norm": (
+        f"distill --objective dd --ipc {IPC} --network {NORMED} --batch-real 40 --steps 2 "
+        "--student-epochs 1 --snapshots 2 --memory 0",
+        lambda: [demand.unrolling(*normed, 0.0, 2, IMAGES // 2), demand.mean_gradient(*normed, 40)],
+        CANVAS,
+    ),
     "sre2l": (
         f"distill --objective sre2l --ipc {IPC} --network {NORMED} --pretrained TRAINED "
         "--batch-syn 8 --snapshots 2",

@@ -240,3 +240,77 @@ def test_nothing_given_is_changed():
         [*path, task.start, task.images, cotangent], [*kept, *before], strict=True
     ):
         assert torch.equal(now, then)
+
+
+RATES = [0.05, 0.2, 0.0, 0.11]
+
+
+def with_labels(rates=RATES) -> tuple[Problem, Tensor]:
+    """A student whose labels are probabilities, of which the loss is a function, too."""
+    task = problem("convnet:depth=1,width=8,activation=swish", batch=4)
+    network = create("convnet:depth=1,width=8,activation=swish", 2, SIZE, CLASSES, generator=None)
+    network, names = network.double().train(), [n for n, _ in network.named_parameters()]
+    logits = torch.randn(6, CLASSES, generator=generator(3), dtype=torch.float64)
+
+    def loss(parameters, batch, step):
+        images, labels = batch
+        named = dict(zip(names, parameters, strict=True))
+        return F.cross_entropy(functional_call(network, named, (images,)), labels)
+
+    task.loss = loss
+    return task, logits.softmax(1)
+
+
+def trained(task: Problem, images: Tensor, labels: Tensor, rates: Tensor, graph: bool) -> Tensor:
+    """L(θ_J) with a rate a step, in one graph if asked for."""
+    end = task.start.clone().requires_grad_()
+    for step, indices in enumerate(task.batches):
+        value = task.loss(task.split(end), (images[indices], labels[indices]), step)
+        (gradient,) = torch.autograd.grad(value, end, create_graph=graph)
+        end = end - rates[step] * gradient
+    return task.end_loss(end)
+
+
+@pytest.mark.parametrize("keep", [0, 3])
+def test_a_rate_a_step_and_labels_as_variables(keep):
+    task, labels = with_labels()
+    pairs = [(task.images[part], labels[part]) for part in task.batches]
+    walk = unroll(task.loss, task.shapes, task.start, RATES, pairs, keep)
+    found = pull_back(task.loss, task.shapes, walk, RATES, pairs, task.cotangent(walk.end))
+    variables = [
+        t.clone().requires_grad_()
+        for t in (task.images, labels, torch.tensor(RATES, dtype=torch.float64))
+    ]
+    expected = torch.autograd.grad(trained(task, *variables, graph=True), variables)
+    images, soft = torch.zeros_like(task.images), torch.zeros_like(labels)
+    for indices, (by_images, by_labels) in zip(task.batches, found.inputs, strict=True):
+        images.index_add_(0, indices, by_images)
+        soft.index_add_(0, indices, by_labels)
+    for ours, theirs in zip((images, soft, found.rates), expected, strict=True):
+        assert_exact(ours, theirs)
+    # and by finite differences, each rate by itself
+    for step in range(len(RATES)):
+        ends = []
+        for sign in (1, -1):
+            moved = torch.tensor(RATES, dtype=torch.float64)
+            moved[step] += sign * 1e-5
+            ends.append(trained(task, task.images, labels, moved, graph=False).item())
+        assert (ends[0] - ends[1]) / 2e-5 == pytest.approx(found.rates[step].item(), rel=1e-6)
+
+
+def test_a_shared_rate_is_the_same_rate_at_each_step():
+    task = problem(batch=4)
+    cotangent = task.direction
+    ways = []
+    for rate in (RATE, [RATE] * 4):
+        walk = unroll(task.loss, task.shapes, task.start, rate, task.inputs)
+        ways.append(pull_back(task.loss, task.shapes, walk, rate, task.inputs, cotangent))
+    shared, each = ways
+    assert torch.equal(shared.start, each.start) and torch.equal(shared.rates, each.rates)
+    assert shared.rate == pytest.approx(each.rates.sum().item(), rel=1e-12) and shared.rate != 0
+
+
+def test_as_many_rates_as_steps():
+    task = problem()
+    with pytest.raises(ValueError, match="3 rates for 4 steps"):
+        unroll(task.loss, task.shapes, task.start, RATES[:3], task.inputs)

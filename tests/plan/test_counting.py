@@ -1,6 +1,7 @@
 """Arithmetic and bytes of jobs: counts by hand, files as large as they are."""
 
 import os
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -58,6 +59,13 @@ def test_jobs_by_hand(counted):
     job = Distillation("cifar10", "dc", 10, 0)
     step = 10 * (10 * 256 * TRAIN + 100 * MATCH) + 9 * 50 * 100 * TRAIN
     assert counted.work(job) == counted.plan.planned(job).snapshots[-1] * step
+
+
+def test_dd_by_hand(counted):
+    """At IPC 10: three times all 100 images, in thirty steps; then 1024 real images."""
+    job = Distillation("cifar10", "dd", 10, 0, (7,))
+    plan = SimpleNamespace(run=counted.run, planned=lambda job: job)
+    assert Counted(plan, counted.extents).work(job) == 7 * (3 * 100 * UNROLL + 1024 * TRAIN)
 
 
 def test_metadd_by_hand(counted):

@@ -77,6 +77,8 @@ COMMANDS = {
     "mtt": f"distill --objective iadd --buffers SHARD --network {NETWORK} --experts 1 "
     "--expert-epochs 1 --max-start-epoch 1 --student-steps 1 --batch-syn 0 --weights raw "
     f"--whitening none --out OUT/d {LITTLE}",
+    "dd": f"distill --objective dd --batch-real 8 --steps 1 --student-epochs 1 --network {NETWORK} "
+    f"--out OUT/d {LITTLE}",
     "sre2l": f"distill --objective sre2l --network {TRAINED} --pretrained ONE --out OUT/d {LITTLE}",
     "glad": f"distill --objective dm --batch-real 2 --network {NETWORK} --parametrisation glad "
     f"--generator GENERATOR --out OUT/d {LITTLE}",

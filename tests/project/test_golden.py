@@ -16,8 +16,9 @@ from torch import nn
 from dd.data import augment, zca
 from dd.distill.gradients import distance, match_apart, match_together
 from dd.distill.objectives.dm import mean_distance
-from dd.distill.objectives.mtt import Student, TrajectoryMatching
+from dd.distill.objectives.mtt import TrajectoryMatching
 from dd.distill.objectives.sre2l import watched
+from dd.distill.student import Student
 from dd.evaluate import kd, soft_labels
 from dd.networks.build import create
 from dd.pretrain.trajectories import Segment

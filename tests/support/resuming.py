@@ -49,6 +49,10 @@ METHODS = {
     "sre2l": [
         "--objective", "sre2l", "--ipc", "2", "--network", TRAINED, "--pretrained", "TRAINED",
     ],
+    "dd": [
+        "--objective", "dd", "--ipc", "2", "--steps", "2", "--student-epochs", "2",
+        "--batch-real", "50", "--lr-student", "0.1", *NETWORK,
+    ],
     "glad+metadd": [
         "--objective", "dm", "--ipc", "2", "--batch-real", "16", *NETWORK, *LATENTS, *INVARIANT,
     ],

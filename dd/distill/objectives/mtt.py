@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from dd.artifacts.checkpoint import form
 from dd.config.settings import setting
 from dd.data import augment
-from dd.data.augment import Drawn
 from dd.distill.objectives.base import (
     OBJECTIVES,
     ImageSettings,
@@ -24,7 +20,7 @@ from dd.distill.objectives.base import (
     Outcome,
 )
 from dd.distill.parametrisations.base import Parametrisation
-from dd.distill.unroll import Walk, graph_bytes, pull_back, unroll
+from dd.distill.student import Student
 from dd.errors import DDError, Divergence
 from dd.pretrain.trajectories import Segment, Trajectories, layout
 from dd.rng import generator
@@ -62,61 +58,6 @@ class Settings(ImageSettings, NetworkSettings):
     def last_epoch(self) -> int:
         """The number of epochs that the experts must have."""
         return self.max_start_epoch - 1 + self.expert_epochs
-
-
-class Student:
-    """A network that is trained on the synthetic set, as a function of a flat parameter vector.
-
-    Args:
-        network: in training mode; its own parameters are not used.
-        images: the synthetic images ``[M, C, H, W]``; labels: ``[M]`` or ``[M, K]``.
-        indices: the images of each step, ``[b]`` per step, on the images' device.
-        transforms: their augmentation, one per step.
-    """
-
-    def __init__(
-        self,
-        network: nn.Module,
-        images: Tensor,
-        labels: Tensor,
-        indices: Sequence[Tensor],
-        transforms: Sequence[Drawn],
-    ) -> None:
-        self.network, self.transforms = network, transforms
-        self.indices = indices
-        self.labels = [labels[part] for part in self.indices]
-        self.inputs = [images[part] for part in self.indices]
-        self.like = images
-        self.names = [name for name, _ in network.named_parameters()]
-        self.shapes = [p.shape for p in network.parameters()]
-
-    def loss(self, parameters: Sequence[Tensor], images: Tensor, step: int) -> Tensor:
-        """Mean cross-entropy of step ``step`` on its images ``[b, C, H, W]``."""
-        named = dict(zip(self.names, parameters, strict=True))
-        augmented = augment.apply(self.transforms[step], images)
-        logits = functional_call(self.network, named, (augmented,))
-        return F.cross_entropy(logits, self.labels[step])
-
-    def walk(self, start: Tensor, rate: float, keep: int = 0) -> Walk:
-        """SGD from θ_0 = ``start`` with learning rate ``rate``; ``keep`` graphs are kept."""
-        return unroll(self.loss, self.shapes, start, rate, self.inputs, keep)
-
-    def graph_bytes(self, start: Tensor) -> int:
-        """The bytes of the graph of a step."""
-        return graph_bytes(self.loss, self.shapes, start, self.inputs[0])
-
-    def gradients(self, walk: Walk, rate: float, cotangent: Tensor) -> tuple[Tensor, float]:
-        """The derivatives of a loss of θ_J by the images ``[M, C, H, W]`` and by the rate.
-
-        Args:
-            walk, rate: those of :meth:`walk`.
-            cotangent: the derivative of the loss by θ_J, ``[P]``.
-        """
-        derivatives = pull_back(self.loss, self.shapes, walk, rate, self.inputs, cotangent)
-        total = torch.zeros_like(self.like)
-        for indices, gradient in zip(self.indices, derivatives.inputs, strict=True):
-            total.index_add_(0, indices, gradient)
-        return total, float(derivatives.rate)
 
 
 @OBJECTIVES.register("mtt")
@@ -236,15 +177,10 @@ class TrajectoryMatching(Objective):
             self.initial[name] = values.to(self.device)
 
     def _keep(self, network: str, student: Student, start: Tensor) -> int:
-        """How many graphs to keep: those that fit into the memory beside what has been used yet.
-
-        Two more graphs must fit, for what the way back computes with one.
-        """
+        """How many graphs to keep: those that fit into the memory beside what has been used yet."""
         if network not in self.kept:
-            each = student.graph_bytes(start)
             room = self.memory - peak_memory(self.device)
-            fitting = int(room // each) - 2
-            self.kept[network] = max(0, min(fitting, self.settings.student_steps))
+            self.kept[network] = student.keepable(start, room)
         return self.kept[network]
 
     def _segment(self, network: str, stream: torch.Generator) -> Segment:

@@ -1,0 +1,223 @@
+"""DD: a network that takes a few steps on the synthetic set should know the real data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dd.artifacts.checkpoint import form, under
+from dd.config.settings import setting
+from dd.data import augment
+from dd.data.augment import Transform
+from dd.distill.gradients import CHUNK
+from dd.distill.objectives.base import (
+    OBJECTIVES,
+    NetworkSettings,
+    Objective,
+    OptimisingSettings,
+    Outcome,
+)
+from dd.distill.parametrisations.base import Parametrisation
+from dd.distill.student import Student
+from dd.errors import DDError, Divergence
+from dd.networks.batchnorm import has_batch_norm
+from dd.networks.init import initialise
+from dd.rng import generator
+from dd.runtime import precision
+from dd.runtime.memory import in_pieces
+from dd.runtime.process import peak_memory
+from dd.training.state import load_optimizer_state, optimizer_state, step
+
+BETAS = (0.5, 0.999)  # decay rates of Adam's moments
+
+
+@dataclass(frozen=True)
+class Settings(OptimisingSettings, NetworkSettings):
+    """Settings of dataset distillation (the public code's names in brackets)."""
+
+    batch_real: int = setting("real images per iteration, of any class", at_least=1)
+    steps: int = setting(
+        "steps in which a student sees the whole set, each with its own images of every class "
+        "[distill_steps]",
+        at_least=1,
+        at_most=100_000,
+    )
+    student_epochs: int = setting(
+        "times that a student sees the set [distill_epochs]", at_least=1, at_most=100_000
+    )
+    initialisation: str = setting(
+        "of the students: random (drawn anew in each iteration) or fixed (always the same)",
+        choices=("random", "fixed"),
+    )
+    students: int = setting(
+        "students per iteration, over which the gradient is averaged [sample_n_nets]", at_least=1
+    )
+    lr_student: float = setting(
+        "initial learning rate of each step of the students [distill_lr]", above=0
+    )
+    lr_lr: float = setting(
+        "learning rate of v, where a student's rate is ln(1 + e^v); 0: rates are not learned",
+        at_least=0,
+    )
+    decay: float = setting(
+        "factor on learning rates of images and rates after each decay_every iterations", above=0
+    )
+    decay_every: int = setting("iterations between two decays, 0: no decay", at_least=0)
+
+
+@OBJECTIVES.register("dd")
+class DatasetDistillation(Objective):
+    """DD (Wang, Zhu, Torralba, Efros 2018, arXiv:1811.10959, Algorithm 1).
+
+    A student θ_0 takes J = ``student_epochs`` · ``steps`` steps of SGD on the synthetic set,
+    without augmentation, each with a learning rate of its own. The loss is the cross-entropy of θ_J
+    on a batch of real images. Each iteration differentiates it by the images and the rates, and
+    moves both by Adam. The gradient is exact, in the memory of one step and of as many graphs of
+    the last steps as fit into ``memory`` (:mod:`dd.distill.unroll`).
+
+    The set is split into ``steps`` parts, each with ipc / ``steps`` images of every class (or one
+    more). A student sees part 0, 1, ..., and after the last one the first again.
+    """
+
+    Settings = Settings
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        s = self.settings
+        if s.steps > self.ipc:
+            raise DDError(
+                f"steps is {s.steps}, but a class has {self.ipc} images and each step needs one of "
+                f"every class; give 1 to {self.ipc}"
+            )
+        self.parts = batches(self.classes, self.ipc, s.steps)
+        count = s.steps * s.student_epochs
+        # softplus undone
+        start = math.log(math.expm1(s.lr_student)) if s.lr_student < 30 else s.lr_student
+        self.raw = torch.full((count,), start, dtype=torch.float64, requires_grad=True)
+        self.rate_optimizer = torch.optim.Adam([self.raw], lr=s.lr_lr, betas=BETAS)
+        self.kept: dict[str, int] = {}  # steps whose graphs are kept, by network
+
+    def optimizer(self, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
+        return torch.optim.Adam(groups, betas=BETAS)
+
+    def rates(self) -> list[float]:
+        """The learning rate of each step, ``[J]``."""
+        return F.softplus(self.raw.detach()).tolist()
+
+    def iteration(self, number: int, synthetic: Parametrisation) -> dict[str, float | str]:
+        s, rates = self.settings, self.rates()
+        order = torch.randperm(len(self.dataset.train), generator=self.streams.host)
+        *parts, real = augment.moved([], self.device, *self.parts, order[: s.batch_real])[1]
+        total = torch.zeros_like(synthetic.images())
+        by_rates = total.new_zeros(len(rates))
+        loss, names = total.new_zeros(()), []
+        for which in range(s.students):
+            name, network = self._draw(number, which)
+            steps = [parts[step % s.steps] for step in range(len(rates))]
+            still = [Transform("none")] * len(rates)
+            student = Student(network, synthetic.images(), synthetic.labels, steps, still)
+            start = torch.cat([p.detach().flatten() for p in network.parameters()]).to(total)
+            walk = student.walk(start, rates, self._keep(name, student, start))
+            own, cotangent = self._outer(student, walk.end, real)
+            found = student.set_gradients(walk, rates, cotangent)
+            total += found.images / s.students
+            by_rates += found.rates / s.students
+            loss += own / s.students
+            names.append(name)
+        sound = total.isfinite().all().to(loss)
+        # one look at all values
+        mean, finite, *slopes = torch.cat([torch.stack([loss, sound]), by_rates]).tolist()
+        if not (math.isfinite(mean) and finite and all(map(math.isfinite, slopes))):
+            raise Divergence(
+                f"a student's loss is {mean}, or its gradient infinite; try a smaller --lr-student "
+                "or --lr-lr"
+            )
+        factor = s.decay ** ((number - 1) // s.decay_every) if s.decay_every else 1.0
+        if s.lr_lr:
+            slope = torch.tensor(slopes, dtype=torch.float64)
+            self.raw.grad = slope * self.raw.detach().sigmoid()
+            step(self.rate_optimizer, factor)
+        synthetic.update(total, factor)
+        return {
+            "loss": mean,
+            "network": ", ".join(dict.fromkeys(names)),
+            "lr_student_low": min(rates),
+            "lr_student_high": max(rates),
+        }
+
+    def outcome(self, synthetic: Parametrisation) -> Outcome:
+        """``student.rates`` [J], the rate of each step."""
+        return Outcome(extras={"student.rates": torch.tensor(self.rates())})
+
+    def state(self) -> dict[str, Tensor]:
+        moments = optimizer_state(self.rate_optimizer)
+        return {"raw": self.raw.detach()} | {f"rates.{n}": value for n, value in moments.items()}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        raw = state["raw"]
+        if raw.shape != self.raw.shape or not raw.is_floating_point():
+            raise DDError(f"'raw' is {form(raw)}, there are {len(self.raw)} steps")
+        self.raw.data.copy_(raw)
+        load_optimizer_state(self.rate_optimizer, under("rates.", state))
+
+    def _draw(self, number: int, which: int) -> tuple[str, nn.Module]:
+        """The network ``which`` of an iteration, in training mode."""
+        stream = self.streams.network
+        if self.settings.initialisation == "random":
+            return self.networks.draw(number - 1, stream)
+        name, network = self.networks.draw(number - 1, stream)
+        initialise(network, fixed_start(self.streams.seed, which))
+        return name, network
+
+    def _outer(self, student: Student, end: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss of θ_J = ``end`` on the ``real`` images, and its derivative by θ_J.
+
+        Images go through the network in pieces, unless a batch norm needs them together. Only here
+        does the network compute in the chosen precision.
+        """
+        labels = self.dataset.train.labels
+
+        def piece(part: Tensor) -> tuple[Tensor, Tensor]:
+            leaf = end.detach().requires_grad_()
+            tensors = leaf.split([shape.numel() for shape in student.shapes])
+            parameters = [t.view(shape) for t, shape in zip(tensors, student.shapes, strict=True)]
+            logits = precision.forward(
+                lambda images: student.logits(parameters, images),
+                self.dataset.train.take(part).to(end.dtype),
+            )
+            loss = F.cross_entropy(logits, labels[part], reduction="sum") / len(real)
+            return loss.detach(), torch.autograd.grad(loss, leaf)[0]
+
+        size = len(real) if has_batch_norm(student.network) else CHUNK
+        loss, gradient = end.new_zeros(()), torch.zeros_like(end)
+        for _, (own, slope) in in_pieces(real, size, piece, "real images"):
+            loss, gradient = loss + own, gradient + slope
+        return loss, gradient
+
+    def _keep(self, network: str, student: Student, start: Tensor) -> int:
+        """How many graphs to keep: those that fit into the memory beside what has been used yet."""
+        if network not in self.kept:
+            room = self.memory - peak_memory(self.device)
+            self.kept[network] = student.keepable(start, room)
+        return self.kept[network]
+
+
+def batches(classes: int, ipc: int, count: int) -> list[Tensor]:
+    """The indices of the images of ``count`` batches, of a set with its classes in order.
+
+    Each batch has different images of every class; their numbers differ by at most one a class.
+    """
+    every = torch.arange(classes * ipc).view(classes, ipc)
+    return [part.flatten() for part in every.tensor_split(count, dim=1)]
+
+
+def fixed_start(seed: int, which: int) -> torch.Generator:
+    """Draws the fixed initial parameters of student ``which`` of distillations with ``seed``; on
+    the CPU, so that they are the same on every machine."""
+    return generator(seed, "distill", "fixed", which)

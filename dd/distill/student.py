@@ -1,0 +1,125 @@
+"""A network that is trained on the synthetic set, and derivatives of where it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from dd.data import augment
+from dd.data.augment import Drawn
+from dd.distill.unroll import Batch, Gradients, Walk, graph_bytes, pull_back, unroll
+
+Rate = float | Sequence[float]
+"""A learning rate for all steps, or one for each step."""
+
+
+class SetGradients(NamedTuple):
+    """Derivatives of a loss of θ_J.
+
+    Attributes:
+        images: ``[M, C, H, W]``.
+        labels: ``[M, K]``; None if they are no variables.
+        rates: by the rate of each step, ``[J]``.
+    """
+
+    images: Tensor
+    labels: Tensor | None
+    rates: Tensor
+
+
+class Student:
+    """A network that is trained on the synthetic set, as a function of a flat parameter vector.
+
+    Args:
+        network: in training mode; its own parameters are not used.
+        images: the synthetic images ``[M, C, H, W]``; labels: ``[M]`` or ``[M, K]``.
+        indices: the images of each step, ``[b]`` per step, on the images' device.
+        transforms: their augmentation, one per step.
+        by_labels: whether derivatives by the labels ``[M, K]`` are wanted, too.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        indices: Sequence[Tensor],
+        transforms: Sequence[Drawn],
+        by_labels: bool = False,
+    ) -> None:
+        self.network, self.transforms = network, transforms
+        self.indices = indices
+        self.labels = [labels[part] for part in self.indices]
+        shown = [images[part] for part in self.indices]
+        self.inputs: Sequence[Batch] = shown
+        if by_labels:
+            self.inputs = list(zip(shown, self.labels, strict=True))
+        self.like, self.like_labels = images, labels if by_labels else None
+        self.names = [name for name, _ in network.named_parameters()]
+        self.shapes = [p.shape for p in network.parameters()]
+
+    def logits(self, parameters: Sequence[Tensor], images: Tensor) -> Tensor:
+        """``[n, K]`` of ``images [n, C, H, W]`` under ``parameters``."""
+        named = dict(zip(self.names, parameters, strict=True))
+        return functional_call(self.network, named, (images,))
+
+    def loss(self, parameters: Sequence[Tensor], batch: Batch, step: int) -> Tensor:
+        """Mean cross-entropy of step ``step`` on its images ``[b, C, H, W]``, or on the pair of its
+        images and labels ``[b, K]``."""
+        images, labels = batch if isinstance(batch, tuple) else (batch, self.labels[step])
+        return F.cross_entropy(
+            self.logits(parameters, augment.apply(self.transforms[step], images)), labels
+        )
+
+    def walk(self, start: Tensor, rate: Rate, keep: int = 0) -> Walk:
+        """SGD from θ_0 = ``start`` with learning rate ``rate``; ``keep`` graphs are kept."""
+        return unroll(self.loss, self.shapes, start, rate, self.inputs, keep)
+
+    def graph_bytes(self, start: Tensor) -> int:
+        """The bytes of the graph of a step."""
+        return graph_bytes(self.loss, self.shapes, start, self.inputs[0])
+
+    def keepable(self, start: Tensor, room: float) -> int:
+        """How many graphs of steps fit into ``room`` bytes.
+
+        Two more graphs must fit, for what the way back computes with one.
+        """
+        fitting = int(room // self.graph_bytes(start)) - 2
+        return max(0, min(fitting, len(self.indices)))
+
+    def gradients(self, walk: Walk, rate: float, cotangent: Tensor) -> tuple[Tensor, float]:
+        """The derivatives of a loss of θ_J by the images ``[M, C, H, W]`` and by the rate.
+
+        Args:
+            walk, rate: those of :meth:`walk`.
+            cotangent: the derivative of the loss by θ_J, ``[P]``.
+        """
+        found = self._pulled(walk, rate, cotangent)
+        return self._gathered(self.like, found.inputs), float(found.rate)
+
+    def set_gradients(self, walk: Walk, rate: Rate, cotangent: Tensor) -> SetGradients:
+        """The derivatives of a loss of θ_J by all that the set holds; see :meth:`gradients`."""
+        found = self._pulled(walk, rate, cotangent)
+        if self.like_labels is None:
+            return SetGradients(self._gathered(self.like, found.inputs), None, found.rates)
+        images, labels = zip(*found.inputs, strict=True)
+        return SetGradients(
+            self._gathered(self.like, images),
+            self._gathered(self.like_labels, labels),
+            found.rates,
+        )
+
+    def _pulled(self, walk: Walk, rate: Rate, cotangent: Tensor) -> Gradients:
+        return pull_back(self.loss, self.shapes, walk, rate, self.inputs, cotangent)
+
+    def _gathered(self, like: Tensor, parts: Sequence[Tensor]) -> Tensor:
+        """The sum over steps of what each says about its images, in the shape of ``like``."""
+        total = torch.zeros_like(like)
+        for indices, part in zip(self.indices, parts, strict=True):
+            total.index_add_(0, indices, part)
+        return total
