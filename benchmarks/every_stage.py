@@ -80,6 +80,7 @@ DISTILLATIONS = {
     "iadd, prune": f"{_IADD} prune",
     "iadd, none": f"{_IADD} none",
     "dd": _DD,
+    "dd, learned labels": f"{_DD} --lr-label 0.1",
     "dd, fixed start, pool": f"{_DD} --initialisation fixed --pool POOL".replace(
         f"--network {PLAIN}", ""
     ),

@@ -17,7 +17,11 @@ from dd.data.space import MARK, WHITENINGS, Space, check_space
 from dd.errors import DDError, unknown
 
 _TENSORS = ("images", "indices", "labels", "mean", "std", "learned_lr")
+LEARNED = ("probabilities", "targets")
+"""What labels ``[M, K]`` can be: class probabilities, or targets of a regression (any numbers)."""
+
 _FIELDS: Fields = {  # of the header, whoever wrote it
+    "labels": optional(TEXT),
     "objective": optional(TEXT),
     "classes": optional(list_of(TEXT)),
     "whitening": optional(TEXT),
@@ -36,7 +40,8 @@ class SyntheticSet:
     Attributes:
         images: ``[M, C, H, W]`` float32, in normalised units, or ZCA-whitened pixels if ``header``
             says so (:mod:`dd.data.space`). None: ``indices`` gives the images.
-        labels: ``[M]`` int64, or ``[M, K]`` float32 class probabilities when soft.
+        labels: ``[M]`` int64, or ``[M, K]`` float32: class probabilities, or targets of a
+            regression if ``header`` says so (:attr:`regresses`).
         mean, std: ``[C]`` float32, the normalisation of ``images``. None: that of the dataset, or
             no normalisation if the images are whitened.
         learned_lr: the student's learning rate if the method learned one.
@@ -75,8 +80,13 @@ class SyntheticSet:
         return self.header.get("whitening")
 
     @property
+    def regresses(self) -> bool:
+        """Whether the labels are targets of a regression (mean squared error), no probabilities."""
+        return self.labels.ndim == 2 and self.header.get("labels") == "targets"
+
+    @property
     def hard_labels(self) -> torch.Tensor:
-        """``[M]`` int64: the labels, or for soft labels the most probable classes."""
+        """``[M]`` int64: the labels, or of soft labels the classes with the largest values."""
         return hard_labels(self.labels)
 
     def images_for(self, dataset: Dataset) -> torch.Tensor:
@@ -168,7 +178,7 @@ class SyntheticSet:
 
 
 def hard_labels(labels: torch.Tensor) -> torch.Tensor:
-    """``[M]`` int64 from hard labels ``[M]`` or soft labels ``[M, K]``."""
+    """``[M]`` int64 from hard labels ``[M]`` or labels ``[M, K]`` of any kind."""
     return labels.argmax(1) if labels.ndim == 2 else labels
 
 
@@ -218,7 +228,11 @@ def load(path: str | Path) -> SyntheticSet:
     for name, tensor in (("images", images), ("labels", labels)):
         if tensor is not None and not torch.isfinite(tensor).all():
             raise DDError(f"{path}: '{name}' holds NaN or infinite values")
-    if soft and not (labels.min() >= 0 and (labels.sum(1) - 1).abs().max() < 1e-2):
+    kind = header.get("labels", LEARNED[0])
+    if kind not in LEARNED:
+        raise DDError(f"{path}: header: {unknown('kind of labels', kind, LEARNED)}")
+    free = kind == "targets"
+    if soft and not free and not (labels.min() >= 0 and (labels.sum(1) - 1).abs().max() < 1e-2):
         raise DDError(f"{path}: 'labels' must be probabilities from 0 to 1, each row with sum 1")
     mean, std = tensors.get("mean"), tensors.get("std")
     _check_normalisation(path, mean, std, None if images is None else images.shape[1])

@@ -30,7 +30,13 @@ from dd.distill.objectives.base import (
     Settings,
     Streams,
 )
-from dd.distill.parametrisations import PARAMETRISATIONS, Parametrisation, Pixels, Still
+from dd.distill.parametrisations import (
+    PARAMETRISATIONS,
+    Labelled,
+    Parametrisation,
+    Pixels,
+    Still,
+)
 from dd.distill.regularisers import REGULARISERS, Regularised
 from dd.errors import DDError
 from dd.networks.pool import load_pool
@@ -150,6 +156,8 @@ def assemble(
             frozen = {name: pretrained[name].network for name in auxiliary}
             loss = regulariser.make(regulariser.settings, frozen, streams.regulariser)
             canvas = Regularised(canvas, loss)
+        if learned := objective.learned_labels():
+            canvas = Labelled(canvas, learned, objective.optimizer)
         return canvas
 
     every = arguments.checkpoint_every

@@ -30,7 +30,7 @@ from dd.data import synthetic
 from dd.data.dataset import Dataset
 from dd.data.synthetic import SyntheticSet
 from dd.distill.objectives.base import Objective
-from dd.distill.parametrisations import Parametrisation
+from dd.distill.parametrisations import Labelled, Parametrisation
 from dd.errors import DDError, Divergence
 from dd.runtime.preemption import Pace
 from dd.runtime.progress import Progress
@@ -106,7 +106,7 @@ class DistillationLoop:
         """Keep the last finite images, and return the error with what the user needs to know."""
         settings = dataclasses.asdict(self.objective.settings)
         number = self.iteration + 1
-        if not self.canvas.images().isfinite().all():
+        if not self._sound():
             path = self._state
             kept = f"; the last checkpoint is {path}" if path.exists() else ""
         else:
@@ -119,15 +119,24 @@ class DistillationLoop:
         """If this iteration is to be saved, keep its set in the checkpoint folder until the end."""
         if self.iteration not in self.snapshots:
             return
-        if not self.canvas.images().isfinite().all():
-            raise self._given_up(Divergence("images are infinite; try a smaller --lr-img"))
+        if not self._sound():
+            raise self._given_up(
+                Divergence("images or labels are infinite; try a smaller --lr-img or --lr-label")
+                if isinstance(self.canvas, Labelled)
+                else Divergence("images are infinite; try a smaller --lr-img")
+            )
         synthetic.save(self._kept(self.iteration), self._set())
+
+    def _sound(self) -> bool:
+        """Whether all images and labels are finite."""
+        return bool(self.canvas.images().isfinite().all() and self.canvas.labels.isfinite().all())
 
     def _set(self) -> SyntheticSet:
         """The current synthetic set."""
         objective = self.objective
         dataset: Dataset = objective.dataset
         outcome = objective.outcome(self.canvas)
+        kind = {"labels": self.canvas.kind} if isinstance(self.canvas, Labelled) else {}
         return SyntheticSet(
             self.canvas.images().cpu() if outcome.indices is None else None,
             self.canvas.labels.cpu(),
@@ -137,6 +146,7 @@ class DistillationLoop:
             extras=outcome.extras | self.canvas.extras(),
             header={
                 **self.facts,
+                **kind,
                 "iteration": self.iteration,
                 "classes": dataset.classes,
                 "whitening": dataset.whitening,

@@ -343,6 +343,11 @@ def run(arguments: argparse.Namespace) -> None:
     check_target(arguments.out)
     device = setup(arguments.device, arguments.threads, arguments.precision)
     made, dataset, set_data = read_set("evaluate", arguments, device)
+    if made.regresses and not protocol_class.takes_targets:
+        raise DDError(
+            f"{arguments.synthetic}: its labels are targets of a regression, no probabilities, so "
+            f"--protocol {arguments.protocol} cannot learn from them; use --protocol regression"
+        )
     # many networks are tested, so keep the test split on the device
     dataset = dataclasses.replace(dataset, test=dataset.test.resident())
     trained = list(dict.fromkeys([*archs, *protocol_class.also_trained(settings)]))

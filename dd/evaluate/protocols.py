@@ -131,6 +131,7 @@ class Hard:
 
     Settings: ClassVar[type] = HardSettings
     needs_labels: ClassVar[bool] = False  # needs a file of `python -m dd relabel`
+    takes_targets: ClassVar[bool] = False  # the set's labels may be targets of a regression
 
     def __init__(self, settings: Any, task: Task) -> None:
         self.settings, self.task = settings, task
@@ -245,6 +246,7 @@ class Soft(Hard):
 
     Settings = SoftSettings
     needs_labels = True
+    takes_targets = True
 
     def __init__(self, settings: SoftSettings, task: Task) -> None:
         super().__init__(settings, task)

@@ -97,7 +97,7 @@ def _pictures(path: Path, made: SyntheticSet, dataset: Dataset | None, out: Path
     notes = [f"{cut:.3g} % of the values are outside the range of pixels and were cut off"]
     notes = notes if cut else []
     if made.labels.ndim == 2:
-        notes.append("soft labels are left out: folders are the most probable classes")
+        notes.append("soft labels are left out: folders are the classes with the largest values")
     if made.learned_lr is not None:
         notes.append(f"its learning rate {made.learned_lr:g} is left out")
     say(

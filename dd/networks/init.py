@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dd.networks.base import Network
+from dd.rng import generator
 
 
 @torch.no_grad()
@@ -51,6 +52,12 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
                 layer.reset_running_stats()
         elif any(True for _ in layer.parameters(recurse=False)):
             raise TypeError(f"no initialisation for {type(layer).__name__}")
+
+
+def fixed_start(seed: int, which: int) -> torch.Generator:
+    """Draws the fixed initial parameters ``which`` of a distillation with ``seed``, by
+    :func:`initialise`; on the CPU, so that they are the same on every machine."""
+    return generator(seed, "distill", "fixed", which)
 
 
 def _uniform(tensor: Tensor, bound: float, generator: torch.Generator) -> None:

@@ -38,7 +38,7 @@ RECIPES = {
     "mtt": EXPERTS,
     "iadd": EXPERTS,
     "sre2l": {},
-    "dd": {"batch_real": 20},
+    "dd": {"batch_real": 20, "lr_label": 0.1},
     "buffer": {"experts": 2, "epochs": 1},
     "pretrain": {"epochs": 1},
     "generator": {"epochs": 1},

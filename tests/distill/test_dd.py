@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch.func import functional_call
 
-from dd.distill.objectives.dd import batches, fixed_start
+from dd.distill.objectives.dd import batches
 from dd.distill.parametrisations.pixels import Pixels
 from dd.errors import DDError, Divergence
-from dd.networks.init import initialise
+from dd.networks.init import fixed_start, initialise
 from dd.rng import generator
 from tests.support.objectives import NORMED, canvas, make
 from tests.support.saved import most_saved
@@ -170,11 +170,15 @@ def test_kept_graphs_change_no_bit(digits):
 
 def test_a_fixed_start_is_the_same_in_each_iteration(digits):
     objective = make("dd", digits, 3, SPEC, **SMALL | {"initialisation": "fixed"})
-    one, other, second = (
-        torch.cat([p.flatten() for p in objective._draw(n, k)[1].parameters()]).clone()
-        for n, k in ((1, 0), (2, 0), (2, 1))
-    )
-    assert torch.equal(one, other) and not torch.equal(one, second)
+    starts = []
+    for number, which in ((1, 0), (2, 0), (2, 1)):
+        name, network = objective.networks.draw(number - 1, objective.streams.network)
+        starts.append(objective._start(name, network, which))
+    assert torch.equal(starts[0], starts[1]) and not torch.equal(starts[1], starts[2])
+    # and in another process, on the CPU
+    _, network = objective.networks.draw(0, generator(8))
+    initialise(network, fixed_start(3, 1))
+    assert torch.equal(starts[2], torch.cat([p.flatten() for p in network.parameters()]))
 
 
 def test_rates_that_are_not_learned_stay(digits):

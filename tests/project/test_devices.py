@@ -179,6 +179,7 @@ ITERATION = {
     "iadd, prune": (3, 3),
     "iadd, none": (3, 3),
     "dd": (1, 1),
+    "dd, learned labels": (1, 1),
     "dd, fixed start, pool": (2, 2),
     "sre2l": (1, 1),
     "dm+glad": (1, 1),

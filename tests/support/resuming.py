@@ -51,7 +51,7 @@ METHODS = {
     ],
     "dd": [
         "--objective", "dd", "--ipc", "2", "--steps", "2", "--student-epochs", "2",
-        "--batch-real", "50", "--lr-student", "0.1", *NETWORK,
+        "--batch-real", "50", "--lr-student", "0.1", "--lr-label", "0.1", *NETWORK,
     ],
     "glad+metadd": [
         "--objective", "dm", "--ipc", "2", "--batch-real", "16", *NETWORK, *LATENTS, *INVARIANT,

@@ -13,6 +13,7 @@ from dd.data.augment import MEANING, check_strategy
 from dd.data.dataset import Dataset
 from dd.data.space import WHITENINGS
 from dd.distill.parametrisations.base import Parametrisation
+from dd.distill.parametrisations.labels import LearnedLabels
 from dd.networks.options import canonical
 from dd.networks.source import NetworkSource
 from dd.pretrain.trajectories import Trajectories
@@ -153,6 +154,11 @@ class Objective:
     def labels(self) -> torch.Tensor:
         """The labels of the synthetic set, ``[M]``, on the device."""
         return torch.arange(self.classes, device=self.device).repeat_interleave(self.ipc)
+
+    def learned_labels(self) -> LearnedLabels | None:
+        """The labels that are learned together with the images, and moved by
+        :meth:`Parametrisation.update_labels`; None: they stay those of :meth:`labels`."""
+        return None
 
     def iteration(self, number: int, synthetic: Parametrisation) -> dict[str, float | str]:
         """Move the images once and return metrics, with ``loss``; ``number`` counts from 1.

@@ -24,11 +24,11 @@ from dd.distill.objectives.base import (
     Outcome,
 )
 from dd.distill.parametrisations.base import Parametrisation
+from dd.distill.parametrisations.labels import LearnedLabels
 from dd.distill.student import Student
 from dd.errors import DDError, Divergence
 from dd.networks.batchnorm import has_batch_norm
-from dd.networks.init import initialise
-from dd.rng import generator
+from dd.networks.init import fixed_start, initialise
 from dd.runtime import precision
 from dd.runtime.memory import in_pieces
 from dd.runtime.process import peak_memory
@@ -65,6 +65,13 @@ class Settings(OptimisingSettings, NetworkSettings):
         "learning rate of v, where a student's rate is ln(1 + e^v); 0: rates are not learned",
         at_least=0,
     )
+    lr_label: float = setting(
+        "learning rate of v, where the labels of an image are softmax(v); 0: labels are fixed",
+        at_least=0,
+    )
+    label_start: float = setting(
+        "probability of an image's own class before learned labels move, 0 to 1", above=0, at_most=1
+    )
     decay: float = setting(
         "factor on learning rates of images and rates after each decay_every iterations", above=0
     )
@@ -83,6 +90,9 @@ class DatasetDistillation(Objective):
 
     The set is split into ``steps`` parts, each with ipc / ``steps`` images of every class (or one
     more). A student sees part 0, 1, ..., and after the last one the first again.
+
+    With ``lr_label`` above 0, labels are probabilities that are learned, too (Sucholutsky, Schonlau
+    2021, arXiv:1910.02551).
     """
 
     Settings = Settings
@@ -95,6 +105,11 @@ class DatasetDistillation(Objective):
                 f"steps is {s.steps}, but a class has {self.ipc} images and each step needs one of "
                 f"every class; give 1 to {self.ipc}"
             )
+        if s.lr_label and not s.label_start < 1:
+            raise DDError(
+                f"label_start is {s.label_start}, but labels that are learned (lr_label "
+                f"{s.lr_label}) must leave something to the other classes; give less than 1"
+            )
         self.parts = batches(self.classes, self.ipc, s.steps)
         count = s.steps * s.student_epochs
         # softplus undone
@@ -102,9 +117,18 @@ class DatasetDistillation(Objective):
         self.raw = torch.full((count,), start, dtype=torch.float64, requires_grad=True)
         self.rate_optimizer = torch.optim.Adam([self.raw], lr=s.lr_lr, betas=BETAS)
         self.kept: dict[str, int] = {}  # steps whose graphs are kept, by network
+        self.starts: dict[tuple[str, int], Tensor] = {}  # fixed initial parameters
 
     def optimizer(self, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
         return torch.optim.Adam(groups, betas=BETAS)
+
+    def learned_labels(self) -> LearnedLabels | None:
+        s = self.settings
+        if not s.lr_label:
+            return None
+        rest = (1 - s.label_start) / (self.classes - 1)
+        own = F.one_hot(self.labels(), self.classes).float()
+        return LearnedLabels(rest + (s.label_start - rest) * own, "probabilities", s.lr_label)
 
     def rates(self) -> list[float]:
         """The learning rate of each step, ``[J]``."""
@@ -116,23 +140,31 @@ class DatasetDistillation(Objective):
         *parts, real = augment.moved([], self.device, *self.parts, order[: s.batch_real])[1]
         total = torch.zeros_like(synthetic.images())
         by_rates = total.new_zeros(len(rates))
+        labels = synthetic.labels
+        by_labels = torch.zeros_like(labels) if s.lr_label else None
         loss, names = total.new_zeros(()), []
         for which in range(s.students):
-            name, network = self._draw(number, which)
+            name, network = self.networks.draw(number - 1, self.streams.network)
             steps = [parts[step % s.steps] for step in range(len(rates))]
             still = [Transform("none")] * len(rates)
-            student = Student(network, synthetic.images(), synthetic.labels, steps, still)
-            start = torch.cat([p.detach().flatten() for p in network.parameters()]).to(total)
+            student = Student(
+                network, synthetic.images(), labels, steps, still, by_labels=by_labels is not None
+            )
+            start = self._start(name, network, which).to(total)
             walk = student.walk(start, rates, self._keep(name, student, start))
             own, cotangent = self._outer(student, walk.end, real)
             found = student.set_gradients(walk, rates, cotangent)
             total += found.images / s.students
             by_rates += found.rates / s.students
+            if by_labels is not None:
+                by_labels += found.labels / s.students
             loss += own / s.students
             names.append(name)
-        sound = total.isfinite().all().to(loss)
+        sound = total.isfinite().all()
+        if by_labels is not None:
+            sound &= by_labels.isfinite().all()
         # one look at all values
-        mean, finite, *slopes = torch.cat([torch.stack([loss, sound]), by_rates]).tolist()
+        mean, finite, *slopes = torch.cat([torch.stack([loss, sound.to(loss)]), by_rates]).tolist()
         if not (math.isfinite(mean) and finite and all(map(math.isfinite, slopes))):
             raise Divergence(
                 f"a student's loss is {mean}, or its gradient infinite; try a smaller --lr-student "
@@ -144,6 +176,8 @@ class DatasetDistillation(Objective):
             self.raw.grad = slope * self.raw.detach().sigmoid()
             step(self.rate_optimizer, factor)
         synthetic.update(total, factor)
+        if by_labels is not None:
+            synthetic.update_labels(by_labels, factor)
         return {
             "loss": mean,
             "network": ", ".join(dict.fromkeys(names)),
@@ -166,14 +200,14 @@ class DatasetDistillation(Objective):
         self.raw.data.copy_(raw)
         load_optimizer_state(self.rate_optimizer, under("rates.", state))
 
-    def _draw(self, number: int, which: int) -> tuple[str, nn.Module]:
-        """The network ``which`` of an iteration, in training mode."""
-        stream = self.streams.network
+    def _start(self, name: str, network: nn.Module, which: int) -> Tensor:
+        """θ_0 of student ``which``, ``[P]``: as ``network`` was drawn, or fixed."""
         if self.settings.initialisation == "random":
-            return self.networks.draw(number - 1, stream)
-        name, network = self.networks.draw(number - 1, stream)
-        initialise(network, fixed_start(self.streams.seed, which))
-        return name, network
+            return _flat(network)
+        if (name, which) not in self.starts:
+            initialise(network, fixed_start(self.streams.seed, which))
+            self.starts[name, which] = _flat(network)
+        return self.starts[name, which]
 
     def _outer(self, student: Student, end: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
         """The loss of θ_J = ``end`` on the ``real`` images, and its derivative by θ_J.
@@ -217,7 +251,5 @@ def batches(classes: int, ipc: int, count: int) -> list[Tensor]:
     return [part.flatten() for part in every.tensor_split(count, dim=1)]
 
 
-def fixed_start(seed: int, which: int) -> torch.Generator:
-    """Draws the fixed initial parameters of student ``which`` of distillations with ``seed``; on
-    the CPU, so that they are the same on every machine."""
-    return generator(seed, "distill", "fixed", which)
+def _flat(network: nn.Module) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in network.parameters()])

@@ -23,8 +23,11 @@ class Parametrisation(ABC):
     optimiser; the stream of all draws, on the CPU. With a generator, ``Settings`` may have
     ``layer`` (docs/generators.md).
 
+    Its labels are fixed. :class:`dd.distill.parametrisations.labels.Labelled` adds labels that are
+    learned to any of them.
+
     Attributes:
-        labels: ``[M]`` int64, fixed, on the images' device.
+        labels: ``[M]`` int64, on the images' device; learned ones ``[M, K]``.
     """
 
     labels: torch.Tensor
@@ -41,6 +44,14 @@ class Parametrisation(ABC):
         Args:
             factor: multiplies all learning rates in this step.
         """
+
+    def update_labels(self, gradient: torch.Tensor, factor: float = 1.0) -> None:
+        """One optimiser step from ``gradient``, d loss / d labels ``[M, K]``, if they are learned.
+
+        Args:
+            factor: multiplies the learning rate in this step.
+        """
+        raise TypeError("these labels are fixed")
 
     @abstractmethod
     def state(self) -> dict[str, torch.Tensor]:
