@@ -17,7 +17,10 @@ localrules:
 
 rule all:
     input:
-        expand(f"{RUN.root}/{{file}}", file=["run.json", "README.md", "run.html", "settings.html"]),
+        expand(
+            f"{RUN.root}/{{file}}",
+            file=["run.json", "ro-crate-metadata.json", "README.md", "run.html", "settings.html"],
+        ),
         lost(),  # so that a lost file of a finished run is made again
 
 

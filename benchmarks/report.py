@@ -142,6 +142,24 @@ def metadd(facts: dict[str, Any]) -> str:
     )
 
 
+GPU = {"least": "GPU memory a job at least, GB", "whole": "at most, GB"}
+
+
+def _training(facts: dict[str, Any]) -> tuple[str, str]:
+    """What networks take in evaluations, one by one and side by side."""
+    head = ["network", "image", "batch", "in parts, GB", "one network, GB", "all at once, GB"]
+    rows = [
+        [
+            row["network"],
+            f"{row['size']} × {row['size']}",
+            row["batch"],
+            *(_short(row[key] / 1e9) for key in ("least", "one", "all")),
+        ]
+        for row in facts["gpu_training"]
+    ]
+    return "GPU memory of training in an evaluation, where a network takes most:", table(head, rows)
+
+
 def scaling(facts: dict[str, Any]) -> str:
     """The tables of a file of :mod:`benchmarks.scaling`."""
     rates = {
@@ -170,12 +188,16 @@ def scaling(facts: dict[str, Any]) -> str:
     whole = {
         key: sum(stage[key] for stage in stages.values()) for key in ("jobs", "operations", "bytes")
     }
+    gpu = facts.get("gpu_memory", {})  # missing in older files
+    if gpu:
+        gpu = gpu | {"all": {key: max(one[key] for one in gpu.values()) for key in GPU}}
     by_stage = [
         [
             name,
             f"{stage['jobs']:,}",
             _short(stage["operations"] / 1e15),
             *times(stage["operations"]),
+            *(_short(gpu[name][key] / 1e9) for key in GPU if gpu),
             _short(stage["bytes"] / 1e9),
         ]
         for name, stage in [*stages.items(), ("all", whole)]
@@ -193,7 +215,11 @@ def scaling(facts: dict[str, Any]) -> str:
         (
             f"Run `{facts['run']}`; {_conditions(facts)}",
             "By stage:",
-            table(["stage", "jobs", "PFLOP", *hours, "disk, GB"], by_stage),
+            table(
+                ["stage", "jobs", "PFLOP", *hours, *(GPU.values() if gpu else ()), "disk, GB"],
+                by_stage,
+            ),
+            *(_training(facts) if gpu else ()),
             "By objective:",
             shared("objective", facts["objectives"]),
             "By dataset and IPC:",

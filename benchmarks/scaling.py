@@ -1,4 +1,4 @@
-"""The cost of the full run before it is started: jobs, arithmetic, disk, and time of planning.
+"""The cost of the full run before it is started: jobs, arithmetic, memory, disk, time of planning.
 
 Arithmetic is counted, not timed. A job does a few kinds of work with an image and a network (a
 forward pass, a training step, a gradient of a gradient). We count the floating-point operations of
@@ -33,6 +33,8 @@ from dd.data.extent import KNOWN
 from dd.networks.operations import operations
 from dd.plan.counting import Counted
 from dd.plan.estimate import extents
+from dd.plan.gpu_memory import GpuMemory
+from dd.plan.jobs import STAGES
 from dd.plan.plan import Plan
 
 ROOT = Path(__file__).parent.parent
@@ -124,6 +126,7 @@ def measure(repeats: int) -> dict[str, Any]:
     """Everything that the page shows."""
     plan = Plan(load_run(RUN)).main
     counted = Counted(plan, extents(plan))
+    gpu = GpuMemory(counted)
     dag = {
         str(times): [planning(RUN, times) for _ in range(repeats if times == 1 else 1)]
         for times in (1, MORE)
@@ -135,6 +138,10 @@ def measure(repeats: int) -> dict[str, Any]:
         "stages": counted.stages,
         "objectives": counted.objectives,
         "sizes": counted.sizes,
+        "gpu_memory": {
+            stage.stage: gpu.largest(plan.of(stage))._asdict() for stage in STAGES if plan.of(stage)
+        },
+        "gpu_training": gpu.training(),
         "rates": rates(RESULTS),
         "planning": {
             times: {"seconds": statistics.median(s for s, _ in plans), "jobs": plans[0][1]}

@@ -16,7 +16,14 @@ from typing import Any, NoReturn
 
 from dd import __version__, plugins
 from dd.config import plugin_files
-from dd.errors import DDError, is_out_of_memory, no_memory, printable, unknown
+from dd.errors import (
+    DDError,
+    is_out_of_gpu_memory,
+    is_out_of_memory,
+    no_memory,
+    printable,
+    unknown,
+)
 from dd.plan import jobs
 from dd.runtime.caches import provide_caches
 from dd.runtime.limits import near_memory_limit
@@ -32,6 +39,7 @@ STAGES = {stage.stage: (stage.module, stage.summary) for stage in jobs.STAGES} |
     "index": ("dd.report.index", "a page that shows a finished run: README.md"),
     "verify": ("dd.report.verify", "a check of a finished run"),
     "evidence": ("dd.report.evidence", "which claims hold: the verdicts of several runs"),
+    "export-metrics": ("dd.report.export_metrics", "metrics of distillations for TensorBoard"),
     "inspect": ("dd.artifacts.inspect", "a description of an artifact: kind, shapes, provenance"),
 }
 
@@ -130,9 +138,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not is_out_of_memory(error):
             first = str(error).partition("\n")[0]
             reason = f"near the limit of the process: {type(error).__name__}: {first}"
+        more = "give the job more memory (mem_mb in the run's resources, ulimit -v)"
+        if is_out_of_gpu_memory(error, surely=True):
+            more = "end what else uses the GPU, take one with more memory"
         print(
-            f"error: out of memory ({printable(reason)}); give the job more memory (mem_mb in the "
-            "run's resources, ulimit -v), or use a smaller batch, network or IPC",
+            f"error: out of memory ({printable(reason)}); {more}, or use a smaller batch, network "
+            "or IPC",
             file=sys.stderr,
         )
         return 1

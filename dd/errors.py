@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 
 
 class DDError(Exception):
@@ -19,28 +20,63 @@ def is_out_of_memory(error: BaseException) -> bool:
 
     Libraries may answer such an error with another one, so the errors before it count, too.
     """
-    now: BaseException | None = error
-    while now is not None:
-        if isinstance(now, MemoryError) or no_memory(now):
-            return True
-        now = now.__cause__ or now.__context__
-    return False
+    on_host = any(isinstance(one, MemoryError) or no_memory(one) for one in _chain(error))
+    return on_host or is_out_of_gpu_memory(error, surely=True)
+
+
+def is_out_of_gpu_memory(error: BaseException, surely: bool = False) -> bool:
+    """Whether it was raised because the memory of a GPU ran out, in one of CUDA's ways to say it.
+
+    Args:
+        error: what was raised.
+        surely: leave out what may have other causes, too: a library that gets no workspace says
+            that it does not support the operation. Who tries again with less finds out.
+    """
+    ways = _NO_GPU_MEMORY if surely else (*_NO_GPU_MEMORY, *_PERHAPS_NO_GPU_MEMORY)
+    return any(
+        type(one).__name__ == "OutOfMemoryError" or _line(one, ways) for one in _chain(error)
+    )
 
 
 def no_memory(error: BaseException) -> str:
     """The line of a message that says that memory ran out; "" if it does not say so."""
+    return _line(error, (*_NO_MEMORY, *_NO_GPU_MEMORY))
+
+
+def _line(error: BaseException, patterns: Iterable[str]) -> str:
+    """The first line of a message in which one of ``patterns`` is found, or ""."""
     lines = str(error).splitlines()
-    return next((line for line in lines if any(phrase in line for phrase in _NO_MEMORY)), "")
+    return next((line for line in lines if any(re.search(p, line) for p in patterns)), "")
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and those before it."""
+    now: BaseException | None = error
+    while now is not None:
+        yield now
+        now = now.__cause__ or now.__context__
 
 
 _NO_MEMORY = (
-    "out of memory",
-    "can't allocate memory",
-    "annot allocate memory",
-    "bad_alloc",
-    "failed to map segment",  # a library that is loaded
-    "can't start new thread",  # no room for its stack
-    "Resource temporarily unavailable",
+    r"out of memory",
+    r"can't allocate memory",
+    r"annot allocate memory",
+    r"bad_alloc",
+    r"failed to map segment",  # a library that is loaded
+    r"can't start new thread",  # no room for its stack
+    r"Resource temporarily unavailable",
+)
+_NO_GPU_MEMORY = (
+    r"(?i:cuda|hip|gpu|device).*out of memory",  # torch's allocator, runtime, driver
+    r"(?i:cuda_error_out_of_memory|cudaErrorMemoryAllocation|hipErrorOutOfMemory)",
+    r"(CUBLAS|CUDNN|CUSOLVER|CUSPARSE|HIPBLAS)_STATUS_ALLOC_FAILED|CUFFT_ALLOC_FAILED",
+    r"CUDNN_STATUS_\w*ALLOCATION_FAILED",
+    r"NVML_SUCCESS ==",  # torch asks the driver how much is left, and this fails, too
+)
+_PERHAPS_NO_GPU_MEMORY = (
+    r"(CUBLAS|CUDNN|CUSOLVER|CUSPARSE)_STATUS_NOT_INITIALIZED",  # no memory for its handle
+    r"CUDNN_STATUS_NOT_SUPPORTED",  # no memory for a workspace
+    r"(?i:unable to find an engine|unable to find a valid cudnn algorithm)",  # likewise
 )
 
 

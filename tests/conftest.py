@@ -9,7 +9,7 @@ from hypothesis import settings
 
 from dd.__main__ import main
 from dd.data.dataset import load_dataset
-from dd.runtime import precision
+from dd.runtime import memory, precision
 from tests.support.runs import ROOT, copy_workflow, snakemake, tiny_run
 
 
@@ -34,6 +34,12 @@ def in_float32():
     """A test that chooses another precision leaves it behind for no other test."""
     yield
     precision.choose(precision.FLOAT32, torch.device("cpu"))
+
+
+@pytest.fixture(autouse=True)
+def told_anew():
+    """What a process says once, a test may expect after another one has heard it."""
+    memory.tell.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -37,14 +37,15 @@ from dd.errors import DDError, unknown
 from dd.networks import activation_maps as cam
 from dd.networks.activation_maps import common_grid
 from dd.networks.base import Network
+from dd.networks.memory import test_piece
 from dd.networks.options import RELU, auxiliaries
 from dd.pretrain.frozen import load_all
 from dd.rng import generator
 from dd.runtime import precision
+from dd.runtime.memory import in_pieces
 from dd.runtime.process import add_machine_options, add_precision_option, setup
 from dd.runtime.progress import Progress
 from dd.runtime.say import say
-from dd.training.train import TEST_PIECE
 
 
 def strongest(scores: Tensor, counts: Tensor) -> Tensor:
@@ -128,29 +129,39 @@ def measure(
     split, device = dataset.test, dataset.test.labels.device
     # Drawn on the CPU, for all images at once, so that positions are the same on every device.
     chance = torch.rand((len(split), *grid), generator=generator(seed, "erase")).to(device)
-    pieces = torch.arange(len(split), device=device).split(TEST_PIECE.get(device.type, 256))
+    each = torch.arange(len(split), device=device)
+    values = 4 * math.prod(split.shape)  # bytes of an image
+    size = test_piece(device, split.shape, *networks.values(), beside=values * (2 + len(ERASED)))
     right: dict[tuple[str, str], list[Tensor]] = {}
     area: dict[str, float] = dict.fromkeys((NOTHING, *ERASED), 0.0)
     changed = 0
+
+    def looked(where: Tensor) -> tuple[Tensor, list[str], dict[tuple[str, str], Tensor]]:
+        """Counts of changed images and, by kind of region, of pixels; the kinds; hits."""
+        labels, images = split.labels[where], split.take(where)
+        region_networks = [networks[spec] for spec in regions_from]
+        maps = cam.cams(region_networks, images, labels, grid, rectify, min(256, len(where)))
+        chosen = masks(maps, threshold, chance[where])
+        seen, counts = {NOTHING: images}, [chosen["meta"].any(2).any(1).sum()]
+        for kind, mask in chosen.items():
+            seen[kind] = erased(dataset, where, mask)
+            counts.append(on_pixels(mask, dataset.size).float().mean((1, 2, 3)).sum())
+        hits = {
+            (spec, kind): precision.forward(network, inputs).argmax(1) == labels
+            for kind, inputs in seen.items()
+            for spec, network in networks.items()
+        }
+        return torch.stack([count.float() for count in counts]), list(chosen), hits
+
     with Progress("erase", len(split), "images") as progress:
-        for where in pieces:
-            labels, images = split.labels[where], split.take(where)
-            region_networks = [networks[spec] for spec in regions_from]
-            maps = cam.cams(region_networks, images, labels, grid, rectify)
-            chosen = masks(maps, threshold, chance[where])
-            seen, counts = {NOTHING: images}, [chosen["meta"].any(2).any(1).sum()]
-            for kind, mask in chosen.items():
-                seen[kind] = erased(dataset, where, mask)
-                counts.append(on_pixels(mask, dataset.size).float().mean((1, 2, 3)).sum())
+        for where, (counts, kinds, hits) in in_pieces(each, size, looked, "test images"):
             # one look for all; the numbers of images are small enough for float32
-            number, *areas = torch.stack([count.float() for count in counts]).tolist()
+            number, *areas = counts.tolist()
             changed += int(number)
-            for kind, pixels in zip(chosen, areas, strict=True):
+            for kind, pixels in zip(kinds, areas, strict=True):
                 area[kind] += pixels
-            for kind, inputs in seen.items():
-                for spec, network in networks.items():
-                    hits = precision.forward(network, inputs).argmax(1) == labels
-                    right.setdefault((spec, kind), []).append(hits)
+            for key, found in hits.items():
+                right.setdefault(key, []).append(found)
             progress.update(len(where))
     rows = []
     for spec in networks:

@@ -8,7 +8,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dd.artifacts.atomic import replacing
 from dd.errors import DDError
@@ -21,10 +21,33 @@ def digest(data: Any) -> str:
     return hashlib.sha256(data).hexdigest()[:_DIGITS]
 
 
+class FileSum(NamedTuple):
+    """Size and checksum of a file.
+
+    Attributes:
+        size: in bytes.
+        sha256: the whole SHA-256, in hexadecimal.
+    """
+
+    size: int
+    sha256: str
+
+    @property
+    def digest(self) -> str:
+        """The first 16 digits of the SHA-256, as :func:`file_digest` gives them."""
+        return self.sha256[:_DIGITS]
+
+
+def file_sum(path: str | Path) -> FileSum:
+    """Size and checksum of a file."""
+    with open(path, "rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        return FileSum(file.tell(), sha256)
+
+
 def file_digest(path: str | Path) -> str:
     """The first 16 hexadecimal digits of the SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:_DIGITS]
+    return file_sum(path).digest
 
 
 def save_text(path: str | Path, text: str) -> None:

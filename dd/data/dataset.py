@@ -52,6 +52,12 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """C, H and W."""
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
     def take(self, indices: Tensor | slice) -> Tensor:
         """Images of ``indices`` [n], as float32 [n, C, H, W] in the split's space."""
         images = self._stored(indices)

@@ -20,10 +20,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from dd.runtime.memory import kept_bytes
 
 Loss = Callable[[Sequence[Tensor], Tensor, int], Tensor]
 """Maps (parameter tensors, images of step j, j) to the mean loss of that step."""
@@ -139,18 +140,7 @@ def graph_bytes(loss: Loss, shapes: Sequence[torch.Size], start: Tensor, batch: 
         loss, shapes, start: as given to :func:`unroll`.
         batch: X_0.
     """
-    kept: dict[int, Any] = {}  # storages, which must live as long as their identities are compared
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage._cdata] = storage  # two views of one tensor share it
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        graph = _graph(loss, shapes, start, batch, 0)
-    for tensor in (*graph.leaves, graph.batch, *graph.gradients):
-        pack(tensor)
-    return sum(storage.nbytes() for storage in kept.values())
+    return kept_bytes(lambda: _graph(loss, shapes, start, batch, 0))
 
 
 def _graph(

@@ -11,6 +11,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ from dd.evaluate.soft_labels import SoftLabels
 from dd.networks.base import count_parameters
 from dd.networks.options import canonical, width_factor
 from dd.runtime import precision
+from dd.runtime.memory import in_pieces
 from dd.runtime.process import (
     add_machine_options,
     add_precision_option,
@@ -75,7 +77,6 @@ MOST_NETWORKS = 1000  # sets of a run have evaluation seeds 1000 apart, so that 
 def evaluate(
     protocol: Hard,
     counts: Mapping[str, int],
-    group: int,
     finished: list[dict[str, Any]],
     save: Callable[[list[dict[str, Any]]], None],
 ) -> list[dict[str, Any]]:
@@ -84,7 +85,6 @@ def evaluate(
     Args:
         protocol: has its settings and its task.
         counts: the number of networks of each architecture, by canonical spec.
-        group: number of networks that are trained together.
         finished: rows of an earlier start; their networks are not trained again.
         save: called with all rows so far after each group.
     """
@@ -95,10 +95,10 @@ def evaluate(
     with Progress("evaluate", every, "networks", initial=len(rows)) as progress:
         for arch, count in counts.items():
             left = [n for n in range(count) if (arch, n) not in done]
-            for numbers in (left[i : i + group] for i in range(0, len(left), group)):
-                started = time.monotonic()
-                networks = protocol.train(arch, numbers)
-                seconds = (time.monotonic() - started) / len(numbers)
+            size = protocol.side_by_side(arch, len(left)) if left else 1
+            for numbers, (networks, seconds) in in_pieces(
+                left, size, partial(_trained, protocol, arch), f"networks of {arch}"
+            ):
                 for number, network in zip(numbers, networks, strict=True):
                     tested = round(accuracy(network, task.dataset.test), 4)
                     rows.append(
@@ -119,6 +119,13 @@ def evaluate(
                 save(rows)
     order = {arch: position for position, arch in enumerate(counts)}
     return sorted(rows, key=lambda row: (order[row["arch"]], row["network"]))
+
+
+def _trained(protocol: Hard, arch: str, numbers: Sequence[int]) -> tuple[list[nn.Module], float]:
+    """Networks that were trained, and the seconds that each took."""
+    started = time.monotonic()
+    networks = protocol.train(arch, numbers)
+    return networks, (time.monotonic() - started) / len(numbers)
 
 
 _ROW = {  # what a row holds before the settings are added
@@ -155,8 +162,14 @@ def _finite(network: nn.Module) -> bool:
 def _fit(network: nn.Module, task: Task) -> float:
     """Percentage of the synthetic set that the network classifies as its labels say."""
     labels = hard_labels(task.labels)
-    logits = (precision.forward(network, part) for part in task.images.split(256))
-    predicted = torch.cat([part.argmax(1) for part in logits])
+    predicted = torch.cat(
+        [
+            found
+            for _, found in in_pieces(
+                task.images, 256, lambda part: precision.forward(network, part).argmax(1)
+            )
+        ]
+    )
     return 100.0 * float((predicted == labels).double().mean())
 
 
@@ -377,7 +390,6 @@ def run(arguments: argparse.Namespace) -> None:
     rows = evaluate(
         protocol,
         counts,
-        max(counts.values()) if task.together else 1,
         finished,
         lambda rows: save_progress(partial, identity, {"rows": rows}, earlier),
     )

@@ -17,6 +17,7 @@ from dd.networks.build import create
 from dd.networks.options import canonical
 from dd.registry import Registry
 from dd.rng import generator
+from dd.training.memory import networks_that_fit
 from dd.training.recipe import Recipe
 from dd.training.train import Criterion, TrainingDiverged, accuracy, cross_entropy, train
 
@@ -34,7 +35,7 @@ class Task:
         own: recipes of the networks that are trained differently, by canonical spec.
         seed: seed of network 0; network n has seed + n.
         width_factor: scales the widths of all networks.
-        together: train networks stacked; otherwise one after the other.
+        together: train networks stacked, as many as fit; otherwise one after the other.
         strict: a network whose loss becomes NaN is an error; otherwise it gives a row like others.
         soft: soft labels of the set's views, for protocols that learn from them.
     """
@@ -56,17 +57,33 @@ class Task:
 
     def networks(self, arch: str, numbers: Sequence[int]) -> list[nn.Module]:
         """New networks of ``arch``; the number of a network determines its initial weights."""
+        streams = [generator(self.seed + n, "evaluate", "weights") for n in numbers]
+        return [self._network(arch, stream, self.images.device) for stream in streams]
+
+    def _network(
+        self, arch: str, stream: torch.Generator | None, device: torch.device
+    ) -> nn.Module:
         shape = (self.dataset.channels, self.dataset.size, len(self.dataset.classes))
-        return [
-            create(
-                arch,
-                *shape,
-                generator=generator(self.seed + n, "evaluate", "weights"),
-                width_factor=self.width_factor,
-                device=self.images.device,
+        return create(arch, *shape, generator=stream, width_factor=self.width_factor, device=device)
+
+    def side_by_side(self, archs: Sequence[str], count: int) -> int:
+        """How many of ``count`` networks are trained together, of whichever of ``archs``."""
+        if not self.together:
+            return 1
+        dataset, device = self.dataset, self.images.device
+        for arch in archs:
+            recipe, classes = self.recipe_of(arch), len(dataset.classes)
+            count = networks_that_fit(
+                self._network(arch, None, torch.device("meta")),
+                dataset.test.shape,
+                classes,
+                recipe,
+                min(recipe.batch, len(self.images)),
+                count,
+                device,
+                f"networks of {arch}",
             )
-            for n in numbers
-        ]
+        return count
 
     def train(
         self,
@@ -119,8 +136,12 @@ class Hard:
         self.settings, self.task = settings, task
 
     def train(self, arch: str, numbers: Sequence[int]) -> list[nn.Module]:
-        """Train networks ``numbers`` of ``arch``."""
+        """Train networks ``numbers`` of ``arch``, all together or one after the other."""
         return self.task.train(arch, numbers)
+
+    def side_by_side(self, arch: str, count: int) -> int:
+        """How many of ``count`` networks of ``arch`` to give to :meth:`train` at a time."""
+        return self.task.side_by_side([arch, *self.also_trained(self.settings)], count)
 
     @classmethod
     def also_trained(cls, settings: Any) -> list[str]:

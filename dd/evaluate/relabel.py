@@ -15,6 +15,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +32,16 @@ from dd.artifacts.row_files import RowWriter
 from dd.config import recipes
 from dd.config.settings import add_recipe_options, build, declared, given_settings, setting
 from dd.data.dataset import Dataset
-from dd.data.views import ViewSettings, draw
+from dd.data.views import Views, ViewSettings, draw
 from dd.evaluate.set_options import add_set_options, read_set
 from dd.evaluate.soft_labels import KIND, agreement, class_type, compact
 from dd.networks.base import Network
+from dd.networks.memory import test_piece
 from dd.networks.options import width_factor
 from dd.pretrain import frozen
 from dd.pretrain.frozen import Pretrained
 from dd.runtime import precision
+from dd.runtime.memory import in_pieces
 from dd.runtime.preemption import Pace
 from dd.runtime.process import (
     add_checkpoint_option,
@@ -48,7 +51,6 @@ from dd.runtime.process import (
 )
 from dd.runtime.progress import Progress
 from dd.runtime.say import say
-from dd.training.train import TEST_PIECE
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,12 +122,18 @@ class LabelWriter:
         if done:
             say(f"relabel: going on after {done} views")
         networks = [teacher.network for teacher in self.teachers.values()]
-        parts = torch.arange(count, device=device).split(TEST_PIECE.get(device.type, 256))
+        shape = (self.images.shape[1], *size)
+        # beside a pass: the logarithms of all networks' probabilities
+        piece = test_piece(device, shape, *networks, beside=8.0 * classes * len(networks))
+        each = torch.arange(count, device=device)
         with Progress("relabel", views, "views", initial=done) as progress:
             for view in range(done, views):
                 drawn = draw(self.seed, view, count, size, self.settings).to(device)
-                each = (soft_labels(networks, drawn.apply(self.images, part)) for part in parts)
-                stored = [compact(labels, self.keep) for labels in each]
+                labelled = partial(self._label, networks, drawn)
+                stored = [
+                    compact(labels, self.keep)
+                    for _, labels in in_pieces(each, piece, labelled, "images")
+                ]
                 for name in tensors:
                     writer.put(name, (view,), torch.cat([part[name] for part in stored]))
                 progress.update()
@@ -137,6 +145,10 @@ class LabelWriter:
         made = stage_provenance(device, before + time.monotonic() - started, earlier)
         writer.finish(facts | {"provenance": made})
         kept.unlink(missing_ok=True)
+
+    def _label(self, networks: Sequence[Network], view: Views, part: Tensor) -> Tensor:
+        """Soft labels ``[n, K]`` of the images at ``part [n]``, as ``view`` shows them."""
+        return soft_labels(networks, view.apply(self.images, part))
 
     def facts(self) -> dict[str, Any]:
         """What identifies the labels."""

@@ -85,7 +85,11 @@ class SpatialNetwork(Network):
 
     def features(self, x: Tensor) -> Tensor:
         """The last feature map: ``[N, C, H, W]`` to ``[N, K, h, w]``."""
-        return self.body(F.pad(x, self.padding) if any(self.padding) else x)
+        return self.body(self.fitted(x))
+
+    def fitted(self, x: Tensor) -> Tensor:
+        """Images padded to the size that the body sees."""
+        return F.pad(x, self.padding) if any(self.padding) else x
 
     def neck(self, maps: Tensor) -> Tensor:
         """From the last feature map to the embedding: ``[N, K, h, w]`` to ``[N, F]``."""

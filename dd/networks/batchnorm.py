@@ -11,7 +11,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 def has_batch_norm(module: nn.Module) -> bool:
     """Whether a batch given to ``module`` in training mode must not be split into chunks."""
-    return any(isinstance(layer, _BatchNorm) for layer in module.modules())
+    return bool(batch_norms(module))
+
+
+def batch_norms(module: nn.Module) -> list[nn.Module]:
+    """The batch norms in ``module``."""
+    return [layer for layer in module.modules() if isinstance(layer, _BatchNorm)]
 
 
 @torch.no_grad()
@@ -30,9 +35,8 @@ def freeze_batch_statistics(module: nn.Module, images: Tensor) -> None:
         return
     module.train()
     module(images)
-    for layer in module.modules():
-        if isinstance(layer, _BatchNorm):
-            layer.eval()
+    for layer in batch_norms(module):
+        layer.eval()
 
 
 def vectorisable(module: nn.Module) -> nn.Module:
@@ -44,9 +48,8 @@ def vectorisable(module: nn.Module) -> nn.Module:
     if not has_batch_norm(module):
         return module
     module = copy.deepcopy(module)
-    for layer in module.modules():
-        if isinstance(layer, _BatchNorm):
-            layer.register_forward_pre_hook(_widened)
+    for layer in batch_norms(module):
+        layer.register_forward_pre_hook(_widened)
     return module
 
 

@@ -24,6 +24,7 @@ from dd.data.raw import IMAGE_FILES
 from dd.errors import DDError
 from dd.plan.configure import parse_overrides
 from dd.plan.counting import Counted
+from dd.plan.gpu_memory import Demand, GpuMemory, most
 from dd.plan.jobs import STAGES, Distillation, Job, Preparation
 from dd.plan.measurements import read
 from dd.plan.plan import Plan
@@ -61,6 +62,7 @@ class Stage:
             Both are None if they cannot be known: nothing is counted and nothing was measured.
         measured: whether they come from finished jobs.
         memory_mb: what a job asks for.
+        gpu: bytes of a GPU's memory that the largest job takes; None if the run uses the CPU.
         bytes: on the disk, of all jobs.
     """
 
@@ -73,6 +75,7 @@ class Stage:
     seconds_left: float | None
     measured: bool
     memory_mb: int
+    gpu: Demand | None
     bytes: int
 
 
@@ -107,10 +110,13 @@ def _of_folder(options: Mapping[str, Any]) -> Extent:
 
 def estimate(plan: Plan, counted: Counted, machine: Machine) -> list[Stage]:
     """What each stage of a plan takes, in the order of the workflow."""
-    return [_stage(stage, plan, counted, machine) for stage in STAGES if plan.of(stage)]
+    gpu = None if plan.run.device == "cpu" else GpuMemory(counted)
+    return [_stage(stage, plan, counted, gpu, machine) for stage in STAGES if plan.of(stage)]
 
 
-def _stage(stage: type[Job], plan: Plan, counted: Counted, machine: Machine) -> Stage:
+def _stage(
+    stage: type[Job], plan: Plan, counted: Counted, gpu: GpuMemory | None, machine: Machine
+) -> Stage:
     run = plan.run
     works = {job: counted.work(job) for job in plan.of(stage)}
     done = [job for job in works if all(Path(file).is_file() for file in job.files(run))]
@@ -146,6 +152,7 @@ def _stage(stage: type[Job], plan: Plan, counted: Counted, machine: Machine) -> 
         seconds_left,
         measured,
         resources["mem_mb"],
+        gpu.largest(works) if gpu else None,
         sum(map(counted.bytes, works)),
     )
 
@@ -195,10 +202,12 @@ def text(plan: Plan, stages: Sequence[Stage], machine: Machine) -> str:
         _sum(stage.seconds_left for stage in stages),
         False,
         max(stage.memory_mb for stage in stages),
+        most(stage.gpu for stage in stages if stage.gpu),
         sum(stage.bytes for stage in stages),
     )
     unit, size = ("PFLOP", 1e15) if whole.operations > 1e17 else ("TFLOP", 1e12)
-    lines = [["stage", "jobs", "done", unit, "time", "left", "memory/job, GB", "disk, GB"]]
+    head = ["stage", "jobs", "done", unit, "time", "left", "memory/job, GB", "GPU/job, GB"]
+    lines = [[*head, "disk, GB"]]
     lines += [
         [
             stage.name,
@@ -208,6 +217,7 @@ def text(plan: Plan, stages: Sequence[Stage], machine: Machine) -> str:
             _time(stage.seconds),
             _time(stage.seconds_left),
             f"{stage.memory_mb / 1000:.1f}",
+            _gpu(stage.gpu),
             _short(stage.bytes / 1e9),
         ]
         for stage in [*stages, whole]
@@ -231,13 +241,22 @@ def text(plan: Plan, stages: Sequence[Stage], machine: Machine) -> str:
             f"time: {machine.name} at work without a break; tables and figures not counted",
             f"rates: {rates}{now}, measured now{busy}",
             *([f"not counted, of plug-ins: {', '.join(uncounted)}"] if uncounted else []),
-            "memory: what a job asks for (resources of the run)",
+            "memory: what a job asks for; GPU: what the largest one takes at least and (networks "
+            "side by side) at most",
         ]
     )
 
 
+def _gpu(demand: Demand | None) -> str:
+    """Both values, or one if they are alike."""
+    if demand is None:
+        return "-"
+    least, whole = (_short(value / 1e9) for value in demand)
+    return least if least == whole else f"{least} to {whole}"
+
+
 def _of_plugins(plan: Plan) -> list[str]:
-    """The objectives and regularisers of the plan for whose arithmetic there is no rule."""
+    """The objectives and regularisers of the plan for which there is no rule."""
     methods = [plan.run.parse(job.method) for job in plan.of(Distillation)]
     names = {name for m in methods for name in (m.objective, *(part.name for part in m.parts))}
     return sorted(name for name in names if plugin(name))

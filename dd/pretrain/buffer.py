@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +35,14 @@ from dd.config.settings import (
 from dd.data.dataset import Dataset, load_dataset
 from dd.data.space import WHITENINGS
 from dd.errors import DDError, unknown
-from dd.networks.base import count_parameters
+from dd.networks.base import Network, count_parameters
 from dd.networks.build import create
 from dd.networks.options import canonical, width_factor
 from dd.pretrain.agreement import agreement
 from dd.pretrain.trajectories import STORED, ShardWriter, layout
 from dd.rng import generator
 from dd.runtime import precision
+from dd.runtime.memory import in_pieces
 from dd.runtime.process import (
     add_checkpoint_option,
     add_machine_options,
@@ -53,6 +54,7 @@ from dd.runtime.process import (
 from dd.runtime.progress import Progress
 from dd.runtime.say import say
 from dd.training.ensemble import Ensemble, ensemble
+from dd.training.memory import networks_that_fit
 from dd.training.recipe import Recipe
 from dd.training.resume import Checkpoints, epochs
 from dd.training.train import accuracy, augmented, check_losses, train_epoch
@@ -80,7 +82,7 @@ class Buffer:
         settings: how they are trained.
         seed, width_factor: see ``python -m dd buffer --help``.
         out: the file of the shard.
-        together: train the experts stacked; otherwise one after the other.
+        together: train the experts stacked, as many as fit; otherwise one after the other.
         every: seconds between checkpoints.
     """
 
@@ -102,44 +104,46 @@ class Buffer:
         """
         job = Checkpoints("buffer", self.out, self.every)
         split, count = self.dataset.train.resident(), len(self.settings.rates())
-        feed = augmented(split, self.settings.augment)
-        shape = (self.dataset.channels, self.dataset.size, len(self.dataset.classes))
-        networks = [
-            create(
-                self.network,
-                *shape,
-                generator=generator(self.seed, "buffer", number, "weights"),
-                width_factor=self.width_factor,
-                device=split.labels.device,
-            ).train()
-            for number in self.numbers
-        ]
-        facts = self.facts() | {"layout": layout(networks[0])}
-        rows = (len(networks), count + 1, count_parameters(networks[0]))
+        skeleton = self._expert(None, torch.device("meta"))
+        facts = self.facts() | {"layout": layout(skeleton)}
+        rows = (len(self.numbers), count + 1, count_parameters(skeleton))
         writer = ShardWriter(self.out, rows, self.settings.stored, facts)
-        every = range(len(networks))
-        groups = [list(every)] if self.together else [[n] for n in every]
-        own = _progress(count, len(groups), len(groups[0]))
 
         def written(at: Mapping[str, Any]) -> Iterator[tuple[int, int]]:
             finished = len(at["accuracies"])
-            for row in range(finished + len(groups[0])):
+            for row in range(finished + at["group"]):
                 last = count if row < finished else at["epoch"]
                 yield from ((row, epoch) for epoch in range(last + 1))
 
+        own = _progress(count, len(self.numbers))
         job.resume(facts, writer, own=own, written=written, done="done", unit="expert-epochs")
         # A checkpoint holds the group that is being trained. The groups before it are done: their
         # rows are in the shard, and only their accuracies are still needed.
         accuracies: list[float] = job.at.setdefault("accuracies", [])
         done = job.at.setdefault("done", 0)
-        with Progress("buffer", len(networks) * count, "expert-epochs", initial=done) as progress:
-            for group in groups[len(accuracies) // len(groups[0]) :]:
-                experts = ensemble([networks[n] for n in group])
+        left = list(range(len(accuracies), len(self.numbers)))
+        begun = job.at["group"] if job.found else 0
+        with Progress(
+            "buffer", len(self.numbers) * count, "expert-epochs", initial=done
+        ) as progress:
+
+            def trained(group: Sequence[int]) -> list[float]:
+                """Train the experts of some rows; their test accuracies in percent."""
                 orders = {
                     str(n): generator(self.seed, "buffer", self.numbers[n], "order") for n in group
                 }
+                networks = [
+                    self._expert(
+                        generator(self.seed, "buffer", self.numbers[n], "weights"),
+                        split.labels.device,
+                    ).train()
+                    for n in group
+                ]
+                experts = ensemble(networks)
                 if not job.found:
+                    job.at |= {"group": len(group), "done": len(accuracies) * count}
                     self._write(writer, group, 0, experts)
+                feed = augmented(split, self.settings.augment)
                 for epoch, optimizer in epochs(experts, self.settings, job, orders):
                     losses = train_epoch(
                         experts,
@@ -155,7 +159,14 @@ class Buffer:
                     progress.update(len(group), loss=loss)
                 experts.finish()
                 test = self.dataset.test
-                accuracies += [round(accuracy(networks[n], test), 4) for n in group]
+                return [round(accuracy(network, test), 4) for network in networks]
+
+            for part, size in (
+                (left[:begun], begun),
+                (left[begun:], self._side_by_side(skeleton, len(left))),
+            ):
+                for _, tested in in_pieces(part, size, trained, "experts"):
+                    accuracies += tested
         entries = [
             {"number": number, "test_accuracy": tested}
             for number, tested in zip(self.numbers, accuracies, strict=True)
@@ -164,6 +175,28 @@ class Buffer:
         writer.finish(facts | {"experts": entries, "provenance": made})
         job.remove()
         return accuracies
+
+    def _expert(self, stream: torch.Generator | None, device: torch.device) -> Network:
+        shape = (self.dataset.channels, self.dataset.size, len(self.dataset.classes))
+        return create(
+            self.network, *shape, generator=stream, width_factor=self.width_factor, device=device
+        )
+
+    def _side_by_side(self, skeleton: Network, count: int) -> int:
+        """How many of ``count`` experts are trained together."""
+        if not self.together:
+            return 1
+        split = self.dataset.train
+        return networks_that_fit(
+            skeleton,
+            split.shape,
+            len(self.dataset.classes),
+            self.settings,
+            min(self.settings.batch, len(split)),
+            max(1, count),
+            split.labels.device,
+            "experts",
+        )
 
     def facts(self) -> dict[str, Any]:
         """What identifies the shard."""
@@ -179,20 +212,22 @@ class Buffer:
             "together": self.together,
         }
 
-    def _write(self, writer: ShardWriter, group: list[int], epoch: int, experts: Ensemble) -> None:
+    def _write(
+        self, writer: ShardWriter, group: Sequence[int], epoch: int, experts: Ensemble
+    ) -> None:
         for row, parameters in zip(group, experts.flat().cpu(), strict=True):
             writer.write(row, epoch, parameters)
 
 
-def _progress(epochs: int, groups: int, size: int) -> Field:
-    """What a checkpoint says of ``groups`` groups of ``size`` experts, one of them in training."""
+def _progress(epochs: int, experts: int) -> Field:
+    """What a checkpoint says of ``experts`` experts, ``group`` of them in training."""
 
     def fits(at: Any) -> bool:
-        finished = len(at["accuracies"])
+        finished, size = len(at["accuracies"]), at["group"]
         trained = finished * epochs + at["epoch"] * size
-        return finished % size == 0 and finished < groups * size and at["done"] == trained
+        return finished + size <= experts and at["done"] == trained
 
-    own = block({"done": whole(0), "accuracies": list_of(PERCENT)})
+    own = block({"done": whole(0), "group": whole(1), "accuracies": list_of(PERCENT)})
     return Field(own.what, lambda at: own.fits(at) and fits(at))
 
 

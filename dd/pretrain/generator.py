@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,9 +28,11 @@ from dd.data.dataset import Dataset, Split, load_dataset
 from dd.data.space import WHITENINGS
 from dd.errors import DDError, unknown
 from dd.networks.layers import GROUPS
+from dd.networks.memory import CPU_PIECE, Shape, each_bytes, on_meta, piece_of
 from dd.pretrain.generators.autoencoder import PATCH, Autoencoder, code_channels, create
 from dd.rng import generator
 from dd.runtime import precision
+from dd.runtime.memory import in_pieces
 from dd.runtime.process import (
     add_checkpoint_option,
     add_machine_options,
@@ -43,7 +44,7 @@ from dd.runtime.say import say
 from dd.training.ensemble import ensemble
 from dd.training.recipe import Recipe
 from dd.training.resume import Checkpoints, epochs
-from dd.training.train import TEST_PIECE, augmented, check_losses
+from dd.training.train import augmented, check_losses
 
 
 def _check_width(width: int) -> None:
@@ -172,10 +173,16 @@ def reconstruction(network: Autoencoder, dataset: Dataset) -> dict[str, float]:
     sums = test.labels.new_zeros(2, dtype=torch.float64)
     first = test.labels.new_zeros((dataset.channels, *size), dtype=torch.float64)
     second = torch.zeros_like(first)
-    for images in _pieces(test):
-        decoded = network.decode(network.encode(images), size)
-        pixels, shown = (dataset.to_pixels(x).double() for x in (images, decoded))
-        sums[0] += (decoded - images).square().double().sum()
+
+    def decoded(indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        images = test.take(indices)
+        return images, network.decode(network.encode(images), size)
+
+    device = test.labels.device
+    each = torch.arange(len(test), device=device)
+    for _, (images, again) in in_pieces(each, _piece(network, test.shape, device), decoded):
+        pixels, shown = (dataset.to_pixels(x).double() for x in (images, again))
+        sums[0] += (again - images).square().double().sum()
         sums[1] += (shown - pixels).square().sum()
         first += pixels.sum(0)
         second += pixels.square().sum(0)
@@ -187,10 +194,13 @@ def reconstruction(network: Autoencoder, dataset: Dataset) -> dict[str, float]:
     return {name: float(f"{value:.5g}") for name, value in errors.items()}
 
 
-def _pieces(split: Split) -> Iterator[torch.Tensor]:
-    device = split.labels.device
-    for indices in torch.arange(len(split), device=device).split(TEST_PIECE.get(device.type, 256)):
-        yield split.take(indices)
+def _piece(network: Autoencoder, shape: Shape, device: torch.device) -> int:
+    """Images that are reconstructed in one pass."""
+    if device.type == "cpu":
+        return CPU_PIECE
+    skeleton = on_meta(network)
+    both = each_bytes(lambda images: skeleton.decode(skeleton.encode(images), shape[1:]), shape)
+    return piece_of(both, device)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

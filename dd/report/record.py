@@ -1,7 +1,8 @@
 """The record of a finished run: code, machines, settings, and a checksum of each file.
 
 It reads the artifacts from which the tables and figures of a run were made, and writes ``run.json``
-beside them. Later ``python -m dd verify`` checks the files against it.
+beside them. Later ``python -m dd verify`` checks the files against it. ``ro-crate-metadata.json``,
+beside it, says the same to programs that read RO-Crates.
 """
 
 from __future__ import annotations
@@ -9,31 +10,30 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from dd.artifacts.headers import read_origin
 from dd.artifacts.provenance import code_version, makers_from_text
-from dd.artifacts.text import file_digest, load_json, load_rows, save_json
+from dd.artifacts.text import FileSum, file_sum, load_json, load_rows, save_json
 from dd.config.run import read_run
 from dd.errors import DDError
 from dd.plan.jobs import Erasing, Evaluation
 from dd.plan.plan import Plan
+from dd.report import crate
 from dd.runtime.say import say
 
 LIBRARIES = ("torch", "torchvision", "numpy", "pandas", "matplotlib", "seaborn", "snakemake")
 
 
-def record(config: Path) -> dict[str, Any]:
-    """The content of ``run.json`` for the run with this ``config.json``.
+def checksums(plan: Plan) -> dict[str, FileSum]:
+    """Size and checksum of each file of a run, by its name in the run's folder.
 
     Raises:
         DDError: if a table or figure of the run, or a file from which they were made, is missing.
     """
-    plan = Plan(read_run(config)).main
-    root = config.parent
     files = [Path(path) for path in plan.files()]
     missing = [path for path in files if not path.is_file()]
     if missing:
@@ -41,9 +41,29 @@ def record(config: Path) -> dict[str, Any]:
             f"{missing[0]}: is missing ({len(missing)} of {len(files)} files of the run); finish "
             "the run first: snakemake"
         )
-    tensors = [path for path in files if path.suffix == ".safetensors"]
-    # a file from elsewhere may have no provenance
-    origins = [origin for origin in map(read_origin, tensors) if "created" in origin]
+    return {str(path.relative_to(plan.run.root)): file_sum(path) for path in files}
+
+
+def provenances(plan: Plan, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """The provenance of the artifacts among files of a run, by name; a file from elsewhere may have
+    none."""
+    tensors = [name for name in names if name.endswith(".safetensors")]
+    origins = {name: read_origin(Path(plan.run.root, name)) for name in tensors}
+    return {name: origin for name, origin in origins.items() if "created" in origin}
+
+
+def record(
+    config: Path, plan: Plan, sums: Mapping[str, FileSum], provenance: Mapping[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """The content of ``run.json``.
+
+    Args:
+        config: the run's ``config.json``.
+        plan: the plan of the run, without its optional tables and figures.
+        sums: its :func:`checksums`.
+        provenance: its :func:`provenances`.
+    """
+    origins = [*provenance.values()]
     makers = [*origins, *_earlier(origins), *_earlier_of_rows(plan)]
     used = {name for origin in origins for name in origin.get("plugins", [])}
     used |= {name for text in _texts_of_plugins(plan, makers) for name in text.split(", ")}
@@ -66,7 +86,7 @@ def record(config: Path) -> dict[str, Any]:
         "seeds": run.seeds,
         "networks": run.networks,
         "configuration": load_json(config),
-        "files": {str(path.relative_to(root)): file_digest(path) for path in files},
+        "files": {name: summed.digest for name, summed in sums.items()},
     }
 
 
@@ -99,11 +119,22 @@ def _all(origins: Iterable[dict[str, Any]], key: str) -> list[str]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, type=Path, help="config.json of the run")
-    parser.add_argument("--out", required=True, type=Path, help="the JSON file to write")
+    parser.add_argument(
+        "--out",
+        required=True,
+        type=Path,
+        help=f"the JSON file to write; {crate.NAME} is written beside it",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Write ``run.json``."""
-    document = record(arguments.config)
+    """Write ``run.json`` and ``ro-crate-metadata.json``."""
+    plan = Plan(read_run(arguments.config)).main
+    sums = checksums(plan)
+    origins = provenances(plan, sums)
+    document = record(arguments.config, plan, sums, origins)
     save_json(arguments.out, document)
-    say(f"{arguments.out}: {len(document['files'])} files of run {document['run']}")
+    more = {path.name: file_sum(path) for path in (arguments.config, arguments.out)}
+    described = crate.describe(arguments.config.name, plan, document, more | sums, origins)
+    save_json(arguments.out.with_name(crate.NAME), described)
+    say(f"{arguments.out}: {len(sums)} files of run {document['run']}")

@@ -1,7 +1,8 @@
 """Check a finished run: files against their checksums, tables against the files behind them.
 
 All files that ``run.json`` lists must be unchanged. All evaluations must belong to the synthetic
-sets in the folder. All tables, when rendered again, must give the same bytes. The run may come from
+sets in the folder. All tables, when rendered again, must give the same bytes. If there is a
+``ro-crate-metadata.json``, it must have the checksums of ``run.json``. The run may come from
 somebody else, so files outside its folder are neither read nor removed, even if its ``run.json`` or
 ``config.json`` names them.
 """
@@ -18,6 +19,7 @@ from dd.config.run import read_run
 from dd.errors import DDError, unknown
 from dd.plan.jobs import Evaluation
 from dd.plan.plan import ENDINGS, Plan, made_sets
+from dd.report import crate
 from dd.report.table import render, write
 from dd.runtime.say import say
 
@@ -84,6 +86,23 @@ def wrong_tables(plan: Plan) -> dict[str, str]:
     return faults
 
 
+def wrong_crate(root: Path) -> dict[str, str]:
+    """The fault of ``ro-crate-metadata.json``, if it does not say of the files what ``run.json``
+    says. A run that was recorded before this suite wrote such files has none, which is no fault.
+
+    Raises:
+        DDError: if it is a link that leads out of ``root``, or no JSON.
+    """
+    path = inside(root, crate.NAME, root)
+    if not path.is_file():
+        return {}
+    expected = {"run.json": file_digest(root / "run.json"), **recorded(root)}
+    found = crate.digests(load_json(path))
+    if any(found.get(name) != digest for name, digest in expected.items()):
+        return {crate.NAME: "does not belong to run.json; delete it, and run snakemake again"}
+    return {}
+
+
 def behind_claim(plan: Plan, claim: str) -> list[str]:
     """A line for each difference that a claim is about: its numbers, and the files behind them.
 
@@ -129,7 +148,7 @@ def run(arguments: argparse.Namespace) -> None:
         for name in wrong:
             remove(root / name)
     if not wrong:
-        wrong = wrong_sets(plan) | wrong_tables(plan)
+        wrong = wrong_sets(plan) | wrong_tables(plan) | wrong_crate(root)
     if wrong:
         name, what = next(iter(wrong.items()))
         more = f" (and {len(wrong) - 1} more files)" if len(wrong) > 1 else ""

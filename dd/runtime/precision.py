@@ -67,7 +67,7 @@ def forward(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     Returns:
         float32 (of ``bf16``), or what the function returns.
     """
-    if _chosen != BF16:
+    if _chosen != BF16 or inputs[0].device.type == "meta":  # where memory is counted, as float32
         return function(*inputs)
     # Without its cache of converted parameters: it would return parameters that were converted
     # without a graph where one is needed, and every parameter is used once anyway.

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import torch
 from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from dd.networks.batchnorm import vectorisable
+from dd.errors import is_out_of_gpu_memory
+from dd.networks.batchnorm import has_batch_norm, vectorisable
+from dd.networks.recompute import can_recompute, recomputing
+from dd.runtime.memory import halved, release, tell
 
 
 class Ensemble(ABC):
@@ -30,6 +33,16 @@ class Ensemble(ABC):
     @abstractmethod
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """``[N, B, C, H, W]`` to logits ``[N, B, K]``; network n gets images[n]."""
+
+    def fitting(self, work: Callable[[int], torch.Tensor], size: int) -> torch.Tensor:
+        """``work`` of the number of images in a pass: all ``size`` images of a batch, unless this
+        ensemble knows a way to do with less memory of a GPU.
+
+        Args:
+            work: computes gradients. It can be called again after it has raised an error.
+            size: images of the batch.
+        """
+        return work(size)
 
     @abstractmethod
     def flat(self) -> torch.Tensor:
@@ -51,7 +64,12 @@ class Ensemble(ABC):
 
 
 class Single(Ensemble):
-    """One network."""
+    """One network.
+
+    Attributes:
+        most: the most images in a pass; None: any number.
+        recomputes: whether activations are computed again on the way back.
+    """
 
     stacked = False
 
@@ -59,9 +77,41 @@ class Single(Ensemble):
         self.networks = networks
         (self.network,) = networks
         self.parameters = list(self.network.parameters())
+        self.most: int | None = None
+        self.recomputes = False
+        self._batched = has_batch_norm(self.network)
+        # what batch norm has recorded, so that a pass that is done twice records once
+        self._recorded = [buffer.clone() for buffer in self.network.buffers()]
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if self.recomputes and can_recompute(self.network):
+            return recomputing(self.network, images[0]).unsqueeze(0)
         return self.network(images[0]).unsqueeze(0)
+
+    def fitting(self, work: Callable[[int], torch.Tensor], size: int) -> torch.Tensor:
+        if not self._batched:
+            tried = min(self.most or size, size)
+            result, fitted = halved(work, tried, "images of a batch")
+            if fitted < tried:
+                self.most = fitted
+            return result
+        if self.recomputes or not can_recompute(self.network):
+            return work(size)
+        buffers = list(self.network.buffers())
+        _copy(buffers, self._recorded)
+        try:
+            return work(size)
+        except RuntimeError as error:
+            if not is_out_of_gpu_memory(error):
+                raise
+        release()
+        _copy(self._recorded, buffers)
+        tell(
+            "too small for a batch whose images a batch norm needs together; activations are "
+            "computed twice, with the same result"
+        )
+        self.recomputes = True
+        return work(size)
 
     def flat(self) -> torch.Tensor:
         return torch.cat([p.detach().flatten() for p in self.parameters])[None]
@@ -103,6 +153,12 @@ class Stack(Ensemble):
                 network.state_dict()[name].copy_(value)
         for network in self.networks:
             network.eval()
+
+
+@torch.no_grad()
+def _copy(sources: list[torch.Tensor], targets: list[torch.Tensor]) -> None:
+    if targets:
+        torch._foreach_copy_(targets, sources)  # by few kernels for many small tensors
 
 
 def ensemble(networks: Sequence[nn.Module]) -> Ensemble:

@@ -3,6 +3,9 @@
 One function serves the inner loop of DC, evaluation, feature networks and teachers. The networks
 have the same architecture and are trained on the same images, each with its own random stream. They
 are trained one after the other, or stacked into one vectorised pass. Both ways compute the same.
+
+One network for whose batch a GPU is too small computes its gradient in parts, or, if a batch norm
+needs the whole batch, computes activations again (:func:`train_step`).
 """
 
 from __future__ import annotations
@@ -20,15 +23,16 @@ from dd.data import augment
 from dd.data.dataset import Split
 from dd.errors import DDError
 from dd.networks.base import Network
+from dd.networks.memory import test_piece
 from dd.runtime import precision
+from dd.runtime.memory import in_pieces
 from dd.runtime.progress import Progress
 from dd.training.ensemble import Ensemble, ensemble
 from dd.training.recipe import Recipe
 from dd.training.resume import epochs
 
-TEST_PIECE = {"cpu": 256, "cuda": 2048}
-
 Criterion = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None, int], torch.Tensor]
+Loss = Callable[[torch.Tensor, slice], torch.Tensor]
 
 
 class Feed(Protocol):
@@ -143,7 +147,8 @@ def train(
         recipe: how networks are trained.
         generators: one per network, on the CPU, for the order of the images and augmentation.
         name: shown with the progress; None: show no progress.
-        criterion: ``(logits, labels, teacher logits or None, epoch) -> mean loss``.
+        criterion: ``(logits, labels, teacher logits or None, epoch) -> loss``, the mean over the
+            images of what depends on one image.
         teachers: one per network; their logits are the third argument of the criterion.
         guide: gives this argument for all networks, instead of teachers.
         together: True: stack the networks; False: train one after the other; None: stack them on a
@@ -214,12 +219,50 @@ def train_epoch(
         batch = feed.batch(indices, generators, epoch)
         guidance = None if guide is None else guide.at(indices, batch, epoch)
         target = labels[indices]
-        logits = precision.forward(students.forward, batch)
-        losses = _losses(criterion, logits, target, guidance, epoch)
+
+        def loss(logits: torch.Tensor, part: slice) -> torch.Tensor:
+            own = None if guidance is None else guidance[:, part]  # noqa: B023  # called at once
+            return _losses(criterion, logits, target[:, part], own, epoch)  # noqa: B023
+
+        losses = train_step(students, optimizer, batch, loss)
+    return losses
+
+
+def train_step(
+    students: Ensemble, optimizer: torch.optim.Optimizer, batch: torch.Tensor, loss: Loss
+) -> torch.Tensor:
+    """One step of N networks.
+
+    If the memory of a GPU is too small for one network (stacked networks raise this as an error),
+    the gradient is the sum of those of parts of the batch: the same up to rounding. A network with
+    batch norm does not keep all activations, but computes them again on the way back: the same.
+    ``students`` remember it, so that the next step begins so.
+
+    Args:
+        students: the networks.
+        optimizer: of their parameters.
+        batch: ``[N, b, C, H, W]``.
+        loss: ``(logits [N, n, K], which n images) -> losses [N]``, means over these images.
+
+    Returns:
+        The losses ``[N]``, detached.
+    """
+
+    def gradient(size: int) -> torch.Tensor:
         optimizer.zero_grad()
-        losses.sum().backward()
-        optimizer.step()
-    return losses.detach()
+        count, found = batch.shape[1], []
+        for start in range(0, count, size):
+            part = slice(start, min(start + size, count))
+            losses = loss(precision.forward(students.forward, batch[:, part]), part)
+            if size < count:
+                losses = losses * ((part.stop - start) / count)  # its share of the mean
+            losses.sum().backward()
+            found.append(losses.detach())
+        return torch.stack(found).sum(0) if size < count else found[0]
+
+    losses = students.fitting(gradient, batch.shape[1])
+    optimizer.step()
+    return losses
 
 
 class TrainingDiverged(DDError):
@@ -268,17 +311,26 @@ class Teachers:
 
     @torch.no_grad()
     def _logits(self, images: torch.Tensor) -> torch.Tensor:
-        return precision.forward(self.teachers.forward, images)
+        def logits(part: torch.Tensor) -> torch.Tensor:
+            return precision.forward(self.teachers.forward, part.transpose(0, 1))
+
+        pieces = in_pieces(images.transpose(0, 1), images.shape[1], logits)
+        return torch.cat([piece for _, piece in pieces], 1)
 
 
 @torch.no_grad()
 def accuracy(network: nn.Module, split: Split) -> float:
     """Percentage of ``split`` that is classified correctly. The network must be in eval mode."""
-    piece = TEST_PIECE.get(split.labels.device.type, 256)
-    right = torch.zeros((), dtype=torch.int64, device=split.labels.device)
-    for where in torch.arange(len(split), device=split.labels.device).split(piece):
+
+    def hits(where: torch.Tensor) -> torch.Tensor:
         predicted = precision.forward(network, split.take(where)).argmax(1)
-        right += (predicted == split.labels[where]).sum()
+        return (predicted == split.labels[where]).sum()
+
+    device = split.labels.device
+    each = torch.arange(len(split), device=device)
+    right = torch.zeros((), dtype=torch.int64, device=device)
+    for _, found in in_pieces(each, test_piece(device, split.shape, network), hits, "test images"):
+        right += found
     return 100.0 * int(right) / len(split)
 
 
@@ -289,9 +341,14 @@ def embed_all(network: Network, split: Split, indices: torch.Tensor) -> torch.Te
 
     They are float32 in any precision: selections compare distances that are almost equal.
     """
-    indices = indices.to(split.labels.device)
-    piece = TEST_PIECE.get(split.labels.device.type, 256)
-    return torch.cat([network.embed(split.take(part)) for part in indices.split(piece)])
+    device = split.labels.device
+    pieces = in_pieces(
+        indices.to(device),
+        test_piece(device, split.shape, network),
+        lambda part: network.embed(split.take(part)),
+        "images",
+    )
+    return torch.cat([embedded for _, embedded in pieces])
 
 
 def shuffled(

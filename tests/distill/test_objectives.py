@@ -11,20 +11,10 @@ from dd.data import augment
 from dd.distill.objectives import OBJECTIVES
 from dd.distill.objectives.dm import mean_distance
 from dd.distill.objectives.selections import herding, kcenter
-from dd.distill.parametrisations.pixels import Pixels
 from dd.networks.batchnorm import freeze_batch_statistics
 from dd.networks.options import canonical
 from dd.rng import generator
-from tests.support.objectives import SPEC, make
-
-NORMED = f"{SPEC},norm=batch"
-
-
-def canvas(objective, lr=0.1, momentum=0.5):
-    def optimise(groups):
-        return torch.optim.SGD(groups, momentum=momentum)
-
-    return Pixels(objective.start(), objective.labels(), lr, optimise)
+from tests.support.objectives import NORMED, SPEC, canvas, make
 
 
 # with those of installed plug-ins, whose authors may run this test (docs/architecture.md)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from dd.data import augment
 from dd.distill.unroll import Gradients, graph_bytes, pull_back, unroll
 from dd.networks.build import create
 from dd.rng import generator
+from dd.runtime.memory import Living
 from tests.support.saved import most_saved
 
 CLASSES, SIZE, RATE = 3, (8, 8), 0.05
@@ -207,6 +209,22 @@ def test_the_bytes_of_a_graph():
     # images, W, y and 2 y (both as factors), and the gradient by W
     least, most = 8 * (60 + 18 + 30 + 18), 8 * (60 + 18 + 4 * 30 + 2 * 18)
     assert least <= graph_bytes(loss, shapes, start, images) <= most
+
+
+def test_counting_a_graph_leaves_none_behind():
+    """Hooks that count what autograd saves may keep it for ever, since an output refers to its own
+    node of the graph."""
+    task, living = problem(), Living()
+
+    def watched(parameters, images, step):
+        value = task.loss(parameters, images, step)
+        hidden = images.exp()  # autograd saves this output
+        living.see(hidden)
+        return value + 0 * hidden.sum()
+
+    assert graph_bytes(watched, task.shapes, task.start, task.inputs[0]) > 0
+    gc.collect()
+    assert living.peak > 0 and living.now == 0
 
 
 def test_nothing_given_is_changed():

@@ -237,7 +237,7 @@ def test_killed_and_started_again(call, files, labels, tmp_path, monkeypatch, ca
         return pwrite(*arguments)
 
     # labels in four parts and their checksum: a view may be left half written
-    monkeypatch.setattr("dd.evaluate.relabel.TEST_PIECE", {"cpu": 8})
+    monkeypatch.setattr("dd.networks.memory.CPU_PIECE", 8)
     whole = tmp_path / "whole.safetensors"
     assert main(relabel(files, whole)) == 0
     with monkeypatch.context() as patch:

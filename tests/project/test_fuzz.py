@@ -49,7 +49,7 @@ from tests.support.fuzz import (
 )
 from tests.support.others import a_set, archive_of, dc_form
 from tests.support.runs import ROOT, copy_workflow
-from tests.support.tables import fill
+from tests.support.tables import claimed, fill
 
 pytestmark = pytest.mark.slow
 
@@ -103,6 +103,7 @@ COMMANDS = {
     "record": "record --config CONFIG --out OUT/run.json",
     "index": "index --config CONFIG --out OUT/README.md",
     "verify": "verify RUN",
+    "export-metrics": "export-metrics METRICS --out OUT/events",
     "evidence": "evidence CLAIMED --out OUT/e.md",
     "inspect": "inspect SET",
     "import": "import THEIRS --data DATA --out OUT/i.safetensors",
@@ -152,21 +153,11 @@ def files(tmp_path_factory):
     found["LABELS"] = folder / "labels.safetensors"
     words = COMMANDS["relabel"].replace("OUT/l.safetensors", str(found["LABELS"]))
     assert main([*put(words, found), "--batch", "8"]) == 0
+    found["METRICS"] = found["SET"].with_name("metrics.jsonl")
     plan = fill("smoke", folder / "results", lambda job, arch, n: 50.0 + n)
     found |= {"RUN": Path(plan.run.root), "CONFIG": Path(plan.run.root, "config.json")}
     found["CLAIMED"] = claimed(folder)
     return found
-
-
-def claimed(folder: Path) -> Path:
-    """A folder with the claims of a run, and with its record."""
-    plan = fill("cifar10-cpu", folder / "results", lambda job, arch, n: 50.0 + n)
-    table = Path("workflow/config/tables/claims.yaml")
-    words = ["table", "--table", str(ROOT / table), "--config", f"{plan.run.root}/config.json"]
-    made = folder / "claimed"
-    assert main([*words, "--out", str(made / "claims.csv")]) == 0
-    (made / "run.json").write_text(json.dumps({"run": "a", "title": "b", "configuration": {}}))
-    return made
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -81,7 +81,10 @@ def without_torch() -> list[str]:
     """What plans a run and renders a table."""
     folders = ("dd.config.", "dd.artifacts.", "dd.plan.", "dd.report.tables.", "dd.report.read.")
     plain = [name for name in MODULES if name.startswith(folders) and name not in WITH_TORCH]
-    pages = ("table", "captions", "fallbacks", "index", "record", "verify", "labels", "sheet")
+    pages = (
+        "table", "captions", "fallbacks", "index", "record", "crate", "verify", "export_metrics",
+        "labels", "sheet",
+    )  # fmt: skip
     return [*plain, *(f"dd.report.{name}" for name in pages), "dd.networks.options", "dd.__main__"]
 
 
@@ -90,14 +93,14 @@ import importlib, sys
 
 class Block:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("torch", "matplotlib"):
+        if name.partition(".")[0] in ("torch", "matplotlib", "rocrate", "tensorboard"):
             raise ImportError(f"{name} is blocked")
 
 sys.meta_path.insert(0, Block())
 """
 
 
-@pytest.mark.parametrize("module", ["torch", "matplotlib"])
+@pytest.mark.parametrize("module", ["torch", "matplotlib", "rocrate", "tensorboard"])
 def test_the_block_blocks(module):
     code = f"{BLOCK}\nimport {module}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

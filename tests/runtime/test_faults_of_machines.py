@@ -10,10 +10,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 import dd.__main__ as command_line
 from dd.__main__ import main
-from dd.errors import is_out_of_memory
+from dd.errors import is_out_of_gpu_memory, is_out_of_memory
 from dd.runtime import caches
 from dd.runtime.caches import provide_caches
 from dd.runtime.limits import near_memory_limit
@@ -141,6 +142,62 @@ def test_memory_that_runs_out_is_one_line(error, monkeypatch, capsys):
     said = capsys.readouterr().err
     assert said.startswith("error: out of memory (") and said.count("\n") == 1
     assert "more memory (mem_mb" in said
+
+
+CUDA_SAYS = [
+    "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.10 GiB",
+    "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported",
+    "cuda runtime error (2) : out of memory at /pytorch/aten/src/THC/THCGeneral.cpp:50",
+    "CUDA driver error: out of memory",
+    "HIP out of memory. Tried to allocate 20.00 MiB",
+    "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+    "cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `cusolverDnCreate(handle)`",
+    "cuFFT error: CUFFT_ALLOC_FAILED",
+    'NVML_SUCCESS == r INTERNAL ASSERT FAILED at "CUDACachingAllocator.cpp":1131',
+]
+CUDA_HINTS = [  # what a library says that gets no workspace, or for other reasons
+    "cuDNN error: CUDNN_STATUS_NOT_SUPPORTED. This error may appear if you passed in a "
+    "non-contiguous input.",
+    "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+    "GET was unable to find an engine to execute this computation",
+    "Unable to find a valid cuDNN algorithm to run convolution",
+]
+NOT_OF_A_GPU = [
+    "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: 8 bytes",
+    "CUDA error: an illegal memory access was encountered",
+    "CUDA error: device-side assert triggered",
+    "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED",
+    "mat1 and mat2 shapes cannot be multiplied (3x4 and 5x6)",
+]
+
+
+@pytest.mark.parametrize("said", [*CUDA_SAYS, *CUDA_HINTS, *NOT_OF_A_GPU])
+def test_every_way_in_which_cuda_says_that_its_memory_is_full(said):
+    error = RuntimeError(said)
+    assert is_out_of_gpu_memory(error) == (said not in NOT_OF_A_GPU)
+    assert is_out_of_gpu_memory(error, surely=True) == (said in CUDA_SAYS)
+    assert is_out_of_memory(error) == (said in CUDA_SAYS or said == NOT_OF_A_GPU[0])
+    late = ValueError("later")
+    late.__context__ = error
+    assert is_out_of_gpu_memory(late) == is_out_of_gpu_memory(error)
+
+
+def test_a_type_of_error_is_enough():
+    error = torch.OutOfMemoryError("Allocation would exceed what is allowed")
+    assert is_out_of_gpu_memory(error, surely=True) and is_out_of_memory(error)
+    assert not is_out_of_gpu_memory(MemoryError())
+
+
+@pytest.mark.parametrize("said", CUDA_SAYS)
+def test_memory_of_a_gpu_that_runs_out_is_one_line(said, monkeypatch, capsys):
+    """More memory of the job would not help."""
+    monkeypatch.setattr(command_line.importlib, "import_module", raising(RuntimeError(said)))
+    assert main(["evaluate"]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("error: out of memory (") and told.count("\n") == 1
+    assert "mem_mb" not in told and "GPU" in told
 
 
 def test_an_error_after_one_of_memory_is_of_memory_too(monkeypatch):

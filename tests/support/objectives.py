@@ -1,9 +1,12 @@
 """Objectives as the tests make them."""
 
+import torch
+
 from dd.config import recipes
 from dd.config.settings import build
 from dd.distill.objectives import OBJECTIVES
 from dd.distill.objectives.base import Streams
+from dd.distill.parametrisations.pixels import Pixels
 from dd.networks.build import create
 from dd.networks.options import canonical
 from dd.networks.source import SingleSource
@@ -12,6 +15,7 @@ from dd.pretrain.trajectories import Trajectories
 from dd.rng import generator
 
 SPEC = "convnet:width=8,depth=2"
+NORMED = f"{SPEC},norm=batch"
 
 
 def make(name, dataset, ipc=1, spec=SPEC, shards=(), **changes):
@@ -29,3 +33,12 @@ def make(name, dataset, ipc=1, spec=SPEC, shards=(), **changes):
     trajectories = Trajectories(shards, agreement(dataset, 1.0), "cpu") if shards else None
     settings = build(chosen.Settings, values, name)
     return chosen(settings, dataset, ipc, source, streams, trajectories)
+
+
+def canvas(objective, lr=0.1, momentum=0.5):
+    """The images of ``objective`` as pixels, with an optimiser."""
+
+    def optimise(groups):
+        return torch.optim.SGD(groups, momentum=momentum)
+
+    return Pixels(objective.start(), objective.labels(), lr, optimise)

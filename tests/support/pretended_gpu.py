@@ -15,8 +15,11 @@ their tensors are, and counts.
 To C++ the wrapper is on ``lazy``, the only kind of device whose backward pass needs neither a
 driver nor streams. Python code is told ``cuda:0``.
 
-Not pretended: memory, time, order of summation, autocast, streams, several GPUs, foreach and fused
-optimisers (torch takes them for its own tensor type only).
+With ``memory`` it has no more than these bytes: an operation whose result does not fit beside the
+tensors that are alive raises the error of torch's allocator for CUDA.
+
+Not pretended: memory within an operation, time, order of summation, autocast, streams, several
+GPUs, foreach and fused optimisers (torch takes them for its own tensor type only).
 """
 
 from __future__ import annotations
@@ -37,8 +40,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
+from dd.runtime.memory import Living
+
 SHOWN, HIDDEN = torch.device("cuda", 0), torch.device("lazy", 0)
 NAME = "pretended GPU"
+MEMORY = 8e9  # bytes
 OWN = "/dd/"  # events are put down to the innermost line of a file with this in its path
 aten = torch.ops.aten
 
@@ -284,9 +290,10 @@ _CROSSING = {aten._to_copy, aten.copy_, aten.copy}
 class _Kernels(TorchDispatchMode):
     """Runs operations on the CPU tensors that are held, after it has judged and counted them."""
 
-    def __init__(self, traffic: Traffic) -> None:
+    def __init__(self, traffic: Traffic, memory: float) -> None:
         super().__init__()
-        self.traffic = traffic
+        self.traffic, self.memory = traffic, memory
+        self.living = Living()
 
     def __torch_dispatch__(
         self,
@@ -312,7 +319,20 @@ class _Kernels(TorchDispatchMode):
         if kind in _WAITING or _waits(kind, args, kwargs):
             self.traffic.read[_where()] += 1
         made = func(*tree_map(_held, list(args)), **tree_map(_held, kwargs))
+        if to_device:
+            self._allocate(made)
         return self._wrapped(func, args, kwargs, made, to_device)
+
+    def _allocate(self, made: Any) -> None:
+        """Count the results of an operation; raise as CUDA does if they do not fit."""
+        for tensor in tree_flatten(made)[0]:
+            if isinstance(tensor, Tensor) and not isinstance(tensor, OnDevice):
+                self.living.see(tensor)
+        if self.living.now > self.memory:
+            raise torch.OutOfMemoryError(
+                f"CUDA out of memory. Tried to allocate {self.living.now - self.memory:.0f} bytes "
+                f"more than the {self.memory:.0f} of GPU 0"
+            )
 
     def _cross(self, kind: Any, args: Sequence[Any], to_device: bool) -> None:
         """Count a copy between the devices, if it is one."""
@@ -413,21 +433,25 @@ def _same(value: Any) -> Any:
 
 
 @contextmanager
-def pretended_gpu() -> Iterator[Traffic]:
-    """While the context lasts, torch has one GPU; yields the traffic with it.
+def pretended_gpu(memory: float = MEMORY) -> Iterator[Traffic]:
+    """While the context lasts, torch has one GPU of ``memory`` bytes; yields the traffic with it.
 
     Tensors on the device are of no use afterwards.
     """
     traffic = Traffic()
+    kernels = _Kernels(traffic, memory)
     answers: dict[str, Callable[..., Any]] = {
         "is_available": lambda: True,
         "device_count": lambda: 1,
         "current_device": lambda: 0,
         "set_device": lambda device: None,
         "synchronize": lambda device=None: None,
-        "max_memory_allocated": lambda device=None: 0,
+        "max_memory_allocated": lambda device=None: kernels.living.peak,
         "get_device_name": lambda device=None: NAME,
-        "get_device_properties": lambda device=None: SimpleNamespace(total_memory=8e9),
+        "get_device_properties": lambda device=None: SimpleNamespace(total_memory=memory),
+        "mem_get_info": lambda device=None: (memory - kernels.living.now, memory),
+        "memory_allocated": lambda device=None: kernels.living.now,
+        "memory_reserved": lambda device=None: kernels.living.now,
         "is_current_stream_capturing": lambda: False,
     }
     with (
@@ -437,7 +461,7 @@ def pretended_gpu() -> Iterator[Traffic]:
         mock.patch.object(
             torch.accelerator, "current_accelerator", lambda check_available=False: None
         ),
-        _Kernels(traffic),
+        kernels,
         _Names(traffic),
     ):
         yield traffic

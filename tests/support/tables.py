@@ -31,6 +31,17 @@ def fill_plan(plan: Plan, accuracy) -> Plan:
     return plan
 
 
+def claimed(folder: Path) -> Path:
+    """A folder with the claims of a run, and with its record."""
+    plan = fill("cifar10-cpu", folder / "results", lambda job, arch, n: 50.0 + n)
+    words = ["table", "--table", str(TABLES / "claims.yaml")]
+    words += ["--config", f"{plan.run.root}/config.json"]
+    made = folder / "claimed"
+    assert main([*words, "--out", str(made / "claims.csv")]) == 0
+    save_json(made / "run.json", {"run": "a", "title": "b", "configuration": {}})
+    return made
+
+
 def render(plan: Plan, name: str) -> list[dict[str, str]]:
     """The rows of the CSV of a table."""
     out = f"{plan.run.root}/tables/{name}.csv"

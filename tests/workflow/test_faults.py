@@ -26,6 +26,7 @@ from dd.artifacts.text import load_rows
 from dd.errors import DDError
 from tests.support.others import a_set, dc_form
 from tests.support.runs import flip
+from tests.support.tables import claimed
 
 KILLS = 10
 DEADLINE = 60  # seconds for what should take one
@@ -60,6 +61,8 @@ COMMANDS = {
     "--figure workflow/config/figures/modelpool_ablation.yaml",
     "record": "--config results/tiny/config.json --out OUT/run.json",
     "index": "--config OUT/config.json --out OUT/README.md",  # of a copy of the run
+    "evidence": "CLAIMED --out OUT/evidence.md",
+    "export-metrics": "results/tiny --out OUT/events",
 }
 ONLY_READ = {"estimate", "verify", "inspect"}
 KEPT = {  # what a stage goes on from
@@ -88,6 +91,7 @@ def files(digits_file, finished_run, tmp_path_factory) -> dict[str, str]:
         found[name] = folder / f"{name}.safetensors"
         words = f"pretrain --network {network} --epochs 1 --data {digits_file} {CPU}"
         assert main([*words.split(), "--out", str(found[name])]) == 0
+    found["CLAIMED"] = claimed(folder)
     return {name: str(path) for name, path in found.items()}
 
 

@@ -1,15 +1,16 @@
-# The record of the run, written after its tables and figures.
+# The record of the run, written after its tables and figures; beside it the same as RO-Crate.
 rule record:
     input:
         config=CONFIG,
         files=recorded(),
     output:
-        report(
+        record=report(
             f"{RUN.root}/run.json",
             caption="../report/record.rst",
             category=ABOUT,
             labels={"Page": "Record (JSON)"},
         ),
+        crate=f"{RUN.root}/ro-crate-metadata.json",
     log:
         f"{RUN.root}/logs/record.log",
     conda:
@@ -20,7 +21,7 @@ rule record:
     message:
         "record {RUN.name}"
     shell:
-        "python -m dd record --config {input.config:q} --out {output:q} 2>&1 | tee -i {log:q}"
+        "python -m dd record --config {input.config:q} --out {output.record:q} 2>&1 | tee -i {log:q}"
 
 
 # Pages for readers: README.md for a code host, and two pages for Snakemake's report.

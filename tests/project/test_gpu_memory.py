@@ -1,0 +1,147 @@
+"""Stages on a pretended GPU with little memory: the results are those of one that has enough."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from benchmarks.every_stage import (
+    DISTILLATIONS,
+    OTHERS,
+    SUFFIXES,
+    differences,
+    make_files,
+    results,
+    words,
+)
+from dd.__main__ import main
+from dd.networks import memory as passes
+from dd.training import memory as trainings
+from tests.support.pretended_gpu import MEMORY, pretended_gpu
+from tests.support.resuming import Killed, stop_at
+
+COMMANDS = DISTILLATIONS | OTHERS
+GPU = torch.device("cuda")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return make_files(tmp_path_factory.mktemp("files"))
+
+
+@pytest.fixture
+def run(files, tmp_path, monkeypatch):
+    """``run(name, memory)``: the path of the results and the most memory that they took."""
+    monkeypatch.setattr("dd.runtime.process.take_gpu", lambda: None)
+    count = 0
+
+    def running(name, memory=MEMORY, out=None, more="", ends=0):
+        nonlocal count
+        count += 1
+        command = f"{COMMANDS[name]} {more}"
+        stage = command.partition(" ")[0]
+        out = out or tmp_path / f"{count}{SUFFIXES.get(stage, '.safetensors')}"
+        with pretended_gpu(memory=memory):
+            assert main(words(command, files, out, "cuda")) == ends
+            return out, torch.cuda.max_memory_allocated(GPU)
+
+    return running
+
+
+def assert_alike(one, other):
+    """Up to rounding, since networks in a stack add up in another order."""
+    for what in differences(one, other):
+        if isinstance(one[what], torch.Tensor) and not what.startswith("crc32"):
+            torch.testing.assert_close(one[what], other[what], rtol=1e-4, atol=1e-5)
+        else:
+            assert what.startswith("crc32"), what  # checksums of what differs by rounding
+
+
+@pytest.mark.parametrize(
+    ("name", "share"),
+    [
+        *((n, 0.7) for n in ("evaluate, stacked", "buffer, stacked", "dm", "relabel, mixed")),
+        *(pytest.param(n, 0.8, marks=pytest.mark.slow) for n in ("evaluate, kd", "pretrain")),
+        pytest.param("evaluate, soft, mixed", 0.8, marks=pytest.mark.slow),
+    ],
+)
+def test_less_memory_gives_the_same(name, share, run, capsys):
+    """Counting makes smaller groups and pieces, or errors do."""
+    reference, most = run(name)
+    capsys.readouterr()
+    found, _ = run(name, share * most)
+    assert_alike(results(found), results(reference))
+
+
+@pytest.mark.parametrize("name", ["evaluate, stacked", "buffer, stacked"])
+@pytest.mark.parametrize("counted", [True, False])
+def test_groups_get_smaller(name, counted, run, monkeypatch, capsys):
+    """By counting, or, if counting were wrong, by the error; in one line in both cases."""
+    alone, least = run(name, more="--together no")
+    _, most = run(name)
+    assert most > least
+    if not counted:
+        monkeypatch.setattr(trainings, "available", lambda device: float("inf"))
+    capsys.readouterr()
+    found, _ = run(name, (least + most) / 2)
+    assert_alike(results(found), results(alone))
+    said = [line for line in capsys.readouterr().out.splitlines() if "memory of the GPU" in line]
+    what = "networks of" if name.startswith("evaluate") else "experts"
+    assert said and all(what in line for line in said) and len(set(said)) == len(said)
+    assert all(("going on with 1" in line) != counted for line in said)
+
+
+def test_a_buffer_that_goes_on_with_less_memory(run, tmp_path, monkeypatch, capsys):
+    """Two experts were begun together, and do not fit together any more: they begin anew."""
+    more = "--checkpoint-every 0"
+    alone, least = run("buffer, stacked", more=f"{more} --together no")
+    _, most = run("buffer, stacked", more=more)
+    out = tmp_path / "again.safetensors"
+    with pytest.raises(Killed), monkeypatch.context() as patch:
+        stop_at(patch, 2)
+        run("buffer, stacked", out=out, more=more)
+    capsys.readouterr()
+    run("buffer, stacked", (least + most) / 2, out=out, more=more)
+    said = capsys.readouterr().out
+    assert "going on after" in said and "2 experts at a time are too many" in said
+    assert_alike(results(out), results(alone))
+
+
+def test_a_buffer_that_goes_on_with_more_memory(run, tmp_path, monkeypatch, capsys):
+    """The expert that was begun alone ends alone."""
+    more = "--checkpoint-every 0"
+    alone, least = run("buffer, stacked", more=f"{more} --together no")
+    _, most = run("buffer, stacked", more=more)
+    out = tmp_path / "again.safetensors"
+    with pytest.raises(Killed), monkeypatch.context() as patch:
+        stop_at(patch, 2)
+        run("buffer, stacked", (least + most) / 2, out=out, more=more)
+    capsys.readouterr()
+    run("buffer, stacked", out=out, more=more)
+    assert "going on after 1 expert-epochs" in capsys.readouterr().out
+    assert_alike(results(out), results(alone))
+
+
+@pytest.mark.parametrize("name", ["relabel, mixed", "erase", "evaluate, apart", "generator"])
+def test_pieces_go_by_bytes(name, run, monkeypatch):
+    """Half the bytes for a piece: half the images."""
+    sizes = []
+    piece_of = passes.piece_of
+
+    def spied(each, device):
+        sizes.append((each, piece_of(each, device)))
+        return 5
+
+    for module in ("dd.networks.memory", "dd.pretrain.generator"):
+        monkeypatch.setattr(f"{module}.piece_of", spied)
+    small, _ = run(name)
+    assert sizes and all(size == min(4e9, 0.9 * MEMORY) // each for each, size in sizes)
+    monkeypatch.undo()
+    monkeypatch.setattr("dd.runtime.process.take_gpu", lambda: None)
+    assert_alike(results(small), results(run(name)[0]))
+
+
+def test_a_gpu_without_any_memory_is_one_line(run, capsys):
+    run("evaluate, stacked", 20_000, ends=1)
+    said = capsys.readouterr().err
+    assert said.count("error: out of memory (CUDA out of memory") == 1 and "GPU" in said
