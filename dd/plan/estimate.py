@@ -241,8 +241,8 @@ def text(plan: Plan, stages: Sequence[Stage], machine: Machine) -> str:
             f"time: {machine.name} at work without a break; tables and figures not counted",
             f"rates: {rates}{now}, measured now{busy}",
             *([f"not counted, of plug-ins: {', '.join(uncounted)}"] if uncounted else []),
-            "memory: what a job asks for; GPU: what the largest one takes at least and (networks "
-            "side by side) at most",
+            "memory: what a job asks for; GPU: what the largest one takes at least and, with "
+            "networks side by side, at most",
         ]
     )
 
