@@ -122,6 +122,8 @@ OTHERS = {
     "evaluate, kd": f"{_KD} none --together yes",
     "evaluate, kd, augmented": f"{_KD} {DSA} --together no --variant released",
     "evaluate, kd, no teacher": f"{_KD} none --temperature 0",
+    "evaluate, steps": f"{_EVALUATE} --synthetic STEPS --arch {PLAIN} mlp --protocol steps",
+    "evaluate, fixed steps": f"{_EVALUATE} --synthetic FIXED --arch {PLAIN} --protocol steps",
     "evaluate, soft": f"{_SOFT} --labels LABELS --arch {PLAIN}",
     "evaluate, soft, mixed": f"{_SOFT} --labels MIXED --arch {PLAIN} {TRAINED} --together yes",
     "relabel": f"{_RELABEL} --teacher TRAINED --cutmix 0 --keep 2",
@@ -174,6 +176,8 @@ def make_files(folder: Path) -> dict[str, Path]:
     run("SET", "distill DATA --objective random --ipc 2", "it0.safetensors")
     run("FULL", "distill DATA --objective full --ipc 0", "it0.safetensors")
     run("WHITE", "distill ZCA --objective random --ipc 2 --whitening zca", "it0.safetensors")
+    run("STEPS", f"{_DD} --snapshots 1", "it1.safetensors")
+    run("FIXED", f"{_DD} --initialisation fixed --snapshots 1", "it1.safetensors")
     run("LABELS", f"{_RELABEL} --teacher TRAINED --cutmix 0 --keep 2")
     run("MIXED", f"{_RELABEL} --teacher TRAINED --cutmix 1")
     made = synthetic.load(files["SET"])

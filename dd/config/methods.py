@@ -20,6 +20,7 @@ from dd.errors import DDError, unknown
 from dd.plugins import Entry
 
 HARD, SOFT, KD = "hard", "soft", "kd"  # the protocols that plan and tables treat specially
+STEPS = "steps"  # networks take the steps that the set was made for
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,7 @@ def protocol_of_plugin(name: str, own: Collection[str] = ()) -> Entry | None:
     Raises:
         DDError: if it is the name of a protocol of this suite, or one of ``own``, too.
     """
-    return plugins.find(name, ("protocol",), {HARD, SOFT, KD, *own})
+    return plugins.find(name, ("protocol",), {HARD, SOFT, KD, STEPS, *own})
 
 
 def planned_as(protocol: str) -> str:

@@ -9,25 +9,47 @@ from typing import Any
 
 import torch
 
-from dd.artifacts.fields import BLOCK, TEXT, list_of, optional
+from dd.artifacts.fields import BLOCK, TEXT, WHOLE, block, list_of, optional, whole
 from dd.artifacts.headers import Fields, read_header
 from dd.artifacts.tensors import load_tensors, save_tensors
 from dd.data.dataset import Dataset
 from dd.data.space import MARK, WHITENINGS, Space, check_space
 from dd.errors import DDError, unknown
 
-_TENSORS = ("images", "indices", "labels", "mean", "std", "learned_lr")
+_TENSORS = ("images", "indices", "labels", "mean", "std", "learned_lr", "rates", "batches")
 LEARNED = ("probabilities", "targets")
 """What labels ``[M, K]`` can be: class probabilities, or targets of a regression (any numbers)."""
 
 _FIELDS: Fields = {  # of the header, whoever wrote it
     "labels": optional(TEXT),
+    "fixed_start": optional(block({"seed": WHOLE, "students": whole(1)})),
     "objective": optional(TEXT),
     "classes": optional(list_of(TEXT)),
     "whitening": optional(TEXT),
     "fingerprint": optional(TEXT),
     "zca": optional(BLOCK),
 }
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The steps for which a set was made, if networks are meant to take exactly these (``dd``).
+
+    Attributes:
+        rates: ``[J]`` float32, the learning rate of each step.
+        batches: ``[M]`` int64, the batch that each image belongs to, 0 to S - 1. Step j sees the
+            images of batch j mod S.
+    """
+
+    rates: torch.Tensor
+    batches: torch.Tensor
+
+    def indices(self) -> list[torch.Tensor]:
+        """The images of each of the S batches."""
+        return [
+            (self.batches == batch).nonzero().flatten()
+            for batch in range(int(self.batches.max()) + 1)
+        ]
 
 
 @dataclass
@@ -50,6 +72,7 @@ class SyntheticSet:
         extras: further tensors that the method keeps, with a dot in their names
             (``importance.convnet``). Written by :func:`save`; only tables and figures read
             them (:mod:`dd.report.read.vectors`).
+        schedule: the steps that networks should take on the set; None: the set does not say it.
 
     Raises:
         ValueError: if both or neither of ``images`` and ``indices`` are given, or an extra has no
@@ -64,6 +87,7 @@ class SyntheticSet:
     header: dict[str, Any] = field(default_factory=dict)
     indices: torch.Tensor | None = None
     extras: dict[str, torch.Tensor] = field(default_factory=dict)
+    schedule: Schedule | None = None
 
     def __post_init__(self) -> None:
         if (self.images is None) == (self.indices is None):
@@ -194,6 +218,8 @@ def save(path: str | Path, synthetic: SyntheticSet) -> None:
             tensors[name] = tensor
     if synthetic.mean is not None and synthetic.std is not None:
         tensors |= {"mean": synthetic.mean, "std": synthetic.std}
+    if synthetic.schedule is not None:
+        tensors |= {"rates": synthetic.schedule.rates, "batches": synthetic.schedule.batches}
     if synthetic.learned_lr is not None:
         tensors["learned_lr"] = torch.tensor(synthetic.learned_lr)
     save_tensors(path, "synthetic", tensors, synthetic.header)
@@ -241,9 +267,45 @@ def load(path: str | Path) -> SyntheticSet:
         rate.numel() == 1 and not rate.is_complex() and 0 < rate.item() < math.inf
     ):
         raise DDError(f"{path}: 'learned_lr' must be one number above 0")
+    schedule = _schedule(path, tensors.get("rates"), tensors.get("batches"), count)
     return SyntheticSet(
-        images, labels, mean, std, None if rate is None else rate.item(), header, indices
+        images,
+        labels,
+        mean,
+        std,
+        None if rate is None else rate.item(),
+        header,
+        indices,
+        schedule=schedule,
     )
+
+
+def _schedule(
+    path: str | Path, rates: torch.Tensor | None, batches: torch.Tensor | None, count: int
+) -> Schedule | None:
+    """The schedule in a file of ``count`` images, if there is one."""
+    if (rates is None) != (batches is None):
+        raise DDError(f"{path}: 'rates' and 'batches' come together, one is missing")
+    if rates is None or batches is None:
+        return None
+    if rates.ndim != 1 or rates.dtype != torch.float32 or not len(rates):
+        raise DDError(
+            f"{path}: 'rates' is {rates.dtype} {list(rates.shape)}, it must be float32 [steps]"
+        )
+    if not (rates.isfinite().all() and rates.min() >= 0):
+        raise DDError(f"{path}: 'rates' must be finite numbers from 0")
+    if batches.shape != (count,) or batches.dtype != torch.int64:
+        raise DDError(
+            f"{path}: 'batches' is {batches.dtype} {list(batches.shape)}, it must be int64 "
+            f"[{count}]"
+        )
+    named = batches.unique().tolist()
+    if named != list(range(len(named))) or len(named) > len(rates):
+        raise DDError(
+            f"{path}: 'batches' must number at most {len(rates)} batches (there are as many rates) "
+            "from 0, without a gap"
+        )
+    return Schedule(rates, batches)
 
 
 def whitening(path: str | Path) -> str | None:

@@ -144,9 +144,11 @@ class DistillationLoop:
             indices=outcome.indices,
             learned_lr=outcome.learned_lr,
             extras=outcome.extras | self.canvas.extras(),
+            schedule=outcome.schedule,
             header={
                 **self.facts,
                 **kind,
+                **outcome.facts,
                 "iteration": self.iteration,
                 "classes": dataset.classes,
                 "whitening": dataset.whitening,

@@ -348,10 +348,17 @@ def run(arguments: argparse.Namespace) -> None:
             f"{arguments.synthetic}: its labels are targets of a regression, no probabilities, so "
             f"--protocol {arguments.protocol} cannot learn from them; use --protocol regression"
         )
+    if protocol_class.needs_schedule and made.schedule is None:
+        raise DDError(
+            f"{arguments.synthetic}: does not say which steps networks should take on it ('rates', "
+            f"'batches'), as sets of dd do; --protocol {arguments.protocol} needs them"
+        )
     # many networks are tested, so keep the test split on the device
     dataset = dataclasses.replace(dataset, test=dataset.test.resident())
     trained = list(dict.fromkeys([*archs, *protocol_class.also_trained(settings)]))
     recipe, own = _recipes(made, dataset, options, trained)
+    recipe = protocol_class.adapted(recipe, made.schedule)
+    own = {arch: protocol_class.adapted(r, made.schedule) for arch, r in own.items()}
     labels = _labels(arguments, protocol_class, settings, dataset, len(made))
     if labels:
         for chosen in (recipe, *own.values()):
@@ -360,6 +367,7 @@ def run(arguments: argparse.Namespace) -> None:
         # the views replace augmentation
         recipe = dataclasses.replace(recipe, augment="none")
         own = {arch: dataclasses.replace(r, augment="none") for arch, r in own.items()}
+    fixed = made.header.get("fixed_start")
     task = Task(
         dataset=dataset,
         images=made.images_for(dataset).to(device),
@@ -371,6 +379,8 @@ def run(arguments: argparse.Namespace) -> None:
         strict=arguments.diverged == "stop",
         soft=labels,
         own=own,
+        schedule=made.schedule,
+        fixed_start=(fixed["seed"], fixed["students"]) if fixed else None,
     )
     conditions = {"protocol": arguments.protocol, **dataclasses.asdict(settings)}
     conditions |= dataclasses.asdict(recipe) | {"width_factor": arguments.width_factor}

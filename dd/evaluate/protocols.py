@@ -11,12 +11,15 @@ from torch import nn
 
 from dd.config.settings import setting
 from dd.data.dataset import Dataset
+from dd.data.synthetic import Schedule
 from dd.evaluate import kd, soft_labels
 from dd.evaluate.soft_labels import LabelledViews, SoftLabels
 from dd.networks.build import create
+from dd.networks.init import fixed_start, initialise
 from dd.networks.options import canonical
 from dd.registry import Registry
 from dd.rng import generator
+from dd.runtime import precision
 from dd.training.memory import networks_that_fit
 from dd.training.recipe import Recipe
 from dd.training.train import Criterion, TrainingDiverged, accuracy, cross_entropy, train
@@ -38,6 +41,9 @@ class Task:
         together: train networks stacked, as many as fit; otherwise one after the other.
         strict: a network whose loss becomes NaN is an error; otherwise it gives a row like others.
         soft: soft labels of the set's views, for protocols that learn from them.
+        schedule: the steps that the set was made for, for protocols that take these.
+        fixed_start: the seed and the number of the fixed initial parameters that the set was made
+            for; None: it was made for random ones.
     """
 
     dataset: Dataset
@@ -50,6 +56,8 @@ class Task:
     strict: bool
     soft: SoftLabels | None = None
     own: Mapping[str, Recipe] = dataclasses.field(default_factory=dict)
+    schedule: Schedule | None = None
+    fixed_start: tuple[int, int] | None = None
 
     def recipe_of(self, arch: str) -> Recipe:
         """How networks of ``arch`` are trained."""
@@ -132,6 +140,7 @@ class Hard:
     Settings: ClassVar[type] = HardSettings
     needs_labels: ClassVar[bool] = False  # needs a file of `python -m dd relabel`
     takes_targets: ClassVar[bool] = False  # the set's labels may be targets of a regression
+    needs_schedule: ClassVar[bool] = False  # networks take the steps that the set was made for
 
     def __init__(self, settings: Any, task: Task) -> None:
         self.settings, self.task = settings, task
@@ -148,6 +157,16 @@ class Hard:
     def also_trained(cls, settings: Any) -> list[str]:
         """Canonical specs of networks that are trained beside those to be tested."""
         return []
+
+    @classmethod
+    def adapted(cls, known: Recipe, schedule: Schedule | None) -> Recipe:
+        """The recipe as far as the protocol lets it decide; its values stand in the results.
+
+        Args:
+            known: the recipe.
+            schedule: of the set.
+        """
+        return known
 
     def facts(self, number: int) -> dict[str, Any]:
         """Columns that the protocol adds to the row of network ``number``."""
@@ -264,3 +283,82 @@ class Soft(Hard):
 
     def facts(self, number: int) -> dict[str, Any]:
         return self.views.labels.facts()
+
+
+@dataclasses.dataclass(frozen=True)
+class StepsSettings:
+    """The protocol ``steps`` has no settings: the set says everything."""
+
+
+@PROTOCOLS.register("steps")
+class Steps(Hard):
+    """Networks take the steps that the set was made for: those of DD's students
+    (arXiv:1811.10959), each on its own images, with its own learning rate; plain SGD, without
+    augmentation. If the set was made for fixed initial parameters, networks start from these:
+    network n from those of student n, and after the last student from the first again.
+    """
+
+    Settings = StepsSettings
+    needs_schedule = True
+
+    def train(self, arch: str, numbers: Sequence[int]) -> list[nn.Module]:
+        networks = self.task.networks(arch, numbers)
+        for number, network in zip(numbers, networks, strict=True):
+            if self.task.fixed_start:
+                seed, students = self.task.fixed_start
+                initialise(network, fixed_start(seed, number % students))
+            self._take(network)
+            if self.task.strict and not all(p.isfinite().all() for p in network.parameters()):
+                raise TrainingDiverged(
+                    f"{arch}: training diverged on the steps of the set; let it count as a row, "
+                    "marked as diverged: --diverged record"
+                )
+        return networks
+
+    def _take(self, network: nn.Module) -> None:
+        """Train ``network`` in place, and leave it in evaluation mode."""
+        schedule, task = self.task.schedule, self.task
+        assert schedule is not None  # ``needs_schedule``
+        parts = [part.to(task.images.device) for part in schedule.indices()]
+        network.train()
+        parameters = list(network.parameters())
+        for step, rate in enumerate(schedule.rates.tolist()):
+            part = parts[step % len(parts)]
+            logits = precision.forward(network, task.images[part])
+            slopes = torch.autograd.grad(
+                cross_entropy(logits, task.labels[part], None, step), parameters
+            )
+            with torch.no_grad():
+                torch._foreach_sub_(parameters, torch._foreach_mul(slopes, rate))
+        network.eval()
+
+    def side_by_side(self, arch: str, count: int) -> int:
+        """One: they are trained in turn."""
+        return 1
+
+    @classmethod
+    def adapted(cls, known: Recipe, schedule: Schedule | None) -> Recipe:
+        """What the steps are as a recipe: facts for the rows of results."""
+        assert schedule is not None  # ``needs_schedule``
+        parts = schedule.indices()
+        return dataclasses.replace(
+            known,
+            epochs=-(-len(schedule.rates) // len(parts)),
+            lr=max(schedule.rates.mean().item(), torch.finfo(torch.float32).tiny),
+            optimizer="sgd",
+            momentum=0.0,
+            weight_decay=0.0,
+            batch=max(map(len, parts)),
+            augment="none",
+            schedule="constant",
+        )
+
+    def facts(self, number: int) -> dict[str, Any]:
+        assert self.task.schedule is not None
+        rates = self.task.schedule.rates
+        return {
+            "steps": len(rates),
+            "rate_low": round(rates.min().item(), 8),
+            "rate_high": round(rates.max().item(), 8),
+            "fixed_start": int(self.task.fixed_start is not None),
+        }

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
 
-from dd.config.methods import HARD, KD, SOFT, Part, format_value, parse_protocol, planned_as
+from dd.config.methods import HARD, KD, SOFT, STEPS, Part, format_value, parse_protocol, planned_as
 from dd.config.normalisation import DATA, of_published
 from dd.config.recipes import uses_generator, uses_pretrained
 from dd.config.run import Run
@@ -51,6 +51,13 @@ _PLACES = (
     "label",
 )  # of a dataset: where it lies and what it is called do not change images
 
+_STEPS = {  # how networks take the steps of a set
+    "optimizer": "sgd",
+    "momentum": 0.0,
+    "weight_decay": 0.0,
+    "augment": "none",
+    "schedule": "constant",
+}
 SHARE = 0.9  # of the memory that a job asks for, for what it may keep in it
 
 
@@ -750,6 +757,9 @@ class Evaluation(Job):
         made = self.distillation
         protocol = parse_protocol(self.protocol, run.protocols)
         settings = run.evaluation(made.method, made.dataset, made.ipc, network)
+        known = made.settings(run)
+        if protocol.options["protocol"] == STEPS and "student_epochs" in known:
+            settings = settings | _STEPS | {"epochs": known["student_epochs"]}
         return settings | dict(protocol.options)
 
     def arch_settings(self, run: Run) -> dict[str, dict[str, Any]]:
@@ -800,6 +810,13 @@ class Evaluation(Job):
                 )
         for arch in self.archs:
             canonical(arch)
+        made = self.distillation
+        protocol = parse_protocol(self.protocol, run.protocols).options["protocol"]
+        if protocol == STEPS and "student_epochs" not in made.settings(run):
+            raise DDError(
+                f"protocol {self.protocol}: networks take the steps for which a set was made, but "
+                f"{made.method} makes sets for no steps; use another protocol"
+            )
 
     def measured(self, run: Run) -> MeasuredJob:
         protocol = self.protocol.partition("@")[0]

@@ -68,7 +68,8 @@ def facts(exhibit: Exhibit, rows: list[dict[str, Any]]) -> str:
             f"Test accuracy in %, mean ± standard deviation over {_networks(exhibit)} on "
             f"{_sets(exhibit)}."
         )
-        settings = (run.evaluation(c.method, c.dataset, c.ipc, str(c.arch)) for c in cells)
+        jobs = ((job, str(c.arch)) for c in cells for job in evaluations(c, run))
+        settings = (job.conditions(run, arch) for job, arch in jobs)
         epochs = {each["epochs"] for each in settings}
         sentences.append(f"Evaluation: {' or '.join(map(str, sorted(epochs)))} epochs.")
     if any(row["diverged"] for row in rows):

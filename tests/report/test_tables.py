@@ -124,7 +124,8 @@ def test_taxonomy_says_what_the_suite_runs(tmp_path):
     save_json(f"{plan.run.root}/config.json", plan.document())
     rows = render(plan, "modelpool_taxonomy")
     runs = {row["method"]: row["in this suite"] for row in rows}
-    assert runs["DC"] == "dc" and runs["DC + model pool"] == "dc+pool" and runs["DD"] == "–"
+    assert runs["DC"] == "dc" and runs["DC + model pool"] == "dc+pool" and runs["KIP"] == "–"
+    assert runs["DD"] == "dd"
 
 
 def test_settings_are_those_that_run():

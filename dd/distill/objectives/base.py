@@ -12,6 +12,7 @@ from dd.config.settings import setting
 from dd.data.augment import MEANING, check_strategy
 from dd.data.dataset import Dataset
 from dd.data.space import WHITENINGS
+from dd.data.synthetic import Schedule
 from dd.distill.parametrisations.base import Parametrisation
 from dd.distill.parametrisations.labels import LearnedLabels
 from dd.networks.options import canonical
@@ -47,11 +48,15 @@ class Outcome:
         learned_lr: the student's learning rate, if the method learns one.
         indices: ``[M]``, of training images that are the set, instead of synthetic images.
         extras: further tensors; their names have a dot (``importance.convnet``).
+        schedule: the steps that networks should take on the set, if the method learns them.
+        facts: further entries of the header.
     """
 
     learned_lr: float | None = None
     indices: torch.Tensor | None = None
     extras: dict[str, torch.Tensor] = field(default_factory=dict)
+    schedule: Schedule | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

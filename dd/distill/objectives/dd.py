@@ -15,6 +15,7 @@ from dd.artifacts.checkpoint import form, under
 from dd.config.settings import setting
 from dd.data import augment
 from dd.data.augment import Transform
+from dd.data.synthetic import Schedule
 from dd.distill.gradients import CHUNK
 from dd.distill.objectives.base import (
     OBJECTIVES,
@@ -186,8 +187,16 @@ class DatasetDistillation(Objective):
         }
 
     def outcome(self, synthetic: Parametrisation) -> Outcome:
-        """``student.rates`` [J], the rate of each step."""
-        return Outcome(extras={"student.rates": torch.tensor(self.rates())})
+        """The steps: rates, and the images of each."""
+        s = self.settings
+        numbers = torch.empty(self.classes * self.ipc, dtype=torch.int64)
+        for number, part in enumerate(self.parts):
+            numbers[part] = number
+        fixed = {"fixed_start": {"seed": self.streams.seed, "students": s.students}}
+        return Outcome(
+            schedule=Schedule(torch.tensor(self.rates()), numbers),
+            facts=fixed if s.initialisation == "fixed" else {},
+        )
 
     def state(self) -> dict[str, Tensor]:
         moments = optimizer_state(self.rate_optimizer)
