@@ -51,6 +51,10 @@ _DD = (
     f"distill DATA --objective dd --ipc 2 --network {PLAIN} --batch-real 20 --steps 2 "
     "--student-epochs 2 --lr-student 0.1"
 )
+_FREPO = (
+    "distill DATA --objective frepo --ipc 2 --whitening none --batch-real 20 --online-steps 2 "
+    "--online"
+)
 _SRE2L = f"distill DATA --objective sre2l --ipc 2 --network {TRAINED} --pretrained TRAINED"
 _SELECT = f"--ipc 2 --network {PLAIN} --feature-epochs 2 --batch-train 20"
 _METADD = "--pretrained TRAINED TOKENS GRADIENTS --regulariser metadd@auxiliary="
@@ -84,6 +88,9 @@ DISTILLATIONS = {
     "dd, fixed start, pool": f"{_DD} --initialisation fixed --pool POOL".replace(
         f"--network {PLAIN}", ""
     ),
+    "frepo": f"{_FREPO} 1 --network {TRAINED}",
+    "frepo, two networks": f"{_FREPO} 2 --network {TRAINED}",
+    "frepo, fixed labels, pool": f"{_FREPO} 1 --pool POOL --mirror no --lr-label 0 --batch-train 5",
     "sre2l": f"{_SRE2L} --batch-syn 3 --crop 0.3 --flip 0.5 --jitter 2",
     "random": "distill DATA --objective random --ipc 2",
     "full": "distill DATA --objective full --ipc 0",
@@ -124,6 +131,10 @@ OTHERS = {
     "evaluate, kd, no teacher": f"{_KD} none --temperature 0",
     "evaluate, steps": f"{_EVALUATE} --synthetic STEPS --arch {PLAIN} mlp --protocol steps",
     "evaluate, fixed steps": f"{_EVALUATE} --synthetic FIXED --arch {PLAIN} --protocol steps",
+    "evaluate, regression": f"{_EVALUATE} --synthetic TARGETS --arch {PLAIN} mlp --protocol "
+    f"regression --augment {DSA} --together yes",
+    "evaluate, regression of classes": f"{_EVALUATE} --synthetic SET --arch {PLAIN} --protocol "
+    "regression --together no",
     "evaluate, soft": f"{_SOFT} --labels LABELS --arch {PLAIN}",
     "evaluate, soft, mixed": f"{_SOFT} --labels MIXED --arch {PLAIN} {TRAINED} --together yes",
     "relabel": f"{_RELABEL} --teacher TRAINED --cutmix 0 --keep 2",
@@ -178,6 +189,7 @@ def make_files(folder: Path) -> dict[str, Path]:
     run("WHITE", "distill ZCA --objective random --ipc 2 --whitening zca", "it0.safetensors")
     run("STEPS", f"{_DD} --snapshots 1", "it1.safetensors")
     run("FIXED", f"{_DD} --initialisation fixed --snapshots 1", "it1.safetensors")
+    run("TARGETS", f"{_FREPO} 1 --network {PLAIN} --snapshots 1", "it1.safetensors")
     run("LABELS", f"{_RELABEL} --teacher TRAINED --cutmix 0 --keep 2")
     run("MIXED", f"{_RELABEL} --teacher TRAINED --cutmix 1")
     made = synthetic.load(files["SET"])

@@ -21,6 +21,7 @@ from dd.plugins import Entry
 
 HARD, SOFT, KD = "hard", "soft", "kd"  # the protocols that plan and tables treat specially
 STEPS = "steps"  # networks take the steps that the set was made for
+REGRESSION = "regression"  # networks learn targets
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ def protocol_of_plugin(name: str, own: Collection[str] = ()) -> Entry | None:
     Raises:
         DDError: if it is the name of a protocol of this suite, or one of ``own``, too.
     """
-    return plugins.find(name, ("protocol",), {HARD, SOFT, KD, STEPS, *own})
+    return plugins.find(name, ("protocol",), {HARD, SOFT, KD, STEPS, REGRESSION, *own})
 
 
 def planned_as(protocol: str) -> str:

@@ -180,8 +180,9 @@ def evaluation_fallback(objective: str, dataset: str, ipc: int) -> Fallback | No
     """As :func:`fallback`, for the settings with which networks are trained on sets of
     ``objective``.
 
-    No recipe has these settings by IPC, so the fallback is about the dataset only. None also if
-    they do not differ by dataset, even if other settings of the recipe do.
+    The fallback is about the dataset only: whose settings another IPC takes is said where the set
+    is distilled. None also if they do not differ by dataset, even if other settings of the recipe
+    do.
     """
     taken = fallback(objective, dataset, ipc)
     differs = _by_dataset({"evaluation": recipe(objective)["evaluation"]})
@@ -206,6 +207,11 @@ def regularisers() -> tuple[str, ...]:
 def uses_pretrained(objective: str) -> bool:
     """Whether ``objective`` uses trained, frozen networks instead of new ones."""
     return recipe(objective).get("networks") == "pretrained"
+
+
+def learns_targets(objective: str) -> bool:
+    """Whether labels that ``objective`` learns are targets of a regression, no probabilities."""
+    return recipe(objective).get("labels") == "targets"
 
 
 def uses_generator(parametrisation: str) -> bool:

@@ -19,6 +19,7 @@ from torch import Tensor
 from dd.data.extent import Extent
 from dd.distill.gradients import CHUNK, match_apart, match_together
 from dd.distill.objectives.sre2l import watched
+from dd.distill.ridge import fit
 from dd.distill.unroll import pull_back, unroll
 from dd.networks.activation_maps import activation_maps, has_map, resized
 from dd.networks.base import Network
@@ -197,6 +198,28 @@ def mean_gradient(spec: str, data: Extent, width_factor: float, images: int) -> 
     least = whole if has_batch_norm(network) else counted(1)
     total = _parameter_bytes(network)  # what the pieces add up to
     return Demand(least + total, whole + total)
+
+
+@cache
+def regression(
+    spec: str, data: Extent, width_factor: float, online: int, real: int, images: int
+) -> Demand:
+    """FRePo: a ridge regression from ``images`` synthetic to ``real`` real images, beside
+    ``online`` networks and the moments of their optimisers."""
+    network = _network(spec, data, width_factor).eval()
+    each, features = embedding_bytes(network, _shape(data)), network.classifier.in_features
+
+    def solve() -> None:
+        known, found = (torch.zeros(n, features, device="meta") for n in (real, images))
+        of_set, of_real = (torch.zeros(n, data.classes, device="meta") for n in (images, real))
+        fit(found, of_set, known, of_real, 1e-6)
+
+    networks = (3 * online + 1) * _parameter_bytes(network)
+    kept = networks + peak_bytes(solve) + 4 * features * (real + 2 * images)
+    kept += 2 * images * 4 * data.values  # images and their mirror images, and the gradient
+    piece = min(images, max(1, int(PIECE_BYTES // each)))
+    chunk = min(CHUNK, real) * forward_bytes(network, _shape(data))
+    return Demand(kept + each, kept + max(piece * each, chunk))
 
 
 @cache

@@ -381,6 +381,7 @@ def run(arguments: argparse.Namespace) -> None:
         own=own,
         schedule=made.schedule,
         fixed_start=(fixed["seed"], fixed["students"]) if fixed else None,
+        regresses=made.regresses,
     )
     conditions = {"protocol": arguments.protocol, **dataclasses.asdict(settings)}
     conditions |= dataclasses.asdict(recipe) | {"width_factor": arguments.width_factor}

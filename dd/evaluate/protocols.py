@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -22,6 +23,7 @@ from dd.rng import generator
 from dd.runtime import precision
 from dd.training.memory import networks_that_fit
 from dd.training.recipe import Recipe
+from dd.training.regression import scaled, squared_error
 from dd.training.train import Criterion, TrainingDiverged, accuracy, cross_entropy, train
 
 PROTOCOLS: Registry[type[Hard]] = Registry("protocol", "dd.evaluate.protocols:Hard")
@@ -44,6 +46,7 @@ class Task:
         schedule: the steps that the set was made for, for protocols that take these.
         fixed_start: the seed and the number of the fixed initial parameters that the set was made
             for; None: it was made for random ones.
+        regresses: whether the labels are targets of a regression.
     """
 
     dataset: Dataset
@@ -58,6 +61,7 @@ class Task:
     own: Mapping[str, Recipe] = dataclasses.field(default_factory=dict)
     schedule: Schedule | None = None
     fixed_start: tuple[int, int] | None = None
+    regresses: bool = False
 
     def recipe_of(self, arch: str) -> Recipe:
         """How networks of ``arch`` are trained."""
@@ -362,3 +366,78 @@ class Steps(Hard):
             "rate_high": round(rates.max().item(), 8),
             "fixed_start": int(self.task.fixed_start is not None),
         }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WarmRecipe(Recipe):
+    """A recipe whose rate rises linearly from 0, and then falls along a half cosine.
+
+    Attributes:
+        warmup: epochs in which it rises, at most half of all.
+        floor: the rate at the end, relative to ``lr``.
+    """
+
+    warmup: int = 0
+    floor: float = 0.0
+
+    def rates(self) -> list[tuple[float, bool]]:
+        rising = min(self.warmup, self.epochs // 2)
+        falling = self.epochs - rising
+        shares = [epoch / rising for epoch in range(rising)]
+        shares += [
+            self.floor + (1 - self.floor) * (1 + math.cos(math.pi * epoch / falling)) / 2
+            for epoch in range(falling)
+        ]
+        return [(self.lr * share, epoch == 0) for epoch, share in enumerate(shares)]
+
+
+@dataclasses.dataclass(frozen=True)
+class RegressionSettings:
+    """Regression on targets (FRePo)."""
+
+    warmup: int = setting(
+        "epochs in which the learning rate rises from 0, at most half of all",
+        at_least=0,
+        default=500,
+    )
+    floor: float = setting(
+        "learning rate at the end, relative to the recipe's", at_least=0, at_most=1, default=0.01
+    )
+
+
+@PROTOCOLS.register("regression")
+class Regression(Hard):
+    """Networks learn targets by the squared error, as FRePo's authors test (arXiv:2206.00719).
+
+    Targets are the set's labels if these are some, otherwise those with which FRePo starts
+    (:func:`dd.training.regression.scaled`). The learning rate rises to that of the recipe, and then
+    falls along a half cosine, instead of following the recipe's schedule.
+    """
+
+    Settings = RegressionSettings
+    takes_targets = True
+
+    def __init__(self, settings: RegressionSettings, task: Task) -> None:
+        own = {arch: self._warm(recipe, settings) for arch, recipe in task.own.items()}
+        targets = task.labels
+        if not task.regresses:
+            targets = scaled(targets, len(task.dataset.classes))
+        warm = self._warm(task.recipe, settings)
+        super().__init__(settings, dataclasses.replace(task, labels=targets, recipe=warm, own=own))
+
+    @staticmethod
+    def _warm(recipe: Recipe, settings: RegressionSettings) -> Recipe:
+        return WarmRecipe(**dataclasses.asdict(recipe) | dataclasses.asdict(settings))
+
+    def train(self, arch: str, numbers: Sequence[int]) -> list[nn.Module]:
+        return self.task.train(arch, numbers, self._loss)
+
+    def _loss(
+        self, logits: torch.Tensor, labels: torch.Tensor, guide: torch.Tensor | None, epoch: int
+    ) -> torch.Tensor:
+        return squared_error(logits, labels)
+
+    @classmethod
+    def adapted(cls, known: Recipe, schedule: Schedule | None) -> Recipe:
+        """The schedule is the protocol's, nearest to ``cosine``."""
+        return dataclasses.replace(known, schedule="cosine")

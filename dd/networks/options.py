@@ -43,6 +43,7 @@ OPTIONS: Mapping[str, Mapping[str, Option]] = {
     "convnet": {
         "depth": Option(0, most=64),
         "width": Option(128),
+        "growth": Option(1, most=8),
         "norm": Option("instance", NORMS),
         "activation": Option("relu", ACTIVATIONS),
         "pooling": Option("avg", POOLINGS),

@@ -119,6 +119,11 @@ class Counted:
                 step = settings["student_epochs"] * count * self._drawn("unroll", job)
                 real = min(settings["batch_real"], data.train)
                 step = settings["students"] * (step + real * self._drawn("train", job))
+            case "frepo":
+                seen = count * (2 if settings["mirror"] == "yes" else 1)
+                real = min(settings["batch_real"], data.train)
+                step = real * self._drawn("forward", job) + seen * self._drawn("images", job)
+                step += min(settings["batch_train"], count) * self._drawn("train", job)
             case "sre2l":
                 step = count * self._drawn("images", job)
             case "herding" | "kcenter":

@@ -189,6 +189,12 @@ class GpuMemory:
                     yield Part("unrolling", (*of, memory, steps), batch, beside)
                     real = min(settings["batch_real"], data.train)
                     yield Part("mean_gradient", of, real, beside)
+                case "frepo":
+                    seen = count * (2 if settings["mirror"] == "yes" else 1)
+                    real = min(settings["batch_real"], data.train)
+                    yield Part("regression", (*of, settings["online"], real), seen, beside)
+                    batch = min(settings["batch_train"], count)
+                    yield Part("train", (*of, "adamw", 1), batch, beside)
                 case "sre2l":
                     yield Part("recovery", of, min(settings["batch_syn"] or count, count), beside)
                 case "herding" | "kcenter":

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
 
 from dd.config.methods import HARD, KD, SOFT, STEPS, Part, format_value, parse_protocol, planned_as
 from dd.config.normalisation import DATA, of_published
-from dd.config.recipes import uses_generator, uses_pretrained
+from dd.config.recipes import learns_targets, uses_generator, uses_pretrained
 from dd.config.run import Run
 from dd.data.raw import (
     IMAGE_FILES,
@@ -812,10 +812,17 @@ class Evaluation(Job):
             canonical(arch)
         made = self.distillation
         protocol = parse_protocol(self.protocol, run.protocols).options["protocol"]
-        if protocol == STEPS and "student_epochs" not in made.settings(run):
+        settings_of_set = made.settings(run)
+        if protocol == STEPS and "student_epochs" not in settings_of_set:
             raise DDError(
                 f"protocol {self.protocol}: networks take the steps for which a set was made, but "
                 f"{made.method} makes sets for no steps; use another protocol"
+            )
+        targets = learns_targets(run.parse(made.method).objective) and settings_of_set["lr_label"]
+        if targets and protocol in (HARD, KD):
+            raise DDError(
+                f"protocol {self.protocol}: the labels of {made.method} are targets of a "
+                "regression, no probabilities; use the protocol regression, or lr_label=0"
             )
 
     def measured(self, run: Run) -> MeasuredJob:

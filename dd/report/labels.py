@@ -53,6 +53,7 @@ METHODS = {
     "iadd": "IADD",
     "full": "Full dataset",
     "dd": "DD",
+    "frepo": "FRePo",
     "sre2l": "SRe2L",
     "glad": "GLaD",
     "metadd": "MetaDD",

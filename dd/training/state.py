@@ -8,12 +8,14 @@ import torch
 
 from dd.artifacts.checkpoint import form, under
 from dd.errors import DDError
+from dd.training.lamb import Lamb
 
 PREFIX = "optimizer."
 # What the optimisers of this suite keep for each parameter that has moved.
 _KEPT = {
     torch.optim.SGD: frozenset({"momentum_buffer"}),
     torch.optim.Adam: frozenset({"step", "exp_avg", "exp_avg_sq"}),
+    Lamb: frozenset({"step", "exp_avg", "exp_avg_sq"}),
 }
 
 

@@ -94,6 +94,10 @@ FLAGS = {
         (TRAJECTORIES,) * 4, (TRAJECTORIES,) * 4,
     ),
     "dd": (("those for CIFAR-10",) * 4, LISTED, *(("those for CIFAR-10",) * 4,) * 6),
+    "frepo": (
+        ("those for CIFAR-10",) * 4, LISTED, LISTED, (None, ONE, None, TEN),
+        *(("those for CIFAR-10",) * 4,) * 4,
+    ),
     "sre2l": (
         (CHOSEN,) * 4, (AS_CIFAR100,) * 4, OWN, OWN, (AS_IMAGENET,) * 4, (AS_IMAGENET,) * 4,
         (AS_TINY,) * 4, (AS_TINY,) * 4,
@@ -110,7 +114,7 @@ def test_every_fallback_is_flagged(name):
     taken = [tuple(one and one.takes for one in row) for row in found]
     assert taken == list(FLAGS[name])
     of_ipc = [one.of_ipc for row in found for one in row if one]
-    assert of_ipc == [one.takes == ONE for row in found for one in row if one]
+    assert of_ipc == [one.takes in (ONE, TEN) for row in found for one in row if one]
 
 
 def test_the_table_above_has_every_recipe_and_every_dataset_of_a_run():

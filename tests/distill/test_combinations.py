@@ -39,6 +39,7 @@ RECIPES = {
     "iadd": EXPERTS,
     "sre2l": {},
     "dd": {"batch_real": 20, "lr_label": 0.1},
+    "frepo": {"batch_real": 20, "online": 2, "online_steps": 1},
     "buffer": {"experts": 2, "epochs": 1},
     "pretrain": {"epochs": 1},
     "generator": {"epochs": 1},
@@ -109,7 +110,7 @@ COMBINATIONS = [
 
 
 def test_the_seams_are_those_of_the_architecture():
-    assert {"dc", "dsa", "dm", "mtt", "iadd", "dd", "sre2l"} <= set(MOVING)
+    assert {"dc", "dsa", "dm", "mtt", "iadd", "dd", "frepo", "sre2l"} <= set(MOVING)
     brought = {entry.name for entry in plugins.catalogue().entries}
     assert {*PARAMETRISATIONS} - brought == {"glad"} and {*REGULARISERS} - brought == {"metadd"}
     for name in OBJECTIVES.names():

@@ -74,6 +74,15 @@ STAGES = {
         lambda: [demand.unrolling(*normed, 0.0, 2, IMAGES // 2), demand.mean_gradient(*normed, 40)],
         CANVAS,
     ),
+    "frepo": (
+        f"distill --objective frepo --ipc {IPC} --network {NORMED} --batch-real 10 --online 3 "
+        "--whitening none --snapshots 2",
+        lambda: [
+            demand.regression(*normed, 3, 10, 2 * IMAGES),
+            demand.train(*normed, "adamw", 1, IMAGES),
+        ],
+        CANVAS,
+    ),
     "sre2l": (
         f"distill --objective sre2l --ipc {IPC} --network {NORMED} --pretrained TRAINED "
         "--batch-syn 8 --snapshots 2",

@@ -321,7 +321,7 @@ def test_settings_are_checked(changes, words):
 def test_recipe():
     """Every objective has settings; the networks are canonical, in the order they are named."""
     weights = set()
-    for objective in ("dc", "dsa", "dm", "mtt", "iadd", "dd", "sre2l"):
+    for objective in ("dc", "dsa", "dm", "mtt", "iadd", "dd", "frepo", "sre2l"):
         values = recipes.resolve_part("metadd", objective, "cifar10", 10)
         settings = build(Settings, values, "metadd")
         weights.add(settings.lambda_ai)

@@ -22,6 +22,7 @@ from tests.support.objectives import NORMED, SPEC, canvas, make
 @pytest.mark.parametrize("ipc", [1, 3])
 def test_every_objective_starts_and_moves(name, ipc, digits, shard_file):
     small = {"batch_real": 8, "outer": 2, "inner": 1, "feature_epochs": 1}
+    small |= {"online": 2, "online_steps": 1}
     small |= {"students": 2, "student_epochs": 2, "decay_every": 1}
     small |= {"experts": 2, "student_steps": 2, "expert_epochs": 1, "max_start_epoch": 2}
     known = recipes.resolve(name, "digits", ipc)

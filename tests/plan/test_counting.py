@@ -68,6 +68,15 @@ def test_dd_by_hand(counted):
     assert Counted(plan, counted.extents).work(job) == 7 * (3 * 100 * UNROLL + 1024 * TRAIN)
 
 
+def test_frepo_by_hand(counted):
+    """At IPC 10: 1024 real images forward, the set and its mirror images forth and back, and a
+    step of a network on the set."""
+    job = Distillation("cifar10", "frepo@network=convnet", 10, 0, (7,))
+    plan = SimpleNamespace(run=counted.run, planned=lambda job: job)
+    step = 1024 * CONVNET + 200 * 2 * CONVNET + 100 * TRAIN
+    assert Counted(plan, counted.extents).work(job) == 7 * step
+
+
 def test_metadd_by_hand(counted):
     """Added to DM at IPC 10 on Tiny ImageNet: 1000 of 2000 images, three networks; one pass less
     without the part that compares maps."""

@@ -31,11 +31,11 @@ from tests.support.resuming import Killed, stop_at
 
 COMMANDS = DISTILLATIONS | OTHERS
 QUICK = {  # one of each kind; the others take longer together
-    "dsa", "dm", "mtt", "iadd, raw", "dd", "sre2l", "herding", "dm+glad+metadd", "pretrain",
-    "buffer, stacked", "generator", "evaluate, stacked", "evaluate, kd", "evaluate, soft, mixed",
-    "relabel, mixed", "cams", "erase",
+    "dsa", "dm", "mtt", "iadd, raw", "dd", "frepo", "sre2l", "herding", "dm+glad+metadd",
+    "pretrain", "buffer, stacked", "generator", "evaluate, stacked", "evaluate, kd",
+    "evaluate, soft, mixed", "relabel, mixed", "cams", "erase",
 }  # fmt: skip
-QUICKER = {"dsa", "dm", "iadd, raw", "dd", "sre2l", "buffer, stacked", "evaluate, stacked"}
+QUICKER = {"dsa", "dm", "iadd, raw", "dd", "frepo", "sre2l", "buffer, stacked", "evaluate, stacked"}
 # torch computes the derivative of SiLU, which generators use, in another way for unknown devices
 ROUNDED = {"generator": 2e-3, "generator, zca": 2e-3, "dm+glad": 1e-5}
 ROUNDED |= dict.fromkeys(("sre2l+glad, random start", "dm+glad+metadd"), 1e-5)
@@ -123,13 +123,13 @@ def test_every_network(spec):
 
 
 RESUMED = {  # at which of the files that are put in place the job dies
-    "dsa": 4, "iadd, normalised": 4, "dd": 4, "sre2l": 4, "dm+glad+metadd": 4, "pretrain": 2,
-    "buffer, stacked": 2, "buffer, apart": 2, "generator": 2, "relabel, mixed": 2,
-    "evaluate, kd, augmented": 2,
+    "dsa": 4, "iadd, normalised": 4, "dd": 4, "frepo": 4, "sre2l": 4, "dm+glad+metadd": 4,
+    "pretrain": 2, "buffer, stacked": 2, "buffer, apart": 2, "generator": 2,
+    "relabel, mixed": 2, "evaluate, kd, augmented": 2,
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", some(RESUMED, {"dd", "sre2l"}))
+@pytest.mark.parametrize("name", some(RESUMED, {"dd", "frepo", "sre2l"}))
 def test_killed_and_started_again(name, run, tmp_path, monkeypatch, capsys):
     command = COMMANDS[name]
     if not command.startswith("evaluate"):
@@ -179,6 +179,8 @@ ITERATION = {
     "iadd, prune": (3, 3),
     "iadd, none": (3, 3),
     "dd": (1, 1),
+    "frepo": (1, 1),
+    "frepo, fixed labels, pool": (2, 1),
     "dd, learned labels": (1, 1),
     "dd, fixed start, pool": (2, 2),
     "sre2l": (1, 1),

@@ -79,6 +79,8 @@ COMMANDS = {
     f"--whitening none --out OUT/d {LITTLE}",
     "dd": f"distill --objective dd --batch-real 8 --steps 1 --student-epochs 1 --network {NETWORK} "
     f"--out OUT/d {LITTLE}",
+    "frepo": "distill --objective frepo --whitening none --batch-real 8 --online 1 --network "
+    f"{NETWORK} --out OUT/d {LITTLE}",
     "sre2l": f"distill --objective sre2l --network {TRAINED} --pretrained ONE --out OUT/d {LITTLE}",
     "glad": f"distill --objective dm --batch-real 2 --network {NETWORK} --parametrisation glad "
     f"--generator GENERATOR --out OUT/d {LITTLE}",

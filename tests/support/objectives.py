@@ -6,7 +6,7 @@ from dd.config import recipes
 from dd.config.settings import build
 from dd.distill.objectives import OBJECTIVES
 from dd.distill.objectives.base import Streams
-from dd.distill.parametrisations.pixels import Pixels
+from dd.distill.parametrisations import Labelled, Pixels
 from dd.networks.build import create
 from dd.networks.options import canonical
 from dd.networks.source import SingleSource
@@ -36,9 +36,11 @@ def make(name, dataset, ipc=1, spec=SPEC, shards=(), **changes):
 
 
 def canvas(objective, lr=0.1, momentum=0.5):
-    """The images of ``objective`` as pixels, with an optimiser."""
+    """The images of ``objective`` as pixels, with an optimiser; its labels, if they are learned."""
 
     def optimise(groups):
         return torch.optim.SGD(groups, momentum=momentum)
 
-    return Pixels(objective.start(), objective.labels(), lr, optimise)
+    pixels = Pixels(objective.start(), objective.labels(), lr, optimise)
+    learned = objective.learned_labels()
+    return Labelled(pixels, learned, optimise) if learned else pixels

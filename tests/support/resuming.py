@@ -53,6 +53,10 @@ METHODS = {
         "--objective", "dd", "--ipc", "2", "--steps", "2", "--student-epochs", "2",
         "--batch-real", "50", "--lr-student", "0.1", "--lr-label", "0.1", *NETWORK,
     ],
+    "frepo": [
+        "--objective", "frepo", "--ipc", "2", "--batch-real", "50", "--online", "2",
+        "--online-steps", "2", "--batch-train", "12", "--pool", "POOL",
+    ],
     "glad+metadd": [
         "--objective", "dm", "--ipc", "2", "--batch-real", "16", *NETWORK, *LATENTS, *INVARIANT,
     ],

@@ -16,7 +16,9 @@ from dd.networks.layers import GROUPS, Activation, Norm, Pooling
 class ConvNet(SpatialNetwork):
     """``depth`` blocks of 3 × 3 convolution, norm, activation and 2 × 2 pooling; a linear layer.
 
-    The variants are those of Model Pool (arXiv:2402.13007, Table 3). Depth 0, the default, follows
+    The variants are those of Model Pool (arXiv:2402.13007, Table 3), and with ``growth`` 2 the
+    widths of FRePo (arXiv:2206.00719): each block has ``growth`` times the filters of the one
+    before it. Depth 0, the default, follows
     the image size, as is usual in the field: the last map is 4 × 4, so the depth is 3 at 32 px, 4
     at 64 px, 5 at 128 px. Images are padded to multiples of 8 at any depth, because DC's code pads
     28 px to 32 at any depth.
@@ -35,6 +37,7 @@ class ConvNet(SpatialNetwork):
         *,
         depth: int = 0,
         width: int = 128,
+        growth: int = 1,
         norm: Norm = "instance",
         activation: Activation = "relu",
         pooling: Pooling = "avg",
@@ -50,13 +53,13 @@ class ConvNet(SpatialNetwork):
         groups = GROUPS if norm == "group" else 1
         if width % groups:
             raise DDError(f"convnet: width={width}: norm=group needs a multiple of {groups}")
-        width = scaled(width, width_factor, groups)
         height, breadth = self.padded
-        blocks = []
+        blocks, filters = [], channels
         for index in range(depth):
+            before, filters = filters, scaled(width * growth**index, width_factor, groups)
             blocks += [
-                layers.conv3x3(channels if index == 0 else width, width),
-                layers.normalisation(norm, width, (height, breadth)),
+                layers.conv3x3(before, filters),
+                layers.normalisation(norm, filters, (height, breadth)),
                 layers.activation(activation),
                 layers.pooling(pooling),
             ]
@@ -64,4 +67,4 @@ class ConvNet(SpatialNetwork):
                 height, breadth = height // 2, breadth // 2
         self.pool = blocks.pop()
         self.body = nn.Sequential(*blocks)
-        self.classifier = nn.Linear(width * height * breadth, classes)
+        self.classifier = nn.Linear(filters * height * breadth, classes)
