@@ -20,6 +20,7 @@ PAPERS = {
     "modelpool": "Model Pool",
     "iadd": "IADD",
     "metadd": "MetaDD",
+    "families": "Families of methods",
     "cost": "Cost",
     "baselines": "Baselines",
     "claims": "Claims",

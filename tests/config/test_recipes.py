@@ -93,9 +93,9 @@ FLAGS = {
         (TRAJECTORIES,) * 4, LISTED, LISTED, LISTED, (None, ONE, ONE, ONE), (None, ONE, ONE, ONE),
         (TRAJECTORIES,) * 4, (TRAJECTORIES,) * 4,
     ),
-    "dd": (("those for CIFAR-10",) * 4, LISTED, *(("those for CIFAR-10",) * 4,) * 6),
+    "dd": ((CHOSEN,) * 4, LISTED, *(("those for CIFAR-10",) * 4,) * 6),
     "frepo": (
-        ("those for CIFAR-10",) * 4, LISTED, LISTED, (None, ONE, None, TEN),
+        (CHOSEN,) * 4, LISTED, LISTED, (None, ONE, None, TEN),
         *(("those for CIFAR-10",) * 4,) * 4,
     ),
     "sre2l": (
