@@ -36,6 +36,9 @@ python_maximum_signature_line_length = 88
 toc_object_entries = False  # in the sidebar of every page they take a third of the time
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_title = f"{project} {release}"
 html_copy_source = False
 html_show_sourcelink = False
+html_show_copyright = False

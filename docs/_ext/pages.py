@@ -14,6 +14,7 @@ import ast
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -84,7 +85,8 @@ def shown(kind: str, path: Path, page: Path, heading: str) -> list[str]:
     lines = [f"({path.parent.name}-{kind}-{path.stem})=", f"{heading} {title}", ""]
     if kind == "figure":
         return [*lines, f"![{title}]({os.path.relpath(path, page.parent)})", ""]
-    return [*lines, path.read_text(encoding="utf-8").strip(), ""]
+    text = path.read_text(encoding="utf-8").strip()
+    return [*lines, re.sub(r"^\*\*.*?\*\* ", "", text), ""]  # its caption begins with the title
 
 
 def run_page(folder: Path) -> str:
@@ -165,11 +167,16 @@ def module_page(name: str, known: dict[str, Path]) -> str:
     pages = [one for one in inside if has_page(one, known[one])]
     for one in pages:
         lines += [f":doc:`{one}`", f"    {summary(known[one]) or 'A package.'}", ""]
-    lines += [".. toctree::", "    :hidden:", "", *(f"    {one}" for one in pages), ""]
+    lines += [".. toctree::", "    :hidden:", "", *map(entry, pages), ""]
     for one in inside:
         if one not in pages:
             lines += [one, "-" * len(one), "", f".. automodule:: {one}", ""]
     return "\n".join(lines)
+
+
+def entry(name: str) -> str:
+    """An entry of a table of contents, which shows where the module is by its place."""
+    return f"    {name.rpartition('.')[2]} <{name}>"
 
 
 def generate(app: Sphinx) -> None:
