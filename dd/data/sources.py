@@ -190,7 +190,8 @@ def _torchvision(name: str, class_name: str, label: str, files: str, by_split: b
         # torchvision unpickles CIFAR's batches, but only after it has checked that their MD5 sums
         # are those of the original files, which are plain arrays
         # "download" unpacks archives that are there, and fetches nothing where they are complete
-        unpack = options.download or _has_archives(make, root)
+        archives = _archives(make, root)
+        unpack = options.download or (bool(archives) and all(same for _, same in archives))
 
         def split(part: str) -> Any:
             which = {"split": part} if by_split else {"train": part == "train"}
@@ -201,16 +202,21 @@ def _torchvision(name: str, class_name: str, label: str, files: str, by_split: b
         except (RuntimeError, OSError) as error:  # download errors are OSErrors
             reason = textwrap.shorten(" ".join(str(error).split()), 160)
             tried = f"could not be downloaded ({reason})" if options.download else "is not complete"
-            raise DDError(
-                f"{root}: {name} {tried}; give --root a folder that holds {files}, or use "
-                "--source image-folder"
-            ) from None
+            other = [path for path, same in _archives(make, root) if path.is_file() and not same]
+            hint = f"give --root a folder that holds {files}, or use --source image-folder"
+            if other:  # packed again by somebody: what is in them may still be the original
+                hint = (
+                    f"{other[0]} is not the original archive (its MD5 sum differs); if you trust "
+                    f"it, unpack it there: gunzip -k {other[0].parent}/*.gz"
+                )
+            raise DDError(f"{root}: {name} {tried}; {hint}") from None
         classes = getattr(train, "classes", None) or [str(digit) for digit in range(10)]
         return RawDataset(name, label, *_arrays(train), *_arrays(test), list(classes))
 
 
-def _has_archives(make: Any, root: Path) -> bool:
-    """Whether ``root`` holds all original archives of a torchvision dataset, by their MD5 sums."""
+def _archives(make: Any, root: Path) -> list[tuple[Path, bool]]:
+    """The archives of a torchvision dataset below ``root``, and whether each is there and has the
+    MD5 sum of the original."""
     from torchvision.datasets.utils import check_integrity
 
     archives = [
@@ -218,7 +224,7 @@ def _has_archives(make: Any, root: Path) -> bool:
     ]
     if hasattr(make, "tgz_md5"):
         archives = [(root / make.filename, make.tgz_md5)]
-    return bool(archives) and all(check_integrity(path, md5) for path, md5 in archives)
+    return [(path, check_integrity(path, md5)) for path, md5 in archives]
 
 
 def _arrays(split: Any) -> tuple[Tensor, Tensor]:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 from dd.artifacts.text import FileSum
-from dd.plan.jobs import Distillation, Evaluation
-from dd.plan.plan import ENDINGS, Plan
+from dd.plan.jobs import Evaluation, Import
+from dd.plan.plan import ENDINGS, Plan, made_sets
 
 if TYPE_CHECKING:  # late elsewhere: only the record of a run needs it
     from rocrate.model.contextentity import ContextEntity
@@ -109,7 +109,7 @@ def _about(crate: ROCrate, plan: Plan, record: Mapping[str, Any]) -> None:
     root["description"] = (
         f"Run {record['run']} of a suite that reproduces papers on dataset distillation: "
         f"{kinds.count('table')} tables and {kinds.count('figure')} figures from "
-        f"{len(plan.of(Distillation))} distillations and {len(plan.of(Evaluation))} evaluations."
+        f"{made_sets(plan)} and {len(plan.of(Evaluation))} evaluations."
     )
     root["conformsTo"] = _entity(
         crate, PROFILE, "CreativeWork", name="Process Run Crate", version=PROFILE.rpartition("/")[2]
@@ -120,7 +120,8 @@ def _about(crate: ROCrate, plan: Plan, record: Mapping[str, Any]) -> None:
         "CreativeWork",
         name=f"{LICENSE} License",
         description="The licence of the suite and of what it adds. Images, and what is made of "
-        "them, stay under the terms of the datasets that they come from.",
+        "them, stay under the terms of the datasets that they come from"
+        + (", imported synthetic sets under those of their makers." if plan.of(Import) else "."),
     )
     _entity(crate, SAFETENSORS, "WebSite", name="safetensors: tensors with a JSON header")
 

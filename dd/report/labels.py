@@ -21,6 +21,7 @@ PAPERS = {
     "iadd": "IADD",
     "metadd": "MetaDD",
     "cost": "Cost",
+    "baselines": "Baselines",
     "claims": "Claims",
     "ranking": "Ranking",
 }

@@ -147,7 +147,7 @@ def test_a_folder_with_the_data_of_every_dataset(tmp_path):
         ({"axes_for": {"metadd": {"ipc": []}}}, "axes_for.metadd.ipc is empty"),
         ({"pretrained": {"digit": {}}}, "unknown dataset of pretrained 'digit': did you mean"),
         ({"generators": {"digits": {"weights": "x"}}}, "'adapter' is missing in generators.digits"),
-        ({"axes": {"ipc": [1]}}, "key 'iterations' is missing in axes"),
+        ({"axes": {"iterations": [1]}}, "key 'ipc' is missing in axes"),
         ({"axes": {"ipc": [0], "iterations": [1]}}, "axes.ipc.0 is 0, it must be at least 1"),
         ({"datasets": {"a/b": {"source": "digits", "label": "x"}}}, "'a/b'"),
         ({"datasets": {"d": {"source": "digits"}}}, "key 'label' is missing in datasets.d"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import pickle
 import struct
@@ -116,3 +117,15 @@ def test_failed_download_is_one_line(tmp_path, monkeypatch):
     with pytest.raises(DDError, match=r"downloaded \(no route to host\).*image-folder") as caught:
         SOURCES["cifar10"](SourceOptions(root=tmp_path))
     assert "\n" not in str(caught.value)
+
+
+def test_archives_that_were_packed_again_are_named(tmp_path):
+    """Debian packs the files of Fashion-MNIST again: other bytes, perhaps the same content."""
+    raw = tmp_path / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    (raw / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(b"something"))
+    with pytest.raises(DDError) as error:
+        SOURCES["fashion_mnist"](SourceOptions(root=tmp_path, download=False))
+    said = str(error.value)
+    assert "t10k-labels-idx1-ubyte.gz is not the original archive" in said
+    assert f"gunzip -k {raw}/*.gz" in said

@@ -86,6 +86,9 @@ def test_everything_downstream_is_as_for_a_distillation(folder):
     page = (root / "README.md").read_text()
     assert "Synthetic sets by x, imported." in page and "–†" in page
     assert "3 imported sets" in page
+    crate = (root / "ro-crate-metadata.json").read_text()
+    assert "3 imported sets and 3 evaluations." in crate
+    assert "imported synthetic sets under those of their makers." in crate
     costs = Counter()
     for row in load_rows(root / "tables/cost.csv"):
         costs[row["stage"]] += int(row["jobs"])
