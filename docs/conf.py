@@ -35,6 +35,8 @@ napoleon_use_rtype = False
 python_maximum_signature_line_length = 88
 toc_object_entries = False  # in the sidebar of every page they take a third of the time
 
+highlight_language = "none"  # a block says which language it is in
+
 html_theme = "furo"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]

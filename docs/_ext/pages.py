@@ -90,10 +90,11 @@ def shown(kind: str, path: Path, page: Path, heading: str) -> list[str]:
 
 
 def run_page(folder: Path) -> str:
-    """Facts, figures, tables and files of a committed run."""
+    """Facts, figures, tables and files of a committed run or measurement."""
     page = GENERATED / "runs" / f"{folder.name}.md"
     known = record(folder)
-    lines = [f"# Run {folder.name}", "", f"{title_of(folder)}.", ""]
+    what = "Run" if known.get("run") else "Measurement"
+    lines = [f"# {what} {folder.name}", "", f"{title_of(folder)}.", ""]
     facts = {
         "Code": ", ".join(_texts(known.get("code"))),
         "Processor": ", ".join(_texts((known.get("hardware") or {}).get("cpu"))),
@@ -101,13 +102,13 @@ def run_page(folder: Path) -> str:
         "To": known.get("ended", ""),
     }
     lines += [f"- {name}: {value}" for name, value in facts.items() if value]
-    lines += ["", "Files, as they were committed:", ""]
-    for path in sorted(folder.iterdir()):
-        lines.append(f"- [{path.name}](<path:{os.path.relpath(path, page.parent)}>)")
     lines.append("")
     for kind, path in exhibits(folder):
         lines += shown(kind, path, page, "##")
-    return "\n".join(lines)
+    lines += ["## Files", ""]
+    for path in sorted(folder.iterdir()):
+        lines.append(f"- [{path.name}](<path:{os.path.relpath(path, page.parent)}>)")
+    return "\n".join(lines) + "\n"
 
 
 def _texts(value: Any) -> list[str]:
