@@ -44,3 +44,4 @@ html_title = f"{project} {release}"
 html_copy_source = False
 html_show_sourcelink = False
 html_show_copyright = False
+html_show_search_summary = False  # browsers do not let a page that is a file fetch another
