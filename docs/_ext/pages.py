@@ -82,7 +82,7 @@ def exhibits(folder: Path, paper: str | None = None) -> Iterator[tuple[str, Path
 def shown(kind: str, path: Path, page: Path, heading: str) -> list[str]:
     """Lines of ``page`` that show a figure or table under a heading."""
     title = definition(kind, path.stem).get("title", path.stem)
-    lines = [f"({path.parent.name}-{kind}-{path.stem})=", f"{heading} {title}", ""]
+    lines = [f"({path.parent.name}-{kind}-{path.stem})=", f"{heading} {kind.capitalize()}: {title}", ""]
     if kind == "figure":
         return [*lines, f"![{title}]({os.path.relpath(path, page.parent)})", ""]
     text = path.read_text(encoding="utf-8").strip()

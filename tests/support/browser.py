@@ -7,8 +7,13 @@ import os
 import select
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+
+class Moved(Exception):
+    """The page that was asked has given place to another one."""
 
 
 class Browser:
@@ -50,6 +55,8 @@ class Browser:
         os.write(self.outbox, json.dumps(message).encode() + b"\0")
         while (answer := self._receive()).get("id") != self.sent:
             self.events.append(answer)
+        if "navigated" in answer.get("error", {}).get("message", ""):
+            raise Moved
         assert "error" not in answer, answer
         return answer["result"]
 
@@ -72,8 +79,9 @@ class Browser:
         """What ``look()`` finds, as soon as it finds something."""
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
-            if found := look():
-                return found
+            with suppress(Moved):
+                if found := look():
+                    return found
             time.sleep(0.05)
         raise AssertionError(f"{what} did not appear")
 
