@@ -82,7 +82,11 @@ def exhibits(folder: Path, paper: str | None = None) -> Iterator[tuple[str, Path
 def shown(kind: str, path: Path, page: Path, heading: str) -> list[str]:
     """Lines of ``page`` that show a figure or table under a heading."""
     title = definition(kind, path.stem).get("title", path.stem)
-    lines = [f"({path.parent.name}-{kind}-{path.stem})=", f"{heading} {kind.capitalize()}: {title}", ""]
+    lines = [
+        f"({path.parent.name}-{kind}-{path.stem})=",
+        f"{heading} {kind.capitalize()}: {title}",
+        "",
+    ]
     if kind == "figure":
         return [*lines, f"![{title}]({os.path.relpath(path, page.parent)})", ""]
     text = path.read_text(encoding="utf-8").strip()
@@ -148,9 +152,17 @@ def modules() -> dict[str, Path]:
 
 
 def summary(path: Path) -> str:
-    """The first line of a module's docstring."""
+    """The first line of a module's docstring, or what Architecture says of a folder."""
     said = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-    return said.partition("\n")[0]
+    return said.partition("\n")[0] or folders().get(path.parent.name, "")
+
+
+@cache
+def folders() -> dict[str, str]:
+    """What is in the folders of the package, from the table of Architecture."""
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    found = re.findall(r"^\| `dd/(\w+)/` \| (.+) \|$", text, re.M)
+    return {name: said.replace("`", "``") for name, said in found}
 
 
 def has_page(name: str, path: Path) -> bool:
@@ -167,7 +179,7 @@ def module_page(name: str, known: dict[str, Path]) -> str:
     inside = [one for one in known if one.rpartition(".")[0] == name]
     pages = [one for one in inside if has_page(one, known[one])]
     for one in pages:
-        lines += [f":doc:`{one}`", f"    {summary(known[one]) or 'A package.'}", ""]
+        lines += [f":doc:`{one}`", f"    {summary(known[one])}", ""]
     lines += [".. toctree::", "    :hidden:", "", *map(entry, pages), ""]
     for one in inside:
         if one not in pages:
@@ -262,10 +274,15 @@ def lead_links(app: Sphinx, tree: nodes.document) -> None:
 # settings and equations
 
 
-def list_settings(
-    app: Sphinx, what: str, name: str, item: Any, options: Any, lines: list[str]
-) -> None:
-    """Add the settings of a dataclass of settings to its documentation."""
+def complete(app: Sphinx, what: str, name: str, item: Any, options: Any, lines: list[str]) -> None:
+    """Complete a docstring: list the settings of a dataclass of settings.
+
+    Names that share a line of a docstring (``images, labels: ...``) are also kept together, which
+    Sphinx would take for a type and a name.
+    """
+    for number, line in enumerate(lines):
+        if names := re.match(r":(?:param|ivar) (\w+(?:, \w+)+):", line):
+            lines[number] = line.replace(names[1], names[1].replace(" ", ""), 1)
     if what != "class" or not dataclasses.is_dataclass(item):
         return
     own = [field for field in dataclasses.fields(item) if "help" in field.metadata]
@@ -300,7 +317,7 @@ def visit_math(translator: Any, node: nodes.Element) -> None:
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("builder-inited", generate)
     app.connect("doctree-read", lead_links, priority=100)  # before files are collected
-    app.connect("autodoc-process-docstring", list_settings)
+    app.connect("autodoc-process-docstring", complete, priority=900)  # after napoleon
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math, None))
     app.config.html_math_renderer = "mathml"
     return {"parallel_read_safe": True, "parallel_write_safe": True}
