@@ -74,7 +74,7 @@ def add_plugin_option(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="MODULE",
         help="modules that bring methods, networks or protocols and are not installed "
-        "(docs/architecture.md) (default: none; installed plug-ins are found)",
+        "(docs/own.md) (default: none; installed plug-ins are found)",
     )
 
 

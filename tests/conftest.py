@@ -1,6 +1,7 @@
 """Shared by all tests: the digits dataset, prepared once; real images where a machine has them."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import settings
 from dd.__main__ import main
 from dd.data.dataset import load_dataset
 from dd.runtime import memory, precision
+from tests.support.browser import Browser
 from tests.support.runs import ROOT, copy_workflow, snakemake, tiny_run
 
 
@@ -87,3 +89,13 @@ def finished_run(tmp_path_factory) -> Path:
 def checkout(tmp_path) -> Path:
     """A copy of the workflow to run in."""
     return copy_workflow(tmp_path)
+
+
+@pytest.fixture
+def browser(tmp_path):
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("needs Chromium (Debian: apt-get install chromium)")
+    browser = Browser(program, tmp_path / "profile")
+    yield browser
+    browser.close()

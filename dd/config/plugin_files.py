@@ -33,8 +33,8 @@ RESERVED = {
     ),
     "protocol": (
         *("allow_test_images", "arch", "arch_settings", "data", "device", "diverged", "labels"),
-        *("networks", "out", "plugin", "precision", "protocol", "seed", "synthetic", "threads"),
-        *("together", "whitening", "width_factor"),
+        *("networks", "networks_of", "out", "plugin", "precision", "protocol", "seed"),
+        *("synthetic", "threads", "together", "whitening", "width_factor"),
     ),
 }
 """By kind, the options of its command that are no settings: none may have the name of a setting."""

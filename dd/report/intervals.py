@@ -24,9 +24,10 @@ class Estimate:
 
     Attributes:
         value: the estimate.
-        error: its standard error; None if it is not known: from one observation, or from equal
-            ones, which say nothing about scatter (accuracies are multiples of one test image).
-        df: degrees of freedom of ``error``; 0 if that is not known.
+        error: its standard error; None if there is only one observation. It is 0 if all
+            observations are equal. Alone these say nothing about scatter (accuracies are multiples
+            of one test image), so there is no interval; in a sum they add none.
+        df: degrees of freedom of ``error``; 0 if that is None.
     """
 
     value: float
@@ -34,8 +35,8 @@ class Estimate:
     df: float = 0.0
 
     def interval(self, level: float = LEVEL) -> tuple[float, float] | None:
-        """The two-sided confidence interval; None if the error is not known."""
-        if self.error is None:
+        """The two-sided confidence interval; None if nothing is known about scatter."""
+        if not self.error:
             return None
         half = float(stdtrit(self.df, 0.5 + level / 2)) * self.error
         return self.value - half, self.value + half
@@ -43,9 +44,9 @@ class Estimate:
     def p_above(self, bound: float) -> float:
         """The p value of "the quantity is at most ``bound``", which a small one speaks against.
 
-        It is 1 if the error is not known.
+        It is 1 if nothing is known about scatter.
         """
-        if self.error is None:
+        if not self.error:
             return 1.0
         return float(stdtr(self.df, (bound - self.value) / self.error))
 
@@ -63,14 +64,11 @@ def mean(values: Sequence[float], scale: float = 0.0) -> Estimate:
             than :data:`ROUNDING` times this size (or their own) are equal but for rounding.
     """
     n = len(values)
+    if n < 2:
+        return Estimate(fmean(values))
     scale = max(scale, *map(abs, values))
     scattered = max(values) - min(values) > ROUNDING * scale
-    return _estimate(fmean(values), variance(values) / n if scattered else 0.0, n - 1)
-
-
-def _estimate(value: float, square: float, df: float) -> Estimate:
-    """The estimate with this square of its standard error; 0: it is not known."""
-    return Estimate(value, math.sqrt(square), df) if square > 0 else Estimate(value)
+    return Estimate(fmean(values), math.sqrt(variance(values) / n) if scattered else 0.0, n - 1)
 
 
 def combined(parts: Sequence[Estimate], weights: Sequence[float]) -> Estimate:
@@ -86,20 +84,14 @@ def combined(parts: Sequence[Estimate], weights: Sequence[float]) -> Estimate:
             return Estimate(value)
         own = (weight * part.error) ** 2
         square, slack = square + own, slack + own**2 / part.df
+    if not square:
+        return Estimate(value, 0.0, min(part.df for part in parts))
     return Estimate(value, math.sqrt(square), square**2 / slack)
 
 
 def difference(first: Sequence[float], second: Sequence[float]) -> Estimate:
-    """The difference of the means of two independent samples, with unequal variances (Welch).
-
-    One of the samples may be without scatter: networks that all give the same answer.
-    """
-    one, other = mean(first), mean(second)
-    if min(len(first), len(second)) > 1:
-        for known, constant, sign in ((one, other, 1), (other, one, -1)):
-            if constant.error is None and known.error is not None:
-                return Estimate(sign * (known.value - constant.value), known.error, known.df)
-    return combined([one, other], [1, -1])
+    """The difference of the means of two independent samples, with unequal variances (Welch)."""
+    return combined([mean(first), mean(second)], [1, -1])
 
 
 def average(parts: Sequence[Estimate]) -> Estimate:
@@ -116,7 +108,7 @@ def of_summary(value: float, std: float, n: int, ddof: int) -> Estimate:
         n: the number of values, at least 2.
         ddof: 0 if ``std`` divides by n, 1 if by n − 1.
     """
-    return _estimate(value, std**2 * (n - ddof) / (n - 1) / n, n - 1)
+    return Estimate(value, std * math.sqrt((n - ddof) / (n - 1) / n), n - 1)
 
 
 def of_pairs(first_only: int, second_only: int, n: int) -> Estimate:
@@ -129,7 +121,7 @@ def of_pairs(first_only: int, second_only: int, n: int) -> Estimate:
     """
     value = (first_only - second_only) / n
     spread = (first_only + second_only) / n - value**2
-    return _estimate(100 * value, 100**2 * spread / (n - 1), n - 1)
+    return Estimate(100 * value, 100 * math.sqrt(max(spread, 0.0) / (n - 1)), n - 1)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -104,7 +104,7 @@ def wrong_crate(root: Path) -> dict[str, str]:
 
 
 def behind_claim(plan: Plan, claim: str) -> list[str]:
-    """A line for each difference that a claim is about: its numbers, and the files behind them.
+    """Lines about each difference that a claim is about: its numbers, the files behind them.
 
     Raises:
         DDError: if the run has no table ``claims``, or no such claim.
@@ -119,8 +119,8 @@ def behind_claim(plan: Plan, claim: str) -> list[str]:
         if row["claim"] == claim:
             interval = f" ({row['low']} to {row['high']})" if row["low"] else ""
             place = ", ".join(filter(None, (row["dataset"], row["place"], row["compared"])))
-            files = "".join(f"\n  {file}" for file in row["files"].split())
-            lines.append(f"{place}: {row['difference']}{interval} {row['unit']}, from{files}")
+            lines.append(f"{place}: {row['difference']}{interval} {row['unit']}")
+            lines += [f"  from {file}" for file in row["files"].split()]
     return lines
 
 

@@ -4,6 +4,8 @@ A computation whose size may be chosen (networks that are trained side by side, 
 gets a size that should fit, by counting. If the memory runs out all the same, since a library takes
 workspace or somebody else uses the GPU, the size is halved.
 
+::
+
     size = most_that_fit(bytes_of_one, device)
     for piece, result in in_pieces(images, size, compute, "test images"):
         ...

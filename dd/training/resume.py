@@ -1,5 +1,7 @@
 """The loop over the epochs of a training, and the checkpoints from which a killed stage goes on.
 
+::
+
     job = Checkpoints("pretrain", out, every)
     job.resume(facts)
     for epoch, optimizer in epochs(students, recipe, job, streams):

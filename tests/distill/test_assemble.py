@@ -19,7 +19,7 @@ from dd.rng import generator
 from tests.support.recipes import forget_recipes
 from tests.support.runs import ROOT
 
-DOC = ROOT / "docs" / "architecture.md"
+DOC = ROOT / "docs" / "own.md"
 POOL = "title: small\nmain: mlp\nprobability: 0.5\nothers: [lenet]\n"
 
 
@@ -72,7 +72,7 @@ def test_what_there_is_not_cannot_be_used():
 
 def test_the_documented_objective_works_as_it_stands(digits_file, tmp_path, monkeypatch):
     """It optimises images and uses no network."""
-    text = DOC.read_text(encoding="utf-8").partition("### An objective")[2]
+    text = DOC.read_text(encoding="utf-8").partition("## An objective")[2]
     code, block = (re.search(rf"```{kind}\n(.*?)```", text, re.S)[1] for kind in ("python", "yaml"))
     path = tmp_path / "recipes.yaml"
     path.write_text(recipes.RECIPES.read_text(encoding="utf-8") + block, encoding="utf-8")

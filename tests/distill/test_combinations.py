@@ -46,7 +46,7 @@ RECIPES = {
     "metadd": {"auxiliary": f"{SMALL}.{OTHER}"},
     "glad": {},
 }
-# with those of installed plug-ins, whose authors may run these tests (docs/architecture.md)
+# with those of installed plug-ins, whose authors may run these tests (docs/own.md)
 MOVING = [name for name in OBJECTIVES.names() if OBJECTIVES[name].optimises]
 DRAWING = [name for name in MOVING if "network" in resolve(name, "digits", 2)]
 STEPS = 2

@@ -17,7 +17,7 @@ from dd.rng import generator
 from tests.support.objectives import NORMED, SPEC, canvas, make
 
 
-# with those of installed plug-ins, whose authors may run this test (docs/architecture.md)
+# with those of installed plug-ins, whose authors may run this test (docs/own.md)
 @pytest.mark.parametrize("name", [n for n in OBJECTIVES.names() if not OBJECTIVES[n].takes_all])
 @pytest.mark.parametrize("ipc", [1, 3])
 def test_every_objective_starts_and_moves(name, ipc, digits, shard_file):

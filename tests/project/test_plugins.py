@@ -1,4 +1,4 @@
-"""Plug-ins: the examples of docs/architecture.md as packages of their own, and what goes wrong."""
+"""Plug-ins: the examples of docs/own.md as packages of their own, and what goes wrong."""
 
 from __future__ import annotations
 

@@ -173,10 +173,12 @@ def test_a_claim_without_its_table_is_not_judged():
 
 @pytest.mark.parametrize("run", [p.stem for p in Path("workflow/config/runs").glob("*.yaml")])
 def test_every_run_judges_claims(run):
+    """Those about its tables and figures; there is none about the baselines alone."""
     plan = Plan(load_run(run))
-    assert ("table", "claims") in plan.exhibits and ("figure", "claims") in plan.exhibits
-    assert load_claims(plan.run)
-    assert plan.targets()["claims"] == (["claims"], ["claims"])
+    judges = ("table", "claims") in plan.exhibits and ("figure", "claims") in plan.exhibits
+    assert judges == bool(load_claims(plan.run)) == (run != "fashion-mnist")
+    if judges:
+        assert plan.targets()["claims"] == (["claims"], ["claims"])
 
 
 @pytest.mark.parametrize(

@@ -38,11 +38,15 @@ def test_one_value_has_no_interval():
 
 def test_values_without_scatter_say_nothing_about_it():
     """Two networks whose accuracies differ by the same number of test images prove nothing."""
-    assert mean([2.0, 2.0]) == Estimate(2.0)
-    assert mean([28.9693, 28.9694], scale=98.0) == Estimate(pytest.approx(28.96935))
+    assert mean([2.0, 2.0]) == Estimate(2.0, 0.0, 1)
+    assert mean([2.0, 2.0]).interval() is None
+    assert (mean([2.0, 2.0]).p_above(0), mean([2.0, 2.0]).p_below(9)) == (1.0, 1.0)
+    assert mean([28.9693, 28.9694], scale=98.0) == Estimate(pytest.approx(28.96935), 0.0, 1)
     assert mean([0.2785, 0.2786], scale=98.0).interval() is None  # of accuracies with 4 decimals
     assert mean([0.2785, 0.2786]).interval() is not None
-    assert difference([2.0, 2.0], [1.0, 1.0]) == Estimate(1.0)
+    assert difference([2.0, 2.0], [1.0, 1.0, 1.0]) == Estimate(1.0, 0.0, 1)
+    # in a mean they add no scatter: networks that all stay at chance level under both methods
+    assert average([mean([0.0, 0.0]), mean([1.0, 3.0])]) == Estimate(1.0, 0.5, 1)
     # networks that all answer the same, beside networks that scatter
     constant, scattered = [10.0, 10.0, 10.0], [12.0, 14.0]
     expected = stats.ttest_ind(constant, scattered, equal_var=False).confidence_interval(0.9)

@@ -1,4 +1,4 @@
-"""Plug-ins as tests make them: the packages of docs/architecture.md, and others."""
+"""Plug-ins as tests make them: the packages of docs/own.md, and others."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from dd.networks.architectures import NETWORKS
 from tests.support.recipes import forget_recipes
 from tests.support.runs import ROOT
 
-DOC = ROOT / "docs" / "architecture.md"
+DOC = ROOT / "docs" / "own.md"
 REGISTRIES = (OBJECTIVES, PARAMETRISATIONS, REGULARISERS, NETWORKS, PROTOCOLS)
 
 
 def shown(section: str, kind: str) -> list[str]:
     """The blocks of code of a ``kind`` (python, yaml, toml) in a section of the page."""
-    text = DOC.read_text(encoding="utf-8").partition(f"### {section}\n")[2].partition("\n### ")[0]
+    text = DOC.read_text(encoding="utf-8").partition(f"## {section}\n")[2].partition("\n## ")[0]
     return re.findall(rf"```{kind}\n(.*?)```", text, re.S)
 
 

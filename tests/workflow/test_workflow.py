@@ -75,6 +75,8 @@ def test_the_papers_own_run_of_metadd(checkout):
         ("tables", 19, 0),
         ("figures", 0, 15),
         ("cost", 1, 1),
+        ("ranking", 1, 1),
+        ("claims", 1, 1),
         ("modelpool_taxonomy", 1, 0),
     ],
 )
