@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.metadd import LABELS as METADD_LABELS
-from benchmarks.unrolling import LABELS, peak
+from benchmarks.unrolling import labels, peak
 from dd.artifacts.text import load_json, save_text
 
 HERE = Path(__file__).parent
@@ -82,18 +82,20 @@ def choices(facts: dict[str, Any]) -> str:
 
 def unrolling(facts: dict[str, Any]) -> str:
     """The table of a file of :mod:`benchmarks.unrolling`."""
-    whole = LABELS["whole"]
-    others = [side for side in LABELS if side != "whole"]
-    head = ["steps", *[f"{label}, s" for label in LABELS.values()]]
-    head += [f"{LABELS[side]} / {whole}" for side in others]
-    head += [f"peak {label}, MB" for label in LABELS.values()]
+    method = facts.get("method", "mtt")  # which older files do not say
+    named = labels(method)
+    whole = named["whole"]
+    others = [side for side in named if side != "whole"]
+    head = ["steps", *[f"{label}, s" for label in named.values()]]
+    head += [f"{named[side]} / {whole}" for side in others]
+    head += [f"peak {label}, MB" for label in named.values()]
     rows = []
     for row in facts["rows"]:
         ratios = {"suite": 1.0, **row["ratios"]}  # of each side to the suite
-        line = [row["steps"], *[f"{row['sides'][side]['seconds']:.3g}" for side in LABELS]]
+        line = [row["steps"], *[f"{row['sides'][side]['seconds']:.3g}" for side in named]]
         line += [f"**{ratios[side] / ratios['whole']:.2f} ×**" for side in others]
-        rows.append(line + [f"{peak(row['sides'][side]['peak_mb']):.0f}" for side in LABELS])
-    return f"{_conditions(facts)} MTT, IPC 1, an iteration.\n\n{table(head, rows)}"
+        rows.append(line + [f"{peak(row['sides'][side]['peak_mb']):.0f}" for side in named])
+    return f"{_conditions(facts)} {method.upper()}, IPC 1, an iteration.\n\n{table(head, rows)}"
 
 
 def precision(facts: dict[str, Any]) -> str:

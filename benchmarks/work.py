@@ -93,9 +93,10 @@ ROWS = {
     )
 }
 
-MEMORY = 3.4e9  # bytes; MTT keeps graphs in it
+MEMORY = 3.4e9  # bytes; MTT and DD keep graphs in it
 
 UNROLLED = [Row("mtt", 1, "iteration", {"iteration": 1}, {"student_steps": n}) for n in STEPS]
+UNROLLED += [Row("dd", 1, "iteration", {"iteration": 1}, {"student_epochs": n}) for n in STEPS]
 
 Piece = Callable[[], int]
 """Does the work once and returns the number of units of the piece that it did."""
@@ -358,6 +359,7 @@ SIDES = {
     "suite": suite_pieces,
     "flat": partial(suite_pieces, memory=0.0),
     "whole": partial(suite_pieces, objective=WholeMatching),
+    "every": partial(suite_pieces, memory=1e15),
     "bf16": partial(suite_pieces, computing=precision.BF16),
     "tf32": partial(suite_pieces, computing=precision.TF32),
 }

@@ -249,12 +249,12 @@ class InProcess:
 
     def __init__(self, row, side, data, epochs, **_):
         (known,) = [known for known in work.UNROLLED if known.key == row]
-        steps = known.changes["student_steps"] // 10
-        quick = dataclasses.replace(known, changes={"student_steps": steps})
+        ((setting, steps),) = known.changes.items()
+        quick = dataclasses.replace(known, changes={setting: steps // 10})
         self.side = side
         self.pieces = SIDES[side](quick, load_dataset(data), epochs)
-        whole = 100.0 * known.changes["student_steps"]
-        self.peak = {"whole": whole, "suite": 0.9 * whole, "flat": 700.0}[side]
+        whole = 100.0 * steps
+        self.peak = {"whole": whole, "every": whole, "suite": 0.9 * whole, "flat": 700.0}[side]
 
     def __enter__(self):
         return self
@@ -264,22 +264,25 @@ class InProcess:
 
     def do(self, piece):
         assert self.pieces[piece]() == 1
-        seconds = {"whole": 2.0, "suite": 2.1, "flat": 2.5}[self.side]
+        seconds = {"whole": 2.0, "every": 2.0, "suite": 2.1, "flat": 2.5}[self.side]
         return {"seconds": seconds, "units": 1, "peak_mb": {"host": self.peak}}
 
 
 @pytest.mark.slow
-def test_unrolling_is_measured_and_told(tmp_path, monkeypatch):
+@pytest.mark.parametrize("method", ["mtt", "dd"])
+def test_unrolling_is_measured_and_told(method, tmp_path, monkeypatch):
     """A row for each number of steps, a table of all sides, a figure."""
     out = tmp_path / "results" / "unrolling.json"
     monkeypatch.setattr(speed, "Worker", InProcess)
     words = ["--out", str(out), "--device", "cpu", "--threads", "1", "--repeats", "1"]
-    monkeypatch.setattr(sys, "argv", ["unrolling", *words, "--steps", "10", "20"])
+    words += ["--method", method, "--steps", "10", "20"]
+    monkeypatch.setattr(sys, "argv", ["unrolling", *words])
     unrolling.main()
     facts = json.loads(out.read_text())
     assert [row["steps"] for row in facts["rows"]] == [10, 20]
     assert facts["rows"][1]["sides"]["whole"]["peak_mb"] == {"host": 2000.0}
     text = report.render(out.parent)
+    assert f" {method.upper()}, IPC 1, an iteration." in text
     assert "| 20 | 2 | 2.1 | 2.5 | **1.05 ×** | **1.25 ×** | 2000 | 1800 | 700 |" in text
     assert text.endswith("![unrolling](results/unrolling.png)")
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
