@@ -67,11 +67,11 @@ def fit(features: Tensor, targets: Tensor, real: Tensor, wanted: Tensor, ridge: 
         goal = targets.detach().double().requires_grad_()
         found, factor, failed = prediction(leaf, goal, real.detach().double(), ridge)
         loss = squared_error(found, wanted.double())
-    slopes = torch.autograd.grad(loss, [leaf, goal])
+    by_features, by_targets = torch.autograd.grad(loss, [leaf, goal])
     with torch.no_grad():
         factor = factor.detach()
         condition = _one_norm(factor @ factor.T) * _one_norm(torch.cholesky_inverse(factor))
-    return Fit(loss.detach(), *slopes, condition, failed == 0)
+    return Fit(loss.detach(), by_features, by_targets, condition, failed == 0)
 
 
 def margin_loss(labels: Tensor) -> Tensor:

@@ -333,7 +333,8 @@ class Steps(Hard):
                 cross_entropy(logits, task.labels[part], None, step), parameters
             )
             with torch.no_grad():
-                torch._foreach_sub_(parameters, torch._foreach_mul(slopes, rate))
+                for parameter, slope in zip(parameters, slopes, strict=True):
+                    parameter.sub_(slope, alpha=rate)
         network.eval()
 
     def side_by_side(self, arch: str, count: int) -> int:
