@@ -209,7 +209,7 @@ def test_cells_that_a_run_leaves_out(tmp_path):
         ),
         ({"networks_for": [{"networks": 1}]}, "networks_for.0"),
         ({"networks_for": [{"arch": ["mpl"], "networks": 1}]}, "networks_for.0: unknown network"),
-        ({"networks_for": [{"method": ["dcc"], "networks": 1}]}, "networks_for.0: unknown objec"),
+        ({"networks_for": [{"method": ["dcc"], "networks": 1}]}, "networks_for.0: unknown obj"),
         ({"networks_for": [{"protocol": ["x"], "networks": 1}]}, "networks_for.0: unknown proto"),
         ({"networks_for": [{"dataset": ["x"], "networks": 1}]}, "networks_for.0: unknown datase"),
         ({"networks_for": [{"arch": ["mlp"], "networks": 0}]}, "networks_for.0.networks is 0"),
