@@ -23,11 +23,12 @@ from dd.errors import DDError, unknown
 
 _TENSORS = ("train_images", "train_labels", "test_images", "test_labels", "mean", "std")
 _ZCA_TENSORS = ("zca_mean", "zca_matrix")
-_FIELDS: Fields = {  # of the header
+HEADER: Fields = {  # of the header
     "name": NAME,
     "label": TEXT,
     "classes": optional(list_of(TEXT)),
     "fingerprint": optional(TEXT),
+    "normalisation": optional(TEXT),
     "zca": optional(BLOCK),
 }
 
@@ -155,7 +156,7 @@ def load_dataset(
     if whitening not in WHITENINGS:
         raise unknown("whitening", whitening, WHITENINGS)
     wanted = (*_TENSORS, *_ZCA_TENSORS) if whitening == "zca" else _TENSORS
-    tensors, header = load_tensors(path, "dataset", _TENSORS, only=wanted, fields=_FIELDS)
+    tensors, header = load_tensors(path, "dataset", _TENSORS, only=wanted, fields=HEADER)
     if whitening == "zca":
         if not any(name in tensors for name in _ZCA_TENSORS):
             raise DDError(f"{path}: holds no ZCA whitening; prepare it with --zca")
@@ -207,7 +208,7 @@ def read_name(path: str | Path) -> str:
     Raises:
         DDError: if the file is missing or broken, or the name is no text.
     """
-    return read_header(path, _FIELDS).get("name", Path(path).stem)
+    return read_header(path, HEADER).get("name", Path(path).stem)
 
 
 def fingerprint(tensors: Mapping[str, Tensor], classes: Sequence[str]) -> str:

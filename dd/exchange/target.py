@@ -8,19 +8,12 @@ from typing import Any
 
 import torch
 
-from dd.artifacts.fields import TEXT, list_of, optional
-from dd.artifacts.headers import Fields, load_arrays, read_header
+from dd.artifacts.headers import load_arrays, read_header
 from dd.config.normalisation import DATA, Constants, constants, of_published
+from dd.data.dataset import HEADER
 from dd.data.extent import KNOWN, Extent, of_file
 from dd.data.space import Space
 from dd.errors import DDError, unknown
-
-_FIELDS: Fields = {  # of the header of a prepared file
-    "name": TEXT,
-    "label": TEXT,
-    "classes": optional(list_of(TEXT)),
-    "normalisation": optional(TEXT),
-}
 
 
 @dataclass(frozen=True)
@@ -77,7 +70,7 @@ def _published(name: Any, normalise_as: str | None) -> Target:
 
 
 def _prepared(path: Path, normalise_as: str | None) -> Target:
-    header, extent = read_header(path, _FIELDS), of_file(path)
+    header, extent = read_header(path, HEADER), of_file(path)
     arrays, _ = load_arrays(path, "dataset", ("mean", "std"), only=("mean", "std"))
     mean, std = (torch.from_numpy(arrays[part]) for part in ("mean", "std"))
     for part in (mean, std):

@@ -207,6 +207,7 @@ def test_cells_that_a_run_leaves_out(tmp_path):
             {"imported": [ENTRY | {"method": "mtt", "iterations": 60}], "sets_root": "x"},
             "shows what a distillation leaves, but the sets of mtt are imported; leave it out",
         ),
+        ({"exclude": [{"ipc": [[1]]}]}, "exclude.0.ipc.0"),
         ({"networks_for": [{"networks": 1}]}, "networks_for.0"),
         ({"networks_for": [{"arch": ["mpl"], "networks": 1}]}, "networks_for.0: unknown network"),
         ({"networks_for": [{"method": ["dcc"], "networks": 1}]}, "networks_for.0: unknown obj"),

@@ -14,7 +14,7 @@ from dd import __version__
 from tests.support.runs import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
-DOCS = sorted((ROOT / "docs").glob("*.md"))
+DOCS = sorted(path for under in ("", "papers/") for path in (ROOT / "docs").glob(f"{under}*.md"))
 FOLDERS = "dd|workflow|docs|tests|benchmarks|[.]ci"
 
 
