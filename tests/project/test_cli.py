@@ -101,7 +101,11 @@ def test_defaults_that_are_shown(capsys):
 
 def test_a_shared_setting_says_what_it_means_to_whom(capsys):
     text = spaced(help_of("distill", capsys))
-    assert "matched network [dc, dsa]; learning rate of the feature network [herding, k" in text
+    wanted = (
+        "matched network [dc, dsa]; learning rate of the online networks (Adam) [frepo]; learning "
+        "rate of the feature network [herding, kcenter]"
+    )
+    assert wanted in text
 
 
 @pytest.fixture(scope="module")

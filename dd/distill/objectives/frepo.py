@@ -59,7 +59,7 @@ class Settings(OptimisingSettings, NetworkSettings):
         at_least=0,
         at_most=10_000_000,
     )
-    lr_net: float = setting("learning rate of these networks (Adam)", above=0)
+    lr_net: float = setting("learning rate of the online networks (Adam)", above=0)
     batch_train: int = setting("synthetic images per step of these networks", at_least=1)
     lr_label: float = setting("learning rate of the labels, 0: labels are fixed", at_least=0)
     lambda_label: float = setting(
