@@ -153,7 +153,7 @@ def test_help_lists_it_with_its_settings_and_imports_nothing(package, capsys):
             main(["distill", "--help"])
         assert leaving.value.code == 0 and "dd_centroid" not in sys.modules
         out = " ".join(capsys.readouterr().out.split())
-        assert "one of centroid, dc, dm" in out
+        assert "one of centroid, dc, dd, dm" in out
         assert "a setting of a plug-in [centroid]" in out and "--batch-real" in out
 
 
