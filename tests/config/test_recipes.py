@@ -72,33 +72,33 @@ AS_TINY = "those for Tiny ImageNet, and customary ones for the teacher"
 CHOSEN = "ones that this suite chose for it"
 DATASETS = (
     "digits", "cifar10", "cifar100", "tiny_imagenet", "imagenette", "imagewoof", "covid_cxr",
-    "nobody_knows",
+    "nobody_knows", "fashion_mnist",
 )  # fmt: skip
 
 # by recipe, for each of DATASETS: what is taken at IPC 1, 5, 10, 50; None: its own
 OWN = (None, None, None, None)
 LISTED = (None, ONE, None, None)  # at 1, 10 and 50
 FLAGS = {
-    "random": (OWN,) * 8,
-    "herding": (OWN,) * 8,
-    "kcenter": (OWN,) * 8,
-    "full": (OWN,) * 8,
-    "dc": (LISTED,) * 8,
-    "dsa": (LISTED,) * 8,
+    "random": (OWN,) * 9,
+    "herding": (OWN,) * 9,
+    "kcenter": (OWN,) * 9,
+    "full": (OWN,) * 9,
+    "dc": (LISTED,) * 9,
+    "dsa": (LISTED,) * 9,
     "dm": (
         ("those for CIFAR-10 up to IPC 50",) * 4, LISTED, LISTED, LISTED,
-        *(("those for CIFAR-10 up to IPC 50",) * 4,) * 4,
+        *(("those for CIFAR-10 up to IPC 50",) * 4,) * 5,
     ),
     "mtt": (
         (TRAJECTORIES,) * 4, LISTED, LISTED, LISTED, (None, ONE, ONE, ONE), (None, ONE, ONE, ONE),
-        (TRAJECTORIES,) * 4, (TRAJECTORIES,) * 4,
+        *((TRAJECTORIES,) * 4,) * 3,
     ),
     "sre2l": (
         (CHOSEN,) * 4, (AS_CIFAR100,) * 4, OWN, OWN, (AS_IMAGENET,) * 4, (AS_IMAGENET,) * 4,
-        (AS_TINY,) * 4, (AS_TINY,) * 4,
+        (AS_TINY,) * 4, (AS_TINY,) * 4, (AS_CIFAR100,) * 4,
     ),
-    "glad": (OWN, *((CODES,) * 4,) * 7),
-    "metadd": (OWN, OWN, *((WEIGHTS,) * 4,) * 6),
+    "glad": (OWN, *((CODES,) * 4,) * 8),
+    "metadd": (OWN, OWN, *((WEIGHTS,) * 4,) * 7),
 }  # fmt: skip
 FLAGS |= {"iadd": FLAGS["mtt"], "relabel": FLAGS["sre2l"]}
 
