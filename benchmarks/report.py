@@ -184,7 +184,7 @@ def scaling(facts: dict[str, Any]) -> str:
         ]
         return table(head, rows)
 
-    stages = facts["stages"]
+    stages = {name: stage for name, stage in facts["stages"].items() if stage["jobs"]}
     whole = {
         key: sum(stage[key] for stage in stages.values()) for key in ("jobs", "operations", "bytes")
     }
