@@ -33,7 +33,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.choices import compare
-from benchmarks.every_stage import DISTILLATIONS, OTHERS, SUFFIXES, make_files, results, words
+from benchmarks.every_stage import COMMANDS, make_files, results, target, words
 from benchmarks.speed import PAIR, measure, opening, parser, synthetic_data
 from benchmarks.work import ROWS
 from dd.__main__ import main as command_line
@@ -92,11 +92,10 @@ def check(name: str, files: Mapping[str, Path], device: torch.device) -> dict[st
         ``error``: the largest of its tensors, relative to the norm; ``points``: the largest of its
         accuracies; ``same``: whether everything else (labels, indices) is equal; ``ok``.
     """
-    command, found = (DISTILLATIONS | OTHERS)[name], []
-    for side, place in enumerate(("cpu", str(device))):
-        suffix = SUFFIXES.get(command.partition(" ")[0], ".safetensors")
+    command, found = COMMANDS[name], []
+    for place in ("cpu", str(device)):
         with tempfile.TemporaryDirectory() as own:
-            out, said = Path(own, f"{side}{suffix}"), io.StringIO()
+            out, said = target(command, Path(own, "made")), io.StringIO()
             quiet = contextlib.redirect_stdout(said), contextlib.redirect_stderr(said)
             with networks_of_the_cpu(), quiet[0], quiet[1]:
                 status = command_line(words(command, files, out, place))
@@ -214,7 +213,7 @@ def sides(device: torch.device) -> dict[str, tuple[str, str]]:
 def steps(options: argparse.Namespace, device: torch.device, folder: Path) -> Iterator[Step]:
     """The parts of the measurement, in the order of their worth."""
     quick, repeats, files = options.quick, options.repeats, make_files(folder)
-    for name in QUICK_CHECKS if quick else (*DISTILLATIONS, *OTHERS):
+    for name in QUICK_CHECKS if quick else COMMANDS:
         yield Step("checks", name, partial(check, name, files, device))
     for ipc in (1,) if quick else (1, 10):
         real = 4 if quick else REAL

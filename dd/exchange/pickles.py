@@ -105,7 +105,7 @@ def _check_container(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-    except (zipfile.BadZipFile, ValueError, OverflowError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, ValueError, OverflowError, RuntimeError) as error:
         raise DDError(f"{path}: is truncated or broken ({error})") from None
     # torch.save does not compress, so a compressed member is somebody's trick
     packed = [member for member in members if member.compress_type != zipfile.ZIP_STORED]

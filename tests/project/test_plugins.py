@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -36,13 +35,12 @@ from tests.project.test_layers import BLOCK
 from tests.support.plugins import (
     documented_module,
     documented_package,
-    environment,
     found,
     install,
+    python,
     shown,
 )
 from tests.support.resuming import Killed, stop_at
-from tests.support.runs import ROOT
 
 LITTLE = ["--device", "cpu", "--threads", "1"]
 CENTROID = ["--objective", "centroid", "--ipc", "1", "--snapshots", "0", "2", *LITTLE]
@@ -132,14 +130,7 @@ def test_the_example_has_ten_lines():
 
 def test_an_installed_package_distils_in_a_process_of_its_own(package, digits_file, tmp_path):
     words = ["distill", "--data", str(digits_file), "--out", str(tmp_path), *CENTROID]
-    done = subprocess.run(
-        [sys.executable, "-m", "dd", *words],
-        env=environment(package),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    python(["-m", "dd", *words], package)
     start, end = (synthetic.load(tmp_path / f"it{n}.safetensors") for n in (0, 2))
     assert (start.images != end.images).flatten(1).any(1).all()
     assert end.header["recipe"] == {"centroid": "own"}
@@ -234,17 +225,9 @@ for exhibit in plan.exhibits.values():
 assert not {{"mine", "dd_centroid", "torch"}} & set(sys.modules)
 print(*(str(job) for job in plan.jobs), sep="\\n")
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=environment(package, module),
-        cwd=run_file.parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    planned = python(["-c", code], package, module, cwd=run_file.parent)
     made = "digits/centroid+smooth@strength=0.5/ipc1/seed0"
-    assert f"\n{made}/it2/smooth@smoothing=0.3" in done.stdout
+    assert f"\n{made}/it2/smooth@smoothing=0.3" in planned
 
 
 def test_the_plan_has_its_settings_and_records_its_plug_ins(package, module, run_file):
@@ -654,18 +637,8 @@ def test_the_workflow_runs_them_and_records_them(package, module, run_file, tmp_
     folder = run_file.parent
     for name in ("mine.py", "mine.yaml"):  # not on PYTHONPATH, but where Snakemake is started
         shutil.copy(module / name, folder)
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--config", "run=mine-run.yaml"]
-    done = subprocess.run(
-        [*command, "-p"],
-        cwd=folder,
-        env=environment(package),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    stages = done.stdout + done.stderr
+    command = ["-m", "snakemake", "--cores", "2", "--config", "run=mine-run.yaml"]
+    stages = python([*command, "-p"], package, cwd=folder)
     for stage in ("distill", "evaluate", "prepare"):
         lines = [line for line in stages.splitlines() if f"python -m dd {stage} " in line]
         assert lines and all("--plugin mine " in line for line in lines)
@@ -677,41 +650,24 @@ def test_the_workflow_runs_them_and_records_them(package, module, run_file, tmp_
     assert record["configuration"]["run"]["plugins"] == ["mine"]
     page = (folder / "results/mine-run/README.md").read_text()
     assert f"| Plug-ins | {first}, {second} |" in page
-    verified = subprocess.run(
-        [sys.executable, "-m", "dd", "verify", "results/mine-run"],
-        cwd=folder, env=environment(package), capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert verified.returncode == 0, verified.stderr
+    python(["-m", "dd", "verify", "results/mine-run"], package, cwd=folder)
     # another version of a plug-in repeats no finished job
     with (folder / "mine.py").open("a") as file:
         file.write("\n# another version\n")
-    again = subprocess.run(
-        [*command, "-n"], cwd=folder, env=environment(package), capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
-    assert "Nothing to be done" in again.stdout + again.stderr
+    assert "Nothing to be done" in python([*command, "-n"], package, cwd=folder)
 
 
 @pytest.mark.slow
 def test_the_suites_own_tests_take_plug_ins_in(package):
     names = ("assemble", "combinations", "objectives")
     tests = [f"tests/distill/test_{name}.py" for name in names]
-    command = [sys.executable, "-m", "pytest", *tests, "-p", "no:cacheprovider"]
-    done = subprocess.run(
-        [*command, "-rA", "-k", "centroid"],
-        cwd=ROOT,
-        env=environment(package),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    command = ["-m", "pytest", *tests, "-p", "no:cacheprovider", "-rA", "-k", "centroid"]
+    said = python(command, package)
     parts = ("centroid", "centroid+glad", "centroid+metadd", "centroid+glad+metadd")
     combined = [f"test_every_combination_distils[{one}]" for one in parts]
     moved = [f"test_every_objective_starts_and_moves[{ipc}-centroid]" for ipc in (1, 3)]
     types = "test_the_types_of_its_settings_say_what_an_objective_uses[centroid]"
-    passed = [line for line in done.stdout.splitlines() if line.startswith("PASSED ")]
+    passed = [line for line in said.splitlines() if line.startswith("PASSED ")]
     names = {line.partition("::")[2] for line in passed}
     assert names == {*combined, *moved, types}
 

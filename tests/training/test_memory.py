@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -15,19 +16,13 @@ from dd.rng import generator
 from dd.training import memory
 from dd.training.ensemble import Single, ensemble
 from dd.training.memory import IMAGES, networks_that_fit, training_bytes
-from dd.training.recipe import Recipe
 from dd.training.train import Teachers, accuracy, augmented, train, train_step
+from tests.support import training
 
 SHAPE, CLASSES = (3, 32, 32), 10
 FULL = "CUDA out of memory. Tried to allocate 2.00 GiB"
 
-
-def recipe(**changes):
-    values = {
-        "epochs": 3, "lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4, "batch": 5,
-        "augment": "none", "schedule": "constant",
-    }  # fmt: skip
-    return Recipe(**values | changes)
+recipe = partial(training.recipe, epochs=3, schedule="constant")
 
 
 def network(spec, seed=0, factor=0.25, shape=SHAPE, device=None):
