@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from dd.config.methods import KD, planned_as
 from dd.config.recipes import uses_generator
 from dd.data.extent import Extent
 from dd.networks.options import auxiliaries
@@ -218,13 +217,8 @@ class GpuMemory:
         data, count = self.extents[made.dataset], self._images(made)
         beside = self._resident(data, made.whitening(self.run), data.test)
         beside += 4 * count * data.values
-        options = job.conditions(self.run)
-        trained = [*self.plan.planned(job).archs]
-        if planned_as(options["protocol"]) == KD:
-            trained.append(options["teacher"])
-        for network in dict.fromkeys(trained):
-            own = job.conditions(self.run, network)
-            given = (*self._of(network, data), own["optimizer"], self.run.networks)
+        for network, own, number in self.plan.planned(job).trained(self.run):
+            given = (*self._of(network, data), own["optimizer"], number)
             yield Part("train", given, min(own["batch"], count), beside)
             yield Part("forward", self._of(network, data), data.test, beside)
 

@@ -39,20 +39,46 @@ def test_every_stage_has_parts(name):
                 assert callable(getattr(demand, part.way)) and part.size > 0 and part.beside > 0
 
 
-def test_an_evaluation_by_hand(plan):
+def several(tmp_path):
+    """TINY with two architectures, of which LeNet has three networks, two under hard labels."""
+    rules = "[{arch: [lenet], networks: 3}, {arch: [lenet], protocol: [hard], networks: 2}]"
+    text = TINY.replace("arch: [mlp]", "arch: [mlp, lenet]").replace(
+        "setting: [baseline, pool]", "setting: [baseline, kd, baseline (0.5 CE)]"
+    )
+    (tmp_path / "several.yaml").write_text(f"{text}networks_for: {rules}\n")
+    return Plan(load_run(str(tmp_path / "several.yaml")))
+
+
+def test_an_evaluation_by_hand(tmp_path):
     """Digits: 1,438 and 359 images of 8 x 8 in 8 bits; a set of 10 or 20 images in 32 bits."""
-    gpu, job = memory(plan), plan.of(Evaluation)[0]
+    plan = several(tmp_path)
+    gpu, job = memory(plan), next(job for job in plan.of(Evaluation) if job.protocol == "hard")
     count = 10 * job.distillation.ipc
     beside = 1797 * 64 + 4 * 64 * count
     train, forward = list(gpu.of(job))[:2]
     (arch, data, factor, optimizer, networks) = train.given
     assert (train.way, forward.way) == ("train", "forward")
-    assert (arch, data.size, networks) == (job.archs[0], (8, 8), plan.run.networks)
+    assert (arch, data.size, networks) == ("lenet", (8, 8), 2)
     assert train.beside == forward.beside == beside
     assert forward.size == 359 and train.size == min(count, job.conditions(plan.run, arch)["batch"])
     counted = demand.train(arch, data, factor, optimizer, networks, train.size)
     largest = gpu.largest([job])
     assert largest.whole >= counted.whole + beside and largest.least >= counted.least + beside
+
+
+def test_who_is_trained_and_how_often(tmp_path):
+    """A teacher is there as often as the architecture with the most networks; none at
+    temperature 0, where nobody learns from it."""
+    plan = several(tmp_path)
+    gpu, seen = memory(plan), {}
+    for job in plan.of(Evaluation):
+        parts = [part for part in gpu.of(job) if part.way == "train"]
+        seen[job.protocol] = [(part.given[0], part.given[-1]) for part in parts]
+    assert seen == {
+        "hard": [("lenet", 2), ("mlp", 1)],
+        "kd": [("lenet", 3), ("mlp", 1), ("convnet", 3)],
+        "kd-released@temperature=0": [("lenet", 3), ("mlp", 1)],
+    }
 
 
 def test_the_largest_values():

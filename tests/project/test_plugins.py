@@ -24,9 +24,11 @@ from dd.data import synthetic
 from dd.distill import distill
 from dd.errors import DDError
 from dd.evaluate import evaluate
+from dd.networks.operations import operations
 from dd.networks.options import canonical
 from dd.plan.counting import Counted
 from dd.plan.estimate import Machine, estimate, extents, text
+from dd.plan.gpu_memory import GpuMemory
 from dd.plan.jobs import Distillation, Evaluation, command_words
 from dd.plan.plan import Plan
 from dd.plan.validate import check_plan
@@ -262,6 +264,33 @@ def test_an_estimate_says_what_it_does_not_count(package, module, run_file):
     assert page.splitlines()[-2] == "not counted, of plug-ins: centroid, smooth"
     by_name = {stage.name: stage for stage in stages}
     assert by_name["distill"].operations == 0 and by_name["evaluate"].operations > 0
+
+
+@pytest.mark.parametrize("like", ["", "like: kd, "])
+def test_an_estimate_counts_the_teacher_of_a_protocol_like_kd(like, run_file, tmp_path):
+    """It is trained and tested beside the others, who see its answers."""
+    site = tmp_path / "site"
+    described = f"protocols: {{taught: {{{like}teacher: lenet}}}}"
+    written(site, "dd-taught", "import nothing", described, protocol="taught")
+    table = yaml.safe_load(TABLE)
+    protocols = {one: {"method": "dc", "protocol": one} for one in ("hard", "taught")}
+    table["axes"] |= {"setting": protocols, "arch": ["mlp", "convnet"]}
+    (run_file.parent / "workflow/config/tables/mine.yaml").write_text(yaml.safe_dump(table))
+    run = yaml.safe_load(RUN) | {"networks_for": [{"arch": ["convnet"], "networks": 4}]}
+    own = {"epochs": 2, "augment": "none", "network": {"lenet": {"epochs": 3}}}
+    run |= {"plugins": [], "recipes": {"evaluation": own}}
+    run_file.write_text(yaml.safe_dump(run))
+    with found(site):
+        plan = Plan(load(run_file))
+        counted = Counted(plan, extents(plan))
+        plain, taught = sorted(plan.of(Evaluation), key=lambda job: job.protocol)
+        data = counted.extents["digits"]
+        train, forward = (operations(way, "lenet", data, 0.125) for way in ("train", "forward"))
+        teacher = 4 * (3 * 10 * train + data.test * forward) + 5 * 10 * forward
+        more = counted.work(taught) - counted.work(plain)
+        assert more == pytest.approx(teacher if like else 0)
+        seen = [part.given[0] for part in GpuMemory(counted).of(taught) if part.way == "train"]
+        assert seen == ["convnet", "mlp", *(["lenet"] if like else [])]
 
 
 def test_a_plan_without_plug_ins_says_nothing_of_them(package):
