@@ -67,12 +67,12 @@ class Trained(NamedTuple):
     """Networks of one architecture that an evaluation trains.
 
     Attributes:
-        network: its spec. settings: of training and of the protocol. count: how many there are.
+        network: its spec. settings: of training and of the protocol. number: how many there are.
     """
 
     network: str
     settings: dict[str, Any]
-    count: int
+    number: int
 
 
 class CheckedValues(NamedTuple):

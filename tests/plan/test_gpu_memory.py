@@ -9,9 +9,10 @@ from dd.distill import demand
 from dd.plan import gpu_memory
 from dd.plan.counting import Counted
 from dd.plan.estimate import Machine, estimate, extents, text
-from dd.plan.gpu_memory import Demand, GpuMemory, Part, most
-from dd.plan.jobs import STAGES, Distillation, Evaluation, Preparation
+from dd.plan.gpu_memory import GpuMemory, Part
+from dd.plan.jobs import STAGES, ActivationMaps, Distillation, Erasing, Evaluation, Preparation
 from dd.plan.plan import Plan
+from dd.runtime.demand import Demand, most
 from tests.support.runs import TINY
 
 
@@ -79,6 +80,15 @@ def test_who_is_trained_and_how_often(tmp_path):
         "kd": [("lenet", 3), ("mlp", 1), ("convnet", 3)],
         "kd-released@temperature=0": [("lenet", 3), ("mlp", 1)],
     }
+
+
+def test_maps_are_counted_in_pieces_of_their_size(monkeypatch):
+    monkeypatch.setattr("dd.networks.activation_maps.PIECE", 7)
+    plan = Plan(load_run("smoke")).main
+    jobs = [*plan.of(ActivationMaps), *plan.of(Erasing)]
+    parts = [part for job in jobs for part in memory(plan).of(job) if part.way == "maps"]
+    assert {type(job) for job in jobs} == {ActivationMaps, Erasing}
+    assert {part.size for part in parts} == {7}
 
 
 def test_the_largest_values():
