@@ -425,6 +425,28 @@ def test_a_broken_one_is_one_line_where_it_is_used(
         assert "dd-broken 1.0" in line and message in line
 
 
+def test_a_setting_may_have_any_name_of_the_file(tmp_path, digits_file, capsys):
+    """A class cannot have it, which is said where the plug-in is used, and only there."""
+    described = GOOD.replace("none}", "none, lambda: 0.5}, own: {any: []}")
+    site = written(tmp_path / "site", "dd-broken", CODE, described, objective="broken")
+    words = ["distill", "--data", str(digits_file), "--out", str(tmp_path / "out"), *LITTLE]
+    with found(site):
+        assert main([*words, "--objective", "random", "--ipc", "1", "--snapshots", "0"]) == 0
+        capsys.readouterr()
+        assert main([*words, "--objective", "broken", "--ipc", "1", "--snapshots", "0"]) == 2
+        assert "unknown setting of broken 'lambda'" in said(capsys)
+
+
+@pytest.mark.parametrize("name", ["_broken", "-broken", "bro ken", "bröken"])
+def test_a_name_that_is_no_part_of_a_path(name, tmp_path):
+    described = GOOD.replace("broken:", f'"{name}":')
+    site = written(tmp_path, "dd-broken", CODE, described, objective=name)
+    with found(site), pytest.raises(DDError) as error:
+        parse(name)
+    message = "a name has letters, digits, '_' and '-', and starts with a letter or digit"
+    assert message in str(error.value) and "dd-broken 1.0" in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("module", "message"),
     [
