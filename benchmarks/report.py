@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu import wrong_graphs
 from benchmarks.metadd import LABELS as METADD_LABELS
 from benchmarks.unrolling import LABELS, peak
 from dd.artifacts.text import load_json, save_text
@@ -266,13 +267,14 @@ def _checked(facts: dict[str, Any]) -> str:
     """What a file of :mod:`benchmarks.gpu` says of its checks, and of what it has not measured."""
     checks = facts["checks"]
     wrong = [name for name, found in checks.items() if not found["ok"]]
+    graphs = [f"graph of matching, {name}" for name in wrong_graphs(facts)]
     said = [f"Within tolerance of the CPU: {len(checks) - len(wrong)} of {len(checks)} checks"]
     if checks:
         worst = max(checks, key=lambda name: checks[name]["error"])
         error = f"{checks[worst]['error']:.1e} ({worst})"
         said.append(f"the largest error of a tensor, relative to its norm, is {error}")
-    if wrong:
-        said.append(f"not within tolerance: {', '.join(wrong)}")
+    if wrong or graphs:
+        said.append(f"not within tolerance: {', '.join([*wrong, *graphs])}")
     said += [f"{name} failed ({why})" for name, why in facts["failed"].items()]
     if facts["skipped"]:
         said.append(f"left out for want of time: {', '.join(facts['skipped'])}")
