@@ -189,16 +189,15 @@ def scaling(facts: dict[str, Any]) -> str:
     whole = {
         key: sum(stage[key] for stage in stages.values()) for key in ("jobs", "operations", "bytes")
     }
-    gpu = facts.get("gpu_memory", {})  # missing in older files
-    if gpu:
-        gpu = gpu | {"all": {key: max(one[key] for one in gpu.values()) for key in GPU}}
+    by_name = facts["gpu_memory"]
+    gpu = by_name | {"all": {key: max(one[key] for one in by_name.values()) for key in GPU}}
     by_stage = [
         [
             name,
             f"{stage['jobs']:,}",
             _short(stage["operations"] / 1e15),
             *times(stage["operations"]),
-            *(_short(gpu[name][key] / 1e9) for key in GPU if gpu),
+            *(_short(gpu[name][key] / 1e9) for key in GPU),
             _short(stage["bytes"] / 1e9),
         ]
         for name, stage in [*stages.items(), ("all", whole)]
@@ -216,11 +215,8 @@ def scaling(facts: dict[str, Any]) -> str:
         (
             f"Run `{facts['run']}`; {_conditions(facts)}",
             "By stage:",
-            table(
-                ["stage", "jobs", "PFLOP", *hours, *(GPU.values() if gpu else ()), "disk, GB"],
-                by_stage,
-            ),
-            *(_training(facts) if gpu else ()),
+            table(["stage", "jobs", "PFLOP", *hours, *GPU.values(), "disk, GB"], by_stage),
+            *_training(facts),
             "By objective:",
             shared("objective", facts["objectives"]),
             "By dataset and IPC:",

@@ -13,7 +13,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
 
-from dd.config.methods import HARD, KD, SOFT, Part, format_value, parse_protocol, planned_as
+from dd.config.methods import (
+    HARD,
+    KD,
+    SOFT,
+    Part,
+    format_value,
+    needs_teacher,
+    parse_protocol,
+    planned_as,
+)
 from dd.config.normalisation import DATA, of_published
 from dd.config.recipes import uses_generator, uses_pretrained
 from dd.config.run import Run
@@ -52,6 +61,18 @@ _PLACES = (
 )  # of a dataset: where it lies and what it is called do not change images
 
 SHARE = 0.9  # of the memory that a job asks for, for what it may keep in it
+
+
+class Trained(NamedTuple):
+    """Networks of one architecture that an evaluation trains.
+
+    Attributes:
+        network: its spec. settings: of training and of the protocol. number: how many there are.
+    """
+
+    network: str
+    settings: dict[str, Any]
+    number: int
 
 
 class CheckedValues(NamedTuple):
@@ -751,6 +772,31 @@ class Evaluation(Job):
         settings = run.evaluation(made.method, made.dataset, made.ipc, network)
         return settings | dict(protocol.options)
 
+    def also_trained(self, run: Run) -> list[str]:
+        """Canonical specs of networks that are trained beside those to be tested: a teacher.
+
+        The suite's own ``kd`` trains one only if it has a weight, a plug-in's protocol that is like
+        it always.
+        """
+        options = parse_protocol(self.protocol, run.protocols).options
+        protocol = options["protocol"]
+        if planned_as(protocol) != KD:
+            return []
+        if protocol == KD and not needs_teacher(options["temperature"], options["alpha"]):
+            return []
+        return [canonical(options["teacher"])]
+
+    def trained(self, run: Run) -> list[Trained]:
+        """All that this job trains: first those to be tested, then those of :meth:`also_trained`.
+
+        Each network to be tested has a teacher of its own number, so there are as many teachers as
+        networks of the architecture that has the most.
+        """
+        tested = [(arch, self.count(run, arch)) for arch in self.archs]
+        most = max((count for _, count in tested), default=run.networks)
+        beside = [(arch, most) for arch in self.also_trained(run)]
+        return [Trained(arch, self.conditions(run, arch), n) for arch, n in [*tested, *beside]]
+
     def arch_settings(self, run: Run) -> dict[str, dict[str, Any]]:
         """The networks whose settings differ from the common ones, with the settings that differ.
 
@@ -758,9 +804,9 @@ class Evaluation(Job):
         job trains is one of the networks.
         """
         common = self.conditions(run)
-        archs = dict.fromkeys(self.archs)
-        if planned_as(common["protocol"]) == KD:
-            archs[common["teacher"]] = None
+        tested = [canonical(arch) for arch in self.archs]
+        beside = [name for name in self.also_trained(run) if name not in tested]
+        archs = dict.fromkeys([*self.archs, *beside])
         own = {arch: self.conditions(run, arch).items() - common.items() for arch in archs}
         return {arch: dict(sorted(settings)) for arch, settings in own.items() if settings}
 

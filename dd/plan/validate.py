@@ -9,7 +9,7 @@ from typing import Any
 import numpy
 
 from dd.artifacts.headers import load_arrays
-from dd.config.methods import KD, SOFT, planned_as, protocol_of_plugin
+from dd.config.methods import SOFT, planned_as, protocol_of_plugin
 from dd.config.recipes import SECTIONS, plugin, uses_generator, uses_pretrained
 from dd.config.settings import build
 from dd.data.raw import check_enough
@@ -109,10 +109,9 @@ def _declared(
         options = job.conditions(run)
         if entry := protocol_of_plugin(options["protocol"]):
             own = resolve(f"dd.evaluate.protocols:PROTOCOLS[{entry.name}]")
-            kind = planned_as(entry.name)
-            yield entry, "'like: soft'", kind == SOFT, own.needs_labels
-            teacher = [canonical(options["teacher"])] if kind == KD else []
-            yield entry, "the teacher ('like: kd')", teacher, own.also_trained(settings[-1])
+            yield entry, "'like: soft'", planned_as(entry.name) == SOFT, own.needs_labels
+            trained = own.also_trained(settings[-1])
+            yield entry, "the teacher ('like: kd')", job.also_trained(run), trained
 
 
 def _class_sizes(path: str) -> tuple[list[int], list[str]] | None:

@@ -24,9 +24,11 @@ from dd.data import synthetic
 from dd.distill import distill
 from dd.errors import DDError
 from dd.evaluate import evaluate
+from dd.networks.operations import operations
 from dd.networks.options import canonical
 from dd.plan.counting import Counted
 from dd.plan.estimate import Machine, estimate, extents, text
+from dd.plan.gpu_memory import GpuMemory
 from dd.plan.jobs import Distillation, Evaluation, command_words
 from dd.plan.plan import Plan
 from dd.plan.validate import check_plan
@@ -264,6 +266,33 @@ def test_an_estimate_says_what_it_does_not_count(package, module, run_file):
     assert by_name["distill"].operations == 0 and by_name["evaluate"].operations > 0
 
 
+@pytest.mark.parametrize("like", ["", "like: kd, "])
+def test_an_estimate_counts_the_teacher_of_a_protocol_like_kd(like, run_file, tmp_path):
+    """It is trained and tested beside the others, who see its answers."""
+    site = tmp_path / "site"
+    described = f"protocols: {{taught: {{{like}teacher: lenet}}}}"
+    written(site, "dd-taught", "import nothing", described, protocol="taught")
+    table = yaml.safe_load(TABLE)
+    protocols = {one: {"method": "dc", "protocol": one} for one in ("hard", "taught")}
+    table["axes"] |= {"setting": protocols, "arch": ["mlp", "convnet"]}
+    (run_file.parent / "workflow/config/tables/mine.yaml").write_text(yaml.safe_dump(table))
+    run = yaml.safe_load(RUN) | {"networks_for": [{"arch": ["convnet"], "networks": 4}]}
+    own = {"epochs": 2, "augment": "none", "network": {"lenet": {"epochs": 3}}}
+    run |= {"plugins": [], "recipes": {"evaluation": own}}
+    run_file.write_text(yaml.safe_dump(run))
+    with found(site):
+        plan = Plan(load(run_file))
+        counted = Counted(plan, extents(plan))
+        plain, taught = sorted(plan.of(Evaluation), key=lambda job: job.protocol)
+        data = counted.extents["digits"]
+        train, forward = (operations(way, "lenet", data, 0.125) for way in ("train", "forward"))
+        teacher = 4 * (3 * 10 * train + data.test * forward) + 5 * 10 * forward
+        more = counted.work(taught) - counted.work(plain)
+        assert more == pytest.approx(teacher if like else 0)
+        seen = [part.given[0] for part in GpuMemory(counted).of(taught) if part.way == "train"]
+        assert seen == ["convnet", "mlp", *(["lenet"] if like else [])]
+
+
 def test_a_plan_without_plug_ins_says_nothing_of_them(package):
     before = Plan(load_run("smoke")).document()
     with found(package):
@@ -396,6 +425,28 @@ def test_a_broken_one_is_one_line_where_it_is_used(
         assert "dd-broken 1.0" in line and message in line
 
 
+def test_a_setting_may_have_any_name_of_the_file(tmp_path, digits_file, capsys):
+    """A class cannot have it, which is said where the plug-in is used, and only there."""
+    described = GOOD.replace("none}", "none, lambda: 0.5}, own: {any: []}")
+    site = written(tmp_path / "site", "dd-broken", CODE, described, objective="broken")
+    words = ["distill", "--data", str(digits_file), "--out", str(tmp_path / "out"), *LITTLE]
+    with found(site):
+        assert main([*words, "--objective", "random", "--ipc", "1", "--snapshots", "0"]) == 0
+        capsys.readouterr()
+        assert main([*words, "--objective", "broken", "--ipc", "1", "--snapshots", "0"]) == 2
+        assert "unknown setting of broken 'lambda'" in said(capsys)
+
+
+@pytest.mark.parametrize("name", ["_broken", "-broken", "bro ken", "bröken"])
+def test_a_name_that_is_no_part_of_a_path(name, tmp_path):
+    described = GOOD.replace("broken:", f'"{name}":')
+    site = written(tmp_path, "dd-broken", CODE, described, objective=name)
+    with found(site), pytest.raises(DDError) as error:
+        parse(name)
+    message = "a name has letters, digits, '_' and '-', and starts with a letter or digit"
+    assert message in str(error.value) and "dd-broken 1.0" in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("module", "message"),
     [
@@ -448,26 +499,101 @@ def test_an_editable_installation_is_known_by_its_code(package, tmp_path):
     assert len(set(seen)) == 2
 
 
-def test_what_the_file_and_the_class_say(package, module, run_file, tmp_path):
+PARTS = """
+from dataclasses import dataclass
+from dd.config.settings import setting
+from dd.distill.objectives.base import Objective, Settings
+from dd.distill.parametrisations.base import Parametrisation
+from dd.distill.regularisers.base import Regulariser
+from dd.evaluate.protocols import Hard, HardSettings
+
+@dataclass(frozen=True)
+class Empty: pass
+
+@dataclass(frozen=True)
+class Drawing(Settings):
+    network: str = setting("a network")
+
+@dataclass(frozen=True)
+class Taught:
+    teacher: str = setting("a network")
+
+"""
+OF_KIND = {
+    "objective": "recipes: {broken: {distillation: {iterations: 2, whitening: none}, "
+    "evaluation: dc, own: {any: []}}}",
+    "parametrisation": "recipes: {broken: {parametrisation: {}}}",
+    "regulariser": "recipes: {broken: {regularisation: {}}}",
+    "protocol": "protocols: {broken: {}}",
+}
+
+
+def checked(kind, code, change, run_file, folder):
+    """Check a run with the thing ``broken`` of a kind; its file with a ``change`` (old, new)."""
+    described = OF_KIND[kind].replace(*change)
+    site = written(folder / "site", "dd-broken", PARTS + code, described, **{kind: "broken"})
+    method = {"objective": "broken", "protocol": "dc"}.get(kind, "dc+broken")
+    protocol = "broken" if kind == "protocol" else "hard"
+    table, run = yaml.safe_load(TABLE), yaml.safe_load(RUN)
+    table["axes"] |= {"setting": {"a": {"method": method, "protocol": protocol}}, "arch": ["mlp"]}
+    (run_file.parent / "workflow/config/tables/mine.yaml").write_text(yaml.safe_dump(table))
+    run |= {"plugins": [], "recipes": {"evaluation": {"epochs": 2}}}
+    run_file.write_text(yaml.safe_dump(run))
+    with found(site):
+        check_plan(Plan(load(run_file)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "change", "message"),
+    [
+        ("objective", "class Broken(Objective): Settings = Settings",
+         ("own:", "networks: pretrained, own:"),
+         "'networks: pretrained' is True in its file, False"),
+        ("objective", "class Broken(Objective): Settings = Drawing",
+         ("none}", "none, network: mlp}"), "a setting 'network' is True in its file, False"),
+        ("objective", "class Broken(Objective): Settings, needs_trajectories = Settings, True",
+         ("", ""), "a setting 'experts' is False in its file, True"),
+        ("parametrisation",
+         "class Broken(Parametrisation): Settings, needs_generator = Empty, True",
+         ("", ""), "'generator: trained' is False in its file, True"),
+        ("regulariser", "class Broken(Regulariser):\n Settings = Empty\n"
+         " @staticmethod\n def needs(settings): return ['mlp']",
+         ("", ""), "the list of networks (setting 'auxiliary') is [] in its file, ['mlp']"),
+        ("protocol", "class Broken(Hard): needs_labels = True",
+         ("", ""), "'like: soft' is False in its file, True"),
+        ("protocol", "class Broken(Hard): Settings = Taught",
+         ("{}", "{like: kd, teacher: lenet}"),
+         "the teacher ('like: kd') is ['lenet'] in its file, []"),
+    ],
+)  # fmt: skip
+def test_what_the_file_and_the_class_say(kind, code, change, message, run_file, tmp_path):
     """The plan follows the file and the stage the class: both must agree before the first job."""
-    wrong = {
-        "setting 'network'": ("batch_real: 64", "batch_real: 64\n    network: convnet"),
-        "'networks: pretrained' is True in its file, False in its class": (
-            "own: {any: []}", "own: {any: []}\n    networks: pretrained",
-        ),
-    }  # fmt: skip
-    for number, (message, (old, new)) in enumerate(wrong.items()):
-        site = tmp_path / str(number)
-        shutil.copytree(package, site)
-        described = site / "dd_centroid" / "dd.yaml"
-        text = described.read_text()
-        assert old in text
-        described.write_text(text.replace(old, new))
-        with found(site, module), pytest.raises(DDError) as error:
-            check_plan(Plan(load(run_file)))
-        assert "centroid" in str(error.value), message
-        if "network'" not in message:  # a setting that the class lacks is refused as such
-            assert message in str(error.value)
+    with pytest.raises(DDError) as error:
+        checked(kind, code, change, run_file, tmp_path)
+    line = f"{kind} 'broken' of plug-in dd-broken 1.0: {message} in its class"
+    assert str(error.value).endswith(line)
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "change"),
+    [
+        ("objective", "class Broken(Objective): Settings = Settings", ("", "")),
+        ("parametrisation", "class Broken(Parametrisation): Settings = Empty", ("", "")),
+        ("regulariser", "class Broken(Regulariser): Settings = Empty", ("", "")),
+        ("protocol", "class Broken(Hard): Settings = HardSettings", ("", "")),
+        ("protocol", "class Broken(Hard):\n Settings = Taught\n"
+         " @classmethod\n def also_trained(cls, settings): return [settings.teacher]",
+         ("{}", "{like: kd, teacher: lenet}")),
+    ],
+)  # fmt: skip
+def test_a_file_and_a_class_that_agree(kind, code, change, run_file, tmp_path):
+    checked(kind, code, change, run_file, tmp_path)
+
+
+def test_a_setting_of_the_file_that_the_class_lacks(run_file, tmp_path):
+    code, change = "class Broken(Objective): Settings = Settings", ("none}", "none, network: mlp}")
+    with pytest.raises(DDError, match="unknown setting of broken 'network'"):
+        checked("objective", code, change, run_file, tmp_path)
 
 
 def test_reserved_names_are_the_options_of_the_commands():
