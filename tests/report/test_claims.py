@@ -223,7 +223,7 @@ ERASING = """
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("heterogeneous", "heterogenous"), "'heterogenous': did you mean 'heterogeneous'"),
+        (("heterogeneous", "heterogen"), "'heterogen': did you mean 'heterogeneous'"),
         (("{erased:", "{kind:"), "unknown axis of metadd_erasing 'kind'"),
         (("  compare", "  cells: {ipc: [1]}\n  compare"), "unknown axis of metadd_erasing 'ipc'"),
         (("  compare", "  average_over: [ipc]\n  compare"), "unknown axis"),
