@@ -13,6 +13,7 @@ from dd.__main__ import main
 from dd.artifacts.headers import read_header
 from dd.artifacts.text import file_digest
 from dd.data import synthetic
+from dd.data.fit import OTHER, fit
 from dd.data.space import Space
 from dd.exchange.units import class_labels, in_space
 from tests.support.others import (
@@ -175,6 +176,54 @@ def test_a_safetensors_file(tmp_path, digits_words, capsys):
     assert "it says what its images are; leave --units out" in said
 
 
+@pytest.mark.parametrize("says", ["mean and std", "whitening", "nothing"])
+def test_what_a_safetensors_file_says_of_its_images_is_kept(tmp_path, digits_words, says, digits):
+    """Classes in another order, data, whitening, networks; not whose import it was before."""
+    images, labels = a_set()
+    facts = {
+        "classes": digits.classes[::-1], "fingerprint": "0123-zca-pixels-45", "seen": ["mlp"],
+        "zca": {"of": "pixels in 0 to 1", "eps": 0.5}, "iteration": 7,
+        **({"whitening": "zca"} if says == "whitening" else {}),
+    }  # fmt: skip
+    stored = facts | {"dataset": "x", "ipc": 50, "objective": "dm", "imported": {"by": "another"}}
+    space = (torch.tensor([0.5]), torch.tensor([0.25])) if says == "mean and std" else (None, None)
+    theirs = tmp_path / "theirs.safetensors"
+    synthetic.save(theirs, synthetic.SyntheticSet(images, labels, *space, header=stored))
+    made = imported(theirs, *digits_words, "--by", "them", out=tmp_path / "x.safetensors")
+    assert {key: made.header.get(key) for key in facts} == facts
+    assert (made.header["dataset"], made.header["ipc"]) == ("digits", 1)
+    assert made.header["objective"] == "dm" and made.header["imported"]["by"] == "them"
+    assert made.header["imported"]["form"] == "set"
+    moved = fit(made, digits)
+    assert moved.data == OTHER and moved.synthetic.labels.tolist() == list(range(9, -1, -1))
+    made = imported(theirs, *digits_words, "--iterations", "8", out=tmp_path / "x.safetensors")
+    assert made.header["iteration"] == 8
+
+
+@pytest.mark.parametrize(
+    ("says", "units", "message"),
+    [
+        ({"whitening": "zca"}, "whitened", ""),
+        ({"whitening": "zca"}, "normalised", "leave --units out (they are whitened, not normal"),
+        ({"whitening": "none"}, "whitened", "it says that its images are not whitened"),
+        ({}, "whitened", ""),
+    ],
+)
+def test_units_that_a_safetensors_file_contradicts(
+    tmp_path, digits_words, capsys, says, units, message
+):
+    images, labels = a_set()
+    theirs, out = tmp_path / "theirs.safetensors", tmp_path / "x.safetensors"
+    synthetic.save(theirs, synthetic.SyntheticSet(images / 8, labels, header=says))
+    words = [theirs, *digits_words, "--units", units]
+    if message:
+        assert message in refused(capsys, *words, "--out", out)
+    else:
+        made = imported(*words, out=out)
+        assert made.whitening == "zca" and made.mean is None
+        assert torch.equal(made.images, images / 8)
+
+
 def test_a_folder_of_sets(tmp_path, digits_words, capsys):
     root, out = tmp_path / "root", tmp_path / "out"
     (root / "mtt/run").mkdir(parents=True)
@@ -197,6 +246,30 @@ def test_a_folder_of_sets(tmp_path, digits_words, capsys):
     assert not (tmp_path / "ran").exists()
     assert main([*words, str(root / "inside")]) == 2
     assert "which is read; choose another place" in capsys.readouterr().err
+
+
+def test_two_sets_of_one_name_do_not_overwrite_each_other(tmp_path, digits_words, capsys):
+    """Files whose folders give the same name, a file beside a folder, and entries of a file."""
+    root, out = tmp_path / "root", tmp_path / "out"
+    (root / "a").mkdir(parents=True)
+    dc_form(root / "a/b.pt", a_set(0))
+    dc_form(root / "a-b.pt", a_set(1))
+    dc_form(root / "e-0.pt", a_set(2))
+    dc_form(root / "e.pt", a_set(3), a_set(4))
+    pictures(root / "x", np.zeros((10, 8, 8), np.uint8), range(10), "abcdefghij")
+    dc_form(root / "x.pt", a_set(5))
+    words = ["import", str(root), *map(str, digits_words), "--entry", "all", "--out", str(out)]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert {path.stem for path in out.iterdir()} == {"a-b", "x", "e-0", "e-1"}
+    for name, number in (("a-b", 0), ("e-0", 2), ("e-1", 4)):
+        assert torch.equal(synthetic.load(out / f"{name}.safetensors").images, a_set(number)[0])
+    assert synthetic.load(out / "x.safetensors").header["imported"]["form"] == "folders"
+    for name, kept, left in (("a-b", "a/b.pt", "a-b.pt"), ("e-0", "e-0.pt", "e.pt"),
+                             ("x", "x", "x.pt")):  # fmt: skip
+        fault = f"{out / name}.safetensors is that of {root / kept}"
+        assert f"skipped: {root / left}: {fault}; import it alone" in said
+    assert "import: 4 sets in" in said and "skipped: 3 sets" in said
 
 
 def test_the_command_that_is_named_evaluates_it(tmp_path, digits_words, digits_file, capsys):
