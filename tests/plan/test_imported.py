@@ -113,6 +113,16 @@ def test_a_set_is_imported_to_where_a_distillation_would_put_it(released):
     assert not [name for name in table if "metrics" in name]
 
 
+def test_a_method_that_sees_whitened_images_imports_such(tmp_path):
+    """If an entry says nothing, or that the file shall say it."""
+    for more in ({}, {"units": "auto"}):
+        changes = {"imported": [ENTRY | more], "recipes": {"dc": {"whitening": "zca"}}}
+        plan = Plan(load_run(write_run(tmp_path, sets_root="there", **changes)))
+        (job,) = plan.of(Import)
+        assert job.options(plan.run)["units"] == "whitened"
+        job.check(plan.run, [])
+
+
 def test_only_listed_methods_are_imported_and_only_listed_sets_exist(tmp_path):
     """dc is: its set at 60 is a hole; dc+pool is distilled."""
     plan = Plan(load_run(write_run(tmp_path, imported=[ENTRY], sets_root="there")))
@@ -206,6 +216,11 @@ def test_cells_that_a_run_leaves_out(tmp_path):
         (
             {"imported": [ENTRY | {"method": "mtt", "iterations": 60}], "sets_root": "x"},
             "shows what a distillation leaves, but the sets of mtt are imported; leave it out",
+        ),
+        (
+            {"imported": [ENTRY | {"units": "pixels"}], "recipes": {"dc": {"whitening": "zca"}}},
+            "digits/dc/ipc1/seed0/it20: units is pixels, but dc sees whitened images in this run; "
+            "leave units out",
         ),
         ({"exclude": [{"ipc": [[1]]}]}, "exclude.0.ipc.0"),
         ({"networks_for": [{"networks": 1}]}, "networks_for.0"),
