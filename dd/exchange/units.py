@@ -128,16 +128,18 @@ def class_labels(labels: Tensor, classes: int) -> tuple[Tensor, list[str]]:
         labels = labels[:, 0]
     if not labels.numel() or labels.ndim not in (1, 2) or labels.dtype == torch.bool:
         raise DDError(f"its labels are {labels.dtype} {list(labels.shape)}, not [M] or [M, K]")
-    if labels.is_floating_point() and not labels.isfinite().all():
+    # torch has no minimum of some types, such as uint16 and float8
+    values = labels.double() if labels.ndim == 1 else labels.float()
+    if not values.isfinite().all():
         raise DDError("its labels hold NaN or infinite values")
     if labels.ndim == 2:
-        return _soft(labels.float(), classes)
-    if labels.is_floating_point() and not torch.equal(labels, labels.round()):
+        return _soft(values, classes)
+    if not torch.equal(values, values.round()):
         raise DDError("its labels [M] are no whole numbers")
-    low, high = labels.min().item(), labels.max().item()
+    low, high = values.min().item(), values.max().item()
     if not 0 <= low <= high < classes:
         raise DDError(f"its labels span {low:g} to {high:g}, there are classes 0 to {classes - 1}")
-    return labels.long(), []
+    return values.long(), []
 
 
 def _soft(labels: Tensor, classes: int) -> tuple[Tensor, list[str]]:

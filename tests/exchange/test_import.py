@@ -15,6 +15,7 @@ from dd.artifacts.text import file_digest
 from dd.data import synthetic
 from dd.data.fit import OTHER, fit
 from dd.data.space import Space
+from dd.exchange import forms
 from dd.exchange.units import class_labels, in_space
 from tests.support.others import (
     Evil,
@@ -27,6 +28,7 @@ from tests.support.others import (
     repacked,
 )
 
+LOW = [torch.float8_e4m3fn, torch.float8_e4m3fnuz, torch.float8_e5m2, torch.float8_e5m2fnuz]
 MEAN, STD = 0.1307, 0.3081  # of MNIST in the field's code
 
 
@@ -159,6 +161,51 @@ def test_arrays(tmp_path, digits_words, digits, channels_last):
     expected = (torch.from_numpy(pixels) / 255 - digits.space.mean) / digits.space.std
     assert torch.allclose(made.images, expected, atol=1e-6)
     assert made.labels.tolist() == list(range(10))
+
+
+@pytest.mark.parametrize(
+    "kind", [torch.uint16, torch.uint32, torch.uint64, *LOW, torch.float16, torch.int8]
+)
+def test_labels_of_any_numbers(tmp_path, digits_words, kind):
+    """Also of types of which torch knows little: no minimum, or no test for infinity."""
+    images, labels = a_set()[0][:2], torch.tensor([1, 0])
+    path, out = tmp_path / "a.pt", tmp_path / "x.safetensors"
+    dc_form(path, (images, labels.to(kind)))
+    assert imported(path, *digits_words, out=out).labels.tolist() == [1, 0]
+    if not kind.is_floating_point:
+        array = labels.to(kind).numpy()
+        path = archive_of(tmp_path / "a.npz", x=images.numpy(), y=array)
+        assert imported(path, *digits_words, out=out).labels.tolist() == [1, 0]
+    dc_form(path.with_suffix(".pt"), (images, torch.eye(10)[:2].to(kind)))
+    made = imported(path.with_suffix(".pt"), *digits_words, out=out)
+    assert torch.equal(made.labels, torch.eye(10)[:2])
+
+
+@pytest.mark.parametrize("kind", LOW)
+def test_a_set_of_low_precision(tmp_path, digits_words, kind):
+    pixels = torch.full((10, 1, 8, 8), 0.5)
+    shares = torch.full((10, 10), 0.5).fill_diagonal_(4.0)  # logits
+    path = dc_form(tmp_path / "a.pt", (pixels.to(kind), shares.to(kind)))
+    made = imported(path, *digits_words, out=tmp_path / "x.safetensors")
+    assert torch.allclose(made.images * made.std + made.mean, pixels)
+    assert torch.allclose(made.labels, shares.softmax(1))
+
+
+def test_of_arrays_only_what_is_needed_is_read(tmp_path, digits_words, capsys, monkeypatch):
+    """Other members may be of any kind and size; what is read counts together."""
+    path, images = tmp_path / "a.npz", np.zeros((10, 8, 8), np.float32)
+    np.savez_compressed(
+        path, x=images, y=np.arange(10), accuracies=np.array([{}]), more=np.zeros(10**5)
+    )
+    words, out = [path, *digits_words], tmp_path / "x.safetensors"
+    size = 128 + images.nbytes + 128 + 80  # with the headers of both
+    monkeypatch.setattr(forms, "MOST_UNPACKED", size)
+    assert len(imported(*words, out=out)) == 10
+    monkeypatch.setattr(forms, "MOST_UNPACKED", size - 1)
+    said = refused(capsys, *words, "--out", out)
+    assert f"to {size}; at most {size - 1} are read of compressed arrays" in said
+    np.savez(path, x=images, y=np.arange(10))  # not compressed: as large as the file
+    assert len(imported(*words, out=out)) == 10
 
 
 def test_a_safetensors_file(tmp_path, digits_words, capsys):
@@ -407,6 +454,23 @@ FAULTS = {
     "objects in arrays": (
         lambda p: archive_of(p / "x.npz", x=np.array([{}, None]), y=np.arange(2)),
         "'x.npy' is of object, it must be numbers",
+    ),
+    "wider numbers than torch has": (
+        lambda p: archive_of(p / "x.npz", x=a_set()[0].numpy().astype(np.longdouble),
+                             y=np.arange(10)),
+        f"'x.npy' is of {np.dtype(np.longdouble)}, which torch does not have",
+    ),
+    "bits for labels": (
+        lambda p: dc_form(p / "x.pt", (a_set()[0], a_set()[1].to(torch.uint8).view(torch.bits8))),
+        "labels of entry 0 is no ordinary tensor of numbers (torch.bits8)",
+    ),
+    "soft labels beyond float32": (
+        lambda p: dc_form(p / "x.pt", (a_set()[0], torch.eye(10, dtype=torch.float64) * 1e300)),
+        "its labels hold NaN or infinite values",
+    ),
+    "labels beyond 63 bits": (
+        lambda p: archive_of(p / "x.npz", x=a_set()[0], y=np.full(10, 2**64 - 1, np.uint64)),
+        "its labels span 1.84467e+19 to 1.84467e+19, there are classes 0 to 9",
     ),
     "arrays of other names": (
         lambda p: archive_of(p / "x.npz", a=np.zeros(3)),

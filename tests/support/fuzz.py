@@ -204,6 +204,10 @@ TENSORS = {
     "float16": lambda t: t.half(),
     "int32": lambda t: t.int(),
     "uint8": lambda t: t.to(torch.uint8),
+    "uint16": lambda t: t.to(torch.uint16),  # torch has no minimum of it, nor of float8
+    "uint64": lambda t: t.to(torch.uint64),
+    "float8": lambda t: t.to(torch.float8_e4m3fn),
+    "bits": lambda t: t.to(torch.uint8).view(torch.bits8),
     "bool": lambda t: t.bool(),
     "bfloat16": lambda t: t.bfloat16(),
     "complex": lambda t: t.to(torch.complex64),
