@@ -134,10 +134,10 @@ def _check_container(path: Path) -> None:
 
 def _refusal(message: str) -> str:
     """Why torch refuses a file, in a line."""
-    asked = re.search(r"GLOBAL ([\w.]+)", message) or re.search(r"(?:call|load) ([\w.]+)", message)
-    if asked:
+    if asked := re.search(r"GLOBAL ([\w.]+)", message):
         return f"is refused: it asks for {asked[1]}, which could run code; {_TRUST}"
     detail = re.sub(r"\x1b\[[0-9;]*m", "", message).split("WeightsUnpickler error:")[-1]
+    detail = detail.removeprefix("Weights only load failed. ")
     return f"is refused: {_first_line(detail)}; {_TRUST}"
 
 

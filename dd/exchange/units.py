@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dd.data.fit import LARGEST
-from dd.data.space import Space
+from dd.data.space import LARGEST, Space, beyond_normalised, like_pixels
+from dd.data.synthetic import are_probabilities
 from dd.errors import DDError
 
 AUTO, NORMALISED, WHITENED, PIXELS, BYTES = "auto", "normalised", "whitened", "pixels", "bytes"
@@ -86,17 +86,17 @@ _SAID = {
 
 
 def _guessed(whole: bool, low: float, high: float) -> str:
-    if whole or (low >= 0 and LARGEST < high <= 255):
+    if whole or (0 <= low <= high <= 255 and beyond_normalised(low, high)):
         return BYTES
-    return PIXELS if low >= 0 and high <= 1 else NORMALISED
+    return PIXELS if like_pixels(low, high) else NORMALISED
 
 
 def _doubts(taken: str, low: float, high: float, spread: float) -> list[str]:
     """Lines on values that look like something else than they are taken as."""
     notes = []
-    if low >= 0 and high <= 1:
+    if like_pixels(low, high):
         notes.append(f"all values are in 0 to 1: are they pixels? (--units {PIXELS})")
-    elif max(-low, high) > LARGEST:
+    elif beyond_normalised(low, high):
         notes.append(f"a value is beyond {LARGEST:g}: are they in other units? (--units)")
     elif taken == NORMALISED and 0 < spread < _BETWEEN:
         notes.append(
@@ -145,6 +145,6 @@ def class_labels(labels: Tensor, classes: int) -> tuple[Tensor, list[str]]:
 def _soft(labels: Tensor, classes: int) -> tuple[Tensor, list[str]]:
     if labels.shape[1] != classes:
         raise DDError(f"its labels are for {labels.shape[1]} classes, there are {classes}")
-    if labels.min() >= 0 and (labels.sum(1) - 1).abs().max() < 1e-2:
+    if are_probabilities(labels):
         return labels.contiguous(), ["labels are taken as probabilities"]
     return labels.softmax(1), ["labels are taken as logits; their softmax is stored"]

@@ -1,6 +1,7 @@
 """Sets that others published: every form gives the set in it, whatever else is one clear line."""
 
 import csv
+import re
 import struct
 import zipfile
 
@@ -11,11 +12,15 @@ from safetensors.torch import save_file
 
 from dd.__main__ import main
 from dd.artifacts.headers import read_header
+from dd.artifacts.tensors import load_tensors, save_tensors
 from dd.artifacts.text import file_digest
 from dd.data import synthetic
+from dd.data.dataset import load_dataset
 from dd.data.fit import OTHER, fit
 from dd.data.space import Space
+from dd.errors import DDError
 from dd.exchange import forms
+from dd.exchange.target import target_of
 from dd.exchange.units import class_labels, in_space
 from tests.support.others import (
     Evil,
@@ -288,7 +293,8 @@ def test_a_folder_of_sets(tmp_path, digits_words, capsys):
     assert {path.stem for path in out.iterdir()} == {"a", "mtt-run", "folders"}
     assert torch.equal(synthetic.load(out / "mtt-run.safetensors").images, a_set(3)[0])
     assert "skipped: 1 files .txt, 3 sets" in said and "import: 3 sets in" in said
-    for fault in ("cut.pt: is", "evil.pt: is refused", "[10, 3, 8, 8], those of digits"):
+    refusals = ("cut.pt: is truncated or broken", "evil.pt: is refused: it asks for posix.system")
+    for fault in (*refusals, "[10, 3, 8, 8], those of digits"):
         assert sum(fault in line and "skipped" in line for line in said.splitlines()) == 1, fault
     assert not (tmp_path / "ran").exists()
     assert main([*words, str(root / "inside")]) == 2
@@ -368,6 +374,47 @@ def test_labels():
     assert torch.equal(class_labels(shares, 3)[0], shares)
 
 
+@pytest.mark.parametrize(
+    ("spoiled", "message"),
+    [
+        ({"mean": torch.zeros(3)}, "tensor 'mean' must be [1] float32, one per channel"),
+        ({"std": torch.ones(1).double()}, "tensor 'std' must be [1] float32, one per channel"),
+        ({"mean": torch.tensor([float("inf")])}, "'mean' and 'std' must be finite, 'std' above 0"),
+        ({"std": torch.tensor([float("nan")])}, "'mean' and 'std' must be finite, 'std' above 0"),
+        ({"std": torch.zeros(1)}, "'mean' and 'std' must be finite, 'std' above 0"),
+    ],
+)
+def test_whoever_reads_mean_and_std_refuses_the_same(tmp_path, digits_file, spoiled, message):
+    """Of a dataset, of a set, and of the dataset that sets are imported for."""
+    path = tmp_path / "x.safetensors"
+    tensors, header = load_tensors(digits_file, "dataset")
+    save_tensors(path, "dataset", tensors | spoiled, header)
+    for reader in (load_dataset, lambda path: target_of(path, None, None)):
+        with pytest.raises(DDError, match=re.escape(message)):
+            reader(path)
+    images, labels = a_set()
+    stored = {"images": images, "labels": labels, "mean": tensors["mean"], "std": tensors["std"]}
+    save_file(stored | spoiled, path)
+    with pytest.raises(DDError, match=re.escape(message)):
+        synthetic.load(path)
+
+
+@pytest.mark.parametrize(("off", "soft"), [(0.009, True), (0.011, False)])
+def test_what_is_imported_as_probabilities_is_what_a_set_may_hold(tmp_path, off, soft):
+    """Rows that sum to 1 ± 0.01; other labels are logits."""
+    labels = torch.full((2, 4), 0.25)
+    labels[1, 0] += off
+    stored = {"images": torch.zeros(2, 1, 8, 8), "labels": labels}
+    save_file(stored, tmp_path / "x.safetensors")
+    made, (note,) = class_labels(labels, 4)
+    assert torch.equal(made, labels) == soft and ("probabilities" in note) == soft
+    if soft:
+        synthetic.load(tmp_path / "x.safetensors")
+    else:
+        with pytest.raises(DDError, match="must be probabilities"):
+            synthetic.load(tmp_path / "x.safetensors")
+
+
 # what is refused
 
 
@@ -389,7 +436,18 @@ FAULTS = {
         lambda p: saved(p, {"data": [[a_set()[0], Evil(p / "ran")]]}),
         "is refused: it asks for posix.system",
     ),
-    "a plain pickle": (lambda p: pickled(p / "x.pt", Evil(p / "ran")), "x.pt: is"),
+    "a plain pickle": (
+        lambda p: pickled(p / "x.pt", Evil(p / "ran"), 2),
+        "x.pt: is refused: it asks for posix.system, which could run code",
+    ),
+    "a plain pickle of today": (
+        lambda p: pickled(p / "x.pt", Evil(p / "ran"), 4),
+        "x.pt: is refused: Unsupported operand 149; a set needs tensors, lists, text and numbers",
+    ),
+    "code in an old container": (
+        lambda p: saved(p, Evil(p / "ran"), _use_new_zipfile_serialization=False),
+        "x.pt: is refused: it asks for posix.system, which could run code",
+    ),
     "a module": (lambda p: saved(p, torch.nn.Linear(2, 2)), "is refused: it asks for torch.nn"),
     "an array": (lambda p: saved(p, {"data": [[np.zeros(3), 1]]}), "is refused: it asks for numpy"),
     "a number": (lambda p: saved(p, 3), "holds a int; expected {'data'"),
@@ -439,9 +497,12 @@ FAULTS = {
     ),
     "huge sizes": (
         lambda p: claims(dc_form(p / "a.pt", a_set()), p / "x.pt", (10**9, 1, 8, 8)),
-        "x.pt: is broken",
+        "x.pt: is broken, or no file of torch.save (RuntimeError: ",
     ),
-    "cut": (lambda p: cut(dc_form(p / "x.pt", a_set())), "x.pt: is"),
+    "cut": (
+        lambda p: cut(dc_form(p / "x.pt", a_set())),
+        "x.pt: is truncated or broken (File is not a zip file)",
+    ),
     "compressed": (
         lambda p: repacked(dc_form(p / "a.pt", a_set()), p / "x.pt", zipfile.ZIP_DEFLATED),
         "torch.save writes no such file",
@@ -494,8 +555,8 @@ def text(path, words="hello"):
     return path
 
 
-def saved(folder, value):
-    torch.save(value, folder / "x.pt")
+def saved(folder, value, **more):
+    torch.save(value, folder / "x.pt", **more)
     return folder / "x.pt"
 
 
