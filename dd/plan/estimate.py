@@ -184,8 +184,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print jobs, arithmetic, hours, memory and disk of a run, by stage and in all."""
-    plan = Plan(load_run(arguments.run, parse_overrides(arguments.set), arguments.workflow)).main
-    check_plan(plan)
+    given = parse_overrides(arguments.set)
+    whole = Plan(load_run(arguments.run, given, arguments.workflow))
+    check_plan(whole, given)
+    plan = whole.main
     counted = Counted(plan, extents(plan))
     machine = probe(plan.run)
     print(text(plan, estimate(plan, counted, machine), machine))

@@ -652,6 +652,14 @@ class Import(Job):
         said = read_header(made).get("imported") if made.is_file() else None
         return said.get("source") if isinstance(said, dict) else None
 
+    def check(self, run: Run, settings: list[Any]) -> None:
+        made, units = self.distillation, self.entry(run).get("units", "auto")
+        if made.whitening(run) == "zca" and units != "auto":
+            raise DDError(
+                f"units is {units}, but {made.method} sees whitened images in this run; leave "
+                "units out of its entry in imported"
+            )
+
     def check_found(self, run: Run) -> None:
         """Raise a :class:`DDError` if what it reads is missing, unless it has been imported."""
         entry, path = self.entry(run), self.path(run)
