@@ -148,7 +148,9 @@ OTHERS = {
 }
 """All other stages."""
 
-SUFFIXES = {"evaluate": ".csv", "erase": ".csv", "distill": ""}
+COMMANDS = DISTILLATIONS | OTHERS
+
+_SUFFIXES = {"evaluate": ".csv", "erase": ".csv", "distill": ""}
 
 
 def small_raw(count: int = 40, shape: tuple[int, ...] = (3, 4, 4)) -> RawDataset:
@@ -171,8 +173,7 @@ def make_files(folder: Path) -> dict[str, Path]:
     files["POOL"].write_text(POOL)
 
     def run(name: str, command: str, inside: str = "") -> None:
-        stage = command.partition(" ")[0]
-        out = folder / f"{name.lower()}{SUFFIXES.get(stage, '.safetensors')}"
+        out = target(command, folder / name.lower())
         assert main(words(command, files, out, "cpu")) == 0
         files[name] = out / inside
 
@@ -200,6 +201,12 @@ def make_files(folder: Path) -> dict[str, Path]:
     files["WEIGHTS"] = folder / "weights.safetensors"
     save_file(load_tensors(files["PLAIN"], "network")[0], files["WEIGHTS"])
     return files
+
+
+def target(command: str, path: Path) -> Path:
+    """``path`` with the ending of what a command makes: none for a folder."""
+    stage = command.partition(" ")[0]
+    return path.with_name(f"{path.name}{_SUFFIXES.get(stage, '.safetensors')}")
 
 
 def words(command: str, files: Mapping[str, Path], out: Path, device: str) -> list[str]:

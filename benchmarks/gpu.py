@@ -1,6 +1,6 @@
 """The first thing to run on a new GPU: does it compute the same, how fast, and with which choices?
 
-Four parts, in at most ``--minutes``; what does not fit into the time is left out, and said:
+Four parts. After ``--minutes`` no step begins any more; what is left out is said:
 
 - checks: every stage and variant, on small images, against the CPU;
 - matching: a matching step with its outer and inner gradients, apart, together, and captured as one
@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import math
 import os
 import sys
 import tempfile
@@ -33,7 +34,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.choices import compare
-from benchmarks.every_stage import DISTILLATIONS, OTHERS, SUFFIXES, make_files, results, words
+from benchmarks.every_stage import COMMANDS, make_files, results, target, words
 from benchmarks.speed import PAIR, measure, opening, parser, synthetic_data
 from benchmarks.work import ROWS
 from dd.__main__ import main as command_line
@@ -92,42 +93,71 @@ def check(name: str, files: Mapping[str, Path], device: torch.device) -> dict[st
         ``error``: the largest of its tensors, relative to the norm; ``points``: the largest of its
         accuracies; ``same``: whether everything else (labels, indices) is equal; ``ok``.
     """
-    command, found = (DISTILLATIONS | OTHERS)[name], []
-    for side, place in enumerate(("cpu", str(device))):
-        suffix = SUFFIXES.get(command.partition(" ")[0], ".safetensors")
+    command, found = COMMANDS[name], []
+    for place in ("cpu", str(device)):
         with tempfile.TemporaryDirectory() as own:
-            out, said = Path(own, f"{side}{suffix}"), io.StringIO()
+            out, said = target(command, Path(own, "made")), io.StringIO()
             quiet = contextlib.redirect_stdout(said), contextlib.redirect_stderr(said)
             with networks_of_the_cpu(), quiet[0], quiet[1]:
                 status = command_line(words(command, files, out, place))
             if status:
                 raise DDError(f"on {place}: {said.getvalue().strip().splitlines()[-1]}")
             found.append(results(out))
-    return differences(*found)
+    return errors(*found)
 
 
-def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """The largest errors between two results of a command."""
-    if one.keys() != other.keys():
-        raise DDError("results have other names")
+def errors(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """The largest errors between two results of a command.
+
+    A number that is finite in one of them alone counts as infinitely wrong.
+    """
     error, points, same = 0.0, 0.0, True
-    for name, expected in one.items():
+    for (name, expected), (_, found) in zip(_leaves("", one), _leaves("", other), strict=True):
         if isinstance(expected, Tensor) and expected.is_floating_point():
-            change = (other[name].double() - expected.double()).norm()
-            error = max(error, float(change / expected.double().norm().clamp_min(1e-12)))
+            error = max(error, _error(expected.double(), found.double()))
         elif isinstance(expected, Tensor):
-            same &= torch.equal(expected, other[name])
-        elif name in ("rows", "metrics"):
-            for row, measured in zip(expected, other[name], strict=True):
-                points = max(points, _points(row, measured))
+            checksum = "crc32" in name  # of what differs by rounding
+            same &= checksum or torch.equal(expected, found)
+        elif expected != found:
+            wrong = _apart(expected, found)
+            if wrong is None:
+                same = False
+            elif name.endswith("accuracy"):
+                points = max(points, wrong)
+            else:
+                error = max(error, wrong / max(abs(float(expected)), 1e-12))
     ok = same and error <= TOLERANCE and points <= POINTS
     return {"error": error, "points": points, "same": same, "ok": ok}
 
 
-def _points(row: Mapping[str, Any], measured: Mapping[str, Any]) -> float:
-    """The largest difference of the accuracies in two rows of results."""
-    accuracies = [name for name in row if name.endswith("accuracy") and row[name] not in ("", None)]
-    return max((abs(float(row[n]) - float(measured[n])) for n in accuracies), default=0.0)
+def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Everything in a result that is no block or list, with the name of what holds it."""
+    if isinstance(value, Mapping):
+        for key in sorted(value):
+            yield from _leaves(key, value[key])
+    elif isinstance(value, list):
+        for entry in value:
+            yield from _leaves(name, entry)
+    else:
+        yield name, value
+
+
+def _error(expected: Tensor, found: Tensor) -> float:
+    """The error of a tensor relative to its norm."""
+    known = expected.isfinite()
+    if not torch.equal(known, found.isfinite()):
+        return math.inf
+    change, size = (x[known].norm() for x in (found - expected, expected))
+    return float(change / size.clamp_min(1e-12))
+
+
+def _apart(expected: Any, found: Any) -> float | None:
+    """How far two numbers are apart, infinitely if one alone is finite; None for other things."""
+    try:
+        apart = abs(float(expected) - float(found))
+    except (TypeError, ValueError):
+        return None
+    return apart if math.isfinite(apart) else math.inf
 
 
 @contextlib.contextmanager
@@ -214,7 +244,7 @@ def sides(device: torch.device) -> dict[str, tuple[str, str]]:
 def steps(options: argparse.Namespace, device: torch.device, folder: Path) -> Iterator[Step]:
     """The parts of the measurement, in the order of their worth."""
     quick, repeats, files = options.quick, options.repeats, make_files(folder)
-    for name in QUICK_CHECKS if quick else (*DISTILLATIONS, *OTHERS):
+    for name in QUICK_CHECKS if quick else COMMANDS:
         yield Step("checks", name, partial(check, name, files, device))
     for ipc in (1,) if quick else (1, 10):
         real = 4 if quick else REAL
@@ -268,6 +298,12 @@ def take(step: Step, facts: dict[str, Any], end: float) -> None:
         print(f"{name}: FAILED: {facts['failed'][name]}", flush=True)
 
 
+def wrong_graphs(facts: Mapping[str, Any]) -> list[str]:
+    """The matching steps whose CUDA graph computes something else."""
+    found = {name: one["graph_error"] for name, one in facts["matching"].items()}
+    return [name for name, error in found.items() if error is not None and not error <= TOLERANCE]
+
+
 def main() -> None:
     """Measure, write, and say what is wrong."""
     own = parser("gpu", __doc__)
@@ -276,6 +312,7 @@ def main() -> None:
     own.add_argument("--quick", action="store_true", help="few and small parts, as a trial")
     facts = run(own.parse_args())
     wrong = [name for name, found in facts["checks"].items() if not found["ok"]]
+    wrong += [f"graph of matching, {name}" for name in wrong_graphs(facts)]
     if wrong or facts["failed"]:
         sys.exit(
             f"error: {len(facts['failed'])} parts failed; {len(wrong)} checks are not within "

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu import wrong_graphs
 from benchmarks.metadd import LABELS as METADD_LABELS
 from benchmarks.unrolling import labels, peak
 from dd.artifacts.text import load_json, save_text
@@ -186,20 +187,19 @@ def scaling(facts: dict[str, Any]) -> str:
         ]
         return table(head, rows)
 
-    stages = facts["stages"]
+    stages = {name: stage for name, stage in facts["stages"].items() if stage["jobs"]}
     whole = {
         key: sum(stage[key] for stage in stages.values()) for key in ("jobs", "operations", "bytes")
     }
-    gpu = facts.get("gpu_memory", {})  # missing in older files
-    if gpu:
-        gpu = gpu | {"all": {key: max(one[key] for one in gpu.values()) for key in GPU}}
+    by_name = facts["gpu_memory"]
+    gpu = by_name | {"all": {key: max(one[key] for one in by_name.values()) for key in GPU}}
     by_stage = [
         [
             name,
             f"{stage['jobs']:,}",
             _short(stage["operations"] / 1e15),
             *times(stage["operations"]),
-            *(_short(gpu[name][key] / 1e9) for key in GPU if gpu),
+            *(_short(gpu[name][key] / 1e9) for key in GPU),
             _short(stage["bytes"] / 1e9),
         ]
         for name, stage in [*stages.items(), ("all", whole)]
@@ -217,11 +217,8 @@ def scaling(facts: dict[str, Any]) -> str:
         (
             f"Run `{facts['run']}`; {_conditions(facts)}",
             "By stage:",
-            table(
-                ["stage", "jobs", "PFLOP", *hours, *(GPU.values() if gpu else ()), "disk, GB"],
-                by_stage,
-            ),
-            *(_training(facts) if gpu else ()),
+            table(["stage", "jobs", "PFLOP", *hours, *GPU.values(), "disk, GB"], by_stage),
+            *_training(facts),
             "By objective:",
             shared("objective", facts["objectives"]),
             "By dataset and IPC:",
@@ -272,13 +269,14 @@ def _checked(facts: dict[str, Any]) -> str:
     """What a file of :mod:`benchmarks.gpu` says of its checks, and of what it has not measured."""
     checks = facts["checks"]
     wrong = [name for name, found in checks.items() if not found["ok"]]
+    graphs = [f"graph of matching, {name}" for name in wrong_graphs(facts)]
     said = [f"Within tolerance of the CPU: {len(checks) - len(wrong)} of {len(checks)} checks"]
     if checks:
         worst = max(checks, key=lambda name: checks[name]["error"])
         error = f"{checks[worst]['error']:.1e} ({worst})"
         said.append(f"the largest error of a tensor, relative to its norm, is {error}")
-    if wrong:
-        said.append(f"not within tolerance: {', '.join(wrong)}")
+    if wrong or graphs:
+        said.append(f"not within tolerance: {', '.join([*wrong, *graphs])}")
     said += [f"{name} failed ({why})" for name, why in facts["failed"].items()]
     if facts["skipped"]:
         said.append(f"left out for want of time: {', '.join(facts['skipped'])}")

@@ -160,7 +160,9 @@ def find(name: str, kinds: Collection[str], own: Collection[str]) -> Entry | Non
         )
     (entry,) = found
     if not _NAME.fullmatch(name):
-        raise DDError(f"{entry}: a name has letters, digits, '_' and '-', and starts with none")
+        raise DDError(
+            f"{entry}: a name has letters, digits, '_' and '-', and starts with a letter or digit"
+        )
     _used.add(entry.plugin)
     return entry
 

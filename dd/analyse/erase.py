@@ -140,7 +140,7 @@ def measure(
         """Counts of changed images and, by kind of region, of pixels; the kinds; hits."""
         labels, images = split.labels[where], split.take(where)
         region_networks = [networks[spec] for spec in regions_from]
-        maps = cam.cams(region_networks, images, labels, grid, rectify, min(256, len(where)))
+        maps = cam.cams(region_networks, images, labels, grid, rectify)
         chosen = masks(maps, threshold, chance[where])
         seen, counts = {NOTHING: images}, [chosen["meta"].any(2).any(1).sum()]
         for kind, mask in chosen.items():

@@ -187,10 +187,16 @@ def planned_as(protocol: str) -> str:
     """Which of :data:`HARD`, :data:`SOFT` and :data:`KD` a plan treats ``protocol`` as.
 
     Under :data:`SOFT` it makes the labels of the option ``teacher``; under :data:`KD` this teacher
-    is one of the networks that the evaluation trains.
+    is one of the networks that the evaluation trains. (The suite's own ``kd`` trains it only if
+    :func:`needs_teacher`.)
     """
     entry = protocol_of_plugin(protocol)
     return protocol if entry is None else plugin_files.like(entry)
+
+
+def needs_teacher(temperature: float, alpha: float) -> bool:
+    """Whether the teacher has any weight in the loss of the suite's protocol ``kd``."""
+    return temperature > 0 and alpha > 0
 
 
 @dataclass(frozen=True)

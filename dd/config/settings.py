@@ -49,6 +49,13 @@ def setting(
     return dataclasses.field(default=default, metadata={"help": help, "check": check, **rules})
 
 
+def _alone(name: str, wanted: Type, default: Any = dataclasses.MISSING) -> dataclasses.Field:
+    """The field of a setting that no dataclass declares."""
+    field = setting("", default=default)
+    field.name, field.type = name, wanted
+    return field
+
+
 def build(cls: type[S], values: Mapping[str, Any], where: str) -> S:
     """An instance of the settings dataclass ``cls`` from ``values``.
 
@@ -166,8 +173,7 @@ def fault(cls: Any) -> str:
 def assumed(values: Mapping[str, Any], text: str) -> Declared:
     """Settings of which only defaults are known, such as those of a plug-in that is not imported:
     each has the type of its default, and ``text`` as its meaning."""
-    fields = [(name, type(value), setting(text, default=value)) for name, value in values.items()]
-    return declared(dataclasses.make_dataclass("Assumed", fields))
+    return {name: (_alone(name, type(value), value), text) for name, value in values.items()}
 
 
 def shared(one: dataclasses.Field, other: dataclasses.Field) -> dataclasses.Field:
@@ -176,11 +182,7 @@ def shared(one: dataclasses.Field, other: dataclasses.Field) -> dataclasses.Fiel
     If their types differ, the option is text, which :func:`given_settings` converts for the class
     that is chosen.
     """
-    if type_of(one) == type_of(other):
-        return one
-    return declared(dataclasses.make_dataclass("Shared", [(one.name, str, setting(""))]))[one.name][
-        0
-    ]
+    return one if type_of(one) == type_of(other) else _alone(one.name, str)
 
 
 def add_recipe_options(

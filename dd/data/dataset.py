@@ -18,7 +18,7 @@ from torch import Tensor
 from dd.artifacts.fields import BLOCK, NAME, TEXT, list_of, optional
 from dd.artifacts.headers import Fields, read_header
 from dd.artifacts.tensors import load_tensors
-from dd.data.space import MARK, WHITENINGS, Space, check_space
+from dd.data.space import MARK, WHITENINGS, Space, check_constants, check_space
 from dd.errors import DDError, unknown
 
 _TENSORS = ("train_images", "train_labels", "test_images", "test_labels", "mean", "std")
@@ -280,10 +280,7 @@ def _check(path: str | Path, tensors: dict[str, Tensor], classes: Sequence[str])
                 f"{path}: tensor 'train_labels' has no image of class {label} ('{classes[label]}')"
             )
     channels, dimensions = images.shape[1], images[0].numel()
-    for name in ("mean", "std"):
-        need(is_a(name, torch.float32, [channels]), name, f"float32 [{channels}]")
-        if not tensors[name].isfinite().all() or (name == "std" and tensors[name].min() <= 0):
-            raise DDError(f"{path}: tensor '{name}' must be finite (std above 0)")
+    check_constants(path, tensors["mean"], tensors["std"], channels)
     if ("zca_mean" in tensors) != ("zca_matrix" in tensors):
         raise DDError(f"{path}: tensors 'zca_mean' and 'zca_matrix' must come together")
     if "zca_matrix" in tensors:

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from dd.data.dataset import Dataset
+from dd.data.space import beyond_normalised, like_pixels
 from dd.data.synthetic import SyntheticSet
 from dd.errors import DDError, unknown
 
 SAME, OTHER, UNKNOWN = "same", "other", "unknown"
 """Whether a set was made from the very data that it is tested on."""
 
-LARGEST = 20.0  # standard deviations; hardly any normalised value is as far out
 _PIECE = 256  # images that are compared at a time
 
 
@@ -108,9 +108,9 @@ def _units(made: SyntheticSet, dataset: Dataset) -> list[str]:
     low, high = made.images.min().item(), made.images.max().item()
     assumed = f"the set has no mean and std; its images are taken as normalised like {dataset.name}"
     doubt = "are they pixels? (docs/formats.md)"
-    if low >= 0 and high <= 1:
+    if like_pixels(low, high):
         return [f"{assumed}, but all values are in 0 to 1: {doubt}"]
-    if max(-low, high) > LARGEST:
+    if beyond_normalised(low, high):
         return [f"{assumed}, but values go from {low:.3g} to {high:.3g}: {doubt}"]
     return [assumed]
 

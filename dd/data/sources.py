@@ -5,6 +5,7 @@ A source is one function, registered in ``SOURCES`` by a decorator.
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -205,9 +206,13 @@ def _torchvision(name: str, class_name: str, label: str, files: str, by_split: b
             other = [path for path, same in _archives(make, root) if path.is_file() and not same]
             hint = f"give --root a folder that holds {files}, or use --source image-folder"
             if other:  # packed again by somebody: what is in them may still be the original
+                there = shlex.quote(str(other[0].parent))
+                command = f"gunzip -k {there}/*.gz"
+                if ".tar" in other[0].suffixes:
+                    command = f"tar -xzf {shlex.quote(str(other[0]))} -C {there}"
                 hint = (
                     f"{other[0]} is not the original archive (its MD5 sum differs); if you trust "
-                    f"it, unpack it there: gunzip -k {other[0].parent}/*.gz"
+                    f"it, unpack it there: {command}"
                 )
             raise DDError(f"{root}: {name} {tried}; {hint}") from None
         classes = getattr(train, "classes", None) or [str(digit) for digit in range(10)]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from dd.data import zca
@@ -22,6 +23,7 @@ WHITENINGS = ("none", "zca")  # the choices of a reader of a dataset file
 PIXELS = "pixels in 0 to 1"  # in a dataset file: what its ZCA whitens
 MARK = "-zca-pixels-"  # in the fingerprint of a dataset that is read whitened
 _OLD_MARK = re.compile(r"-zca[0-9a-f]{8}$")
+LARGEST = 20.0  # standard deviations; hardly any normalised value is as far out
 _CHUNK = 8192  # images whitened at once
 
 
@@ -65,6 +67,16 @@ class Space:
         return images * _per_channel(self.std, images) + _per_channel(self.mean, images)
 
 
+def like_pixels(low: float, high: float) -> bool:
+    """Whether values from ``low`` to ``high`` are all in the range of pixels in [0, 1]."""
+    return low >= 0 and high <= 1
+
+
+def beyond_normalised(low: float, high: float) -> bool:
+    """Whether values from ``low`` to ``high`` go further than normalised ones hardly ever do."""
+    return max(-low, high) > LARGEST
+
+
 def check_space(path: str | Path, header: Mapping[str, Any]) -> None:
     """Refuse a file whose whitening is that of this suite before version 0.2.
 
@@ -81,6 +93,22 @@ def check_space(path: str | Path, header: Mapping[str, Any]) -> None:
             f"{path}: its ZCA whitens normalised images, as this suite did before version 0.2; it "
             "whitens pixels in [0, 1] now, so make the file again"
         )
+
+
+def check_constants(path: str | Path, mean: Tensor, std: Tensor, channels: int) -> None:
+    """Refuse tensors ``mean`` and ``std`` of a file that cannot normalise ``channels`` channels.
+
+    Raises:
+        DDError: unless they are float32 ``[channels]`` and finite, ``std`` above 0.
+    """
+    for name, tensor in (("mean", mean), ("std", std)):
+        if tensor.dtype != torch.float32 or list(tensor.shape) != [channels]:
+            raise DDError(
+                f"{path}: tensor '{name}' must be [{channels}] float32, one per channel, found "
+                f"{list(tensor.shape)} {tensor.dtype}"
+            )
+    if not (mean.isfinite().all() and std.isfinite().all() and (std > 0).all()):
+        raise DDError(f"{path}: 'mean' and 'std' must be finite, 'std' above 0")
 
 
 def _per_channel(values: Tensor, like: Tensor) -> Tensor:

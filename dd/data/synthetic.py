@@ -13,7 +13,7 @@ from dd.artifacts.fields import BLOCK, TEXT, WHOLE, block, list_of, optional, wh
 from dd.artifacts.headers import Fields, read_header
 from dd.artifacts.tensors import load_tensors, save_tensors
 from dd.data.dataset import Dataset
-from dd.data.space import MARK, WHITENINGS, Space, check_space
+from dd.data.space import MARK, WHITENINGS, Space, check_constants, check_space
 from dd.errors import DDError, unknown
 
 _TENSORS = ("images", "indices", "labels", "mean", "std", "learned_lr", "rates", "batches")
@@ -206,6 +206,11 @@ def hard_labels(labels: torch.Tensor) -> torch.Tensor:
     return labels.argmax(1) if labels.ndim == 2 else labels
 
 
+def are_probabilities(labels: torch.Tensor) -> bool:
+    """Whether soft labels ``[M, K]`` are probabilities: from 0, and each row sums to 1 ± 0.01."""
+    return bool(labels.min() >= 0 and (labels.sum(1) - 1).abs().max() < 1e-2)
+
+
 def _size(shape: Any) -> str:
     return "x".join(str(int(n)) for n in shape)
 
@@ -258,7 +263,7 @@ def load(path: str | Path) -> SyntheticSet:
     if kind not in LEARNED:
         raise DDError(f"{path}: header: {unknown('kind of labels', kind, LEARNED)}")
     free = kind == "targets"
-    if soft and not free and not (labels.min() >= 0 and (labels.sum(1) - 1).abs().max() < 1e-2):
+    if soft and not free and not are_probabilities(labels):
         raise DDError(f"{path}: 'labels' must be probabilities from 0 to 1, each row with sum 1")
     mean, std = tensors.get("mean"), tensors.get("std")
     _check_normalisation(path, mean, std, None if images is None else images.shape[1])
@@ -348,11 +353,5 @@ def _check_normalisation(
         raise DDError(f"{path}: 'mean' and 'std' come together, one is missing")
     if mean is None or std is None:
         return
-    if not mean.dtype == std.dtype == torch.float32:
-        raise DDError(f"{path}: 'mean' and 'std' must be float32")
-    if channels is None:  # images of the dataset, which are normalised already
-        channels = mean.numel()
-    if mean.shape != (channels,) or std.shape != mean.shape:
-        raise DDError(f"{path}: 'mean' and 'std' must be [{channels}], one per channel")
-    if not (mean.isfinite().all() and 0 < std.min() <= std.max() < math.inf):
-        raise DDError(f"{path}: 'mean' and 'std' must be finite, 'std' above 0")
+    # without images: those of the dataset, which are normalised already
+    check_constants(path, mean, std, mean.numel() if channels is None else channels)

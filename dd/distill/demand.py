@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,24 +27,13 @@ from dd.networks.build import create
 from dd.networks.memory import PIECE_BYTES, Shape, embedding_bytes, forward_bytes, on_meta
 from dd.networks.recompute import can_recompute
 from dd.pretrain.generators import autoencoder
+from dd.runtime.demand import Demand
 from dd.runtime.memory import peak_bytes
 from dd.training.memory import IMAGES, training_bytes
 from dd.training.recipe import Recipe
 
 COUNTED_STEPS = 3
 """Steps of a student for which memory is counted; each further one adds as much."""
-
-
-class Demand(NamedTuple):
-    """Bytes that work takes.
-
-    Attributes:
-        least: in the smallest pieces that give the same result.
-        whole: as it is done where memory is no limit.
-    """
-
-    least: float
-    whole: float
 
 
 def _network(spec: str, data: Extent, width_factor: float) -> Network:

@@ -56,6 +56,7 @@ from dd.evaluate.protocols import PROTOCOLS, Hard, Task
 from dd.evaluate.set_options import add_set_options, read_set
 from dd.evaluate.soft_labels import SoftLabels
 from dd.networks.base import count_parameters
+from dd.networks.memory import CPU_PIECE
 from dd.networks.options import canonical, width_factor
 from dd.runtime import precision
 from dd.runtime.memory import in_pieces
@@ -117,6 +118,7 @@ def evaluate(
                     )
                     progress.update(accuracy=tested)
                 save(rows)
+                del networks, network  # before the next ones are trained
     order = {arch: position for position, arch in enumerate(counts)}
     return sorted(rows, key=lambda row: (order[row["arch"]], row["network"]))
 
@@ -166,7 +168,7 @@ def _fit(network: nn.Module, task: Task) -> float:
         [
             found
             for _, found in in_pieces(
-                task.images, 256, lambda part: precision.forward(network, part).argmax(1)
+                task.images, CPU_PIECE, lambda part: precision.forward(network, part).argmax(1)
             )
         ]
     )

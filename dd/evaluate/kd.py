@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from dd.config.methods import needs_teacher
+
 VARIANTS = ("paper", "released")
 
 
@@ -22,11 +24,6 @@ def released_divergence(student: torch.Tensor, teacher: torch.Tensor) -> torch.T
     This gives the 10 % at high temperatures in the published sweep.
     """
     return F.kl_div(F.log_softmax(teacher, 1), F.softmax(student, 1), reduction="batchmean")
-
-
-def needs_teacher(temperature: float, alpha: float) -> bool:
-    """Whether the teacher's term of :func:`loss` has any weight."""
-    return temperature > 0 and alpha > 0
 
 
 def loss(
@@ -48,7 +45,7 @@ def loss(
 
     Args:
         student: logits ``[B, K]``; labels: ``[B]`` int64 or ``[B, K]`` probabilities.
-        teacher: logits ``[B, K]``; may be None if it has no weight (:func:`needs_teacher`).
+        teacher: logits ``[B, K]``; may be None if it has no weight (``needs_teacher``).
         temperature: tau, at least 0; alpha: 0 to 1.
     """
     hard = (1 - alpha) * F.cross_entropy(student, labels)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from dd.config.methods import needs_teacher
 from dd.config.settings import setting
 from dd.data.dataset import Dataset
 from dd.data.synthetic import Schedule
@@ -214,7 +215,7 @@ class Distilled(Hard):
         self.accuracies: dict[int, float] = {}
 
     def train(self, arch: str, numbers: Sequence[int]) -> list[nn.Module]:
-        if not kd.needs_teacher(self.settings.temperature, self.settings.alpha):
+        if not needs_teacher(self.settings.temperature, self.settings.alpha):
             return self.task.train(arch, numbers, self._loss)
         missing = [n for n in numbers if n not in self.teachers]
         if missing:
@@ -227,7 +228,7 @@ class Distilled(Hard):
 
     @classmethod
     def also_trained(cls, settings: KDSettings) -> list[str]:
-        needed = kd.needs_teacher(settings.temperature, settings.alpha)
+        needed = needs_teacher(settings.temperature, settings.alpha)
         return [canonical(settings.teacher)] if needed else []
 
     def _loss(

@@ -41,7 +41,7 @@ from dd.networks.options import width_factor
 from dd.pretrain import frozen
 from dd.pretrain.frozen import Pretrained
 from dd.runtime import precision
-from dd.runtime.memory import in_pieces
+from dd.runtime.memory import Fitting
 from dd.runtime.preemption import Pace
 from dd.runtime.process import (
     add_checkpoint_option,
@@ -125,14 +125,13 @@ class LabelWriter:
         shape = (self.images.shape[1], *size)
         # beside a pass: the logarithms of all networks' probabilities
         piece = test_piece(device, shape, *networks, beside=8.0 * classes * len(networks))
-        each = torch.arange(count, device=device)
+        each, fitting = torch.arange(count, device=device), Fitting(piece, "images")
         with Progress("relabel", views, "views", initial=done) as progress:
             for view in range(done, views):
                 drawn = draw(self.seed, view, count, size, self.settings).to(device)
                 labelled = partial(self._label, networks, drawn)
                 stored = [
-                    compact(labels, self.keep)
-                    for _, labels in in_pieces(each, piece, labelled, "images")
+                    compact(labels, self.keep) for _, labels in fitting.pieces(each, labelled)
                 ]
                 for name in tensors:
                     writer.put(name, (view,), torch.cat([part[name] for part in stored]))

@@ -38,7 +38,7 @@ PICKLED = (".pt", ".pth")
 FILES = (*PICKLED, ".npz", ".safetensors")
 """The endings of files that may hold a set."""
 
-MOST_UNPACKED = 2 << 30  # bytes of a compressed array
+MOST_UNPACKED = 2 << 30  # bytes of compressed arrays
 
 BEST = "best"  # what the field's code calls the set with the highest accuracy on the test split
 _NAMES: Mapping[str, Sequence[str]] = {  # of tensors and arrays, by what they are
@@ -268,32 +268,40 @@ def _of_arrays(path: Path) -> Found:
         raise DDError(f"{path}: no such file")
     try:
         with zipfile.ZipFile(path) as archive:
-            for member in archive.infolist():
-                _check_array(path, archive, member)
+            members = {name.removesuffix(".npy"): name for name in archive.namelist()}
+            names = {part: _name(path, members, part) for part in ("images", "labels")}
+            if rate := next((name for name in _NAMES["lr"] if name in members), None):
+                names["lr"] = rate
+            _check_size(path, [archive.getinfo(members[name]) for name in names.values()])
+            for name in names.values():
+                _check_array(path, archive, archive.getinfo(members[name]))
         with numpy.load(path, allow_pickle=False) as file:
-            held = {name: file[name] for name in file.files}
+            # by its whole name: 'x' and 'x.npy' are two members
+            held = {part: _tensor(file[members[name]]) for part, name in names.items()}
     except DDError:
         raise
     except Exception as error:  # damaged bytes lead to errors of any type
         said = str(error).partition("\n")[0][:200]
         raise DDError(f"{path}: is broken, or no .npz file of numbers ({said})") from None
-    images, labels = (
-        _tensor(path, part, held[_name(path, held, part)]) for part in ("images", "labels")
-    )
-    rate = next((held[name] for name in _NAMES["lr"] if name in held), None)
-    given = None if rate is None else _tensor(path, "lr", rate)
-    return Found(
-        "arrays", [path], "0", ["0"], images, labels, _objective(path, "dc"), _rate(path, given)
-    )
+    given = _rate(path, held.get("lr"))
+    objective = _objective(path, "dc")
+    return Found("arrays", [path], "0", ["0"], held["images"], held["labels"], objective, given)
+
+
+def _check_size(path: Path, members: Sequence[zipfile.ZipInfo]) -> None:
+    """Refuse arrays that claim to unpack to very much more than is there, one or all of them."""
+    packed = sum(member.compress_size for member in members)
+    unpacked = sum(member.file_size for member in members)
+    if unpacked > max(packed, MOST_UNPACKED):
+        listed = ", ".join(f"'{member.filename}'" for member in members)
+        raise DDError(
+            f"{path}: {listed} unpack {packed} bytes to {unpacked}; at most {MOST_UNPACKED} are "
+            "read of compressed arrays"
+        )
 
 
 def _check_array(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
-    """Refuse an array of objects, and one that claims to unpack to very much more than is there."""
-    if member.file_size > max(member.compress_size, MOST_UNPACKED):
-        raise DDError(
-            f"{path}: '{member.filename}' unpacks {member.compress_size} bytes to "
-            f"{member.file_size}; at most {MOST_UNPACKED} are read of a compressed array"
-        )
+    """Refuse an array of what torch has no numbers of, and one that claims more than is there."""
     with archive.open(member) as stream:
         version = numpy.lib.format.read_magic(stream)
         header = numpy.lib.format.read_array_header_1_0
@@ -303,18 +311,17 @@ def _check_array(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) 
         claimed = kind.itemsize * int(numpy.prod([int(side) for side in shape], dtype=object))
     if kind.hasobject or kind.kind not in "biuf":
         raise DDError(f"{path}: '{member.filename}' is of {kind}, it must be numbers")
+    if kind.itemsize > 8:  # wider than double, another format on each machine
+        raise DDError(f"{path}: '{member.filename}' is of {kind}, which torch does not have")
     if claimed > member.file_size:
         raise DDError(
             f"{path}: '{member.filename}' claims {claimed} bytes, {member.file_size} are there"
         )
 
 
-def _tensor(path: Path, part: str, array: numpy.ndarray) -> Tensor:
-    kind = array.dtype
-    wider = {2: numpy.int32, 4: numpy.int64}.get(kind.itemsize) if kind.kind == "u" else None
-    if kind.kind == "u" and kind.itemsize == 8:
-        raise DDError(f"{path}: '{part}' is of {kind}, which torch does not have")
-    return torch.from_numpy(numpy.ascontiguousarray(array, wider or kind.newbyteorder("=")))
+def _tensor(array: numpy.ndarray) -> Tensor:
+    """The array in the byte order of this machine."""
+    return torch.from_numpy(numpy.ascontiguousarray(array, array.dtype.newbyteorder("=")))
 
 
 # image files

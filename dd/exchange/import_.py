@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -114,23 +113,38 @@ def run(arguments: argparse.Namespace) -> None:
             return
     _check_folder(out)
     _check_apart(out, path)
-    written: dict[Path, synthetic.SyntheticSet] = {}
+    written: dict[Path, tuple[synthetic.SyntheticSet, Path]] = {}
     skipped, first = Counter[str](), ""
+
+    def skip(error: DDError) -> None:
+        nonlocal first
+        first = first or str(error)
+        skipped["sets"] += 1
+        say(f"import: skipped: {error}")
+
     for source, name in _sets(path, skipped) if path.is_dir() else [(path, path.stem)]:
         try:
-            for one in read(source, arguments.entry, target.extent.channels):
-                tail = f"-{one.entry}" if arguments.entry == ALL and len(one.entries) > 1 else ""
-                file = out / f"{name}{tail}.safetensors"
-                written[file] = _write(one, source, target, arguments, file)
+            found = read(source, arguments.entry, target.extent.channels)
         except DDError as error:
-            first = first or str(error)
-            skipped["sets"] += 1
-            say(f"import: skipped: {error}")
+            skip(error)
+            continue
+        for one in found:
+            tail = f"-{one.entry}" if arguments.entry == ALL and len(one.entries) > 1 else ""
+            file = out / f"{name}{tail}.safetensors"
+            try:
+                if file in written:
+                    raise DDError(
+                        f"{source}: {file} is that of {written[file][1]}; import it alone, to "
+                        "another --out"
+                    )
+                written[file] = _write(one, source, target, arguments, file), source
+            except DDError as error:
+                skip(error)
     others = ", ".join(f"{count} {what}" for what, count in sorted(skipped.items()))
     if not written:
         raise DDError(f"{path}: no set could be imported ({first or others or 'it is empty'})")
     say(f"import: {len(written)} sets in {out}" + (f"; skipped: {others}" if others else ""))
-    file, made = list(written.items())[-1]
+    file, (made, _) = list(written.items())[-1]
     say(_advice(made, file, arguments))
 
 
@@ -200,16 +214,14 @@ def _write(
     if lacking:
         notes.append(f"no image of {len(lacking)} classes, the first is {lacking[0]}")
     ipc = max(1, len(hard) // target.extent.classes)
-    kept: dict[str, Any] = {
-        key: made.header[key] for key in ("classes", "whitening") if key in made.header
-    }
+    kept = {key: fact for key, fact in made.header.items() if key not in ("kind", "format")}
     made.header = {
+        **kept,
         "dataset": target.name,
         "dataset_label": target.label,
         "objective": objective,
         "ipc": ipc,
         **({} if arguments.iterations is None else {"iteration": arguments.iterations}),
-        **kept,
         "imported": {
             "by": arguments.by,
             "form": found.form,
@@ -241,18 +253,23 @@ def _made(
     if len(labels) != len(images):
         raise DDError(f"it has {len(images)} images and {len(labels)} labels")
     ready = found.ready
-    if ready is not None and (ready.mean is not None or ready.whitening == "zca"):
-        if units != AUTO:
-            raise DDError("it says what its images are; leave --units out")
-        whitened = ready.mean is None
-        assumed = {"units": WHITENED if whitened else NORMALISED}
-        assumed["normalisation"] = "none" if whitened else "the set's own"
+    said = None if ready is None else _own_units(ready)
+    if ready is not None and said is not None:
+        if units not in (AUTO, said):
+            raise DDError(
+                f"it says what its images are; leave --units out (they are {said}, not {units})"
+            )
+        assumed = {"units": said}
+        assumed["normalisation"] = "none" if said == WHITENED else "the set's own"
         return replace(ready, labels=labels), notes, assumed
+    if ready is not None and ready.whitening == "none" and units == WHITENED:
+        raise DDError("it says that its images are not whitened; choose other --units")
     if found.names is not None:
         units = _of_files(units)
     images, taken, more = in_space(images, units, target.space, target.said)
     notes += more
-    header: dict[str, Any] = {"whitening": "zca" if taken == WHITENED else "none"}
+    header = {} if ready is None else dict(ready.header)  # what it says of itself stays true
+    header["whitening"] = "zca" if taken == WHITENED else "none"
     if found.names is not None:
         classes, note = _classes(found.names, target)
         notes.append(note)
@@ -260,6 +277,13 @@ def _made(
     mean, std = (None, None) if taken == WHITENED else (target.space.mean, target.space.std)
     made = synthetic.SyntheticSet(images.clone(), labels.clone(), mean, std, found.rate, header)
     return made, notes, {"units": taken, "normalisation": "none" if mean is None else target.said}
+
+
+def _own_units(ready: synthetic.SyntheticSet) -> str | None:
+    """The units that a set says its images are in; None if it does not say it."""
+    if ready.mean is not None:
+        return NORMALISED
+    return WHITENED if ready.whitening == "zca" else None
 
 
 def _of_files(units: str) -> str:

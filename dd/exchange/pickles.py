@@ -22,6 +22,15 @@ from dd.errors import DDError
 
 MOST_NAMES = 32 << 20  # bytes of the part of a file that says what the tensors are
 
+_NUMBERS = frozenset(  # types of tensors that torch converts to others
+    {
+        *(torch.bool, torch.uint8, torch.uint16, torch.uint32, torch.uint64),
+        *(torch.int8, torch.int16, torch.int32, torch.int64),
+        *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+        *(torch.float8_e4m3fn, torch.float8_e4m3fnuz, torch.float8_e5m2, torch.float8_e5m2fnuz),
+        torch.float8_e8m0fnu,
+    }
+)
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"  # how files of torch.save start, new and old
 _TRUST = "a set needs tensors, lists, text and numbers, and nothing else is read"
 
@@ -73,14 +82,14 @@ def plain(path: Path, value: Any, what: str) -> Tensor:
         what: its name, for messages.
 
     Raises:
-        DDError: if it is no tensor, not dense, or has more values than are stored (then a small
-            file could fill the memory).
+        DDError: if it is no tensor, not dense, not of real numbers, or has more values than are
+            stored (then a small file could fill the memory).
     """
     if not isinstance(value, Tensor):
         raise DDError(f"{path}: {what} must be a tensor, found {_kind(value)}")
     tensor = value.detach()
     odd = tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested
-    if odd or tensor.is_complex() or tensor.device.type != "cpu":
+    if odd or tensor.dtype not in _NUMBERS or tensor.device.type != "cpu":
         raise DDError(f"{path}: {what} is no ordinary tensor of numbers ({tensor.dtype})")
     stored = tensor.untyped_storage().nbytes()
     if tensor.numel() * tensor.itemsize > stored:
@@ -105,7 +114,7 @@ def _check_container(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-    except (zipfile.BadZipFile, ValueError, OverflowError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, ValueError, OverflowError, RuntimeError) as error:
         raise DDError(f"{path}: is truncated or broken ({error})") from None
     # torch.save does not compress, so a compressed member is somebody's trick
     packed = [member for member in members if member.compress_type != zipfile.ZIP_STORED]
@@ -125,10 +134,10 @@ def _check_container(path: Path) -> None:
 
 def _refusal(message: str) -> str:
     """Why torch refuses a file, in a line."""
-    asked = re.search(r"GLOBAL ([\w.]+)", message) or re.search(r"(?:call|load) ([\w.]+)", message)
-    if asked:
+    if asked := re.search(r"GLOBAL ([\w.]+)", message):
         return f"is refused: it asks for {asked[1]}, which could run code; {_TRUST}"
     detail = re.sub(r"\x1b\[[0-9;]*m", "", message).split("WeightsUnpickler error:")[-1]
+    detail = detail.removeprefix("Weights only load failed. ")
     return f"is refused: {_first_line(detail)}; {_TRUST}"
 
 

@@ -12,7 +12,7 @@ from dd.artifacts.headers import load_arrays, read_header
 from dd.config.normalisation import DATA, Constants, constants, of_published
 from dd.data.dataset import HEADER
 from dd.data.extent import KNOWN, Extent, of_file
-from dd.data.space import Space
+from dd.data.space import Space, check_constants
 from dd.errors import DDError, unknown
 
 
@@ -73,11 +73,7 @@ def _prepared(path: Path, normalise_as: str | None) -> Target:
     header, extent = read_header(path, HEADER), of_file(path)
     arrays, _ = load_arrays(path, "dataset", ("mean", "std"), only=("mean", "std"))
     mean, std = (torch.from_numpy(arrays[part]) for part in ("mean", "std"))
-    for part in (mean, std):
-        if part.dtype != torch.float32 or part.shape != (extent.channels,):
-            raise DDError(f"{path}: 'mean' and 'std' must be float32 [{extent.channels}]")
-    if not (mean.isfinite().all() and std.isfinite().all() and std.min() > 0):
-        raise DDError(f"{path}: 'mean' and 'std' must be finite, 'std' above 0")
+    check_constants(path, mean, std, extent.channels)
     name = header.get("name", path.stem)
     said, space = header.get("normalisation") or DATA, Space(mean, std)
     if normalise_as is not None and (known := constants(normalise_as)):

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dd.data.fit import LARGEST
-from dd.data.space import Space
+from dd.data.space import LARGEST, Space, beyond_normalised, like_pixels
+from dd.data.synthetic import are_probabilities
 from dd.errors import DDError
 
 AUTO, NORMALISED, WHITENED, PIXELS, BYTES = "auto", "normalised", "whitened", "pixels", "bytes"
@@ -86,17 +86,17 @@ _SAID = {
 
 
 def _guessed(whole: bool, low: float, high: float) -> str:
-    if whole or (low >= 0 and LARGEST < high <= 255):
+    if whole or (0 <= low <= high <= 255 and beyond_normalised(low, high)):
         return BYTES
-    return PIXELS if low >= 0 and high <= 1 else NORMALISED
+    return PIXELS if like_pixels(low, high) else NORMALISED
 
 
 def _doubts(taken: str, low: float, high: float, spread: float) -> list[str]:
     """Lines on values that look like something else than they are taken as."""
     notes = []
-    if low >= 0 and high <= 1:
+    if like_pixels(low, high):
         notes.append(f"all values are in 0 to 1: are they pixels? (--units {PIXELS})")
-    elif max(-low, high) > LARGEST:
+    elif beyond_normalised(low, high):
         notes.append(f"a value is beyond {LARGEST:g}: are they in other units? (--units)")
     elif taken == NORMALISED and 0 < spread < _BETWEEN:
         notes.append(
@@ -128,21 +128,23 @@ def class_labels(labels: Tensor, classes: int) -> tuple[Tensor, list[str]]:
         labels = labels[:, 0]
     if not labels.numel() or labels.ndim not in (1, 2) or labels.dtype == torch.bool:
         raise DDError(f"its labels are {labels.dtype} {list(labels.shape)}, not [M] or [M, K]")
-    if labels.is_floating_point() and not labels.isfinite().all():
+    # torch has no minimum of some types, such as uint16 and float8
+    values = labels.double() if labels.ndim == 1 else labels.float()
+    if not values.isfinite().all():
         raise DDError("its labels hold NaN or infinite values")
     if labels.ndim == 2:
-        return _soft(labels.float(), classes)
-    if labels.is_floating_point() and not torch.equal(labels, labels.round()):
+        return _soft(values, classes)
+    if not torch.equal(values, values.round()):
         raise DDError("its labels [M] are no whole numbers")
-    low, high = labels.min().item(), labels.max().item()
+    low, high = values.min().item(), values.max().item()
     if not 0 <= low <= high < classes:
         raise DDError(f"its labels span {low:g} to {high:g}, there are classes 0 to {classes - 1}")
-    return labels.long(), []
+    return values.long(), []
 
 
 def _soft(labels: Tensor, classes: int) -> tuple[Tensor, list[str]]:
     if labels.shape[1] != classes:
         raise DDError(f"its labels are for {labels.shape[1]} classes, there are {classes}")
-    if labels.min() >= 0 and (labels.sum(1) - 1).abs().max() < 1e-2:
+    if are_probabilities(labels):
         return labels.contiguous(), ["labels are taken as probabilities"]
     return labels.softmax(1), ["labels are taken as logits; their softmax is stored"]

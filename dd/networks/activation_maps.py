@@ -18,6 +18,9 @@ from dd.networks.architectures import NETWORKS
 from dd.networks.base import Network, SpatialNetwork, TokenNetwork
 from dd.networks.options import RECTIFY, RELU
 
+PIECE = 256
+"""Images of which maps are made in one pass, unless a setting says otherwise."""
+
 
 def activation_maps(
     network: Network, images: Tensor, labels: Tensor, rectify: str = RELU
@@ -157,7 +160,7 @@ def cams(
     labels: Tensor,
     grid: tuple[int, int],
     rectify: str = RELU,
-    piece: int = 256,
+    piece: int = PIECE,
 ) -> Tensor:
     """Normalised maps ``[M, N, *grid]`` of M networks, without gradients.
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dd.analyse.regions import ERASED
 from dd.config.documents import load_config
 from dd.config.run import Run, stems
 from dd.errors import DDError, unknown
@@ -110,10 +111,15 @@ def _claim(path: str, entry: Mapping[str, Any], run: Run) -> Claim | None:
     exhibit = load_exhibit(kind, run.path(f"{kind}s", f"{name}.yaml"), run)
     ((axis, pairs),) = entry["compare"].items()
     cells, over = entry.get("cells", {}), entry.get("average_over", [])
-    if entry.get("quantity") != ERASED_ACCURACY:
-        _check(exhibit, axis, pairs, cells, () if over == ALL else over)
+    axes: Mapping[str, Any] = exhibit.definition.get("axes", {})
+    if entry.get("quantity") == ERASED_ACCURACY:  # its figure has no axes of its own
+        axes = {"arch": None, "erased": list(ERASED)}
+        if entry.get("unseen"):
+            raise DDError("unseen is about distillations, of which erasing has none")
+    named = {axis: [value for pair in pairs for value in pair], **cells}
+    _check(exhibit.name, {"dataset": None, **axes}, named, () if over == ALL else over)
     if over == ALL:
-        over = [PAIRS, *(a for a in exhibit.axes if a != "dataset")]
+        over = [PAIRS, *(name for name in axes if name != "dataset")]
     return Claim(
         id=entry["id"],
         paper=Path(path).stem,
@@ -134,19 +140,21 @@ def _claim(path: str, entry: Mapping[str, Any], run: Run) -> Claim | None:
 
 
 def _check(
-    exhibit: Exhibit, axis: str, pairs: Any, cells: Mapping[str, list[Any]], over: Any
+    owner: str, axes: Mapping[str, Any], named: Mapping[str, list[Any]], over: Sequence[str]
 ) -> None:
-    """Raise a :class:`DDError` for an axis or a value that the table or figure does not have."""
-    axes = exhibit.axes
-    for name in (axis, *cells, *over):
-        if name not in axes:
-            raise unknown(f"axis of {exhibit.name}", name, axes)
-    given = exhibit.definition["axes"]
-    named = {axis: [value for pair in pairs for value in pair], **cells}
-    for name, values in named.items():
-        known = given.get(name)
+    """Raise a :class:`DDError` for an axis or a value that a table or figure does not have.
+
+    Args:
+        owner: the name of the table or figure.
+        axes: its axes, with their values as far as they are known.
+        named: by axis, the values that a claim names.
+        over: further axes that it names.
+    """
+    for axis in (*named, *over):
+        if axis not in axes:
+            raise unknown(f"axis of {owner}", axis, axes)
+    for axis, values in named.items():
+        known = axes[axis]
         for value in values:
             if isinstance(known, list | Mapping) and value not in list(known):
-                raise unknown(
-                    f"value of axis '{name}' of {exhibit.name}", str(value), map(str, known)
-                )
+                raise unknown(f"value of axis '{axis}' of {owner}", str(value), map(str, known))

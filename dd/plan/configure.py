@@ -28,10 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Check the run, including names and values that only the stages know, and write it."""
-    run = load_run(arguments.run, parse_overrides(arguments.set), arguments.workflow)
+    given = parse_overrides(arguments.set)
+    run = load_run(arguments.run, given, arguments.workflow)
     # also those of --plugin: tables read the run from the file that is written here
     plan = Plan(replace(run, plugins=list(dict.fromkeys([*run.plugins, *plugins.added()]))))
-    check_plan(plan)
+    check_plan(plan, given)
     check_found(plan)
     save_json(arguments.out, plan.document())
     evaluations = f"{len(plan.of(Evaluation))} evaluations"

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
-from dd.config.methods import KD
 from dd.config.recipes import uses_generator
 from dd.data.extent import Extent
 from dd.networks.options import auxiliaries
@@ -166,32 +165,21 @@ class Counted:
         return views * data.classes * made.ipc * teachers
 
     def _evaluation(self, job: Evaluation) -> float:
-        made, options, archs = (
-            job.distillation,
-            job.conditions(self.run),
-            self.plan.planned(job).archs,
-        )
+        made, planned = job.distillation, self.plan.planned(job)
         data = self.extents[made.dataset]
         count = data.train if made.method == "full" else data.classes * made.ipc
-        trained = [
-            (name, job.conditions(self.run, name), job.count(self.run, name)) for name in archs
-        ]
-        total = 0.0
-        needs_teacher = resolve("dd.evaluate.kd:needs_teacher")
-        if options["protocol"] == KD and needs_teacher(options["temperature"], options["alpha"]):
-            teacher = options["teacher"]
-            # Each network number has a teacher. It sees images once if they are not augmented,
-            # otherwise in every epoch.
-            passes = [
-                each * (1 if own["augment"] == "none" else own["epochs"])
-                for _, own, each in trained
-            ]
-            total += sum(passes) * count * self._passes("forward", teacher, data)
-            most = max(each for _, _, each in trained)
-            trained.append((teacher, job.conditions(self.run, teacher), most))
+        trained, total = planned.trained(self.run), 0.0
         for name, own, each in trained:
             total += each * own["epochs"] * count * self._passes("train", name, data)
             total += each * data.test * self._passes("forward", name, data)
+        # A teacher sees images once if they are not augmented, otherwise in every epoch of each
+        # network that learns from it.
+        looks = sum(
+            each * (1 if own["augment"] == "none" else own["epochs"])
+            for _, own, each in trained[: len(planned.archs)]
+        )
+        for teacher in planned.also_trained(self.run):
+            total += looks * count * self._passes("forward", teacher, data)
         return total
 
     def _maps(self, job: ActivationMaps) -> float:

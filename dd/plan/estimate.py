@@ -24,12 +24,13 @@ from dd.data.raw import IMAGE_FILES
 from dd.errors import DDError
 from dd.plan.configure import parse_overrides
 from dd.plan.counting import Counted
-from dd.plan.gpu_memory import Demand, GpuMemory, most
+from dd.plan.gpu_memory import GpuMemory
 from dd.plan.jobs import STAGES, Distillation, Job, Preparation
 from dd.plan.measurements import read
 from dd.plan.plan import Plan
 from dd.plan.validate import check_plan
 from dd.registry import resolve
+from dd.runtime.demand import Demand, most
 
 ENOUGH = 10.0  # seconds of the finished jobs of a stage, from which their rate counts
 
@@ -183,8 +184,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print jobs, arithmetic, hours, memory and disk of a run, by stage and in all."""
-    plan = Plan(load_run(arguments.run, parse_overrides(arguments.set), arguments.workflow)).main
-    check_plan(plan)
+    given = parse_overrides(arguments.set)
+    whole = Plan(load_run(arguments.run, given, arguments.workflow))
+    check_plan(whole, given)
+    plan = whole.main
     counted = Counted(plan, extents(plan))
     machine = probe(plan.run)
     print(text(plan, estimate(plan, counted, machine), machine))

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from dd.config.methods import KD, planned_as
 from dd.config.recipes import uses_generator
 from dd.data.extent import Extent
 from dd.networks.options import auxiliaries
@@ -29,28 +28,11 @@ from dd.plan.jobs import (
 )
 from dd.plan.needs import auxiliary, auxiliary_networks, cam_networks, networks
 from dd.registry import resolve
+from dd.runtime.demand import Demand, most
 
 COPIES = 6
 """How many times a distillation has all its images: images, a leaf, augmented; gradients by both;
 the optimiser's momentum."""
-
-
-class Demand(NamedTuple):
-    """Bytes that a job takes.
-
-    Attributes:
-        least: on a GPU that is hardly large enough: networks one by one, in parts.
-        whole: on a GPU of any size.
-    """
-
-    least: float
-    whole: float
-
-
-def most(demands: Iterable[Demand]) -> Demand | None:
-    """The largest values, which need not be of the same job; None without any."""
-    values = list(zip(*demands, strict=True))
-    return Demand(*map(max, values)) if values else None
 
 
 class Part(NamedTuple):
@@ -124,7 +106,7 @@ class GpuMemory:
         return rule(job) if rule else iter(())
 
     def _counted(self, part: Part) -> Demand:
-        demand = resolve(f"dd.distill.demand:{part.way}")(*part.given, part.size)
+        demand: Demand = resolve(f"dd.distill.demand:{part.way}")(*part.given, part.size)
         return Demand(demand.least + part.beside, demand.whole + part.beside)
 
     def _of(self, network: str, data: Extent) -> tuple[Any, ...]:
@@ -231,13 +213,8 @@ class GpuMemory:
         data, count = self.extents[made.dataset], self._images(made)
         beside = self._resident(data, made.whitening(self.run), data.test)
         beside += 4 * count * data.values
-        options = job.conditions(self.run)
-        trained = [*self.plan.planned(job).archs]
-        if planned_as(options["protocol"]) == KD:
-            trained.append(options["teacher"])
-        for network in dict.fromkeys(trained):
-            own = job.conditions(self.run, network)
-            given = (*self._of(network, data), own["optimizer"], self.run.networks)
+        for network, own, number in self.plan.planned(job).trained(self.run):
+            given = (*self._of(network, data), own["optimizer"], number)
             yield Part("train", given, min(own["batch"], count), beside)
             yield Part("forward", self._of(network, data), data.test, beside)
 
@@ -252,19 +229,18 @@ class GpuMemory:
         shown = data.classes * min(made.ipc, resolve("dd.analyse.cams:SHOWN"))
         beside = self._resident(data, made.whitening(self.run))
         beside += 4 * self._images(made) * data.values
+        piece = resolve("dd.networks.activation_maps:PIECE")
         for network in cam_networks(self.run):
-            yield Part("maps", self._of(network, data), min(shown, _AT_A_TIME), beside)
+            yield Part("maps", self._of(network, data), min(shown, piece), beside)
 
     def _erasing(self, job: Erasing) -> Iterator[Part]:
         data = self.extents[job.dataset]
         beside = self._resident(data, job.whitening)
+        piece = resolve("dd.networks.activation_maps:PIECE")
         for network in auxiliary(self.run, job.dataset):
-            yield Part("maps", self._of(network, data), min(data.test, _AT_A_TIME), beside)
+            yield Part("maps", self._of(network, data), min(data.test, piece), beside)
         for network in cam_networks(self.run):
             yield Part("forward", self._of(network, data), data.test, beside)
-
-
-_AT_A_TIME = 256  # images of which maps are made in one pass
 
 
 def _unnumbered(data: Extent) -> Extent:

@@ -13,7 +13,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
 
-from dd.config.methods import HARD, KD, SOFT, STEPS, Part, format_value, parse_protocol, planned_as
+from dd.config.methods import (
+    HARD,
+    KD,
+    SOFT,
+    STEPS,
+    Part,
+    format_value,
+    needs_teacher,
+    parse_protocol,
+    planned_as,
+)
 from dd.config.normalisation import DATA, of_published
 from dd.config.recipes import learns_targets, uses_generator, uses_pretrained
 from dd.config.run import Run
@@ -59,6 +69,18 @@ _STEPS = {  # how networks take the steps of a set
     "schedule": "constant",
 }
 SHARE = 0.9  # of the memory that a job asks for, for what it may keep in it
+
+
+class Trained(NamedTuple):
+    """Networks of one architecture that an evaluation trains.
+
+    Attributes:
+        network: its spec. settings: of training and of the protocol. number: how many there are.
+    """
+
+    network: str
+    settings: dict[str, Any]
+    number: int
 
 
 class CheckedValues(NamedTuple):
@@ -639,6 +661,14 @@ class Import(Job):
         said = read_header(made).get("imported") if made.is_file() else None
         return said.get("source") if isinstance(said, dict) else None
 
+    def check(self, run: Run, settings: list[Any]) -> None:
+        made, units = self.distillation, self.entry(run).get("units", "auto")
+        if made.whitening(run) == "zca" and units != "auto":
+            raise DDError(
+                f"units is {units}, but {made.method} sees whitened images in this run; leave "
+                "units out of its entry in imported"
+            )
+
     def check_found(self, run: Run) -> None:
         """Raise a :class:`DDError` if what it reads is missing, unless it has been imported."""
         entry, path = self.entry(run), self.path(run)
@@ -762,6 +792,31 @@ class Evaluation(Job):
             settings = settings | _STEPS | {"epochs": known["student_epochs"]}
         return settings | dict(protocol.options)
 
+    def also_trained(self, run: Run) -> list[str]:
+        """Canonical specs of networks that are trained beside those to be tested: a teacher.
+
+        The suite's own ``kd`` trains one only if it has a weight, a plug-in's protocol that is like
+        it always.
+        """
+        options = parse_protocol(self.protocol, run.protocols).options
+        protocol = options["protocol"]
+        if planned_as(protocol) != KD:
+            return []
+        if protocol == KD and not needs_teacher(options["temperature"], options["alpha"]):
+            return []
+        return [canonical(options["teacher"])]
+
+    def trained(self, run: Run) -> list[Trained]:
+        """All that this job trains: first those to be tested, then those of :meth:`also_trained`.
+
+        Each network to be tested has a teacher of its own number, so there are as many teachers as
+        networks of the architecture that has the most.
+        """
+        tested = [(arch, self.count(run, arch)) for arch in self.archs]
+        most = max((count for _, count in tested), default=run.networks)
+        beside = [(arch, most) for arch in self.also_trained(run)]
+        return [Trained(arch, self.conditions(run, arch), n) for arch, n in [*tested, *beside]]
+
     def arch_settings(self, run: Run) -> dict[str, dict[str, Any]]:
         """The networks whose settings differ from the common ones, with the settings that differ.
 
@@ -769,9 +824,9 @@ class Evaluation(Job):
         job trains is one of the networks.
         """
         common = self.conditions(run)
-        archs = dict.fromkeys(self.archs)
-        if planned_as(common["protocol"]) == KD:
-            archs[common["teacher"]] = None
+        tested = [canonical(arch) for arch in self.archs]
+        beside = [name for name in self.also_trained(run) if name not in tested]
+        archs = dict.fromkeys([*self.archs, *beside])
         own = {arch: self.conditions(run, arch).items() - common.items() for arch in archs}
         return {arch: dict(sorted(settings)) for arch, settings in own.items() if settings}
 

@@ -27,12 +27,23 @@ class Plan:
         exhibits: the tables and figures by ``(kind, name)``, optional ones included.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, whole: Plan | None = None) -> None:
+        """Plan ``run``; if it is a part of another plan, ``whole``, its names are those of that.
+
+        Raises:
+            DDError: if a table or figure is wrong, or the run names an axis, table, figure or paper
+                that it does not have.
+        """
         self.run = run
         self.exhibits = {
             (kind, name): load_exhibit(kind, run.path(f"{kind}s", f"{name}.yaml"), run)
             for kind, name in self._names()
         }
+        if whole is None:
+            self._check_names()
+
+    def _check_names(self) -> None:
+        run = self.run
         known = {axis for exhibit in self.exhibits.values() for axis in exhibit.axes}
         for exhibit in self.exhibits.values():
             known |= _selected(exhibit)
@@ -83,7 +94,7 @@ class Plan:
     @cached_property
     def main(self) -> Plan:
         """The plan without the optional tables and figures, which are made only on request."""
-        return Plan(replace(self.run, optional=[])) if self.run.optional else self
+        return Plan(replace(self.run, optional=[]), self) if self.run.optional else self
 
     @cached_property
     def jobs(self) -> list[Job]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import numpy
 
 from dd.artifacts.headers import load_arrays
-from dd.config.methods import KD, SOFT, planned_as, protocol_of_plugin
+from dd.config.methods import SOFT, planned_as, protocol_of_plugin
 from dd.config.recipes import SECTIONS, plugin, uses_generator, uses_pretrained
 from dd.config.settings import build
 from dd.data.raw import check_enough
@@ -24,11 +24,17 @@ from dd.plugins import Entry
 from dd.registry import resolve
 
 
-def check_plan(plan: Plan) -> None:
-    """Raise a :class:`DDError` for an error that would otherwise stop a job hours later.
+def check_plan(plan: Plan, narrowed: Collection[str] = ()) -> None:
+    """Raise a :class:`DDError` for an error that would otherwise stop a job hours later, or have no
+    effect.
 
     Such an error is a data source, network, objective, pool, protocol or setting that does not
-    exist or is out of range.
+    exist or is out of range, or an entry of the run that is for nothing in it.
+
+    Args:
+        plan: the plan of the run.
+        narrowed: the keys of the run that its user replaced. Of ``datasets`` and ``seeds`` there
+            may then be fewer than entries of the run are for.
     """
     run = plan.run
     for name, block in run.recipes.items():
@@ -47,6 +53,9 @@ def check_plan(plan: Plan) -> None:
     check_networks_for(run)
     for exhibit in plan.exhibits.values():
         _check_distilled(exhibit)
+    _check_exclude(plan, narrowed)
+    _check_numbers(plan, narrowed)
+    _check_imported(plan, narrowed)
     sizes = {path: _class_sizes(path) for path in plan.current_images}
     for job in plan.jobs:
         with _within(f"run {run.name}, {job}"):
@@ -63,6 +72,67 @@ def check_plan(plan: Plan) -> None:
                 (images,) = job.inputs(run)["data"]
                 if counted := sizes.get(images):
                     check_enough(job.ipc, *counted, job.dataset)
+
+
+def _check_exclude(plan: Plan, narrowed: Collection[str]) -> None:
+    """Refuse a value in ``exclude`` that no table or figure has, and an axis that none shows."""
+    axes: dict[str, dict[Any, None]] = {}
+    for exhibit in plan.exhibits.values():
+        for axis in exhibit.axes:
+            axes.setdefault(axis, {}).update(dict.fromkeys(exhibit.values(axis)))
+    for number, rule in enumerate(plan.run.exclude):
+        where = f"in exclude.{number} of run {plan.run.name}"
+        for axis, values in rule.items():
+            if axis not in axes:
+                raise unknown(f"axis {where}", axis, axes)
+            for value in values:
+                if value in axes[axis] or (axis == "dataset" and "datasets" in narrowed):
+                    continue
+                if alike := [known for known in axes[axis] if str(known) == str(value)]:
+                    kinds = {True: "text", False: "number"}
+                    raise DDError(
+                        f"axis '{axis}' {where} has no {kinds[isinstance(value, str)]} {value!r}, "
+                        f"but the {kinds[isinstance(alike[0], str)]} {alike[0]!r}"
+                    )
+                raise unknown(f"value of axis '{axis}' {where}", str(value), map(str, axes[axis]))
+
+
+def _check_numbers(plan: Plan, narrowed: Collection[str]) -> None:
+    """Refuse a number of iterations or images in ``networks_for`` that no evaluation has."""
+    tested = plan.of(Evaluation)
+    known = {
+        "ipc": {job.distillation.ipc for job in tested},
+        "iterations": {job.iterations for job in tested},
+    }
+    for number, rule in enumerate([] if "datasets" in narrowed else plan.run.networks_for):
+        for key in known.keys() & rule.keys():
+            for value in rule[key]:
+                if value not in known[key]:
+                    what = f"{key} of networks_for.{number} of run {plan.run.name}"
+                    raise unknown(what, str(value), map(str, known[key]))
+
+
+def _check_imported(plan: Plan, narrowed: Collection[str]) -> None:
+    """Refuse an entry of ``imported`` whose set no table or figure shows."""
+    run = plan.run
+    cells = [cell for exhibit in plan.exhibits.values() for cell in exhibit.cells()]
+    for number, entry in enumerate(run.imported):
+        method, dataset = str(run.parse(entry["method"])), entry["dataset"]
+        own = [cell for cell in cells if (cell.dataset, cell.method) == (dataset, method)]
+        if not own:
+            raise DDError(
+                f"run {run.name}, imported.{number}: no table or figure shows sets of {method} on "
+                f"{dataset}"
+            )
+        seeds = (entry["seed"],) if "seeds" in narrowed else ()
+        known = {_place(c.ipc, c.iterations, s) for c in own for s in seeds or c.seeds}
+        place = _place(entry["ipc"], entry["iterations"], entry["seed"])
+        if place not in known:
+            raise unknown(f"set of imported.{number} of run {run.name}", place, known)
+
+
+def _place(ipc: int, iterations: int, seed: int) -> str:
+    return f"IPC {ipc}, {iterations} iterations, seed {seed}"
 
 
 def _check_distilled(exhibit: Exhibit) -> None:
@@ -109,10 +179,9 @@ def _declared(
         options = job.conditions(run)
         if entry := protocol_of_plugin(options["protocol"]):
             own = resolve(f"dd.evaluate.protocols:PROTOCOLS[{entry.name}]")
-            kind = planned_as(entry.name)
-            yield entry, "'like: soft'", kind == SOFT, own.needs_labels
-            teacher = [canonical(options["teacher"])] if kind == KD else []
-            yield entry, "the teacher ('like: kd')", teacher, own.also_trained(settings[-1])
+            yield entry, "'like: soft'", planned_as(entry.name) == SOFT, own.needs_labels
+            trained = own.also_trained(settings[-1])
+            yield entry, "the teacher ('like: kd')", job.also_trained(run), trained
 
 
 def _class_sizes(path: str) -> tuple[list[int], list[str]] | None:

@@ -186,6 +186,7 @@ def reconstruction(network: Autoencoder, dataset: Dataset) -> dict[str, float]:
         sums[1] += (shown - pixels).square().sum()
         first += pixels.sum(0)
         second += pixels.square().sum(0)
+        del images, again, pixels, shown  # before the next ones are made
     values = len(test) * first.numel()
     normalised, mse = (sums / values).tolist()
     variance = (second / len(test) - (first / len(test)).square()).mean().item()

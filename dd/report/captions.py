@@ -113,8 +113,25 @@ def _sets(exhibit: Exhibit) -> str:
 
 def imported(exhibit: Exhibit) -> list[str]:
     """The sentence about whose sets a table or figure shows; none if all are of this run."""
+    by, others = _makers(exhibit)
+    if not by:
+        return []
+    if not others and len(by) == 1:
+        return [f"Synthetic sets {next(iter(by))}, imported."]
+    said = "; ".join(f"those of {joined(list(names))} {maker}" for maker, names in by.items())
+    return [f"Imported synthetic sets: {said}."]
+
+
+def whose(exhibit: Exhibit) -> list[str]:
+    """``sets by ...`` for each maker of imported sets in a table or figure."""
+    return [f"sets {maker.partition(' (')[0]}" for maker in _makers(exhibit)[0]]
+
+
+def _makers(exhibit: Exhibit) -> tuple[dict[str, dict[str, None]], bool]:
+    """By maker of imported sets (``by ...``) the labels of the methods; and whether a table or
+    figure has other sets, too."""
     run = exhibit.run
-    whose: dict[str, dict[str, None]] = {}
+    makers: dict[str, dict[str, None]] = {}
     others = False
     for cell in exhibit.cells():
         for made in snapshots(cell, run):
@@ -123,15 +140,10 @@ def imported(exhibit: Exhibit) -> list[str]:
                 entry = job.entry(run)
                 source = f" ({entry['from']})" if "from" in entry else ""
                 name = value_label("method", cell.method)
-                whose.setdefault(f"by {entry['by']}{source}", {})[name] = None
+                makers.setdefault(f"by {entry['by']}{source}", {})[name] = None
             else:
                 others = True
-    if not whose:
-        return []
-    if not others and len(whose) == 1:
-        return [f"Synthetic sets {next(iter(whose))}, imported."]
-    said = "; ".join(f"those of {joined(list(names))} {by}" for by, names in whose.items())
-    return [f"Imported synthetic sets: {said}."]
+    return makers, others
 
 
 def left_out(exhibit: Exhibit) -> list[str]:

@@ -8,7 +8,7 @@ these sets alone.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from dd.report import intervals
@@ -26,80 +26,128 @@ class Difference:
     Attributes:
         estimate: the first minus the second.
         unit: what was counted: :data:`SETS`, or what each set has several of (networks, images).
-        sets: the number of synthetic sets behind it, of each side.
+        sets: the number of synthetic sets behind it, of each side; 0 where there are none.
         inner: the number of networks or images of a set.
-        by_set: the difference of each pair of sets, by seed; empty unless ``unit`` is sets.
+        each: what ``inner`` numbers, in the plural.
+        parts: the difference of each pair of units, by seed of the set or place in it; empty if the
+            units form no pairs.
+        scale: the size of the numbers from which it was computed.
+        exact: whether these numbers are known without error.
     """
 
     estimate: Estimate
     unit: str
     sets: int
     inner: int
-    by_set: Mapping[int, float] = field(default_factory=dict)
+    each: str
+    parts: Mapping[int, float] = field(default_factory=dict)
+    scale: float = 0.0
+    exact: bool = False
 
 
-def compare(first: BySet, second: BySet, inner: str = "networks") -> Difference:
+def compare(
+    first: BySet, second: BySet, inner: str = "networks", exact: bool = False
+) -> Difference:
     """The mean of ``first`` minus the mean of ``second``.
+
+    If some sets of both sides have the same seeds, only those are compared.
 
     Args:
         first, second: the values of two cells. Values at the same place of sets with the same seed
             belong together: networks that start from the same weights, images that start equal.
         inner: what the values of a set are, in the plural.
+        exact: whether a value is known without error, so that one, or equal ones, are enough.
     """
     count = max(len(values) for by_set in (first, second) for values in by_set.values())
     scale = max(map(abs, [*flat(first), *flat(second)]))
-    seeds = [seed for seed in first if seed in second]
-    if len(seeds) > 1:
-        by_set = {seed: fmean(first[seed]) - fmean(second[seed]) for seed in seeds}
-        estimate = intervals.mean(list(by_set.values()), scale)
-        return Difference(estimate, SETS, len(seeds), count, by_set)
-    if min(len(first), len(second)) > 1:  # sets that do not form pairs
-        means = [[fmean(values) for values in side.values()] for side in (first, second)]
-        return Difference(intervals.difference(*means), SETS, min(map(len, means)), count)
-    seed = seeds[0] if seeds else None
-    one = first[next(iter(first)) if seed is None else seed]
-    other = second[next(iter(second)) if seed is None else seed]
-    if seed is not None and len(one) == len(other):
-        estimate = intervals.mean([a - b for a, b in zip(one, other, strict=True)], scale)
-    else:
-        estimate = intervals.difference(one, other)
-    return Difference(estimate, inner, 1, count)
+    common = [seed for seed in first if seed in second]
+    if common:
+        first, second = ({seed: side[seed] for seed in common} for side in (first, second))
+    sets = min(len(first), len(second))
+    parts = _pairs(first, second)
+    estimate = (
+        intervals.mean(list(parts.values()), scale)
+        if parts
+        else intervals.difference(units(first), units(second))
+    )
+    if exact and not estimate.error:
+        estimate = intervals.exact(estimate.value)
+    unit = SETS if sets > 1 else inner
+    return Difference(estimate, unit, sets, count, inner, parts, scale, exact)
 
 
-def ratio(first: BySet, second: BySet, inner: str = "networks") -> Difference:
+def _pairs(first: BySet, second: BySet) -> dict[int, float]:
+    """The differences of units that belong together, by seed or place; empty if there are none."""
+    if first.keys() != second.keys():
+        return {}
+    if len(first) > 1:
+        return {seed: fmean(values) - fmean(second[seed]) for seed, values in first.items()}
+    one, other = flat(first), flat(second)
+    same = len(one) == len(other)
+    return dict(enumerate(a - b for a, b in zip(one, other, strict=True))) if same else {}
+
+
+def units(by_set: BySet) -> list[float]:
+    """The values that count: the means of several sets, or the values of the only one."""
+    if len(by_set) > 1:
+        return [fmean(values) for values in by_set.values()]
+    return flat(by_set)
+
+
+def ratio(first: BySet, second: BySet) -> Estimate:
     """The mean of ``first`` divided by the mean of ``second``, which must not be 0.
 
-    With several pairs of sets, the estimate is the mean of their ratios. Otherwise it is the ratio
-    of the means, and its error follows from theirs by linearisation (the delta method).
+    With several pairs of sets, it is the mean of their ratios. Otherwise it is the ratio of the
+    means, and its error follows from theirs by linearisation (the delta method).
     """
-    count = max(len(values) for by_set in (first, second) for values in by_set.values())
     seeds = [seed for seed in first if seed in second]
     if len(seeds) > 1:
-        by_set = {seed: fmean(first[seed]) / fmean(second[seed]) for seed in seeds}
-        return Difference(intervals.mean(list(by_set.values())), SETS, len(seeds), count, by_set)
-    one, other = (intervals.mean(flat(side)) for side in (first, second))
+        return intervals.mean([fmean(first[seed]) / fmean(second[seed]) for seed in seeds])
+    one, other = intervals.mean(units(first)), intervals.mean(units(second))
     weights = [1 / other.value, -one.value / other.value**2]
     linear = intervals.combined([one, other], weights)
-    estimate = Estimate(one.value / other.value, linear.error, linear.df)
-    return Difference(estimate, inner, 1, count)
+    return Estimate(one.value / other.value, linear.error, linear.df)
 
 
 def average(parts: Sequence[Difference]) -> Difference:
     """The mean of differences.
 
-    If all come from sets with the same seeds, their means for each seed are taken first: cells of
-    one set share its luck. Otherwise, they count as independent.
+    Cells share the luck of a set, and networks at the same place of a set start from the same
+    random numbers. So where the pairs of several differences have the same seeds (or places), the
+    mean of each pair is taken first. What is left counts as independent.
     """
-    if len(parts) == 1:
-        return parts[0]
-    sets, inner = min(p.sets for p in parts), max(p.inner for p in parts)
-    seeds = parts[0].by_set.keys()
-    if seeds and all(part.by_set.keys() == seeds for part in parts):
-        by_set = {seed: fmean(part.by_set[seed] for part in parts) for seed in seeds}
-        return Difference(intervals.mean(list(by_set.values())), SETS, sets, inner, by_set)
-    units = dict.fromkeys(part.unit for part in parts)
-    estimate = intervals.average([part.estimate for part in parts])
-    return Difference(estimate, " and ".join(units), sets, inner)
+    scale = max(p.scale for p in parts)
+    groups: dict[tuple[object, ...], list[Difference]] = {}
+    for number, part in enumerate(parts):
+        alike = (part.unit, *part.parts) if part.parts else (number,)
+        groups.setdefault(alike, []).append(part)
+    joined = [_joined(group, scale) for group in groups.values()]
+    weights = [len(group) / len(parts) for group in groups.values()]
+    estimate = joined[0].estimate
+    if len(joined) > 1:
+        estimate = intervals.combined([one.estimate for one in joined], weights)
+    return Difference(
+        estimate,
+        unit=" and ".join(dict.fromkeys(one.unit for one in joined)),
+        sets=min(part.sets for part in parts),
+        inner=max(part.inner for part in parts),
+        each=parts[0].each,
+        parts=joined[0].parts if len(joined) == 1 else {},
+        scale=scale,
+        exact=all(part.exact for part in parts),
+    )
+
+
+def _joined(group: Sequence[Difference], scale: float) -> Difference:
+    """The mean of differences whose pairs belong together."""
+    if len(group) == 1:
+        return group[0]
+    first = group[0]
+    parts = {place: fmean(one.parts[place] for one in group) for place in first.parts}
+    estimate = intervals.mean(list(parts.values()), scale)
+    if first.exact and not estimate.error:
+        estimate = intervals.exact(estimate.value)
+    return replace(first, estimate=estimate, parts=parts)
 
 
 def support(estimate: Estimate, expect: str, margin: float) -> float:
@@ -158,6 +206,9 @@ def verdict(estimates: Sequence[Estimate], expect: str, margin: float) -> str:
 
 
 def weakest(estimates: Sequence[Estimate], expect: str, margin: float) -> int:
-    """The position of the difference that supports a claim the least."""
-    order = [(support(e, expect, margin), -contradiction(e, expect, margin)) for e in estimates]
-    return max(range(len(order)), key=order.__getitem__)
+    """The position of the difference that supports a claim the least.
+
+    One that says nothing about its scatter stands between those for and those against the claim.
+    """
+    leaning = [contradiction(e, expect, margin) - support(e, expect, margin) for e in estimates]
+    return min(range(len(leaning)), key=leaning.__getitem__)

@@ -247,5 +247,9 @@ def _entity(crate: ROCrate, identifier: str, kind: str | list[str], **facts: Any
     if there := crate.get(identifier):
         return there
     # the specification wants one value without brackets
-    single = {n: v[0] if isinstance(v, list) and len(v) == 1 else v for n, v in facts.items() if v}
+    single = {
+        n: v[0] if isinstance(v, list) and len(v) == 1 else v
+        for n, v in facts.items()
+        if v not in (None, "", [])
+    }
     return crate.add(ContextEntity(crate, identifier, {"@type": kind, **single}))

@@ -22,14 +22,15 @@ from dd.errors import DDError, unknown
 from dd.report import escape
 from dd.report.compare import HOLDS, NOT_TESTED, REFUTED, UNDECIDED
 from dd.report.labels import paper_label
+from dd.report.numbers import counted, interval, number
 from dd.report.read.claims import QUANTITIES
 from dd.runtime.say import say
 
 BEGIN, END = "<!-- evidence: begin -->", "<!-- evidence: end -->"
 _RUN: Mapping[str, Field] = {"run": TEXT, "title": TEXT, "configuration": BLOCK}
 _COLUMNS = (
-    "claim", "paper", "says", "source", "dataset", "verdict", "limit", "place", "compared",
-    "difference", "low", "high", "unit", "quantity", "p_for", "n_sets", "n_networks", "counted",
+    "claim", "paper", "says", "source", "dataset", "verdict", "limit", "scale", "place",
+    "weakest", "difference", "low", "high", "unit", "quantity", "n_sets", "n_networks", "each",
     "note",
 )  # fmt: skip
 _WORDS = (HOLDS, REFUTED, UNDECIDED, NOT_TESTED)
@@ -65,34 +66,37 @@ class Finding:
     @property
     def weakest(self) -> Mapping[str, str]:
         """The row that supports the claim the least."""
-        return max(self.rows, key=lambda row: float(row["p_for"]))
+        return next(row for row in self.rows if row["weakest"] == "yes")
 
     @property
     def tested(self) -> bool:
         """Whether the run tests the claim."""
         return self.about["verdict"] != NOT_TESTED
 
+    @property
+    def data(self) -> str:
+        """The dataset, and whether it stands in for another one."""
+        name = self.about["dataset"]
+        return f"{name}, standing in" if self.stands_in else name
+
+    @property
+    def scale(self) -> str:
+        """At what scale the claim was tested, and which part of it was not."""
+        return "; ".join(filter(None, (self.about["scale"], self.about["note"])))
+
     def difference(self) -> str:
         """The difference of the weakest cell, and its interval."""
         row = self.weakest
-        quantity = QUANTITIES[row["quantity"]]
-        values = [row[name] for name in ("difference", "low", "high")]
-        signed = [f"{float(v):+.{quantity.digits}f}".replace("-", "−") for v in values if v]
-        interval = f" ({signed[1]} to {signed[2]})" if len(signed) == 3 else ""
-        where = f", {row['place']}" if row["place"] else ""
-        return f"{signed[0]}{interval} {quantity.unit}".strip() + where
+        digits = QUANTITIES[row["quantity"]].digits
+        said = number(float(row["difference"]), digits, "+")
+        if row["low"]:
+            said += f" ({interval((float(row['low']), float(row['high'])), digits, '+')})"
+        return ", ".join(filter(None, (f"{said} {row['unit']}".strip(), row["place"])))
 
     def evidence(self) -> str:
-        """How many sets and networks it rests on."""
-        sets = sorted({int(row["n_sets"]) for row in self.rows})
-        networks = sorted({int(row["n_networks"]) for row in self.rows})
-        counted = self.rows[0]["counted"]
-        inner = "networks" if counted == "sets" else counted
-        return f"{_span(sets)} × {_span(networks)} {inner}"
-
-
-def _span(values: Sequence[int]) -> str:
-    return str(values[0]) if values[0] == values[-1] else f"{values[0]} to {values[-1]}"
+        """On how many sets and networks it rests."""
+        sets, inner = ([int(row[name]) for row in self.rows] for name in ("n_sets", "n_networks"))
+        return counted(sets, inner, self.about["each"])
 
 
 def findings(folder: Path) -> list[Finding]:
@@ -117,6 +121,10 @@ def findings(folder: Path) -> list[Finding]:
             raise DDError(f"{path}: has no column '{name}'; make the table claims again")
         _check(path, row)
         grouped.setdefault((row["claim"], row["dataset"]), []).append(row)
+    for (claim, dataset), rows in grouped.items():
+        tested = rows[0]["verdict"] != NOT_TESTED
+        if tested and [row["weakest"] for row in rows].count("yes") != 1:
+            raise DDError(f"{path}: {claim}, {dataset}: one row must be the weakest")
     return [
         Finding(folder, document["run"], document["title"], stands_in, rows)
         for rows in grouped.values()
@@ -125,8 +133,7 @@ def findings(folder: Path) -> list[Finding]:
 
 _NUMBERS: Mapping[str, Field] = {
     "difference": NUMBER,
-    "p_for": NUMBER,
-    "n_sets": whole(1),
+    "n_sets": whole(0),
     "n_networks": whole(1),
 }
 
@@ -139,8 +146,8 @@ def _check(path: Path, row: Mapping[str, str]) -> None:
         return
     if row["quantity"] not in QUANTITIES:
         raise unknown(f"quantity in {path}", row["quantity"], QUANTITIES)
-    interval = [name for name in ("low", "high") if row[name]]
-    for name in (*_NUMBERS, *interval):
+    bounds = [name for name in ("low", "high") if row["low"] or row["high"]]
+    for name in (*_NUMBERS, *bounds):
         field = _NUMBERS.get(name, NUMBER)
         try:
             value = int(row[name]) if name.startswith("n_") else float(row[name])
@@ -175,40 +182,40 @@ def page(found: Iterable[Finding], out: Path) -> str:
                 "",
                 f"{escape.markdown(about['says'])} ({escape.markdown(about['source'])})",
                 "",
-                "| Data | Run | Verdict | Difference | Sets × networks |",
-                "| --- | --- | --- | --- | --- |",
+                "| Data | Run | At | Verdict | Difference | Evidence |",
+                "| --- | --- | --- | --- | --- | --- |",
             ]
             for one in members:
-                difference, evidence = (
-                    (one.difference(), one.evidence()) if one.tested else (one.about["note"], "–")
-                )
-                place = os.path.relpath(one.folder, out.parent)
-                lines.append(
-                    f"| {escape.markdown(_data(one))} | "
-                    f"[{escape.markdown(one.title)}]({place}) | **{one.word}** | "
-                    f"{escape.markdown(difference)} | {evidence} |"
-                )
+                numbers = (one.difference(), one.evidence()) if one.tested else ("–", "–")
+                cells = [
+                    escape.markdown(one.data),
+                    f"[{escape.markdown(one.title)}]({os.path.relpath(one.folder, out.parent)})",
+                    escape.markdown(one.scale) or "–",
+                    f"**{one.word}**",
+                    *map(escape.markdown, numbers),
+                ]
+                lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
 def short(found: Iterable[Finding], out: Path, page: Path) -> str:
     """The short form: what was tested on data that does not stand in for other data."""
-    lines = ["| Claim | Data | Sets × networks | Verdict |", "| --- | --- | --- | --- |"]
+    lines = ["| Claim | Data | At | Evidence | Verdict |", "| --- | --- | --- | --- | --- |"]
     for one in found:
         if one.stands_in or not one.tested:
             continue
         anchor = f"{os.path.relpath(page, out.parent)}#{one.about['claim']}"
-        lines.append(
-            f"| [{escape.markdown(one.about['says'])}]({anchor}) | "
-            f"{escape.markdown(one.about['dataset'])} | {one.evidence()} | **{one.word}** |"
-        )
+        cells = [
+            f"[{escape.markdown(one.about['says'])}]({anchor})",
+            f"[{escape.markdown(one.data)}]({os.path.relpath(one.folder, out.parent)})",
+            escape.markdown(one.scale) or "–",
+            one.evidence(),
+            f"**{one.word}**",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     if len(lines) == 2:
         return "No verdict on the papers' datasets yet: no such run is committed."
     return "\n".join(lines)
-
-
-def _data(one: Finding) -> str:
-    return f"{one.about['dataset']}, standing in" if one.stands_in else one.about["dataset"]
 
 
 def updated(text: str, path: Path, form: str) -> str:

@@ -16,6 +16,7 @@ from scipy.special import stdtr, stdtrit
 LEVEL = 0.90  # of the intervals that are shown
 ALPHA = 0.05  # of a one-sided test
 ROUNDING = 1e-5  # of numbers in files: accuracies have four decimals
+CERTAIN = 1e6  # degrees of freedom of what needs no estimate of its scatter
 
 
 @dataclass(frozen=True)
@@ -99,16 +100,12 @@ def average(parts: Sequence[Estimate]) -> Estimate:
     return combined(parts, [1 / len(parts)] * len(parts))
 
 
-def of_summary(value: float, std: float, n: int, ddof: int) -> Estimate:
-    """The estimate behind a printed mean and standard deviation of ``n`` values.
+def exact(value: float) -> Estimate:
+    """What is known without an error worth the name, such as the memory that a job took.
 
-    Args:
-        value: the mean.
-        std: the standard deviation.
-        n: the number of values, at least 2.
-        ddof: 0 if ``std`` divides by n, 1 if by n − 1.
+    Its interval is the value, and tests see on which side of a bound it lies.
     """
-    return Estimate(value, std * math.sqrt((n - ddof) / (n - 1) / n), n - 1)
+    return Estimate(value, ROUNDING**2 * max(1.0, abs(value)), CERTAIN)
 
 
 def of_pairs(first_only: int, second_only: int, n: int) -> Estimate:

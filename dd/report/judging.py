@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from dd.config.recipes import uses_pretrained
 from dd.config.run import Run
 from dd.plan.claims import ERASED_ACCURACY, PAIRS, Claim, load_claims
 from dd.plan.needs import auxiliary_networks
+from dd.report.captions import whose
 from dd.report.compare import (
     NOT_TESTED,
     SETS,
@@ -63,10 +64,41 @@ class Judged:
         return THESE_NETWORKS if self.claim.quantity == ERASED_ACCURACY else THIS_SET
 
     @property
+    def word(self) -> str:
+        """The verdict with its limit."""
+        return f"{self.verdict} {self.limit}".strip()
+
+    @property
+    def scale(self) -> str:
+        """At what scale, and on whose sets, the run tests the claim."""
+        claim, run = self.claim, self.claim.exhibit.run
+        compared = {value for pair in claim.pairs for value in pair}
+        cells = [
+            cell
+            for cell in claim.exhibit.cells()
+            if cell.dataset == self.dataset
+            and cell.labels[claim.axis] in compared
+            and claim.includes(cell.labels)
+        ]
+        iterations = sorted({cell.iterations for cell in cells} - {0})
+        parts = [
+            f"IPC {_listed({cell.ipc for cell in cells})}" if cells else "",
+            f"{_listed(iterations)} iterations" if iterations else "",
+            f"widths × {run.width_factor:g}" if run.width_factor != 1 else "",
+            run.precision if run.precision != "float32" else "",
+            *whose(claim.exhibit),
+        ]
+        return "; ".join(filter(None, parts))
+
+    @property
     def weakest(self) -> Compared:
         """The difference that supports the claim the least."""
         claim = self.claim
         return self.groups[weakest(self.estimates, claim.expect, claim.margin)]
+
+    def without_scatter(self) -> int:
+        """How many of the differences say nothing about their scatter, and so decide nothing."""
+        return sum(estimate.interval() is None for estimate in self.estimates)
 
     def as_claimed(self) -> int:
         """How many of the differences lie on the claimed side, however far."""
@@ -92,6 +124,10 @@ class Judged:
                 pair_words(self.claim, value) if axis == PAIRS else in_words([axis], [value])
             )
         return ", ".join(shown)
+
+
+def _listed(values: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(values)))
 
 
 def pair_words(claim: Claim, pair: Sequence[Any]) -> str:
@@ -167,6 +203,7 @@ def facts_of(one: Judged) -> Mapping[str, Any]:
         "dataset": one.label,
         "verdict": one.verdict,
         "limit": one.limit,
+        "scale": one.scale,
         "quantity": claim.quantity,
         "expect": claim.expect,
         "margin": claim.margin,

@@ -1,16 +1,15 @@
 """Memory of a device: what a computation takes, counted without doing it; what is left; halving.
 
 A computation whose size may be chosen (networks that are trained side by side, images in one pass)
-gets a size that should fit, by counting. If the memory runs out all the same, since a library takes
-workspace or somebody else uses the GPU, the size is halved.
+gets a size that should fit, by counting (:mod:`dd.networks.memory`, :mod:`dd.training.memory`). If
+the memory runs out all the same, since a library takes workspace or somebody else uses the GPU, the
+size is halved:
 
-::
-
-    size = most_that_fit(bytes_of_one, device)
     for piece, result in in_pieces(images, size, compute, "test images"):
         ...
 
-On the CPU nothing is counted and nothing is halved.
+On the CPU nothing is halved, and sizes are fixed: only DM counts there, so that its pieces take
+4 GB at most.
 """
 
 from __future__ import annotations
@@ -157,27 +156,44 @@ def halved(work: Callable[[int], T], size: int, what: str = "") -> tuple[T, int]
     return result, size
 
 
+class Fitting:
+    """How many things are done at a time; fewer from then on when the GPU's memory ran out.
+
+    Args:
+        size: at least 1.
+        what: see :func:`halved`.
+    """
+
+    def __init__(self, size: int, what: str = "") -> None:
+        self.size, self.what = size, what
+
+    def once(self, work: Callable[[int], T], most: int) -> tuple[T, int]:
+        """:func:`halved`, with the size that fitted before, but no more than ``most``."""
+        tried = min(self.size, most)
+        result, fitted = halved(work, tried, self.what)
+        if fitted < tried:
+            self.size = fitted
+        return result, fitted
+
+    def pieces(self, items: Items, work: Callable[[Items], T]) -> Iterator[tuple[Items, T]]:
+        """Consecutive pieces of ``items`` (a tensor or a sequence), each with the result of
+        ``work``.
+
+        The caller forgets a result before the next one is made, if both would not fit.
+        """
+        start = 0
+        while start < len(items):
+            result, fitted = self.once(
+                lambda count: work(items[start : start + count]),  # noqa: B023  # called at once
+                len(items) - start,
+            )
+            yield items[start : start + fitted], result
+            del result
+            start += fitted
+
+
 def in_pieces(
     items: Items, size: int, work: Callable[[Items], T], what: str = ""
 ) -> Iterator[tuple[Items, T]]:
-    """Consecutive pieces of ``items``, each with the result of ``work``.
-
-    Pieces have ``size`` items, or fewer from the one on for which the GPU's memory was too small.
-
-    Args:
-        items: a tensor or a sequence.
-        size: at least 1.
-        work, what: see :func:`halved`.
-    """
-    start = 0
-
-    def piece(count: int) -> T:
-        return work(items[start : start + count])
-
-    while start < len(items):
-        count = min(size, len(items) - start)
-        result, fitted = halved(piece, count, what)
-        size = fitted if fitted < count else size
-        yield items[start : start + fitted], result
-        del result  # it must not stay alive while the next one is made
-        start += fitted
+    """:meth:`Fitting.pieces` of something that is done once."""
+    return Fitting(size, what).pieces(items, work)

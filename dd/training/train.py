@@ -23,9 +23,9 @@ from dd.data import augment
 from dd.data.dataset import Split
 from dd.errors import DDError
 from dd.networks.base import Network
-from dd.networks.memory import test_piece
+from dd.networks.memory import CPU_PIECE, test_piece
 from dd.runtime import precision
-from dd.runtime.memory import in_pieces
+from dd.runtime.memory import Fitting, in_pieces
 from dd.runtime.progress import Progress
 from dd.training.ensemble import Ensemble, ensemble
 from dd.training.recipe import Recipe
@@ -296,11 +296,12 @@ class Teachers:
 
     def __init__(self, teachers: Ensemble, fixed: Feed | None, size: int) -> None:
         self.teachers = teachers
+        self.fitting = Fitting(size, "images before a teacher")
         self.cached: torch.Tensor | None = None
         if fixed is not None:
             device = teachers.parameters[0].device
             each = torch.arange(size, device=device).expand(len(teachers.networks), -1)
-            batches = [fixed.batch(part, [], 0) for part in each.split(256, 1)]
+            batches = [fixed.batch(part, [], 0) for part in each.split(CPU_PIECE, 1)]
             self.cached = torch.cat([self._logits(images) for images in batches], 1)
 
     def at(self, indices: torch.Tensor, batch: torch.Tensor, epoch: int) -> torch.Tensor:
@@ -314,7 +315,7 @@ class Teachers:
         def logits(part: torch.Tensor) -> torch.Tensor:
             return precision.forward(self.teachers.forward, part.transpose(0, 1))
 
-        pieces = in_pieces(images.transpose(0, 1), images.shape[1], logits)
+        pieces = self.fitting.pieces(images.transpose(0, 1), logits)
         return torch.cat([piece for _, piece in pieces], 1)
 
 

@@ -56,6 +56,20 @@ def test_regions_to_erase_are_those_of_a_plain_loop():
     assert not (masks["meta"] & masks["heterogeneous"]).any()
 
 
+def test_maps_are_made_in_pieces(monkeypatch):
+    network = create("mlp", 1, (8, 8), 10, generator=generator(0))
+    sizes = []
+
+    def seen(network, images, labels, rectify):
+        sizes.append(len(images))
+        return torch.zeros(len(images), 10), torch.rand(len(images), 2, 2)
+
+    monkeypatch.setattr(cam, "activation_maps", seen)
+    count = 2 * cam.PIECE + 1
+    cam.cams([network], torch.zeros(count, 1, 8, 8), torch.zeros(count).long(), (4, 4))
+    assert sizes == [cam.PIECE, cam.PIECE, 1]
+
+
 def test_what_is_erased_by_hand():
     # left column: both look; right column: only one does; bottom right: none
     one = torch.tensor([[[0.9, 0.8], [0.6, 0.1]]])

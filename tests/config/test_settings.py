@@ -13,11 +13,14 @@ from dd.config.settings import (
     NUMBER,
     add_options,
     as_type,
+    assumed,
     build,
     declared,
     from_text,
     given_settings,
     setting,
+    shared,
+    type_of,
 )
 from dd.errors import DDError
 
@@ -27,6 +30,26 @@ class Settings:
     epochs: int = setting("epochs", at_least=0)
     lr_net: float = setting("learning rate", above=0)
     name: str = setting("a name", default="x")
+
+
+def test_settings_of_which_only_defaults_are_known():
+    """Any names: those of a plug-in's file may be words that no class may have as a field."""
+    found = assumed({"lambda": 0.5, "class": 3, "mode": "x"}, "of a plug-in")
+    seen = {name: (f.name, type_of(f), f.default, text) for name, (f, text) in found.items()}
+    assert seen == {
+        "lambda": ("lambda", float, 0.5, "of a plug-in"),
+        "class": ("class", int, 3, "of a plug-in"),
+        "mode": ("mode", str, "x", "of a plug-in"),
+    }
+
+
+def test_an_option_for_two_settings_is_text_if_their_types_differ():
+    whole, other = (assumed({"steps": value}, "")["steps"][0] for value in (3, 0.5))
+    assert shared(whole, whole) is whole
+    both = shared(whole, other)
+    assert (both.name, type_of(both)) == ("steps", str)
+    word, number = (assumed({"lambda": value}, "")["lambda"][0] for value in ("a", 1))
+    assert (shared(word, number).name, type_of(shared(word, number))) == ("lambda", str)
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,15 @@ def test_failed_download_is_one_line(tmp_path, monkeypatch):
     assert "\n" not in str(caught.value)
 
 
+def test_an_archive_of_cifar_that_was_packed_again_is_named(tmp_path):
+    archive = tmp_path / "a b" / "cifar-10-python.tar.gz"
+    archive.parent.mkdir()
+    archive.write_bytes(gzip.compress(b"something"))
+    with pytest.raises(DDError) as error:
+        SOURCES["cifar10"](SourceOptions(root=archive.parent, download=False))
+    assert f"tar -xzf '{archive}' -C '{archive.parent}'" in str(error.value)
+
+
 def test_archives_that_were_packed_again_are_named(tmp_path):
     """Debian packs the files of Fashion-MNIST again: other bytes, perhaps the same content."""
     raw = tmp_path / "FashionMNIST" / "raw"

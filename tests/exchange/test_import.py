@@ -1,6 +1,7 @@
 """Sets that others published: every form gives the set in it, whatever else is one clear line."""
 
 import csv
+import re
 import struct
 import zipfile
 
@@ -11,9 +12,15 @@ from safetensors.torch import save_file
 
 from dd.__main__ import main
 from dd.artifacts.headers import read_header
+from dd.artifacts.tensors import load_tensors, save_tensors
 from dd.artifacts.text import file_digest
 from dd.data import synthetic
+from dd.data.dataset import load_dataset
+from dd.data.fit import OTHER, fit
 from dd.data.space import Space
+from dd.errors import DDError
+from dd.exchange import forms
+from dd.exchange.target import target_of
 from dd.exchange.units import class_labels, in_space
 from tests.support.others import (
     Evil,
@@ -26,6 +33,7 @@ from tests.support.others import (
     repacked,
 )
 
+LOW = [torch.float8_e4m3fn, torch.float8_e4m3fnuz, torch.float8_e5m2, torch.float8_e5m2fnuz]
 MEAN, STD = 0.1307, 0.3081  # of MNIST in the field's code
 
 
@@ -160,6 +168,51 @@ def test_arrays(tmp_path, digits_words, digits, channels_last):
     assert made.labels.tolist() == list(range(10))
 
 
+@pytest.mark.parametrize(
+    "kind", [torch.uint16, torch.uint32, torch.uint64, *LOW, torch.float16, torch.int8]
+)
+def test_labels_of_any_numbers(tmp_path, digits_words, kind):
+    """Also of types of which torch knows little: no minimum, or no test for infinity."""
+    images, labels = a_set()[0][:2], torch.tensor([1, 0])
+    path, out = tmp_path / "a.pt", tmp_path / "x.safetensors"
+    dc_form(path, (images, labels.to(kind)))
+    assert imported(path, *digits_words, out=out).labels.tolist() == [1, 0]
+    if not kind.is_floating_point:
+        array = labels.to(kind).numpy()
+        path = archive_of(tmp_path / "a.npz", x=images.numpy(), y=array)
+        assert imported(path, *digits_words, out=out).labels.tolist() == [1, 0]
+    dc_form(path.with_suffix(".pt"), (images, torch.eye(10)[:2].to(kind)))
+    made = imported(path.with_suffix(".pt"), *digits_words, out=out)
+    assert torch.equal(made.labels, torch.eye(10)[:2])
+
+
+@pytest.mark.parametrize("kind", LOW)
+def test_a_set_of_low_precision(tmp_path, digits_words, kind):
+    pixels = torch.full((10, 1, 8, 8), 0.5)
+    shares = torch.full((10, 10), 0.5).fill_diagonal_(4.0)  # logits
+    path = dc_form(tmp_path / "a.pt", (pixels.to(kind), shares.to(kind)))
+    made = imported(path, *digits_words, out=tmp_path / "x.safetensors")
+    assert torch.allclose(made.images * made.std + made.mean, pixels)
+    assert torch.allclose(made.labels, shares.softmax(1))
+
+
+def test_of_arrays_only_what_is_needed_is_read(tmp_path, digits_words, capsys, monkeypatch):
+    """Other members may be of any kind and size; what is read counts together."""
+    path, images = tmp_path / "a.npz", np.zeros((10, 8, 8), np.float32)
+    np.savez_compressed(
+        path, x=images, y=np.arange(10), accuracies=np.array([{}]), more=np.zeros(10**5)
+    )
+    words, out = [path, *digits_words], tmp_path / "x.safetensors"
+    size = 128 + images.nbytes + 128 + 80  # with the headers of both
+    monkeypatch.setattr(forms, "MOST_UNPACKED", size)
+    assert len(imported(*words, out=out)) == 10
+    monkeypatch.setattr(forms, "MOST_UNPACKED", size - 1)
+    said = refused(capsys, *words, "--out", out)
+    assert f"to {size}; at most {size - 1} are read of compressed arrays" in said
+    np.savez(path, x=images, y=np.arange(10))  # not compressed: as large as the file
+    assert len(imported(*words, out=out)) == 10
+
+
 def test_a_safetensors_file(tmp_path, digits_words, capsys):
     images, labels = a_set()
     save_file({"images": images, "labels": labels}, tmp_path / "theirs.safetensors")
@@ -173,6 +226,54 @@ def test_a_safetensors_file(tmp_path, digits_words, capsys):
     words = [tmp_path / "theirs.safetensors", *digits_words, "--units", "pixels"]
     said = refused(capsys, *words, "--out", tmp_path / "y.safetensors")
     assert "it says what its images are; leave --units out" in said
+
+
+@pytest.mark.parametrize("says", ["mean and std", "whitening", "nothing"])
+def test_what_a_safetensors_file_says_of_its_images_is_kept(tmp_path, digits_words, says, digits):
+    """Classes in another order, data, whitening, networks; not whose import it was before."""
+    images, labels = a_set()
+    facts = {
+        "classes": digits.classes[::-1], "fingerprint": "0123-zca-pixels-45", "seen": ["mlp"],
+        "zca": {"of": "pixels in 0 to 1", "eps": 0.5}, "iteration": 7,
+        **({"whitening": "zca"} if says == "whitening" else {}),
+    }  # fmt: skip
+    stored = facts | {"dataset": "x", "ipc": 50, "objective": "dm", "imported": {"by": "another"}}
+    space = (torch.tensor([0.5]), torch.tensor([0.25])) if says == "mean and std" else (None, None)
+    theirs = tmp_path / "theirs.safetensors"
+    synthetic.save(theirs, synthetic.SyntheticSet(images, labels, *space, header=stored))
+    made = imported(theirs, *digits_words, "--by", "them", out=tmp_path / "x.safetensors")
+    assert {key: made.header.get(key) for key in facts} == facts
+    assert (made.header["dataset"], made.header["ipc"]) == ("digits", 1)
+    assert made.header["objective"] == "dm" and made.header["imported"]["by"] == "them"
+    assert made.header["imported"]["form"] == "set"
+    moved = fit(made, digits)
+    assert moved.data == OTHER and moved.synthetic.labels.tolist() == list(range(9, -1, -1))
+    made = imported(theirs, *digits_words, "--iterations", "8", out=tmp_path / "x.safetensors")
+    assert made.header["iteration"] == 8
+
+
+@pytest.mark.parametrize(
+    ("says", "units", "message"),
+    [
+        ({"whitening": "zca"}, "whitened", ""),
+        ({"whitening": "zca"}, "normalised", "leave --units out (they are whitened, not normal"),
+        ({"whitening": "none"}, "whitened", "it says that its images are not whitened"),
+        ({}, "whitened", ""),
+    ],
+)
+def test_units_that_a_safetensors_file_contradicts(
+    tmp_path, digits_words, capsys, says, units, message
+):
+    images, labels = a_set()
+    theirs, out = tmp_path / "theirs.safetensors", tmp_path / "x.safetensors"
+    synthetic.save(theirs, synthetic.SyntheticSet(images / 8, labels, header=says))
+    words = [theirs, *digits_words, "--units", units]
+    if message:
+        assert message in refused(capsys, *words, "--out", out)
+    else:
+        made = imported(*words, out=out)
+        assert made.whitening == "zca" and made.mean is None
+        assert torch.equal(made.images, images / 8)
 
 
 def test_a_folder_of_sets(tmp_path, digits_words, capsys):
@@ -192,11 +293,36 @@ def test_a_folder_of_sets(tmp_path, digits_words, capsys):
     assert {path.stem for path in out.iterdir()} == {"a", "mtt-run", "folders"}
     assert torch.equal(synthetic.load(out / "mtt-run.safetensors").images, a_set(3)[0])
     assert "skipped: 1 files .txt, 3 sets" in said and "import: 3 sets in" in said
-    for fault in ("cut.pt: is", "evil.pt: is refused", "[10, 3, 8, 8], those of digits"):
+    refusals = ("cut.pt: is truncated or broken", "evil.pt: is refused: it asks for posix.system")
+    for fault in (*refusals, "[10, 3, 8, 8], those of digits"):
         assert sum(fault in line and "skipped" in line for line in said.splitlines()) == 1, fault
     assert not (tmp_path / "ran").exists()
     assert main([*words, str(root / "inside")]) == 2
     assert "which is read; choose another place" in capsys.readouterr().err
+
+
+def test_two_sets_of_one_name_do_not_overwrite_each_other(tmp_path, digits_words, capsys):
+    """Files whose folders give the same name, a file beside a folder, and entries of a file."""
+    root, out = tmp_path / "root", tmp_path / "out"
+    (root / "a").mkdir(parents=True)
+    dc_form(root / "a/b.pt", a_set(0))
+    dc_form(root / "a-b.pt", a_set(1))
+    dc_form(root / "e-0.pt", a_set(2))
+    dc_form(root / "e.pt", a_set(3), a_set(4))
+    pictures(root / "x", np.zeros((10, 8, 8), np.uint8), range(10), "abcdefghij")
+    dc_form(root / "x.pt", a_set(5))
+    words = ["import", str(root), *map(str, digits_words), "--entry", "all", "--out", str(out)]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert {path.stem for path in out.iterdir()} == {"a-b", "x", "e-0", "e-1"}
+    for name, number in (("a-b", 0), ("e-0", 2), ("e-1", 4)):
+        assert torch.equal(synthetic.load(out / f"{name}.safetensors").images, a_set(number)[0])
+    assert synthetic.load(out / "x.safetensors").header["imported"]["form"] == "folders"
+    for name, kept, left in (("a-b", "a/b.pt", "a-b.pt"), ("e-0", "e-0.pt", "e.pt"),
+                             ("x", "x", "x.pt")):  # fmt: skip
+        fault = f"{out / name}.safetensors is that of {root / kept}"
+        assert f"skipped: {root / left}: {fault}; import it alone" in said
+    assert "import: 4 sets in" in said and "skipped: 3 sets" in said
 
 
 def test_the_command_that_is_named_evaluates_it(tmp_path, digits_words, digits_file, capsys):
@@ -248,6 +374,47 @@ def test_labels():
     assert torch.equal(class_labels(shares, 3)[0], shares)
 
 
+@pytest.mark.parametrize(
+    ("spoiled", "message"),
+    [
+        ({"mean": torch.zeros(3)}, "tensor 'mean' must be [1] float32, one per channel"),
+        ({"std": torch.ones(1).double()}, "tensor 'std' must be [1] float32, one per channel"),
+        ({"mean": torch.tensor([float("inf")])}, "'mean' and 'std' must be finite, 'std' above 0"),
+        ({"std": torch.tensor([float("nan")])}, "'mean' and 'std' must be finite, 'std' above 0"),
+        ({"std": torch.zeros(1)}, "'mean' and 'std' must be finite, 'std' above 0"),
+    ],
+)
+def test_whoever_reads_mean_and_std_refuses_the_same(tmp_path, digits_file, spoiled, message):
+    """Of a dataset, of a set, and of the dataset that sets are imported for."""
+    path = tmp_path / "x.safetensors"
+    tensors, header = load_tensors(digits_file, "dataset")
+    save_tensors(path, "dataset", tensors | spoiled, header)
+    for reader in (load_dataset, lambda path: target_of(path, None, None)):
+        with pytest.raises(DDError, match=re.escape(message)):
+            reader(path)
+    images, labels = a_set()
+    stored = {"images": images, "labels": labels, "mean": tensors["mean"], "std": tensors["std"]}
+    save_file(stored | spoiled, path)
+    with pytest.raises(DDError, match=re.escape(message)):
+        synthetic.load(path)
+
+
+@pytest.mark.parametrize(("off", "soft"), [(0.009, True), (0.011, False)])
+def test_what_is_imported_as_probabilities_is_what_a_set_may_hold(tmp_path, off, soft):
+    """Rows that sum to 1 ± 0.01; other labels are logits."""
+    labels = torch.full((2, 4), 0.25)
+    labels[1, 0] += off
+    stored = {"images": torch.zeros(2, 1, 8, 8), "labels": labels}
+    save_file(stored, tmp_path / "x.safetensors")
+    made, (note,) = class_labels(labels, 4)
+    assert torch.equal(made, labels) == soft and ("probabilities" in note) == soft
+    if soft:
+        synthetic.load(tmp_path / "x.safetensors")
+    else:
+        with pytest.raises(DDError, match="must be probabilities"):
+            synthetic.load(tmp_path / "x.safetensors")
+
+
 # what is refused
 
 
@@ -269,7 +436,18 @@ FAULTS = {
         lambda p: saved(p, {"data": [[a_set()[0], Evil(p / "ran")]]}),
         "is refused: it asks for posix.system",
     ),
-    "a plain pickle": (lambda p: pickled(p / "x.pt", Evil(p / "ran")), "x.pt: is"),
+    "a plain pickle": (
+        lambda p: pickled(p / "x.pt", Evil(p / "ran"), 2),
+        "x.pt: is refused: it asks for posix.system, which could run code",
+    ),
+    "a plain pickle of today": (
+        lambda p: pickled(p / "x.pt", Evil(p / "ran"), 4),
+        "x.pt: is refused: Unsupported operand 149; a set needs tensors, lists, text and numbers",
+    ),
+    "code in an old container": (
+        lambda p: saved(p, Evil(p / "ran"), _use_new_zipfile_serialization=False),
+        "x.pt: is refused: it asks for posix.system, which could run code",
+    ),
     "a module": (lambda p: saved(p, torch.nn.Linear(2, 2)), "is refused: it asks for torch.nn"),
     "an array": (lambda p: saved(p, {"data": [[np.zeros(3), 1]]}), "is refused: it asks for numpy"),
     "a number": (lambda p: saved(p, 3), "holds a int; expected {'data'"),
@@ -319,9 +497,12 @@ FAULTS = {
     ),
     "huge sizes": (
         lambda p: claims(dc_form(p / "a.pt", a_set()), p / "x.pt", (10**9, 1, 8, 8)),
-        "x.pt: is broken",
+        "x.pt: is broken, or no file of torch.save (RuntimeError: ",
     ),
-    "cut": (lambda p: cut(dc_form(p / "x.pt", a_set())), "x.pt: is"),
+    "cut": (
+        lambda p: cut(dc_form(p / "x.pt", a_set())),
+        "x.pt: is truncated or broken (File is not a zip file)",
+    ),
     "compressed": (
         lambda p: repacked(dc_form(p / "a.pt", a_set()), p / "x.pt", zipfile.ZIP_DEFLATED),
         "torch.save writes no such file",
@@ -334,6 +515,23 @@ FAULTS = {
     "objects in arrays": (
         lambda p: archive_of(p / "x.npz", x=np.array([{}, None]), y=np.arange(2)),
         "'x.npy' is of object, it must be numbers",
+    ),
+    "wider numbers than torch has": (
+        lambda p: archive_of(p / "x.npz", x=a_set()[0].numpy().astype(np.longdouble),
+                             y=np.arange(10)),
+        f"'x.npy' is of {np.dtype(np.longdouble)}, which torch does not have",
+    ),
+    "bits for labels": (
+        lambda p: dc_form(p / "x.pt", (a_set()[0], a_set()[1].to(torch.uint8).view(torch.bits8))),
+        "labels of entry 0 is no ordinary tensor of numbers (torch.bits8)",
+    ),
+    "soft labels beyond float32": (
+        lambda p: dc_form(p / "x.pt", (a_set()[0], torch.eye(10, dtype=torch.float64) * 1e300)),
+        "its labels hold NaN or infinite values",
+    ),
+    "labels beyond 63 bits": (
+        lambda p: archive_of(p / "x.npz", x=a_set()[0], y=np.full(10, 2**64 - 1, np.uint64)),
+        "its labels span 1.84467e+19 to 1.84467e+19, there are classes 0 to 9",
     ),
     "arrays of other names": (
         lambda p: archive_of(p / "x.npz", a=np.zeros(3)),
@@ -357,8 +555,8 @@ def text(path, words="hello"):
     return path
 
 
-def saved(folder, value):
-    torch.save(value, folder / "x.pt")
+def saved(folder, value, **more):
+    torch.save(value, folder / "x.pt", **more)
     return folder / "x.pt"
 
 

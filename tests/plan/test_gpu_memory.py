@@ -9,9 +9,10 @@ from dd.distill import demand
 from dd.plan import gpu_memory
 from dd.plan.counting import Counted
 from dd.plan.estimate import Machine, estimate, extents, text
-from dd.plan.gpu_memory import Demand, GpuMemory, Part, most
-from dd.plan.jobs import STAGES, Distillation, Evaluation, Preparation
+from dd.plan.gpu_memory import GpuMemory, Part
+from dd.plan.jobs import STAGES, ActivationMaps, Distillation, Erasing, Evaluation, Preparation
 from dd.plan.plan import Plan
+from dd.runtime.demand import Demand, most
 from tests.support.runs import TINY
 
 
@@ -39,20 +40,55 @@ def test_every_stage_has_parts(name):
                 assert callable(getattr(demand, part.way)) and part.size > 0 and part.beside > 0
 
 
-def test_an_evaluation_by_hand(plan):
+def several(tmp_path):
+    """TINY with two architectures, of which LeNet has three networks, two under hard labels."""
+    rules = "[{arch: [lenet], networks: 3}, {arch: [lenet], protocol: [hard], networks: 2}]"
+    text = TINY.replace("arch: [mlp]", "arch: [mlp, lenet]").replace(
+        "setting: [baseline, pool]", "setting: [baseline, kd, baseline (0.5 CE)]"
+    )
+    (tmp_path / "several.yaml").write_text(f"{text}networks_for: {rules}\n")
+    return Plan(load_run(str(tmp_path / "several.yaml")))
+
+
+def test_an_evaluation_by_hand(tmp_path):
     """Digits: 1,438 and 359 images of 8 x 8 in 8 bits; a set of 10 or 20 images in 32 bits."""
-    gpu, job = memory(plan), plan.of(Evaluation)[0]
+    plan = several(tmp_path)
+    gpu, job = memory(plan), next(job for job in plan.of(Evaluation) if job.protocol == "hard")
     count = 10 * job.distillation.ipc
     beside = 1797 * 64 + 4 * 64 * count
     train, forward = list(gpu.of(job))[:2]
     (arch, data, factor, optimizer, networks) = train.given
     assert (train.way, forward.way) == ("train", "forward")
-    assert (arch, data.size, networks) == (job.archs[0], (8, 8), plan.run.networks)
+    assert (arch, data.size, networks) == ("lenet", (8, 8), 2)
     assert train.beside == forward.beside == beside
     assert forward.size == 359 and train.size == min(count, job.conditions(plan.run, arch)["batch"])
     counted = demand.train(arch, data, factor, optimizer, networks, train.size)
     largest = gpu.largest([job])
     assert largest.whole >= counted.whole + beside and largest.least >= counted.least + beside
+
+
+def test_who_is_trained_and_how_often(tmp_path):
+    """A teacher is there as often as the architecture with the most networks; none at
+    temperature 0, where nobody learns from it."""
+    plan = several(tmp_path)
+    gpu, seen = memory(plan), {}
+    for job in plan.of(Evaluation):
+        parts = [part for part in gpu.of(job) if part.way == "train"]
+        seen[job.protocol] = [(part.given[0], part.given[-1]) for part in parts]
+    assert seen == {
+        "hard": [("lenet", 2), ("mlp", 1)],
+        "kd": [("lenet", 3), ("mlp", 1), ("convnet", 3)],
+        "kd-released@temperature=0": [("lenet", 3), ("mlp", 1)],
+    }
+
+
+def test_maps_are_counted_in_pieces_of_their_size(monkeypatch):
+    monkeypatch.setattr("dd.networks.activation_maps.PIECE", 7)
+    plan = Plan(load_run("smoke")).main
+    jobs = [*plan.of(ActivationMaps), *plan.of(Erasing)]
+    parts = [part for job in jobs for part in memory(plan).of(job) if part.way == "maps"]
+    assert {type(job) for job in jobs} == {ActivationMaps, Erasing}
+    assert {part.size for part in parts} == {7}
 
 
 def test_the_largest_values():
@@ -89,11 +125,8 @@ def test_a_run_on_the_cpu_has_no_numbers(tmp_path):
     assert all(stage.gpu is None for stage in stages)
 
 
-def test_the_page_has_the_columns_if_the_file_has_them():
+def test_the_page_has_the_columns():
     facts = load_json("benchmarks/results/scaling.json")
-    for name in ("gpu_memory", "gpu_training"):
-        facts.pop(name, None)
-    assert "GPU memory" not in scaling(facts)
     facts["gpu_memory"] = {name: {"least": 1e9, "whole": 2.5e9} for name in facts["stages"]}
     facts["gpu_memory"]["evaluate"] = {"least": 3e9, "whole": 5.44e11}
     row = {"network": "vit", "size": 64, "batch": 256, "least": 2e9, "one": 5e10, "all": 2.8e11}

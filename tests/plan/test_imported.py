@@ -113,6 +113,16 @@ def test_a_set_is_imported_to_where_a_distillation_would_put_it(released):
     assert not [name for name in table if "metrics" in name]
 
 
+def test_a_method_that_sees_whitened_images_imports_such(tmp_path):
+    """If an entry says nothing, or that the file shall say it."""
+    for more in ({}, {"units": "auto"}):
+        changes = {"imported": [ENTRY | more], "recipes": {"dc": {"whitening": "zca"}}}
+        plan = Plan(load_run(write_run(tmp_path, sets_root="there", **changes)))
+        (job,) = plan.of(Import)
+        assert job.options(plan.run)["units"] == "whitened"
+        job.check(plan.run, [])
+
+
 def test_only_listed_methods_are_imported_and_only_listed_sets_exist(tmp_path):
     """dc is: its set at 60 is a hole; dc+pool is distilled."""
     plan = Plan(load_run(write_run(tmp_path, imported=[ENTRY], sets_root="there")))
@@ -207,7 +217,57 @@ def test_cells_that_a_run_leaves_out(tmp_path):
             {"imported": [ENTRY | {"method": "mtt", "iterations": 60}], "sets_root": "x"},
             "shows what a distillation leaves, but the sets of mtt are imported; leave it out",
         ),
+        (
+            {"imported": [ENTRY | {"units": "pixels"}], "recipes": {"dc": {"whitening": "zca"}}},
+            "digits/dc/ipc1/seed0/it20: units is pixels, but dc sees whitened images in this run; "
+            "leave units out",
+        ),
+        (
+            {"imported": [ENTRY, ENTRY | {"iterations": 21}]},
+            "unknown set of imported.1 of run mine 'IPC 1, 21 iterations, seed 0': did you mean "
+            "'IPC 1, 20 iterations, seed 0'? known are IPC 1, 20 iterations, seed 0, IPC 1, 60 "
+            "iterations, seed 0, IPC 10, ",
+        ),
+        (
+            {"imported": [ENTRY | {"seed": 1}]},
+            "unknown set of imported.0 of run mine 'IPC 1, 20 iterations, seed 1': did you mean",
+        ),
+        (
+            {"imported": [ENTRY | {"method": "dsa+pool"}]},
+            "imported.0: no table or figure shows sets of dsa+pool on digits",
+        ),
+        (
+            {"imported": [ENTRY], "exclude": [{"iterations": [20]}]},
+            "unknown set of imported.0 of run mine 'IPC 1, 20 iterations, seed 0': did you mean",
+        ),
         ({"exclude": [{"ipc": [[1]]}]}, "exclude.0.ipc.0"),
+        (
+            {"exclude": [{"ipc": [1]}, {"arch": ["vgg11", "vgg1"], "ipc": [10]}]},
+            "unknown value of axis 'arch' in exclude.1 of run mine 'vgg1': did you mean 'vgg11'?",
+        ),
+        (
+            {"exclude": [{"ipc": ["10"]}]},
+            "axis 'ipc' in exclude.0 of run mine has no text '10', but the number 10",
+        ),
+        ({"exclude": [{"ipc": [50]}]}, "'ipc' in exclude.0 of run mine '50': known are 1, 10"),
+        ({"exclude": [{"dataset": ["digit"]}]}, "of run mine 'digit': did you mean 'digits'?"),
+        (
+            {
+                "exclude": [{"temperature": [3]}],
+                "tables": ["modelpool_ablation_released"],
+                "figures": [],
+                "axes_for": {},
+            },
+            "axis in exclude.0 of run mine 'temperature'",
+        ),
+        (
+            {"networks_for": [{"arch": ["mlp"], "ipc": [1, 100], "networks": 1}]},
+            "ipc of networks_for.0 of run mine '100'",
+        ),
+        (
+            {"networks_for": [{"arch": ["mlp"], "iterations": [61], "networks": 1}]},
+            "iterations of networks_for.0 of run mine '61': known are 0, 20, 60",
+        ),
         ({"networks_for": [{"networks": 1}]}, "networks_for.0"),
         ({"networks_for": [{"arch": ["mpl"], "networks": 1}]}, "networks_for.0: unknown network"),
         ({"networks_for": [{"method": ["dcc"], "networks": 1}]}, "networks_for.0: unknown obj"),
@@ -227,6 +287,36 @@ def test_what_is_wrong_is_one_line(tmp_path, capsys, changes, message):
     assert main(["configure", "--run", run, "--out", str(tmp_path / "config.json")]) == 2
     said = capsys.readouterr().err
     assert message in said and said.count("\n") == 1
+
+
+def test_what_a_run_says_of_an_optional_table_alone(tmp_path):
+    """The plan without it, from which the record is made, has no use for that."""
+    changes = {
+        "tables": ["modelpool_ablation"], "figures": [], "optional": ["modelpool_temperature"],
+        "axes_for": {"modelpool_temperature": {"ipc": [1]}},
+        "seeds_for": {"modelpool_temperature": [3]}, "exclude": [{"temperature": [10]}],
+    }  # fmt: skip
+    plan = Plan(load_run(write_run(tmp_path, **changes)))
+    assert ("figure", "modelpool_temperature") in plan.exhibits
+    assert list(plan.main.exhibits) == [("table", "modelpool_ablation")]
+    assert {job.seed for job in plan.main.of(Distillation)} == {0}
+
+
+def test_fewer_seeds_or_datasets_of_a_run_leave_entries_unused(tmp_path):
+    """What ``--config`` narrows is no mistake of the run."""
+    axes = {"ipc": [1], "iterations": [20], "setting": ["baseline"], "arch": ["mlp"]}
+    digits = {"source": "digits", "label": "digits"}
+    changes = {
+        "axes": axes, "axes_for": {}, "tables": ["modelpool_ablation"], "figures": [],
+        "datasets": {"digits": digits, "more": digits}, "seeds": [0, 1],
+        "imported": [ENTRY, ENTRY | {"seed": 1}], "exclude": [{"dataset": ["more"]}],
+    }  # fmt: skip
+    run = str(write_run(tmp_path, sets_root=str(tmp_path), **changes))
+    (tmp_path / "a.pt").touch()
+    words = ["configure", "--run", run, "--out", str(tmp_path / "config.json"), "--set"]
+    assert main([*words, "device=cpu"]) == 0
+    assert main([*words, "seeds=[1]"]) == 0
+    assert main([*words, "datasets=[digits]", "seeds=[0]"]) == 0
 
 
 def test_a_file_that_is_missing_is_named_before_the_first_job(tmp_path, capsys):

@@ -148,6 +148,9 @@ def test_a_teacher_has_settings_of_its_own(tmp_path):
     made = Distillation("digits", "dc", 1, 0)
     assert Evaluation(made, 1, "hard", ("mlp",)).arch_settings(plan.run) == {}
     assert Evaluation(made, 1, "kd", ("mlp",)).arch_settings(plan.run) == {"convnet": {"epochs": 9}}
+    # without a weight it is not trained, and the stage refuses settings of what it does not train
+    untaught = Evaluation(made, 1, "kd@temperature=0", ("mlp",))
+    assert untaught.arch_settings(plan.run) == {}
 
 
 def test_experts_are_trained_once_for_all_that_match_them():

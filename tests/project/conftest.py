@@ -1,4 +1,4 @@
-"""What commands with bad input are given."""
+"""What commands are given: bad input, and small files that every stage reads."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 import pytest
 from safetensors.torch import load_file
 
+from benchmarks.every_stage import make_files
 from dd.__main__ import main
 from tests.support.broken import POOLS, broken_datasets, broken_folders, broken_sets, image_folder
 from tests.support.commands import run
@@ -29,3 +30,9 @@ def files(tmp_path_factory):
     (root / "latin.yaml").write_bytes("title: Pool f\xfcr alle".encode("latin-1"))
     (root / "file").write_text("in the way")
     return root
+
+
+@pytest.fixture(scope="session")
+def stage_files(tmp_path_factory):
+    """What the commands of :mod:`benchmarks.every_stage` read, by its name in them."""
+    return make_files(tmp_path_factory.mktemp("stages"))

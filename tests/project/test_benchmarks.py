@@ -462,11 +462,40 @@ def test_a_step_that_fails_or_has_no_time_is_said(capsys):
 
 
 def test_a_check_of_a_gpu_sees_what_differs():
-    one = {"images": torch.ones(4), "labels": torch.arange(3), "rows": [{"accuracy": "50.0"}]}
-    near = one | {"images": torch.tensor([1.0, 1.0, 1.0, 1.001])}
-    found = gpu.differences(one, near)
-    assert found["error"] == pytest.approx(0.001 / 2, rel=1e-3) and found["ok"]
-    assert not gpu.differences(one, one | {"images": torch.zeros(4)})["ok"]
-    assert not gpu.differences(one, one | {"labels": torch.tensor([0, 2, 1])})["ok"]
-    assert gpu.differences(one, one | {"rows": [{"accuracy": "45.0"}]})["points"] == 5
-    assert not gpu.differences(one, one | {"rows": [{"accuracy": "5.0"}]})["ok"]
+    one = {
+        "images": torch.ones(4),
+        "labels": torch.arange(3),
+        "rows": [{"accuracy": "50.0", "loss": "2.0", "arch": "mlp"}],
+        "experts": [{"number": 0, "test_accuracy": 80.0}],
+        "reconstruction": {"mse": 0.1},
+    }
+
+    def found(**changes):
+        return gpu.errors(one, one | changes)
+
+    assert found() == {"error": 0.0, "points": 0.0, "same": True, "ok": True}
+    near = found(images=torch.tensor([1.0, 1.0, 1.0, 1.001]))
+    assert near["error"] == pytest.approx(0.001 / 2, rel=1e-3) and near["ok"]
+    row = one["rows"][0]
+    assert found(rows=[row | {"accuracy": "45.0"}])["points"] == 5
+    assert found(experts=[{"number": 0, "test_accuracy": 77.0}])["points"] == 3
+    assert found(rows=[row | {"loss": "2.01"}])["error"] == pytest.approx(0.005)
+    for changes in (
+        {"images": torch.zeros(4)},
+        {"images": torch.full((4,), math.nan)},
+        {"labels": torch.tensor([0, 2, 1])},
+        {"rows": [row | {"accuracy": "5.0"}]},
+        {"rows": [row | {"accuracy": "nan"}]},
+        {"rows": [row | {"loss": math.nan}]},
+        {"rows": [row | {"arch": "lenet"}]},
+        {"experts": [{"number": 0, "test_accuracy": 10.0}]},
+        {"experts": [{"number": 1, "test_accuracy": 80.0}]},
+        {"reconstruction": {"mse": 0.2}},
+    ):
+        assert not found(**changes)["ok"], changes
+
+
+@pytest.mark.parametrize(("error", "wrong"), [(1e-6, []), (0.5, ["IPC 1"]), (math.nan, ["IPC 1"])])
+def test_a_graph_that_computes_something_else_is_said(error, wrong):
+    facts = {"matching": {"IPC 1": {"graph_error": error}, "IPC 10": {"graph_error": None}}}
+    assert gpu.wrong_graphs(facts) == wrong

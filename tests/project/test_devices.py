@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from benchmarks.every_stage import (
+    COMMANDS,
     DISTILLATIONS,
     OTHERS,
-    SUFFIXES,
     differences,
-    make_files,
     results,
+    target,
     words,
 )
 from dd.__main__ import main
@@ -29,7 +29,6 @@ from tests.support.networks import TORCHVISION, small
 from tests.support.pretended_gpu import Traffic, pretended_gpu
 from tests.support.resuming import Killed, stop_at
 
-COMMANDS = DISTILLATIONS | OTHERS
 QUICK = {  # one of each kind; the others take longer together
     "dsa", "dm", "mtt", "iadd, raw", "dd", "frepo", "sre2l", "herding", "dm+glad+metadd",
     "pretrain", "buffer, stacked", "generator", "evaluate, stacked", "evaluate, kd",
@@ -46,13 +45,8 @@ def some(names, quick=QUICK):
     return [n if n in quick else pytest.param(n, marks=pytest.mark.slow) for n in names]
 
 
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    return make_files(tmp_path_factory.mktemp("files"))
-
-
 @pytest.fixture
-def run(files, tmp_path, monkeypatch):
+def run(stage_files, tmp_path, monkeypatch):
     """``run(command, device)``: the path of its results and its traffic."""
     monkeypatch.setattr("dd.runtime.process.take_gpu", lambda: None)
     count = 0
@@ -60,9 +54,8 @@ def run(files, tmp_path, monkeypatch):
     def running(command, device="cuda", out=None):
         nonlocal count
         count += 1
-        stage = command.partition(" ")[0]
-        out = out or tmp_path / f"{count}{SUFFIXES.get(stage, '.safetensors')}"
-        argv = words(command, files, out, device)
+        out = out or target(command, tmp_path / str(count))
+        argv = words(command, stage_files, out, device)
         if device == "cpu":
             assert main(argv) == 0
             return out, Traffic()

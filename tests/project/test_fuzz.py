@@ -12,6 +12,7 @@ import importlib
 import json
 import shlex
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,7 @@ from tests.support.fuzz import (
     FULL,
     GONE,
     JUNK,
+    PICKLED,
     REFUSED,
     TENSORS,
     attempt,
@@ -112,12 +114,13 @@ COMMANDS = {
     "inspect": "inspect SET",
     "import": "import THEIRS --data DATA --out OUT/i.safetensors",
     "arrays": "import ARRAYS --data DATA --out OUT/i.safetensors",
+    "import, set": "import SET --data DATA --out OUT/i.safetensors",
     "export": "export SET --data DATA --out OUT/o",
     "export, indices": "export CHOSEN --data DATA --out OUT/o.pt",
 }  # fmt: skip
 READERS = {  # who reads which artifact
     "DATA": ("random", "whitened", "evaluate", "import"),
-    "SET": ("evaluate", "relabel", "cams", "export"),
+    "SET": ("evaluate", "relabel", "cams", "export", "import, set"),
     "CHOSEN": ("chosen", "export, indices"),
     "ONE": ("sre2l", "metadd", "cams", "weights", "erase", "relabel"),
     "GENERATOR": ("glad",),
@@ -381,13 +384,29 @@ def test_what_files_of_others_hold(files, tmp_path, data):
     document = {"data": [[images, labels]], "accs_all_exps": {"ConvNet": [0.5]}}
     at = data.draw(st.sampled_from([("data",), ("data", 0), ("data", 0, 0), ("data", 0, 1)]))
     if len(at) == 3 and data.draw(st.booleans()):
-        change = TENSORS[data.draw(st.sampled_from(sorted(TENSORS)))]
+        change = PICKLED[data.draw(st.sampled_from(sorted(PICKLED)))]
         document = changed(document, at, change([images, labels][at[2]]))
     else:
         document = changed(document, at, data.draw(ANY.filter(lambda v: v is not DEEP)))
     path = tmp_path / "theirs.pt"
     torch.save(document, path)
     run("others", "import", files | {"THEIRS": path}, tmp_path, what=at)
+
+
+@pytest.mark.parametrize("name", ["x", "y"])
+def test_what_arrays_of_others_are_of(name, files, tmp_path):
+    """Every type of NumPy, in both byte orders."""
+    images, labels = a_set(shape=(3, 8, 8), classes=3)
+    given = {"x": images.numpy(), "y": labels.numpy()}
+    path = tmp_path / "theirs.npz"
+    for code in "?bBhHiIlLqQefdgFDGSUVOMm":
+        for order in "<>":
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # numbers that do not fit
+                array = given[name].astype("V8" if code == "V" else code)
+            turned = array if code == "O" else array.astype(array.dtype.newbyteorder(order))
+            archive_of(path, **given | {name: turned})
+            run("others", "arrays", files | {"ARRAYS": path}, tmp_path, what=(code, order))
 
 
 # what tables and figures read of artifacts

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -25,9 +24,11 @@ from dd.data import synthetic
 from dd.distill import distill
 from dd.errors import DDError
 from dd.evaluate import evaluate
+from dd.networks.operations import operations
 from dd.networks.options import canonical
 from dd.plan.counting import Counted
 from dd.plan.estimate import Machine, estimate, extents, text
+from dd.plan.gpu_memory import GpuMemory
 from dd.plan.jobs import Distillation, Evaluation, command_words
 from dd.plan.plan import Plan
 from dd.plan.validate import check_plan
@@ -36,13 +37,12 @@ from tests.project.test_layers import BLOCK
 from tests.support.plugins import (
     documented_module,
     documented_package,
-    environment,
     found,
     install,
+    python,
     shown,
 )
 from tests.support.resuming import Killed, stop_at
-from tests.support.runs import ROOT
 
 LITTLE = ["--device", "cpu", "--threads", "1"]
 CENTROID = ["--objective", "centroid", "--ipc", "1", "--snapshots", "0", "2", *LITTLE]
@@ -132,14 +132,7 @@ def test_the_example_has_ten_lines():
 
 def test_an_installed_package_distils_in_a_process_of_its_own(package, digits_file, tmp_path):
     words = ["distill", "--data", str(digits_file), "--out", str(tmp_path), *CENTROID]
-    done = subprocess.run(
-        [sys.executable, "-m", "dd", *words],
-        env=environment(package),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    python(["-m", "dd", *words], package)
     start, end = (synthetic.load(tmp_path / f"it{n}.safetensors") for n in (0, 2))
     assert (start.images != end.images).flatten(1).any(1).all()
     assert end.header["recipe"] == {"centroid": "own"}
@@ -234,17 +227,9 @@ for exhibit in plan.exhibits.values():
 assert not {{"mine", "dd_centroid", "torch"}} & set(sys.modules)
 print(*(str(job) for job in plan.jobs), sep="\\n")
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=environment(package, module),
-        cwd=run_file.parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    planned = python(["-c", code], package, module, cwd=run_file.parent)
     made = "digits/centroid+smooth@strength=0.5/ipc1/seed0"
-    assert f"\n{made}/it2/smooth@smoothing=0.3" in done.stdout
+    assert f"\n{made}/it2/smooth@smoothing=0.3" in planned
 
 
 def test_the_plan_has_its_settings_and_records_its_plug_ins(package, module, run_file):
@@ -279,6 +264,33 @@ def test_an_estimate_says_what_it_does_not_count(package, module, run_file):
     assert page.splitlines()[-2] == "not counted, of plug-ins: centroid, smooth"
     by_name = {stage.name: stage for stage in stages}
     assert by_name["distill"].operations == 0 and by_name["evaluate"].operations > 0
+
+
+@pytest.mark.parametrize("like", ["", "like: kd, "])
+def test_an_estimate_counts_the_teacher_of_a_protocol_like_kd(like, run_file, tmp_path):
+    """It is trained and tested beside the others, who see its answers."""
+    site = tmp_path / "site"
+    described = f"protocols: {{taught: {{{like}teacher: lenet}}}}"
+    written(site, "dd-taught", "import nothing", described, protocol="taught")
+    table = yaml.safe_load(TABLE)
+    protocols = {one: {"method": "dc", "protocol": one} for one in ("hard", "taught")}
+    table["axes"] |= {"setting": protocols, "arch": ["mlp", "convnet"]}
+    (run_file.parent / "workflow/config/tables/mine.yaml").write_text(yaml.safe_dump(table))
+    run = yaml.safe_load(RUN) | {"networks_for": [{"arch": ["convnet"], "networks": 4}]}
+    own = {"epochs": 2, "augment": "none", "network": {"lenet": {"epochs": 3}}}
+    run |= {"plugins": [], "recipes": {"evaluation": own}}
+    run_file.write_text(yaml.safe_dump(run))
+    with found(site):
+        plan = Plan(load(run_file))
+        counted = Counted(plan, extents(plan))
+        plain, taught = sorted(plan.of(Evaluation), key=lambda job: job.protocol)
+        data = counted.extents["digits"]
+        train, forward = (operations(way, "lenet", data, 0.125) for way in ("train", "forward"))
+        teacher = 4 * (3 * 10 * train + data.test * forward) + 5 * 10 * forward
+        more = counted.work(taught) - counted.work(plain)
+        assert more == pytest.approx(teacher if like else 0)
+        seen = [part.given[0] for part in GpuMemory(counted).of(taught) if part.way == "train"]
+        assert seen == ["convnet", "mlp", *(["lenet"] if like else [])]
 
 
 def test_a_plan_without_plug_ins_says_nothing_of_them(package):
@@ -413,6 +425,28 @@ def test_a_broken_one_is_one_line_where_it_is_used(
         assert "dd-broken 1.0" in line and message in line
 
 
+def test_a_setting_may_have_any_name_of_the_file(tmp_path, digits_file, capsys):
+    """A class cannot have it, which is said where the plug-in is used, and only there."""
+    described = GOOD.replace("none}", "none, lambda: 0.5}, own: {any: []}")
+    site = written(tmp_path / "site", "dd-broken", CODE, described, objective="broken")
+    words = ["distill", "--data", str(digits_file), "--out", str(tmp_path / "out"), *LITTLE]
+    with found(site):
+        assert main([*words, "--objective", "random", "--ipc", "1", "--snapshots", "0"]) == 0
+        capsys.readouterr()
+        assert main([*words, "--objective", "broken", "--ipc", "1", "--snapshots", "0"]) == 2
+        assert "unknown setting of broken 'lambda'" in said(capsys)
+
+
+@pytest.mark.parametrize("name", ["_broken", "-broken", "bro ken", "bröken"])
+def test_a_name_that_is_no_part_of_a_path(name, tmp_path):
+    described = GOOD.replace("broken:", f'"{name}":')
+    site = written(tmp_path, "dd-broken", CODE, described, objective=name)
+    with found(site), pytest.raises(DDError) as error:
+        parse(name)
+    message = "a name has letters, digits, '_' and '-', and starts with a letter or digit"
+    assert message in str(error.value) and "dd-broken 1.0" in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("module", "message"),
     [
@@ -465,26 +499,101 @@ def test_an_editable_installation_is_known_by_its_code(package, tmp_path):
     assert len(set(seen)) == 2
 
 
-def test_what_the_file_and_the_class_say(package, module, run_file, tmp_path):
+PARTS = """
+from dataclasses import dataclass
+from dd.config.settings import setting
+from dd.distill.objectives.base import Objective, Settings
+from dd.distill.parametrisations.base import Parametrisation
+from dd.distill.regularisers.base import Regulariser
+from dd.evaluate.protocols import Hard, HardSettings
+
+@dataclass(frozen=True)
+class Empty: pass
+
+@dataclass(frozen=True)
+class Drawing(Settings):
+    network: str = setting("a network")
+
+@dataclass(frozen=True)
+class Taught:
+    teacher: str = setting("a network")
+
+"""
+OF_KIND = {
+    "objective": "recipes: {broken: {distillation: {iterations: 2, whitening: none}, "
+    "evaluation: dc, own: {any: []}}}",
+    "parametrisation": "recipes: {broken: {parametrisation: {}}}",
+    "regulariser": "recipes: {broken: {regularisation: {}}}",
+    "protocol": "protocols: {broken: {}}",
+}
+
+
+def checked(kind, code, change, run_file, folder):
+    """Check a run with the thing ``broken`` of a kind; its file with a ``change`` (old, new)."""
+    described = OF_KIND[kind].replace(*change)
+    site = written(folder / "site", "dd-broken", PARTS + code, described, **{kind: "broken"})
+    method = {"objective": "broken", "protocol": "dc"}.get(kind, "dc+broken")
+    protocol = "broken" if kind == "protocol" else "hard"
+    table, run = yaml.safe_load(TABLE), yaml.safe_load(RUN)
+    table["axes"] |= {"setting": {"a": {"method": method, "protocol": protocol}}, "arch": ["mlp"]}
+    (run_file.parent / "workflow/config/tables/mine.yaml").write_text(yaml.safe_dump(table))
+    run |= {"plugins": [], "recipes": {"evaluation": {"epochs": 2}}}
+    run_file.write_text(yaml.safe_dump(run))
+    with found(site):
+        check_plan(Plan(load(run_file)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "change", "message"),
+    [
+        ("objective", "class Broken(Objective): Settings = Settings",
+         ("own:", "networks: pretrained, own:"),
+         "'networks: pretrained' is True in its file, False"),
+        ("objective", "class Broken(Objective): Settings = Drawing",
+         ("none}", "none, network: mlp}"), "a setting 'network' is True in its file, False"),
+        ("objective", "class Broken(Objective): Settings, needs_trajectories = Settings, True",
+         ("", ""), "a setting 'experts' is False in its file, True"),
+        ("parametrisation",
+         "class Broken(Parametrisation): Settings, needs_generator = Empty, True",
+         ("", ""), "'generator: trained' is False in its file, True"),
+        ("regulariser", "class Broken(Regulariser):\n Settings = Empty\n"
+         " @staticmethod\n def needs(settings): return ['mlp']",
+         ("", ""), "the list of networks (setting 'auxiliary') is [] in its file, ['mlp']"),
+        ("protocol", "class Broken(Hard): needs_labels = True",
+         ("", ""), "'like: soft' is False in its file, True"),
+        ("protocol", "class Broken(Hard): Settings = Taught",
+         ("{}", "{like: kd, teacher: lenet}"),
+         "the teacher ('like: kd') is ['lenet'] in its file, []"),
+    ],
+)  # fmt: skip
+def test_what_the_file_and_the_class_say(kind, code, change, message, run_file, tmp_path):
     """The plan follows the file and the stage the class: both must agree before the first job."""
-    wrong = {
-        "setting 'network'": ("batch_real: 64", "batch_real: 64\n    network: convnet"),
-        "'networks: pretrained' is True in its file, False in its class": (
-            "own: {any: []}", "own: {any: []}\n    networks: pretrained",
-        ),
-    }  # fmt: skip
-    for number, (message, (old, new)) in enumerate(wrong.items()):
-        site = tmp_path / str(number)
-        shutil.copytree(package, site)
-        described = site / "dd_centroid" / "dd.yaml"
-        text = described.read_text()
-        assert old in text
-        described.write_text(text.replace(old, new))
-        with found(site, module), pytest.raises(DDError) as error:
-            check_plan(Plan(load(run_file)))
-        assert "centroid" in str(error.value), message
-        if "network'" not in message:  # a setting that the class lacks is refused as such
-            assert message in str(error.value)
+    with pytest.raises(DDError) as error:
+        checked(kind, code, change, run_file, tmp_path)
+    line = f"{kind} 'broken' of plug-in dd-broken 1.0: {message} in its class"
+    assert str(error.value).endswith(line)
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "change"),
+    [
+        ("objective", "class Broken(Objective): Settings = Settings", ("", "")),
+        ("parametrisation", "class Broken(Parametrisation): Settings = Empty", ("", "")),
+        ("regulariser", "class Broken(Regulariser): Settings = Empty", ("", "")),
+        ("protocol", "class Broken(Hard): Settings = HardSettings", ("", "")),
+        ("protocol", "class Broken(Hard):\n Settings = Taught\n"
+         " @classmethod\n def also_trained(cls, settings): return [settings.teacher]",
+         ("{}", "{like: kd, teacher: lenet}")),
+    ],
+)  # fmt: skip
+def test_a_file_and_a_class_that_agree(kind, code, change, run_file, tmp_path):
+    checked(kind, code, change, run_file, tmp_path)
+
+
+def test_a_setting_of_the_file_that_the_class_lacks(run_file, tmp_path):
+    code, change = "class Broken(Objective): Settings = Settings", ("none}", "none, network: mlp}")
+    with pytest.raises(DDError, match="unknown setting of broken 'network'"):
+        checked("objective", code, change, run_file, tmp_path)
 
 
 def test_reserved_names_are_the_options_of_the_commands():
@@ -654,18 +763,8 @@ def test_the_workflow_runs_them_and_records_them(package, module, run_file, tmp_
     folder = run_file.parent
     for name in ("mine.py", "mine.yaml"):  # not on PYTHONPATH, but where Snakemake is started
         shutil.copy(module / name, folder)
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--config", "run=mine-run.yaml"]
-    done = subprocess.run(
-        [*command, "-p"],
-        cwd=folder,
-        env=environment(package),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    stages = done.stdout + done.stderr
+    command = ["-m", "snakemake", "--cores", "2", "--config", "run=mine-run.yaml"]
+    stages = python([*command, "-p"], package, cwd=folder)
     for stage in ("distill", "evaluate", "prepare"):
         lines = [line for line in stages.splitlines() if f"python -m dd {stage} " in line]
         assert lines and all("--plugin mine " in line for line in lines)
@@ -677,41 +776,24 @@ def test_the_workflow_runs_them_and_records_them(package, module, run_file, tmp_
     assert record["configuration"]["run"]["plugins"] == ["mine"]
     page = (folder / "results/mine-run/README.md").read_text()
     assert f"| Plug-ins | {first}, {second} |" in page
-    verified = subprocess.run(
-        [sys.executable, "-m", "dd", "verify", "results/mine-run"],
-        cwd=folder, env=environment(package), capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert verified.returncode == 0, verified.stderr
+    python(["-m", "dd", "verify", "results/mine-run"], package, cwd=folder)
     # another version of a plug-in repeats no finished job
     with (folder / "mine.py").open("a") as file:
         file.write("\n# another version\n")
-    again = subprocess.run(
-        [*command, "-n"], cwd=folder, env=environment(package), capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
-    assert "Nothing to be done" in again.stdout + again.stderr
+    assert "Nothing to be done" in python([*command, "-n"], package, cwd=folder)
 
 
 @pytest.mark.slow
 def test_the_suites_own_tests_take_plug_ins_in(package):
     names = ("assemble", "combinations", "objectives")
     tests = [f"tests/distill/test_{name}.py" for name in names]
-    command = [sys.executable, "-m", "pytest", *tests, "-p", "no:cacheprovider"]
-    done = subprocess.run(
-        [*command, "-rA", "-k", "centroid"],
-        cwd=ROOT,
-        env=environment(package),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    command = ["-m", "pytest", *tests, "-p", "no:cacheprovider", "-rA", "-k", "centroid"]
+    said = python(command, package)
     parts = ("centroid", "centroid+glad", "centroid+metadd", "centroid+glad+metadd")
     combined = [f"test_every_combination_distils[{one}]" for one in parts]
     moved = [f"test_every_objective_starts_and_moves[{ipc}-centroid]" for ipc in (1, 3)]
     types = "test_the_types_of_its_settings_say_what_an_objective_uses[centroid]"
-    passed = [line for line in done.stdout.splitlines() if line.startswith("PASSED ")]
+    passed = [line for line in said.splitlines() if line.startswith("PASSED ")]
     names = {line.partition("::")[2] for line in passed}
     assert names == {*combined, *moved, types}
 

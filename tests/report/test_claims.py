@@ -11,6 +11,7 @@ from scipy import stats
 from dd.artifacts.text import save_rows
 from dd.config.run import load_run
 from dd.errors import DDError
+from dd.plan import kinds
 from dd.plan.claims import load_claims
 from dd.plan.exhibits import Exhibit
 from dd.plan.jobs import Erasing, Evaluation
@@ -18,6 +19,7 @@ from dd.plan.kinds import inputs
 from dd.plan.plan import Plan
 from dd.report.figures import claims as forest
 from dd.report.judging import judged
+from dd.report.read import claims as read_claims
 from dd.report.read.claims import found
 from dd.report.tables.claims import claims as table
 from tests.support.metadd import erasing_rows
@@ -127,9 +129,11 @@ def test_the_numbers_behind_a_verdict(tmp_path):
     assert {Path(plan.run.root) / file for file in files} <= {
         Path(file) for file in inputs(plan.exhibits["table", "claims"], plan.main.jobs)
     }
+    assert [row["weakest"] for row in rows].count("yes") == 1
+    assert row["scale"] == "IPC 1, 10; 20 iterations; widths × 0.125" and row["each"] == "networks"
     markdown = sheet.markdown()
     assert "| pool-helps | digits (scikit-learn, 8x8) | **holds** | 4 (4 as claimed) |" in markdown
-    assert "+2.04 points" in markdown and "3 × 3 |" in markdown
+    assert "+2.04 points" in markdown and "3 × 3 networks |" in markdown
     assert "It stands in for the papers' datasets" in markdown
 
 
@@ -206,6 +210,41 @@ def test_bad_claims_stop_the_plan(tmp_path, change, message):
     assert "claims/modelpool.yaml" in str(error.value)
 
 
+ERASING = """
+- id: erasing
+  says: Erasing hurts.
+  source: "arXiv:2410.05103, Fig. 4"
+  figure: metadd_erasing
+  quantity: erased_accuracy
+  compare: {erased: [[meta, heterogeneous]]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("heterogeneous", "heterogen"), "'heterogen': did you mean 'heterogeneous'"),
+        (("{erased:", "{kind:"), "unknown axis of metadd_erasing 'kind'"),
+        (("  compare", "  cells: {ipc: [1]}\n  compare"), "unknown axis of metadd_erasing 'ipc'"),
+        (("  compare", "  average_over: [ipc]\n  compare"), "unknown axis"),
+        (("  compare", "  unseen: true\n  compare"), "unseen is about distillations"),
+    ],
+)
+def test_bad_claims_on_erasing_stop_the_plan(tmp_path, change, message):
+    copied = workflow(tmp_path, ERASING.replace(*change))
+    run = replace(load_run("metadd-digits"), workflow=str(copied))
+    with pytest.raises(DDError) as error:
+        load_claims(run)
+    assert message in str(error.value)
+
+
+def test_quantities_are_the_same_everywhere():
+    """What a claim may be about: its schema, what is read for it, how it is read."""
+    schema = yaml.safe_load(Path("workflow/schemas/claims.schema.yaml").read_text())
+    listed = schema["items"]["properties"]["quantity"]["enum"]
+    assert set(listed) == kinds.QUANTITIES.keys() == read_claims.QUANTITIES.keys()
+
+
 def test_a_claim_twice_is_refused(tmp_path):
     copied = workflow(tmp_path, CLAIM)
     (copied / "config/claims/other.yaml").write_text(CLAIM)
@@ -244,6 +283,9 @@ def test_erasing_is_judged_over_test_images(tmp_path):
         assert group.difference.estimate.value == pytest.approx(-5)
         assert group.difference.estimate.interval() == pytest.approx((low, high))
         assert (group.difference.unit, group.difference.inner) == ("images", 100)
+        assert group.difference.sets == 0
+    only = found(replace(claim, cells={"arch": [rows[0]["network"]]}))
+    assert [group.place["arch"] for group in only] == [rows[0]["network"]]
 
 
 def test_forest_plot_shows_every_difference(tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dd.__main__ import main
-from dd.artifacts.text import load_json, save_json
+from dd.artifacts.text import load_json, load_rows, save_json, save_rows
 from dd.report.evidence import BEGIN, END, findings, page, short
 from tests.support.runs import ROOT
 from tests.support.tables import fill, render
@@ -51,8 +51,11 @@ def test_verdicts_of_several_runs(runs, tmp_path):
     section = text.partition("### modelpool-pool-mlp")[2].partition("###")[0]
     lines = [line for line in section.splitlines() if "Title of" in line]
     assert len(lines) == 2
-    assert "| CIFAR-10 | [Title of cifar10](../cifar10) | **holds for this set** |" in lines[0]
+    assert "| CIFAR-10 | [Title of cifar10](../cifar10) | IPC 1, 10;" in lines[0]
+    assert "| **holds for this set** |" in lines[0]
     assert "1 × 3 networks" in lines[0] and "points, IPC" in lines[0]
+    assert "IPC 1, 10; 1000, 2000, 3000 iterations" in lines[0]
+    assert "IPC 1, 10; 20, 60 iterations; widths × 0.125" in lines[1]
     assert "digits (scikit-learn, 8x8), standing in" in lines[1]
     front = into.read_text(encoding="utf-8")
     assert front.startswith("before\n") and front.endswith("after\n") and "replaced" not in front
@@ -74,6 +77,26 @@ def test_copies_in_a_flat_folder_are_read(runs, tmp_path):
     ]
 
 
+def test_what_was_not_compared_stands_beside_a_verdict(runs, tmp_path):
+    """In both forms; and the number of the table's weakest cell."""
+    path = runs[0] / "tables/claims.csv"
+    rows = load_rows(path)
+    for row in rows:
+        row["note"] = "not in this run: DC + MetaDD − DC"
+        row["scale"] = "IPC 1; sets by the authors of Model Pool"
+    save_rows(path, rows)
+    found = findings(runs[0])
+    out = tmp_path / "evidence.md"
+    for text in (page(found, out), short(found, tmp_path / "front.md", out)):
+        lines = [line for line in text.splitlines() if "for this set" in line]
+        said = "IPC 1; sets by the authors of Model Pool; not in this run: DC + MetaDD − DC"
+        assert lines and all(said in line for line in lines)
+    for one in found:
+        if one.tested:
+            (weakest,) = [row for row in one.rows if row["weakest"] == "yes"]
+            assert one.difference().startswith("+" if float(weakest["difference"]) >= 0 else "−")
+
+
 @pytest.mark.parametrize(
     ("name", "old", "new", "message"),
     [
@@ -82,12 +105,13 @@ def test_copies_in_a_flat_folder_are_read(runs, tmp_path):
         ("tables/claims.csv", None, None, "claims.csv: no such file"),
         ("tables/claims.csv", "verdict", "verdicts", "has no column 'verdict'"),
         ("tables/claims.csv", ",holds,", ",held,", "verdict is 'held'"),
+        ("tables/claims.csv", ",yes,", ",no,", "one row must be the weakest"),
         ("tables/claims.csv", ",accuracy,", ",accurcy,", "'accurcy': did you mean 'accuracy'"),
         (
             "tables/claims.csv",
             ",1,3,",
             ",one,3,",
-            "n_sets is 'one', it must be a whole number from 1",
+            "n_sets is 'one', it must be a whole number from 0",
         ),
     ],
 )

@@ -14,7 +14,6 @@ from dd.report.intervals import (
     holm,
     mean,
     of_pairs,
-    of_summary,
 )
 
 
@@ -89,15 +88,6 @@ def test_average_of_independent_means_by_hand():
     assert found.df == pytest.approx(75 / 49)
     assert average([*parts, Estimate(2.0)]) == Estimate(pytest.approx(2.0))
     assert combined([Estimate(1.0, 0.3, 4), Estimate(2.0)], [1, -1]) == Estimate(-1.0)
-
-
-def test_printed_mean_and_std():
-    values = [27.1, 28.3, 27.7, 29.0]
-    for ddof in (0, 1):
-        found = of_summary(numpy.mean(values), numpy.std(values, ddof=ddof), 4, ddof)
-        expected = mean(values)
-        assert found.error == pytest.approx(expected.error)
-        assert (found.value, found.df) == (pytest.approx(expected.value), 3)
 
 
 def test_paired_shares_are_a_mean_of_differences():

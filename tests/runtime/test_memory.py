@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from dd.runtime.memory import available, halved, in_pieces, peak_bytes
+from dd.runtime.memory import Fitting, available, halved, in_pieces, peak_bytes
 from tests.support.pretended_gpu import pretended_gpu
 
 MIB = 2**20
@@ -150,6 +150,20 @@ def test_pieces_stay_small_once_they_had_to_be(items):
     assert tried == [8, 4, 2, 2, 2, 2, 2]
     assert [list(map(int, piece)) for piece, _ in made] == [[n, n + 1] for n in range(0, 10, 2)]
     assert [value for _, result in made for value in result] == [10 * n for n in range(10)]
+
+
+def test_a_size_that_fitted_is_kept():
+    """From one pass over the things to the next, too; a small pass does not make it smaller."""
+    tried, fitting = [], Fitting(8)
+
+    def work(piece):
+        tried.append(len(piece))
+        if len(piece) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    for items in (range(4), range(1), range(4)):
+        assert len(list(fitting.pieces(items, work))) == -(-len(items) // 2)
+    assert tried == [4, 2, 2, 1, 2, 2]
 
 
 def test_a_small_last_piece_makes_no_later_one_smaller():

@@ -204,6 +204,9 @@ TENSORS = {
     "float16": lambda t: t.half(),
     "int32": lambda t: t.int(),
     "uint8": lambda t: t.to(torch.uint8),
+    "uint16": lambda t: t.to(torch.uint16),  # torch has no minimum of it, nor of float8
+    "uint64": lambda t: t.to(torch.uint64),
+    "float8": lambda t: t.to(torch.float8_e4m3fn),
     "bool": lambda t: t.bool(),
     "bfloat16": lambda t: t.bfloat16(),
     "complex": lambda t: t.to(torch.complex64),
@@ -222,6 +225,8 @@ TENSORS = {
     "negative": lambda t: -t - 1 if t.dtype != torch.uint8 else t,
 }  # fmt: skip
 """Other tensors in place of one."""
+PICKLED = TENSORS | {"bits": lambda t: t.to(torch.uint8).view(torch.bits8)}
+"""The same in a file of torch.save, which also holds what safetensors does not."""
 
 
 def with_tensor(path: Path, out: Path, name: str, change: str) -> None:

@@ -71,7 +71,7 @@ def archive_of(path: Path, **arrays) -> Path:
     return path
 
 
-def pickled(path: Path, value: object) -> Path:
+def pickled(path: Path, value: object, protocol: int) -> Path:
     """A plain pickle."""
-    path.write_bytes(pickle.dumps(value))
+    path.write_bytes(pickle.dumps(value, protocol))
     return path

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import sys
 import textwrap
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -67,9 +68,19 @@ def documented_module(folder: Path) -> Path:
     return folder
 
 
-def environment(*folders: Path) -> dict[str, str]:
-    """The environment of a process that finds the packages in ``folders``."""
-    return os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (*folders, ROOT)))}
+def python(words: Sequence[str], *folders: Path, cwd: Path = ROOT) -> str:
+    """What ``python WORDS`` says in a process that finds the packages in ``folders``."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (*folders, ROOT)))}
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
 
 
 @contextmanager

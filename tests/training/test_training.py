@@ -9,7 +9,6 @@ from dd.errors import DDError
 from dd.networks.build import create
 from dd.rng import generator
 from dd.training.ensemble import Single, Stack, ensemble
-from dd.training.recipe import Recipe
 from dd.training.state import load_optimizer_state, optimizer_state
 from dd.training.train import (
     accuracy,
@@ -20,18 +19,11 @@ from dd.training.train import (
     train,
     train_epoch,
 )
+from tests.support.training import recipe
 
 IMAGES = torch.randn(12, 1, 8, 8, generator=generator(0, "images"))
 LABELS = torch.arange(12) % 3
 BATCHED = "convnet:width=4,norm=batch"
-
-
-def recipe(**changes):
-    values = {
-        "epochs": 4, "lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4, "batch": 5,
-        "augment": "none", "schedule": "paper",
-    }  # fmt: skip
-    return Recipe(**values | changes)
 
 
 def networks(spec, count, double=False):

@@ -29,7 +29,7 @@ try:
     if workflow.is_main_process:  # once, and not again in each job on a cluster
         from dd.plan.validate import check_plan
 
-        check_plan(PLAN)
+        check_plan(PLAN, OVERRIDES)
     JOBS = {stage.stage: {str(job): job for job in PLAN.of(stage)} for stage in STAGES}
 except DDError as error:
     sys.exit(f"error: {printable(str(error))}")

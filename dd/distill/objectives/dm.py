@@ -17,7 +17,7 @@ from dd.networks.base import Network
 from dd.networks.batchnorm import has_batch_norm
 from dd.networks.memory import embedding_bytes, piece_of
 from dd.runtime import precision
-from dd.runtime.memory import halved, in_pieces
+from dd.runtime.memory import Fitting
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class DistributionMatching(Objective):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self.chunk = CHUNK  # real images in a pass
-        self.most: dict[str, int] = {}  # synthetic images in a pass with a gradient, by network
+        self.real = Fitting(CHUNK, "real images")  # in a pass
+        self.synthetic: dict[str, Fitting] = {}  # images in a pass with a gradient, by network
 
     def iteration(self, number: int, synthetic: Parametrisation) -> dict[str, float | str]:
         s = self.settings
@@ -90,12 +90,8 @@ class DistributionMatching(Objective):
             return precision.forward(network.embed, part)
 
         found: list[torch.Tensor] = []
-        for images in _pieces(batches, self.chunk):
-            results = in_pieces(images, self.chunk, embedded, "real images")
-            sizes, embeddings = zip(*((len(part), result) for part, result in results), strict=True)
-            found += embeddings
-            if max(sizes) < len(images):
-                self.chunk = max(sizes)
+        for images in _pieces(batches, self.real.size):
+            found += [result for _, result in self.real.pieces(images, embedded)]
         return torch.cat(found)
 
     def _match(
@@ -105,15 +101,12 @@ class DistributionMatching(Objective):
         norm."""
         if has_batch_norm(network):
             return match(network, real, images, len(images))
-        if name not in self.most:
+        if name not in self.synthetic:
             each = embedding_bytes(network, self.dataset.train.shape)
-            self.most[name] = piece_of(each, self.device)
-        tried = min(self.most[name], len(images))
-        result, fitted = halved(
-            lambda size: match(network, real, images, size), tried, "synthetic images"
+            self.synthetic[name] = Fitting(piece_of(each, self.device), "synthetic images")
+        result, _ = self.synthetic[name].once(
+            lambda size: match(network, real, images, size), len(images)
         )
-        if fitted < tried:
-            self.most[name] = fitted
         return result
 
 

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from dd.plan.exhibits import Exhibit
 from dd.report import escape
-from dd.report.captions import facts, warnings
+from dd.report.captions import facts, imported, warnings
 from dd.report.compare import claimed_side
 from dd.report.figures.style import PUBLISHED, WIDTH, annotate, published_handle
 from dd.report.judging import AGAINST, FOR, NEITHER, Judged, judged, pair_words
@@ -51,7 +51,8 @@ def draw(exhibit: Exhibit) -> Figure:
         axes[0, 0].legend(
             handles=_handles(verdicts), loc="lower right", bbox_to_anchor=(1, 1), ncols=4
         )
-    caption = [exhibit.definition["caption"], facts(exhibit, []), *warnings(exhibit)]
+    whose = dict.fromkeys(s for one in verdicts for s in imported(one.claim.exhibit))
+    caption = [exhibit.definition["caption"], facts(exhibit, []), *whose, *warnings(exhibit)]
     annotate(figure, exhibit, " ".join(caption))
     return figure
 
@@ -64,10 +65,9 @@ def _draw(panel: Axes, members: list[Judged]) -> None:
     for one in members:
         pairs = {pair_words(one.claim, pair) for pair in one.claim.pairs}
         what = pairs.pop() if len(pairs) == 1 else "several pairs"
-        word = f"{one.verdict} {one.limit}".strip()
         if len(one.claim.exhibit.datasets) > 1:
             what += f", {one.label}"
-        heading = f"{one.claim.id}: {what}: {word}"
+        heading = f"{one.claim.id}: {what}: {one.word}"
         panel.text(
             0.0, y, escape.figure(heading), transform=panel.get_yaxis_transform(), fontsize=7.5,
             weight="bold", va="center", clip_on=False, in_layout=False,

@@ -15,7 +15,7 @@ from dd.report.captions import facts
 from dd.report.figures.style import ACCURACY, WIDTH, annotate, colors, describe, facet, place
 from dd.report.labels import axis_label
 from dd.report.read.accuracies import collect
-from dd.report.tables.ranking import costs
+from dd.report.read.costs import costs
 
 MARKERS = "osD^vP*X<>hp"
 DASHES = ("--", ":", "-.", (0, (6, 1)), (0, (1, 3)))
@@ -48,7 +48,7 @@ def draw(exhibit: Exhibit) -> Figure:
             panels[i, j].set_title(", ".join(filter(None, (at_row, at_column))))
         panels[i, 0].set_ylabel(ACCURACY)
     for panel in panels[-1]:
-        panel.set_xlabel("Seconds of a distillation")
+        panel.set_xlabel("Seconds of all iterations")
     handles: dict[str, Any] = {}
     for panel in panels.flat:
         handles |= dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))

@@ -16,7 +16,7 @@ from dd.report import intervals
 from dd.report.compare import Difference, average, compare
 from dd.report.read import erased
 from dd.report.read.accuracies import BySet, collect
-from dd.report.read.costs import origin, peak
+from dd.report.read.costs import origin
 from dd.report.read.maps import AUXILIARY, UNSEEN, VARIANCE, groups, pooled
 
 NETWORKS, IMAGES, JOBS = "networks", "images", "jobs"
@@ -105,13 +105,14 @@ def _joined(members: Sequence[Compared]) -> Compared:
 
 
 def _of_cells(
-    samples: Callable[[Exhibit], Iterator[Sample]], inner: str
+    samples: Callable[[Exhibit], Iterator[Sample]], inner: str, exact: bool = False
 ) -> Callable[[Claim], Iterator[Compared]]:
     """Pairs of cells of a table.
 
     Args:
         samples: reads the values of its cells.
         inner: what a synthetic set has several values of, in the plural.
+        exact: whether a value is known without error.
     """
 
     def pairs(claim: Claim) -> Iterator[Compared]:
@@ -134,7 +135,7 @@ def _of_cells(
                 yield Compared(
                     first.cell.dataset,
                     claim.group(dict(place), pair),
-                    compare(first.by_set, second.by_set, inner),
+                    compare(first.by_set, second.by_set, inner, exact),
                     published,
                     [*first.files, *second.files],
                 )
@@ -161,6 +162,8 @@ def _erasings(claim: Claim) -> Iterator[Compared]:
             for row in erased.read(path, cam_rectify(run), columns)
         }
         for network in dict.fromkeys(name for name, _ in rows):
+            if not claim.includes({"dataset": dataset, "arch": network}):
+                continue
             for first, second in claim.pairs:
                 one, other = rows[network, first], rows[network, second]
                 images = int(one["images"])
@@ -168,7 +171,7 @@ def _erasings(claim: Claim) -> Iterator[Compared]:
                     int(one[f"beyond_{second}"]), int(other[f"beyond_{first}"]), images
                 )
                 place = {"dataset": dataset, "arch": network}
-                difference = Difference(estimate, IMAGES, 1, images)
+                difference = Difference(estimate, IMAGES, 0, images, IMAGES)
                 yield Compared(
                     dataset, claim.group(place, (first, second)), difference, None, [path]
                 )
@@ -203,7 +206,8 @@ def _variances(group: str) -> Callable[[Exhibit], Iterator[Sample]]:
 
 
 def _memory(exhibit: Exhibit) -> Iterator[Sample]:
-    """The peak memory of each distillation, on the GPU if it ran on one."""
+    """The peak memory of each distillation: on the GPU, if all of them ran on one."""
+    found = []
     for cell in exhibit.cells():
         if exhibit.run.is_imported(cell.dataset, cell.method):
             continue  # nobody says what others' distillations took
@@ -211,8 +215,12 @@ def _memory(exhibit: Exhibit) -> Iterator[Sample]:
             job.seed: Snapshot(job, cell.iterations).file(exhibit.run)
             for job in distillations(cell, exhibit.run)
         }
-        by_set = {seed: [peak(origin(path))] for seed, path in files.items()}
-        yield Sample(cell, by_set, list(files.values()))
+        peaks = {seed: origin(path)["peak_memory_mb"] for seed, path in files.items()}
+        found.append((cell, peaks, list(files.values())))
+    on_gpu = all("gpu" in one for _, peaks, _ in found for one in peaks.values())
+    for cell, peaks, paths in found:
+        where = "gpu" if on_gpu else "host"
+        yield Sample(cell, {seed: [float(one[where])] for seed, one in peaks.items()}, paths)
 
 
 QUANTITIES = {
@@ -225,6 +233,6 @@ QUANTITIES = {
     "unseen_variance": Quantity(
         "Difference of CAM variance", "", 4, _of_cells(_variances(UNSEEN), IMAGES)
     ),
-    "memory": Quantity("Difference of peak memory", "MB", 0, _of_cells(_memory, JOBS)),
+    "memory": Quantity("Difference of peak memory", "MB", 0, _of_cells(_memory, JOBS, exact=True)),
     "erased_accuracy": Quantity("Difference of test accuracy", "points", 2, _erasings),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,8 @@ import numpy
 
 from dd.artifacts.headers import read_origin
 from dd.errors import DDError
+from dd.plan.exhibits import Cell, Exhibit
+from dd.plan.jobs import snapshots
 from dd.report.read.metrics import read_metric
 
 
@@ -46,3 +49,21 @@ def peak(made: Mapping[str, Any]) -> float:
     """The peak memory in MB of what has this provenance: on the GPU, if it was made on one."""
     memory = made["peak_memory_mb"]
     return float(memory.get("gpu", memory["host"]))
+
+
+def costs(exhibit: Exhibit, cell: Cell) -> dict[str, Any]:
+    """The median time and the largest peak memory of the distillations of a cell; None for imported
+    sets, since nobody measured those."""
+    if exhibit.run.is_imported(cell.dataset, cell.method):
+        return {"seconds": None, "memory_mb": None}
+    files = [snapshot.file(exhibit.run) for snapshot in snapshots(cell, exhibit.run)]
+    origins = [origin(file) for file in files]
+    for file, made in zip(files, origins, strict=True):
+        if not isinstance(made.get("wall_seconds"), int | float):
+            raise DDError(
+                f"{file}: its header has no wall_seconds; make it by `python -m dd distill`"
+            )
+    return {
+        "seconds": statistics.median(float(made["wall_seconds"]) for made in origins),
+        "memory_mb": max(map(peak, origins)),
+    }

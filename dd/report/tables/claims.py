@@ -7,28 +7,30 @@ from typing import Any
 
 from dd.plan.claims import PAIRS
 from dd.plan.exhibits import Exhibit
-from dd.report.captions import facts, warnings
-from dd.report.compare import Difference, contradiction, support
+from dd.report.captions import facts, imported, warnings
+from dd.report.compare import contradiction, support
 from dd.report.judging import Judged, facts_of, judged, pair_words, shared
 from dd.report.labels import paper_label
+from dd.report.numbers import counted, interval, number
 from dd.report.read.claims import QUANTITIES, Compared
 from dd.report.sheet import Sheet, Text
 from dd.report.tables.pivot import Rows, rounded
 
 HEADER = ("Paper", "Claim", "Dataset", "Verdict", "Cells", "Weakest cell", "Difference",
-          "90 % interval", "Sets × networks")  # fmt: skip
+          "90 % interval", "Evidence")  # fmt: skip
 
 
 def claims(exhibit: Exhibit) -> tuple[Rows, Sheet]:
     """One tidy row per difference that a claim is about; in the sheet, one row per claim."""
     verdicts = list(judged(exhibit.run))
     said = {one.claim.id: f"{one.claim.says} Source: {one.claim.source}" for one in verdicts}
+    whose = dict.fromkeys(s for one in verdicts for s in imported(one.claim.exhibit))
     notes = [f"{name}: {text}." for name, text in said.items()]
     notes += [f"{one.claim.id}, {one.label}: {one.note}." for one in verdicts if one.note]
     sheet = Sheet(
         name=exhibit.name,
         title=exhibit.definition["title"],
-        caption=f"{exhibit.definition['caption']} {facts(exhibit, [])}",
+        caption=" ".join([exhibit.definition["caption"], facts(exhibit, []), *whose]),
         header=HEADER,
         body=[_line(one) for one in verdicts],
         keys=2,
@@ -41,43 +43,28 @@ def claims(exhibit: Exhibit) -> tuple[Rows, Sheet]:
 def _line(one: Judged) -> list[Text]:
     claim = one.claim
     head = [paper_label(claim.paper), claim.id, one.label]
-    word = f"{one.verdict} {one.limit}".strip()
     if not one.groups:
-        return [*map(Text, head), Text(word, bold=True), *[Text("–")] * 5]
-    weakest, count = one.weakest, len(one.groups)
+        return [*map(Text, head), Text(one.word, bold=True), *[Text("–")] * 5]
+    weakest, quantity = one.weakest, QUANTITIES[claim.quantity]
     difference = weakest.difference
-    cells = "1" if count == 1 else f"{count} ({one.as_claimed()} as claimed)"
+    shown = number(difference.estimate.value, quantity.digits, "+")
     return [
         *map(Text, head),
-        Text(word, bold=True),
-        Text(cells),
+        Text(one.word, bold=True),
+        Text(_cells(one)),
         Text(one.words(weakest) or "–"),
-        Text(shown(one, difference.estimate.value)),
-        Text(interval(one, difference)),
-        Text(counts(difference)),
+        Text(f"{shown} {quantity.unit}".strip()),
+        Text(interval(difference.estimate.interval(), quantity.digits, "+")),
+        Text(counted([difference.sets], [difference.inner], difference.each)),
     ]
 
 
-def shown(one: Judged, value: float) -> str:
-    """A difference with its sign and unit."""
-    quantity = QUANTITIES[one.claim.quantity]
-    return f"{value:+.{quantity.digits}f} {quantity.unit}".replace("-", "−").strip()
-
-
-def interval(one: Judged, difference: Difference) -> str:
-    """The interval of a difference."""
-    bounds = difference.estimate.interval()
-    if bounds is None:
-        return "–"
-    digits = QUANTITIES[one.claim.quantity].digits
-    low, high = (f"{bound:+.{digits}f}".replace("-", "−") for bound in bounds)
-    return f"{low} to {high}"
-
-
-def counts(difference: Difference) -> str:
-    """How many sets, and networks or images of each, a difference rests on."""
-    what = "" if difference.unit in ("sets", "networks") else f" {difference.unit}"
-    return f"{difference.sets} × {difference.inner}{what}"
+def _cells(one: Judged) -> str:
+    """How many differences there are, and which way they point."""
+    count, silent = len(one.groups), one.without_scatter()
+    said = [f"{one.as_claimed()} as claimed"] if count > 1 else []
+    said += [f"{silent} without scatter"] if silent else []
+    return f"{count} ({', '.join(said)})" if said else str(count)
 
 
 def _rows(exhibit: Exhibit, one: Judged) -> Rows:
@@ -90,9 +77,9 @@ def _rows(exhibit: Exhibit, one: Judged) -> Rows:
 
 def _numbers(exhibit: Exhibit, one: Judged, group: Compared | None) -> dict[str, Any]:
     """The columns of a difference; None in each if the claim is not tested."""
-    names = ("compared", "place", "cell", "difference", "low", "high", "unit", "p_against",
-             "p_for", "published_difference", "counted", "n_sets", "n_networks",
-             "files")  # fmt: skip
+    names = ("compared", "place", "cell", "weakest", "difference", "low", "high", "unit",
+             "p_against", "p_for", "published_difference", "counted", "n_sets", "n_networks",
+             "each", "files")  # fmt: skip
     if group is None:
         return dict.fromkeys(names)
     claim, difference = one.claim, group.difference
@@ -103,6 +90,7 @@ def _numbers(exhibit: Exhibit, one: Judged, group: Compared | None) -> dict[str,
         pair_words(claim, pair) if pair else ", ".join(pair_words(claim, p) for p in claim.pairs),
         one.words(group),
         one.speaks(group),
+        "yes" if group is one.weakest else "no",
         estimate.value,
         low,
         high,
@@ -113,6 +101,7 @@ def _numbers(exhibit: Exhibit, one: Judged, group: Compared | None) -> dict[str,
         difference.unit,
         difference.sets,
         difference.inner,
+        difference.each,
         " ".join(str(PurePath(file).relative_to(folder)) for file in group.files),
     )
     return dict(zip(names, values, strict=True))

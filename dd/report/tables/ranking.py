@@ -6,18 +6,17 @@ differ (after DD-Ranking, arXiv:2505.13300).
 
 from __future__ import annotations
 
-import statistics
 from typing import Any
 
 from dd.errors import DDError
-from dd.plan.exhibits import Cell, Exhibit
-from dd.plan.jobs import snapshots
+from dd.plan.exhibits import Exhibit
 from dd.report.captions import facts, warnings
 from dd.report.compare import compare, ratio
 from dd.report.intervals import Estimate
 from dd.report.labels import axis_label
+from dd.report.numbers import interval, number
 from dd.report.read.accuracies import BySet, collect
-from dd.report.read.costs import origin, peak
+from dd.report.read.costs import costs
 from dd.report.sheet import Sheet, Text
 from dd.report.tables.pivot import Rows, place_labels, rounded
 
@@ -63,7 +62,7 @@ def measured(exhibit: Exhibit) -> Rows:
         if missing := [names[role] for role, values in found.items() if not values]:
             raise DDError(f"{exhibit.path}: method '{missing[0]}' is not in run {exhibit.run.name}")
         over = compare(row["accuracies"], found["baseline"] or {}).estimate
-        share = ratio(row["accuracies"], found["ceiling"] or {}).estimate
+        share = ratio(row["accuracies"], found["ceiling"] or {})
         kept = (*exhibit.axes, "mean", "std", "n", "n_sets", "n_networks", "diverged")
         of_baseline, of_ceiling = (row["method"] == names[role] for role in names)
         rows.append(
@@ -73,24 +72,6 @@ def measured(exhibit: Exhibit) -> Rows:
             | costs(exhibit, cell)
         )
     return rows
-
-
-def costs(exhibit: Exhibit, cell: Cell) -> dict[str, Any]:
-    """The median time and the largest peak memory of the distillations of a cell; None for imported
-    sets, since nobody measured those."""
-    if exhibit.run.is_imported(cell.dataset, cell.method):
-        return {"seconds": None, "memory_mb": None}
-    files = [snapshot.file(exhibit.run) for snapshot in snapshots(cell, exhibit.run)]
-    origins = [origin(file) for file in files]
-    for file, made in zip(files, origins, strict=True):
-        if not isinstance(made.get("wall_seconds"), int | float):
-            raise DDError(
-                f"{file}: its header has no wall_seconds; make it by `python -m dd distill`"
-            )
-    return {
-        "seconds": statistics.median(float(made["wall_seconds"]) for made in origins),
-        "memory_mb": max(map(peak, origins)),
-    }
 
 
 def _group(row: dict[str, Any], exhibit: Exhibit) -> tuple[Any, ...]:
@@ -111,14 +92,15 @@ def _shown(row: dict[str, Any]) -> list[str]:
     accuracy = f"{row['mean']:.2f}" + ("" if row["std"] is None else f" ± {row['std']:.2f}")
     return [
         accuracy,
-        _interval(row, "over_random", "+.2f"),
-        _interval(row, "of_full", ".1f"),
+        _interval(row, "over_random", 2, "+"),
+        _interval(row, "of_full", 1),
         f"{row['seconds']:.3g}" if row["seconds"] else "–",
         f"{row['memory_mb']:.0f}" if row["memory_mb"] is not None else "–",
     ]
 
 
-def _interval(row: dict[str, Any], name: str, form: str) -> str:
-    values = [row[name], row[f"{name}_low"], row[f"{name}_high"]]
-    shown = [f"{value:{form}}".replace("-", "−") for value in values if value is not None]
-    return f"{shown[0]} ({shown[1]} to {shown[2]})" if len(shown) == 3 else "".join(shown) or "–"
+def _interval(row: dict[str, Any], name: str, digits: int, sign: str = "") -> str:
+    if row[name] is None:
+        return "–"
+    value, bounds = number(row[name], digits, sign), (row[f"{name}_low"], row[f"{name}_high"])
+    return value if None in bounds else f"{value} ({interval(bounds, digits, sign)})"
