@@ -11,7 +11,7 @@ import torch
 class Lamb(torch.optim.Optimizer):
     """LAMB (You et al. 2020, arXiv:1904.00962, Algorithm 2), without weight decay.
 
-    A tensor p moves by lr · (|p| / |u|) · u, where u is Adam's step at rate 1, and |p| and |u| are
+    A tensor p moves by lr · (‖p‖ / ‖u‖) · u, where u is Adam's step at rate 1, and ‖p‖ and ‖u‖ are
     Euclidean norms of the whole tensor. If one of them is 0, the factor is 1.
 
     Args:

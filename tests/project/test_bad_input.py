@@ -26,7 +26,7 @@ CASES = {
     "unknown option": (f"{DM} --learning-rate 1", "--learning-rate", "distill --help"),
     "option missing": ("prepare --source digits", "--out", "prepare --help"),
     "unknown source": ("prepare --source digit --out OUT/x", "unknown data source", "'digits'"),
-    "unknown objective": (DISTILL.replace("{o}", "dcc"), "unknown objective 'dcc'", "dc, dm"),
+    "unknown objective": (DISTILL.replace("{o}", "dcc"), "unknown objective 'dcc'", "dc, dd, dm"),
     "unknown protocol": (f"{HARD} --protocol smooth", "unknown protocol 'smooth'", "hard, kd"),
     "unknown device": (f"{DM} --device tpu9", "--device", "tpu9", "cpu"),
     "device not here": (f"{DM} --device cuda:99", "--device", "cuda:99", "use cpu"),

@@ -193,9 +193,9 @@ def test_an_iteration(name, run):
     assert reads <= ITERATION[name][0] and copies <= ITERATION[name][1], lines
 
 
-def test_the_number_of_classes_does_not_matter(run, files, tmp_path):
+def test_the_number_of_classes_does_not_matter(run, stage_files, tmp_path):
     """One copy an iteration, be it for four classes or for ten."""
-    digits = files | {"DATA": tmp_path / "digits.safetensors"}
+    digits = stage_files | {"DATA": tmp_path / "digits.safetensors"}
     assert main(["prepare", "--source", "digits", "--out", str(digits["DATA"])]) == 0
     found = []
     for count in (1, 3):
