@@ -24,7 +24,7 @@ def test_smoke_is_what_runs_without_configuration(checkout):
     # IADD, at IPC 1. Selections: 3, and the full data; with both snapshots: mtt and three kinds of
     # learned weights; at the last alone: dsa, dm and pruning. Both snapshots of mtt and iadd are
     # evaluated (curves), of all others the last; dc is Model Pool's.
-    # Families, at IPC 1: dd and frepo; the others are there.
+    # Families, at IPC 1: dd, and frepo after 300; the others are there.
     # MetaDD, at IPC 1. Of four methods, each alone, with glad and with metadd, three were there
     # (dm, dc and mtt alone); the ablation adds ce, kl and logits, the auxiliaries another choice.
     # Each is evaluated at the last snapshot; labels for the three of sre2l. Activation maps of dm
@@ -33,7 +33,7 @@ def test_smoke_is_what_runs_without_configuration(checkout):
     assert jobs(checkout) == {
         "configure": 1, "prepare": 1, "buffer": 1, "pretrain": 5, "generator": 1,
         "distill_0": 3 + 1, "distill_20_60": (2 * 2 + 2) + 4, "distill_0_20_60": 2,
-        "distill_0_60": 2, "distill_60": (3 - 1) + 2 + (9 + 3 + 1 - 1 - 2),
+        "distill_0_60": 2, "distill_60": (3 - 1) + 1 + (9 + 3 + 1 - 1 - 2), "distill_300": 1,
         "relabel": 3, "cams": 2 * 3 + 2 * 2, "erase": 1,
         "evaluate": (24 + 4 + 8) + (3 + 1) + 2 * 2 + 2 + 3 + 2 + (9 + 3 + 1),
         "table": 9 + 5 + 3 + 2, "figure": 8 + 4 + 3, "record": 1, "index": 1, "all": 1,
