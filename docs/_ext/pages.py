@@ -29,7 +29,7 @@ from sphinx.application import Sphinx
 DOCS = Path(__file__).resolve().parents[1]
 ROOT = DOCS.parent
 GENERATED = DOCS / "generated"
-PAPERS = ("modelpool", "iadd", "metadd")
+PAPERS = ("modelpool", "iadd", "metadd", "families")
 INCLUDED = {  # pages that include a file from elsewhere, by what they include
     ROOT / "README.md": "index",
     ROOT / "benchmarks/README.md": "benchmarks",

@@ -14,7 +14,7 @@ import yaml
 
 from tests.support.runs import ROOT
 
-PAPERS = ("modelpool", "iadd", "metadd")
+PAPERS = ("modelpool", "iadd", "metadd", "families")
 WIDE = "document.querySelector('article img[src*={}]')?.naturalWidth > 500"
 
 
