@@ -30,9 +30,12 @@ UNITS = {
     "synthetic": {
         "images": _NORMALISED,
         "indices": "images of the training split",
-        "labels": "class numbers [M], or soft labels [M, K]",
+        "labels": "class numbers [M]; or probabilities or targets [M, K], as the header says",
         "mean": "pixels in [0, 1]",
         "std": "pixels in [0, 1]",
+        "learned_lr": "learning rate for networks",
+        "rates": "learning rate of each step",
+        "batches": "the batch of each image",
     },
     "cams": {"maps": "0 to 1, each map normalised", "images": "positions in the set"},
     "labels": {"log_probabilities": "natural logarithm, per view", "classes": "class numbers"},

@@ -22,7 +22,9 @@ LEARNED = ("probabilities", "targets")
 
 _FIELDS: Fields = {  # of the header, whoever wrote it
     "labels": optional(TEXT),
-    "fixed_start": optional(block({"seed": WHOLE, "students": whole(1)})),
+    "fixed_start": optional(
+        block({"seed": WHOLE, "students": whole(1), "networks": list_of(TEXT)})
+    ),
     "objective": optional(TEXT),
     "classes": optional(list_of(TEXT)),
     "whitening": optional(TEXT),
@@ -259,7 +261,7 @@ def load(path: str | Path) -> SyntheticSet:
     for name, tensor in (("images", images), ("labels", labels)):
         if tensor is not None and not torch.isfinite(tensor).all():
             raise DDError(f"{path}: '{name}' holds NaN or infinite values")
-    kind = header.get("labels", LEARNED[0])
+    kind = header.get("labels") or LEARNED[0]
     if kind not in LEARNED:
         raise DDError(f"{path}: header: {unknown('kind of labels', kind, LEARNED)}")
     free = kind == "targets"

@@ -88,7 +88,7 @@ class DistillationLoop:
                     if not math.isfinite(loss):
                         raise Divergence(f"the loss is {loss}; try a smaller --lr-img")
                 except Divergence as error:
-                    raise self._given_up(error) from None
+                    raise self._given_up(error, self.iteration + 1) from None
                 self.iteration += 1
                 self.seconds = before + time.monotonic() - started
                 values |= self.canvas.metrics()
@@ -102,10 +102,10 @@ class DistillationLoop:
                     pace.saved()
         self._deliver()
 
-    def _given_up(self, error: Divergence) -> DDError:
-        """Keep the last finite images, and return the error with what the user needs to know."""
+    def _given_up(self, error: Divergence, number: int) -> DDError:
+        """Keep the last finite images, and return the error of iteration ``number`` with what the
+        user needs to know."""
         settings = dataclasses.asdict(self.objective.settings)
-        number = self.iteration + 1
         if not self._sound():
             path = self._state
             kept = f"; the last checkpoint is {path}" if path.exists() else ""
@@ -120,11 +120,10 @@ class DistillationLoop:
         if self.iteration not in self.snapshots:
             return
         if not self._sound():
-            raise self._given_up(
-                Divergence("images or labels are infinite; try a smaller --lr-img or --lr-label")
-                if isinstance(self.canvas, Labelled)
-                else Divergence("images are infinite; try a smaller --lr-img")
-            )
+            message = "images are infinite; try a smaller --lr-img"
+            if isinstance(self.canvas, Labelled):
+                message = "images or labels are infinite; try a smaller --lr-img or --lr-label"
+            raise self._given_up(Divergence(message), self.iteration)
         synthetic.save(self._kept(self.iteration), self._set())
 
     def _sound(self) -> bool:

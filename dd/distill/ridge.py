@@ -69,7 +69,8 @@ def fit(features: Tensor, targets: Tensor, real: Tensor, wanted: Tensor, ridge: 
         loss = squared_error(found, wanted.double())
     by_features, by_targets = torch.autograd.grad(loss, [leaf, goal])
     with torch.no_grad():
-        factor = factor.detach()
+        # a failed factor cannot be inverted
+        factor = torch.where(failed == 0, factor.detach(), torch.eye(len(factor)).to(factor))
         condition = _one_norm(factor @ factor.T) * _one_norm(torch.cholesky_inverse(factor))
     return Fit(loss.detach(), by_features, by_targets, condition, failed == 0)
 

@@ -52,7 +52,7 @@ from dd.config.settings import (
 from dd.data.dataset import Dataset
 from dd.data.synthetic import SyntheticSet, hard_labels
 from dd.errors import DDError, unknown
-from dd.evaluate.protocols import PROTOCOLS, Hard, Task
+from dd.evaluate.protocols import PROTOCOLS, FixedStart, Hard, Task
 from dd.evaluate.set_options import add_set_options, read_set
 from dd.evaluate.soft_labels import SoftLabels
 from dd.networks.base import count_parameters
@@ -361,6 +361,7 @@ def run(arguments: argparse.Namespace) -> None:
     recipe, own = _recipes(made, dataset, options, trained)
     recipe = protocol_class.adapted(recipe, made.schedule)
     own = {arch: protocol_class.adapted(r, made.schedule) for arch, r in own.items()}
+    _check_heeded(arguments.protocol, recipe, own, options)
     labels = _labels(arguments, protocol_class, settings, dataset, len(made))
     if labels:
         for chosen in (recipe, *own.values()):
@@ -369,7 +370,7 @@ def run(arguments: argparse.Namespace) -> None:
         # the views replace augmentation
         recipe = dataclasses.replace(recipe, augment="none")
         own = {arch: dataclasses.replace(r, augment="none") for arch, r in own.items()}
-    fixed = made.header.get("fixed_start")
+    fixed = _fixed_start(made, arguments, counts) if protocol_class.needs_schedule else None
     task = Task(
         dataset=dataset,
         images=made.images_for(dataset).to(device),
@@ -382,7 +383,7 @@ def run(arguments: argparse.Namespace) -> None:
         soft=labels,
         own=own,
         schedule=made.schedule,
-        fixed_start=(fixed["seed"], fixed["students"]) if fixed else None,
+        fixed_start=fixed,
         regresses=made.regresses,
     )
     conditions = {"protocol": arguments.protocol, **dataclasses.asdict(settings)}
@@ -424,6 +425,51 @@ def run(arguments: argparse.Namespace) -> None:
         tested = torch.tensor([row["accuracy"] for row in rows if row["arch"] == arch])
         spread = f" ± {tested.std():.2f}" if len(tested) > 1 else ""
         say(f"evaluate: {arch} {tested.mean():.2f}{spread} % on {dataset.label} (n={len(tested)})")
+
+
+def _check_heeded(
+    protocol: str, recipe: Recipe, own: Mapping[str, Recipe], options: dict[str, Any]
+) -> None:
+    """Refuse an option of training that the protocol decides otherwise."""
+    given = [("", recipe, given_settings(declared(Recipe), options))]
+    for text in options["arch_settings"]:
+        arch, settings = parse_arch_settings(text, dataclasses.asdict(recipe))
+        given.append((f" for {arch}", own.get(canonical(arch), recipe), settings))
+    for which, taken, settings in given:
+        for name, value in settings.items():
+            if getattr(taken, name) != value:
+                raise DDError(
+                    f"{name.replace('_', '-')} is {value}{which}, but --protocol {protocol} takes "
+                    f"{getattr(taken, name)}; leave it out"
+                )
+
+
+def _fixed_start(
+    made: SyntheticSet, arguments: argparse.Namespace, counts: Mapping[str, int]
+) -> FixedStart | None:
+    """The initial parameters that the set was made for, if ``counts`` has networks with these.
+
+    Raises:
+        DDError: if it asks for more networks than there are such parameters.
+    """
+    said = made.header.get("fixed_start")
+    if not said:
+        return None
+    alike = made.header.get("width_factor") == arguments.width_factor
+    start = FixedStart(said["seed"], said["students"], frozenset(said["networks"] if alike else []))
+    for arch, count in counts.items():
+        if arch not in start.networks:
+            say(
+                f"evaluate: {arch} at width factor {arguments.width_factor:g} is no network that "
+                "the set was made for; its initial parameters are random, not those of the set"
+            )
+        elif count > start.students:
+            raise DDError(
+                f"--networks is {count} for {arch}, but the set was made for fixed initial "
+                f"parameters of {start.students}, so more networks would be the same again; give "
+                f"--networks-of {arch}={start.students}"
+            )
+    return start
 
 
 def _labels(

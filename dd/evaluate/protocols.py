@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import nn
@@ -30,6 +30,19 @@ from dd.training.train import Criterion, TrainingDiverged, accuracy, cross_entro
 PROTOCOLS: Registry[type[Hard]] = Registry("protocol", "dd.evaluate.protocols:Hard")
 
 
+class FixedStart(NamedTuple):
+    """Initial parameters that a set was made for.
+
+    Attributes:
+        seed: from which they are drawn. students: how many there are of a network.
+        networks: canonical specs of the networks that have them.
+    """
+
+    seed: int
+    students: int
+    networks: frozenset[str]
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
     """What all evaluations of one synthetic set share.
@@ -45,8 +58,8 @@ class Task:
         strict: a network whose loss becomes NaN is an error; otherwise it gives a row like others.
         soft: soft labels of the set's views, for protocols that learn from them.
         schedule: the steps that the set was made for, for protocols that take these.
-        fixed_start: the seed and the number of the fixed initial parameters that the set was made
-            for; None: it was made for random ones.
+        fixed_start: the fixed initial parameters that the set was made for; None: it was made for
+            random ones.
         regresses: whether the labels are targets of a regression.
     """
 
@@ -61,7 +74,7 @@ class Task:
     soft: SoftLabels | None = None
     own: Mapping[str, Recipe] = dataclasses.field(default_factory=dict)
     schedule: Schedule | None = None
-    fixed_start: tuple[int, int] | None = None
+    fixed_start: FixedStart | None = None
     regresses: bool = False
 
     def recipe_of(self, arch: str) -> Recipe:
@@ -299,19 +312,21 @@ class StepsSettings:
 class Steps(Hard):
     """Networks take the steps that the set was made for: those of DD's students
     (arXiv:1811.10959), each on its own images, with its own learning rate; plain SGD, without
-    augmentation. If the set was made for fixed initial parameters, networks start from these:
-    network n from those of student n, and after the last student from the first again.
+    augmentation. If the set was made for fixed initial parameters, networks of the architectures
+    that have these start from them: network n from those of student n, and after the last student
+    from the first again.
     """
 
     Settings = StepsSettings
     needs_schedule = True
+    fixed = False  # whether the networks trained last had a fixed start
 
     def train(self, arch: str, numbers: Sequence[int]) -> list[nn.Module]:
-        networks = self.task.networks(arch, numbers)
+        networks, start = self.task.networks(arch, numbers), self.task.fixed_start
+        self.fixed = start is not None and canonical(arch) in start.networks
         for number, network in zip(numbers, networks, strict=True):
-            if self.task.fixed_start:
-                seed, students = self.task.fixed_start
-                initialise(network, fixed_start(seed, number % students))
+            if start is not None and self.fixed:
+                initialise(network, fixed_start(start.seed, number % start.students))
             self._take(network)
             if self.task.strict and not all(p.isfinite().all() for p in network.parameters()):
                 raise TrainingDiverged(
@@ -366,7 +381,7 @@ class Steps(Hard):
             "steps": len(rates),
             "rate_low": round(rates.min().item(), 8),
             "rate_high": round(rates.max().item(), 8),
-            "fixed_start": int(self.task.fixed_start is not None),
+            "fixed_start": int(self.fixed),
         }
 
 
@@ -398,7 +413,7 @@ class RegressionSettings:
     """Regression on targets (FRePo)."""
 
     warmup: int = setting(
-        "epochs in which the learning rate rises from 0, at most half of all",
+        "steps in which the learning rate rises from 0, in whole epochs, at most half of all",
         at_least=0,
         default=500,
     )
@@ -420,16 +435,18 @@ class Regression(Hard):
     takes_targets = True
 
     def __init__(self, settings: RegressionSettings, task: Task) -> None:
-        own = {arch: self._warm(recipe, settings) for arch, recipe in task.own.items()}
-        targets = task.labels
+        count, targets = len(task.images), task.labels
+        own = {arch: self._warm(recipe, settings, count) for arch, recipe in task.own.items()}
         if not task.regresses:
             targets = scaled(targets, len(task.dataset.classes))
-        warm = self._warm(task.recipe, settings)
+        warm = self._warm(task.recipe, settings, count)
         super().__init__(settings, dataclasses.replace(task, labels=targets, recipe=warm, own=own))
 
     @staticmethod
-    def _warm(recipe: Recipe, settings: RegressionSettings) -> Recipe:
-        return WarmRecipe(**dataclasses.asdict(recipe) | dataclasses.asdict(settings))
+    def _warm(recipe: Recipe, settings: RegressionSettings, images: int) -> Recipe:
+        steps = -(-images // recipe.batch)  # of an epoch
+        warm = {"warmup": -(-settings.warmup // steps), "floor": settings.floor}
+        return WarmRecipe(**dataclasses.asdict(recipe) | warm)
 
     def train(self, arch: str, numbers: Sequence[int]) -> list[nn.Module]:
         return self.task.train(arch, numbers, self._loss)

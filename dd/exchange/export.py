@@ -65,15 +65,27 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _pickled(made: SyntheticSet, dataset: Dataset | None, out: Path) -> None:
-    """A file in DC's form. Soft labels stay probabilities ``[M, K]``."""
+    """A file in DC's form. Labels ``[M, K]`` stay what they are: probabilities, or targets."""
     check_target(out)
     images = made.images if made.images is not None else _known(dataset).train.take(_indices(made))
     pair = [images.contiguous(), made.labels.contiguous()]
     with replacing(out) as partial:
         torch.save({"data": [pair], "accs_all_exps": {}}, partial)
-    lost = "" if made.learned_lr is None else f"; its learning rate {made.learned_lr:g} is left out"
     space = "whitened pixels" if made.whitening == "zca" else "normalised units"
-    say(f"{out}: {len(made)} images in {space}{lost}")
+    notes = [f"{out}: {len(made)} images in {space}", *_left_out(made)]
+    if made.regresses:
+        notes.append("its labels are targets of a regression, which the file does not say")
+    say("; ".join(notes))
+
+
+def _left_out(made: SyntheticSet) -> list[str]:
+    """What a set knows of training on it, and other forms do not hold."""
+    notes = []
+    if made.learned_lr is not None:
+        notes.append(f"its learning rate {made.learned_lr:g} is left out")
+    if made.schedule is not None:
+        notes.append(f"the {len(made.schedule.rates)} steps that it was made for are left out")
+    return notes
 
 
 def _pictures(path: Path, made: SyntheticSet, dataset: Dataset | None, out: Path) -> None:
@@ -97,9 +109,9 @@ def _pictures(path: Path, made: SyntheticSet, dataset: Dataset | None, out: Path
     notes = [f"{cut:.3g} % of the values are outside the range of pixels and were cut off"]
     notes = notes if cut else []
     if made.labels.ndim == 2:
-        notes.append("soft labels are left out: folders are the classes with the largest values")
-    if made.learned_lr is not None:
-        notes.append(f"its learning rate {made.learned_lr:g} is left out")
+        kind = "targets" if made.regresses else "soft labels"
+        notes.append(f"{kind} are left out: folders are the classes with the largest values")
+    notes += _left_out(made)
     say(
         "; ".join(
             [f"{out}: {count} images in {len(set(made.hard_labels.tolist()))} folders", *notes]

@@ -248,11 +248,12 @@ def _made(
     """The set in the units of this suite, what a user must know, and what was assumed."""
     shape = (target.extent.channels, *target.extent.size)
     images, notes = _shaped(found.images, shape, target.name)
-    labels, more = class_labels(found.labels, target.extent.classes)
+    ready = found.ready
+    regresses = ready is not None and ready.regresses
+    labels, more = class_labels(found.labels, target.extent.classes, regresses)
     notes += more
     if len(labels) != len(images):
         raise DDError(f"it has {len(images)} images and {len(labels)} labels")
-    ready = found.ready
     said = None if ready is None else _own_units(ready)
     if ready is not None and said is not None:
         if units not in (AUTO, said):
@@ -275,7 +276,10 @@ def _made(
         notes.append(note)
         header |= {"classes": classes} if classes else {}
     mean, std = (None, None) if taken == WHITENED else (target.space.mean, target.space.std)
-    made = synthetic.SyntheticSet(images.clone(), labels.clone(), mean, std, found.rate, header)
+    schedule = None if ready is None else ready.schedule
+    made = synthetic.SyntheticSet(
+        images.clone(), labels.clone(), mean, std, found.rate, header, schedule=schedule
+    )
     return made, notes, {"units": taken, "normalisation": "none" if mean is None else target.said}
 
 
@@ -326,6 +330,9 @@ def _advice(made: synthetic.SyntheticSet, out: Path, arguments: argparse.Namespa
     rate = recipe["lr"] if made.learned_lr is None else made.learned_lr
     files = ["--synthetic", str(out), "--data", str(arguments.data or "DATA")]
     words = ["python", "-m", "dd", "evaluate", *files, "--arch", "convnet", "--out", "RESULTS.csv"]
+    if made.schedule is not None:
+        return f"import: evaluate by: {shlex.join([*words, '--protocol', 'steps'])} (its own steps)"
+    words += ["--protocol", "regression"] if made.regresses else []
     whitened = "; prepare DATA with --zca" if made.whitening == "zca" else ""
     soft = "; it learns from labels of views: python -m dd relabel" if objective == "sre2l" else ""
     return (

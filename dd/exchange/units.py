@@ -111,15 +111,16 @@ def _doubts(taken: str, low: float, high: float, spread: float) -> list[str]:
     return notes
 
 
-def class_labels(labels: Tensor, classes: int) -> tuple[Tensor, list[str]]:
+def class_labels(labels: Tensor, classes: int, regresses: bool = False) -> tuple[Tensor, list[str]]:
     """Labels from somebody's file as a synthetic set stores them, and what a user must know.
 
     Args:
         labels: ``[M]`` class numbers, or ``[M, K]`` probabilities or logits.
         classes: K.
+        regresses: whether labels ``[M, K]`` are targets of a regression, which stay what they are.
 
     Returns:
-        ``[M]`` int64, or ``[M, K]`` float32 probabilities.
+        ``[M]`` int64, or ``[M, K]`` float32: probabilities, or targets.
 
     Raises:
         DDError: if they are neither, or out of range.
@@ -133,7 +134,7 @@ def class_labels(labels: Tensor, classes: int) -> tuple[Tensor, list[str]]:
     if not values.isfinite().all():
         raise DDError("its labels hold NaN or infinite values")
     if labels.ndim == 2:
-        return _soft(values, classes)
+        return _soft(values, classes, regresses)
     if not torch.equal(values, values.round()):
         raise DDError("its labels [M] are no whole numbers")
     low, high = values.min().item(), values.max().item()
@@ -142,9 +143,11 @@ def class_labels(labels: Tensor, classes: int) -> tuple[Tensor, list[str]]:
     return values.long(), []
 
 
-def _soft(labels: Tensor, classes: int) -> tuple[Tensor, list[str]]:
+def _soft(labels: Tensor, classes: int, regresses: bool) -> tuple[Tensor, list[str]]:
     if labels.shape[1] != classes:
         raise DDError(f"its labels are for {labels.shape[1]} classes, there are {classes}")
+    if regresses:
+        return labels.contiguous(), ["labels are targets of a regression"]
     if are_probabilities(labels):
         return labels.contiguous(), ["labels are taken as probabilities"]
     return labels.softmax(1), ["labels are taken as logits; their softmax is stored"]

@@ -61,7 +61,8 @@ _PLACES = (
     "label",
 )  # of a dataset: where it lies and what it is called do not change images
 
-_STEPS = {  # how networks take the steps of a set
+_TAKEN = ("lr", "batch")  # what networks that take the steps of a set know from it alone
+_STEPS = {  # how they take them
     "optimizer": "sgd",
     "momentum": 0.0,
     "weight_decay": 0.0,
@@ -761,7 +762,7 @@ class Evaluation(Job):
         fixed["diverged"] = "record"  # a setting that fails is a result, too; tables say so
         fixed["arch_settings"] = [str(Part(*own)) for own in self.arch_settings(run).items()]
         fixed["width_factor"] = run.width_factor
-        return {"arch": list(self.archs), **fixed, **self.conditions(run), **_precision(run)}
+        return {"arch": list(self.archs), **fixed, **self._passed(run), **_precision(run)}
 
     def count(self, run: Run, arch: str) -> int:
         """The number of networks of ``arch``."""
@@ -791,6 +792,12 @@ class Evaluation(Job):
         if protocol.options["protocol"] == STEPS and "student_epochs" in known:
             settings = settings | _STEPS | {"epochs": known["student_epochs"]}
         return settings | dict(protocol.options)
+
+    def _passed(self, run: Run, network: str = "") -> dict[str, Any]:
+        """Those of :meth:`conditions` that are known before the set is there."""
+        known = self.conditions(run, network)
+        taken = _TAKEN if known["protocol"] == STEPS else ()
+        return {name: value for name, value in known.items() if name not in taken}
 
     def also_trained(self, run: Run) -> list[str]:
         """Canonical specs of networks that are trained beside those to be tested: a teacher.
@@ -823,18 +830,18 @@ class Evaluation(Job):
         The common settings are those of :meth:`conditions` without a network. A teacher that this
         job trains is one of the networks.
         """
-        common = self.conditions(run)
+        common = self._passed(run)
         tested = [canonical(arch) for arch in self.archs]
         beside = [name for name in self.also_trained(run) if name not in tested]
         archs = dict.fromkeys([*self.archs, *beside])
-        own = {arch: self.conditions(run, arch).items() - common.items() for arch in archs}
+        own = {arch: self._passed(run, arch).items() - common.items() for arch in archs}
         return {arch: dict(sorted(settings)) for arch, settings in own.items() if settings}
 
     def described(self, run: Run) -> dict[str, Any]:
         own: dict[str, Any] = {"arch_settings": self.arch_settings(run)}
         if run.networks_for:
             own["networks"] = {arch: self.count(run, arch) for arch in self.archs}
-        return {"arch": list(self.archs), **self.conditions(run), **own}
+        return {"arch": list(self.archs), **self._passed(run), **own}
 
     def checked_values(self, run: Run) -> Iterator[CheckedValues]:
         made = self.distillation
@@ -873,12 +880,26 @@ class Evaluation(Job):
                 f"protocol {self.protocol}: networks take the steps for which a set was made, but "
                 f"{made.method} makes sets for no steps; use another protocol"
             )
+        if protocol == STEPS and settings_of_set["initialisation"] == "fixed":
+            self._check_starts(run, settings_of_set)
         targets = learns_targets(run.parse(made.method).objective) and settings_of_set["lr_label"]
         if targets and protocol in (HARD, KD):
             raise DDError(
                 f"protocol {self.protocol}: the labels of {made.method} are targets of a "
                 "regression, no probabilities; use the protocol regression, or lr_label=0"
             )
+
+    def _check_starts(self, run: Run, settings_of_set: Mapping[str, Any]) -> None:
+        """Refuse more networks than there are fixed initial parameters."""
+        students = settings_of_set["students"]
+        for arch in self.archs:
+            count = self.count(run, arch)
+            if count > students and canonical(arch) == canonical(settings_of_set["network"]):
+                raise DDError(
+                    f"{count} networks of {arch}, but the set of {self.distillation.method} is for "
+                    f"fixed initial parameters of {students}, so more networks would be the same "
+                    f"again; give networks_for with {students}"
+                )
 
     def measured(self, run: Run) -> MeasuredJob:
         protocol = self.protocol.partition("@")[0]

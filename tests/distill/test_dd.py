@@ -187,13 +187,15 @@ def test_rates_that_are_not_learned_stay(digits):
     assert objective.rates() == pytest.approx([0.3] * 4)
 
 
-def test_batch_norm_sees_all_real_images_together(digits):
-    objective = make("dd", digits, 3, NORMED, **SMALL)
+@pytest.mark.parametrize(("spec", "pieces"), [(NORMED, [40]), (SPEC, [16, 16, 8])])
+def test_batch_norm_sees_all_real_images_together(spec, pieces, digits, monkeypatch):
+    monkeypatch.setattr("dd.distill.objectives.dd.CHUNK", 16)
+    objective = make("dd", digits, 3, spec, **SMALL)
     synthetic = canvas(objective)
     sizes = []
     objective.dataset = dataclasses.replace(digits, train=Watched(digits.train, sizes.append))
     objective.iteration(1, synthetic)
-    assert sizes == [40]
+    assert sizes == pieces
 
 
 class Watched:
@@ -216,6 +218,24 @@ class Watched:
 def test_more_steps_than_images_are_refused(digits):
     with pytest.raises(DDError, match="steps is 4, but a class has 3 images"):
         make("dd", digits, 3, SPEC, **SMALL | {"steps": 4})
+
+
+@pytest.mark.parametrize("start", [0.05, 0.1, 1.0, 1e-60])
+def test_learned_labels_begin_between_chance_and_certainty(start, digits):
+    """Of ten classes; 0.05 would make an image's own class the least probable one."""
+    with pytest.raises(DDError, match=r"give more than 0\.1 and less than 1"):
+        make("dd", digits, 3, SPEC, **SMALL | {"lr_label": 0.1, "label_start": start})
+
+
+def test_rates_that_die_stop_before_images_move(digits):
+    objective, canvas = in_double("dd", digits, lr_lr=1e3)
+    before, raw = canvas.images().clone(), objective.raw.detach().clone()
+    with pytest.raises(Divergence, match="smaller --lr-lr"):
+        for number in range(1, 4):
+            before, raw = canvas.images().clone(), objective.raw.detach().clone()
+            objective.iteration(number, canvas)
+    assert torch.equal(canvas.images(), before) and torch.equal(objective.raw, raw)
+    assert all(0 < rate < math.inf for rate in objective.rates())
 
 
 def test_a_student_that_diverges_leaves_images_and_rates(digits):

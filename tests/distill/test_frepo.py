@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 
 import numpy
@@ -185,7 +186,10 @@ class Plain:
         return network, torch.optim.Adam(network.parameters(), lr=self.s.lr_net)
 
     def targets(self, labels):
-        return labels if labels.ndim == 2 else (F.one_hot(labels, 10) - 0.1).double()
+        if labels.ndim == 2:
+            return labels
+        count = len(self.digits.classes)
+        return (F.one_hot(labels, count).double() - 1 / count) / math.sqrt(count / 10)
 
     def iteration(self, number):
         s, host = self.s, self.o.streams.host
@@ -195,7 +199,7 @@ class Plain:
         k = int(torch.randint(s.online, (), generator=host))
         network, adam = self.slots[k]
         real = torch.randperm(len(self.digits.train), generator=host)[: s.batch_real]
-        few = torch.randperm(20, generator=host)[: s.batch_train]
+        few = torch.randperm(len(self.images), generator=host)[: s.batch_train]
         network.eval()
         images = self.images.clone().requires_grad_()
         labels = self.labels.clone()
@@ -210,12 +214,13 @@ class Plain:
         with torch.no_grad():
             r = network.embed(self.digits.train.take(real).double())
         found = r @ x.T @ torch.linalg.inv(kernel) @ goals
-        wanted = (F.one_hot(self.digits.train.labels[real], 10) - 0.1).double()
+        count = len(self.digits.classes)
+        wanted = F.one_hot(self.digits.train.labels[real], count).double() - 1 / count
         loss = 0.5 * (found - wanted).square().sum(1).mean()
         total = loss
         if learned:
             ordered = labels.sort(1, descending=True).values
-            margin = (ordered[:, 0] - ordered[:, 1]).clamp(max=0.1)
+            margin = (ordered[:, 0] - ordered[:, 1]).clamp(max=1 / count)
             total = loss - s.lambda_label * margin.mean()
         slopes = torch.autograd.grad(total, [images, labels] if learned else [images])
         factor = 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * (number - 1) / s.iterations))
@@ -246,14 +251,28 @@ class Plain:
         return value
 
 
+@pytest.fixture
+def four(digits):
+    """The digits 0 to 3. With ten classes, one of the scales is 1."""
+    kept = (digits.train.labels < 4).nonzero()[:, 0]
+    labels = digits.train.labels[kept]
+    by_class = [(labels == k).nonzero()[:, 0] for k in range(4)]
+    train = dataclasses.replace(
+        digits.train, images=digits.train.images[kept], labels=labels, by_class=by_class
+    )
+    return dataclasses.replace(digits, classes=digits.classes[:4], train=train)
+
+
 @pytest.mark.parametrize("piece", [None, 7])
 @pytest.mark.parametrize("changes", [{}, {"lr_label": 0.0}, {"mirror": "no", "ridge": 0.1}])
-def test_iterations_are_the_algorithm(changes, piece, digits):
+@pytest.mark.parametrize("data", ["digits", "four"])
+def test_iterations_are_the_algorithm(data, changes, piece, request):
     """Images, labels and networks after enough iterations that networks are replaced."""
+    dataset = request.getfixturevalue(data)
     changes = {"ridge": 1e-3} | changes
-    ours, canvas = in_double(digits, piece=piece, **changes)
-    theirs, other = in_double(digits, **changes)
-    plain = Plain(theirs, other, digits)
+    ours, canvas = in_double(dataset, piece=piece, **changes)
+    theirs, other = in_double(dataset, **changes)
+    plain = Plain(theirs, other, dataset)
     start, before = canvas.images().clone(), canvas.labels.clone()
     for number in range(1, 9):
         values = ours.iteration(number, canvas)
@@ -268,11 +287,13 @@ def test_iterations_are_the_algorithm(changes, piece, digits):
             torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-7)
 
 
-def test_labels_begin_as_the_targets_of_their_classes(digits):
+def test_labels_begin_as_the_targets_of_their_classes(digits, four):
     objective, canvas = in_double(digits)
     assert objective.learned_labels().kind == "targets"
     expected = [0.9 if k == 1 else -0.1 for k in range(10)]
     assert canvas.labels[2].tolist() == pytest.approx(expected)
+    expected = [(0.75 if k == 1 else -0.25) / math.sqrt(0.4) for k in range(4)]
+    assert in_double(four)[1].labels[2].tolist() == pytest.approx(expected)
 
 
 def test_batch_norms_record_the_newest_batch(digits):
@@ -309,16 +330,37 @@ def test_networks_are_replaced_one_after_the_other(digits):
     assert not any(torch.equal(states[0], other) for other in states[1:])
 
 
-def test_bad_conditioning_is_named(digits, capsys):
+def test_bad_conditioning_is_named_once(digits, capsys):
     objective, canvas = in_double(digits, ridge=1e-12)
     canvas.canvas._images.data[:] = canvas.images()[:1]  # all alike
-    try:
-        values = objective.iteration(1, canvas)
-    except Divergence as error:
-        assert "try a larger --ridge" in str(error)
-    else:
-        assert values["condition"] > frepo.ILL
-        assert "has a condition of" in capsys.readouterr().out
+    for number in range(1, 4):
+        assert objective.iteration(number, canvas)["condition"] > frepo.ILL
+    assert capsys.readouterr().out.count("has a condition of") == 1
+
+
+@pytest.mark.parametrize("features", [torch.zeros(4, 6), torch.full((4, 6), math.nan)])
+def test_a_kernel_without_an_inverse_is_said(features):
+    found = ridge.fit(features, normal(1, 4, 3), normal(2, 5, 6), normal(3, 5, 3), 1e-6)
+    assert not found.positive
+
+
+def test_features_that_are_0_stop_before_images_move(digits):
+    objective, canvas = in_double(digits)
+    objective.iteration(1, canvas)
+    before = canvas.images().clone()
+    for slot in objective.slots:
+        for parameter in slot.network.body.parameters():
+            parameter.data.fill_(-1.0)
+    with pytest.raises(Divergence, match="not positive definite"):
+        objective.iteration(2, canvas)
+    assert torch.equal(canvas.images(), before)
+
+
+@pytest.mark.parametrize("name", ["dd", "frepo"])
+def test_labels_of_one_class_cannot_be_learned(name, four):
+    one = dataclasses.replace(four, classes=four.classes[:1])
+    with pytest.raises(DDError, match="give at least two"):
+        make(name, one, 1, SPEC, lr_label=0.1)
 
 
 def test_features_that_are_not_finite_stop_before_images_move(digits):
@@ -327,7 +369,7 @@ def test_features_that_are_not_finite_stop_before_images_move(digits):
     before = canvas.images().clone()
     for slot in objective.slots:
         slot.network.body[0].weight.data.fill_(math.nan)
-    with pytest.raises(Divergence, match="try a larger --ridge"):
+    with pytest.raises(Divergence, match="or a larger --ridge"):
         objective.iteration(2, canvas)
     assert torch.equal(canvas.images(), before)
 
@@ -388,6 +430,14 @@ def test_the_warm_up_is_at_most_half(digits):
     warm = PROTOCOLS["regression"](RegressionSettings(warmup=500), given).task.recipe
     assert [rate / 0.02 for rate, _ in warm.rates()][:4] == pytest.approx([0, 1 / 3, 2 / 3, 1])
     assert len(warm.rates()) == 6 and [fresh for _, fresh in warm.rates()] == [True] + [False] * 5
+
+
+def test_the_warm_up_counts_steps(digits):
+    """Eight images in batches of three are three steps an epoch; four steps are two epochs."""
+    given = task(digits, torch.arange(8), False)
+    given = dataclasses.replace(given, recipe=dataclasses.replace(RECIPE, batch=3))
+    warm = PROTOCOLS["regression"](RegressionSettings(warmup=4), given).task.recipe
+    assert [rate / 0.02 for rate, _ in warm.rates()][:3] == pytest.approx([0, 0.5, 1])
 
 
 @pytest.mark.parametrize("protocol", ["hard", "kd"])

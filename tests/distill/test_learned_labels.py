@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch.func import functional_call
 
 from dd.__main__ import main
+from dd.artifacts.headers import read_header
 from dd.artifacts.text import load_rows
 from dd.data import synthetic
 from dd.distill.parametrisations import Labelled, LearnedLabels, Pixels
@@ -124,7 +127,7 @@ def test_probabilities_at_the_start(digits):
     assert learned.start[4].tolist() == pytest.approx(
         [0.7 if k == 1 else 0.3 / 9 for k in range(10)]
     )
-    with pytest.raises(DDError, match="give less than 1"):
+    with pytest.raises(DDError, match="and less than 1"):
         in_double("dd", digits, lr_label=0.1, label_start=1.0)
     assert in_double("dd", digits)[0].learned_labels() is None
 
@@ -159,6 +162,19 @@ def targets(path, out, **header):
     made.header = made.header | header
     synthetic.save(out, made)
     return out
+
+
+@pytest.mark.parametrize("said", [None, "target"])
+def test_the_kind_of_labels_in_a_header(said, learned, tmp_path):
+    """Null is as if it were not there."""
+    path = learned / "it2.safetensors"
+    header = read_header(path) | {"labels": said}
+    save_file(load_file(path), tmp_path / "s.safetensors", {"dd": json.dumps(header)})
+    if said is None:
+        assert not synthetic.load(tmp_path / "s.safetensors").regresses
+    else:
+        with pytest.raises(DDError, match="kind of labels 'target': did you mean 'targets'"):
+            synthetic.load(tmp_path / "s.safetensors")
 
 
 def test_targets_are_no_probabilities(learned, digits_file, tmp_path, capsys):

@@ -15,7 +15,7 @@ from dd.config.run import load_run
 from dd.data import synthetic
 from dd.data.synthetic import Schedule
 from dd.errors import DDError
-from dd.evaluate.protocols import PROTOCOLS, StepsSettings, Task
+from dd.evaluate.protocols import PROTOCOLS, FixedStart, StepsSettings, Task
 from dd.networks.build import create
 from dd.networks.init import fixed_start, initialise
 from dd.plan.jobs import Distillation, Evaluation
@@ -77,13 +77,24 @@ def test_networks_take_the_steps_of_the_set(soft, digits):
 
 
 def test_fixed_initial_parameters_are_those_of_the_students(digits):
-    given = task(digits, fixed=(5, 2))
-    trained = PROTOCOLS["steps"](None, given).train(SPEC, [0, 1, 2])
+    given = task(digits, fixed=FixedStart(5, 2, frozenset([SPEC])))
+    protocol = PROTOCOLS["steps"](None, given)
+    trained = protocol.train(SPEC, [0, 1, 2])
     for number, network in enumerate(trained):
         start = create(SPEC, 1, (8, 8), 10, generator=None)
         initialise(start, fixed_start(5, number % 2))
         assert same(network, by_hand(given, start))
     assert same(trained[0], trained[2]) and not same(trained[0], trained[1])
+    assert protocol.facts(0)["fixed_start"] == 1
+
+
+def test_other_networks_start_at_random(digits):
+    given = task(digits, fixed=FixedStart(5, 1, frozenset([SPEC])))
+    protocol = PROTOCOLS["steps"](None, given)
+    trained = protocol.train("lenet", [0, 1])
+    for number, network in enumerate(trained):
+        assert same(network, by_hand(given, given.networks("lenet", [number])[0]))
+    assert not same(*trained) and protocol.facts(0)["fixed_start"] == 0
 
 
 def test_a_network_that_diverges(digits):
@@ -122,24 +133,56 @@ def test_a_set_says_its_steps(made):
     assert len(set(read.schedule.rates.tolist())) > 1  # one step of Adam
     assert read.schedule.batches.tolist() == [0, 0, 1] * 10
     assert [part.tolist()[:3] for part in read.schedule.indices()] == [[0, 1, 3], [2, 5, 8]]
-    assert read.header["fixed_start"] == {"seed": 4, "students": 2}
+    assert read.header["fixed_start"] == {"seed": 4, "students": 2, "networks": [SPEC]}
     assert "fixed_start" not in synthetic.load(made["random"]).header
 
 
 @pytest.mark.parametrize("start", ["random", "fixed"])
 def test_the_command(start, made, digits_file, tmp_path):
     words = ["--synthetic", str(made[start]), "--data", str(digits_file), "--device", "cpu"]
-    more = ["--arch", SPEC, "mlp", "--networks", "3", "--protocol", "steps"]
+    more = ["--arch", SPEC, "mlp", "--networks", "2", "--protocol", "steps"]
     assert main(["evaluate", *words, *more, "--out", str(tmp_path / "e.csv")]) == 0
     rows = load_rows(tmp_path / "e.csv")
-    assert len(rows) == 6
+    assert len(rows) == 4
     told = {"protocol": "steps", "steps": "4", "epochs": "2", "batch": "20", "momentum": "0.0"}
-    assert all(
-        row.items() >= (told | {"fixed_start": str(int(start == "fixed"))}).items() for row in rows
-    )
-    accuracies = [row["accuracy"] for row in rows if row["arch"] == SPEC]
-    assert (accuracies[0] == accuracies[2]) == (start == "fixed")
-    assert accuracies[0] != accuracies[1]
+    assert all(row.items() >= told.items() for row in rows)
+    for row in rows:
+        assert row["fixed_start"] == str(int(start == "fixed" and row["arch"] == SPEC))
+    seen = [row["accuracy"] for row in rows if row["arch"] == SPEC]
+    assert seen[0] != seen[1]
+
+
+def test_no_more_networks_than_fixed_starts(made, digits_file, tmp_path, capsys):
+    words = ["--synthetic", str(made["fixed"]), "--data", str(digits_file), "--device", "cpu"]
+    words += ["--arch", SPEC, "--networks", "3", "--protocol", "steps"]
+    assert main(["evaluate", *words, "--out", str(tmp_path / "e.csv")]) == 2
+    assert f"give --networks-of {SPEC}=2" in capsys.readouterr().err
+    # of another width they are others
+    words += ["--width-factor", "2"]
+    assert main(["evaluate", *words, "--out", str(tmp_path / "e.csv")]) == 0
+    assert "its initial parameters are random" in capsys.readouterr().out
+    assert {row["fixed_start"] for row in load_rows(tmp_path / "e.csv")} == {"0"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--protocol steps --lr 5", "lr is 5.0, but --protocol steps takes 0."),
+        ("--protocol steps --augment flip", "augment is flip, but --protocol steps takes none"),
+        ("--protocol steps --arch-settings mlp@epochs=7", "epochs is 7 for mlp, but"),
+        ("--protocol regression --schedule paper", "schedule is paper, but --protocol regression"),
+    ],
+)
+def test_what_the_protocol_decides_is_no_option(
+    words, message, made, digits_file, tmp_path, capsys
+):
+    where = ["--synthetic", str(made["random"]), "--data", str(digits_file), "--device", "cpu"]
+    where += ["--arch", "mlp", "--out", str(tmp_path / "e.csv")]
+    assert main(["evaluate", *where, *words.split()]) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1
+    same_as_taken = ["--protocol", "steps", "--optimizer", "sgd", "--epochs", "2"]
+    assert main(["evaluate", *where, *same_as_taken, "--networks", "1"]) == 0
 
 
 def test_a_set_without_steps_is_refused(made, digits_file, tmp_path, capsys):
@@ -183,6 +226,11 @@ def test_a_run_that_asks_for_steps_of_other_methods_stops():
 
     options = job("dd@student_epochs=4").options(run)
     assert (options["protocol"], options["epochs"], options["momentum"]) == ("steps", 4, 0.0)
+    assert not {"lr", "batch"} & {*options, *job("dd").described(run)}  # the set says them
     job("dd").check(run, [KNOWN, StepsSettings()])
     with pytest.raises(DDError, match="dc makes sets for no steps"):
         job("dc").check(run, [KNOWN, StepsSettings()])
+    fixed = Distillation("digits", "dd@initialisation=fixed", 1, 0)
+    Evaluation(fixed, 5, "steps", ("mlp",)).check(run, [KNOWN, StepsSettings()])
+    with pytest.raises(DDError, match=r"2 networks of convnet, but .* parameters of 1"):
+        Evaluation(fixed, 5, "steps", ("convnet",)).check(run, [KNOWN, StepsSettings()])

@@ -109,6 +109,23 @@ def test_form_of_dc_comes_back_exactly(tmp_path, digits, digits_file, soft, caps
     assert torch.equal(back.mean, mean) and torch.equal(back.std, std)
 
 
+@pytest.mark.parametrize("out", ["x.pt", "x"])
+def test_what_other_forms_do_not_hold_is_said(tmp_path, digits, out, capsys):
+    images, _ = a_set()
+    schedule = synthetic.Schedule(torch.tensor([0.5, 0.25]), torch.arange(10) % 2)
+    header = {"labels": "targets", "whitening": "none"}
+    path = tmp_path / "s.safetensors"
+    made = SyntheticSet(images, torch.eye(10) - 0.1, *digits.mean_and_std(), header=header)
+    made.schedule = schedule
+    synthetic.save(path, made)
+    assert run("export", path, "--out", tmp_path / out) == 0
+    said = capsys.readouterr().out
+    assert "the 2 steps that it was made for are left out" in said
+    assert (
+        "targets of a regression, which the file" if out == "x.pt" else "targets are left"
+    ) in said
+
+
 def test_indices_are_real_images(tmp_path, digits, digits_file):
     path = tmp_path / "x.safetensors"
     indices = torch.tensor([5, 17])

@@ -252,6 +252,32 @@ def test_what_a_safetensors_file_says_of_its_images_is_kept(tmp_path, digits_wor
     assert made.header["iteration"] == 8
 
 
+@pytest.mark.parametrize("says", ["mean and std", "whitening", "nothing"])
+@pytest.mark.parametrize("kind", ["targets", "steps"])
+def test_what_networks_should_learn_is_kept(tmp_path, digits_words, says, kind, capsys):
+    """Targets of a regression are no logits; the steps of DD stay beside the images."""
+    images, labels = a_set()
+    header, schedule = ({"whitening": "zca"} if says == "whitening" else {}), None
+    if kind == "targets":
+        header["labels"], labels = "targets", torch.eye(10) - 0.1
+    else:
+        schedule = synthetic.Schedule(torch.tensor([0.5, 0.25]), torch.arange(10) % 2)
+    space = (torch.tensor([0.5]), torch.tensor([0.25])) if says == "mean and std" else (None, None)
+    theirs = tmp_path / "theirs.safetensors"
+    synthetic.save(
+        theirs, synthetic.SyntheticSet(images, labels, *space, header=header, schedule=schedule)
+    )
+    made = imported(theirs, *digits_words, out=tmp_path / "x.safetensors")
+    said = capsys.readouterr().out
+    assert torch.equal(made.labels, labels) and made.regresses == (kind == "targets")
+    if kind == "targets":
+        assert "labels are targets of a regression" in said and "--protocol regression" in said
+    else:
+        assert torch.equal(made.schedule.rates, schedule.rates)
+        assert torch.equal(made.schedule.batches, schedule.batches)
+        assert "--protocol steps" in said
+
+
 @pytest.mark.parametrize(
     ("says", "units", "message"),
     [

@@ -25,7 +25,7 @@ from dd.distill.objectives.base import (
     Outcome,
 )
 from dd.distill.parametrisations.base import Parametrisation
-from dd.distill.parametrisations.labels import LearnedLabels
+from dd.distill.parametrisations.labels import LearnedLabels, check_learnable
 from dd.distill.student import Student
 from dd.errors import DDError, Divergence
 from dd.networks.batchnorm import has_batch_norm
@@ -74,7 +74,8 @@ class Settings(OptimisingSettings, NetworkSettings):
         "probability of an image's own class before learned labels move, 0 to 1", above=0, at_most=1
     )
     decay: float = setting(
-        "factor on learning rates of images and rates after each decay_every iterations", above=0
+        "factor on learning rates of images, labels and rates after each decay_every iterations",
+        above=0,
     )
     decay_every: int = setting("iterations between two decays, 0: no decay", at_least=0)
 
@@ -106,11 +107,15 @@ class DatasetDistillation(Objective):
                 f"steps is {s.steps}, but a class has {self.ipc} images and each step needs one of "
                 f"every class; give 1 to {self.ipc}"
             )
-        if s.lr_label and not s.label_start < 1:
-            raise DDError(
-                f"label_start is {s.label_start}, but labels that are learned (lr_label "
-                f"{s.lr_label}) must leave something to the other classes; give less than 1"
-            )
+        if s.lr_label:
+            check_learnable(self.classes)
+            if not 1 / self.classes < s.label_start < 1:
+                raise DDError(
+                    f"label_start is {s.label_start}, but labels that are learned (lr_label "
+                    f"{s.lr_label}) begin with an image's own class as the most probable one, and "
+                    f"leave something to the others; give more than {1 / self.classes:.3g} and "
+                    "less than 1"
+                )
         self.parts = batches(self.classes, self.ipc, s.steps)
         count = s.steps * s.student_epochs
         # softplus undone
@@ -168,14 +173,12 @@ class DatasetDistillation(Objective):
         mean, finite, *slopes = torch.cat([torch.stack([loss, sound.to(loss)]), by_rates]).tolist()
         if not (math.isfinite(mean) and finite and all(map(math.isfinite, slopes))):
             raise Divergence(
-                f"a student's loss is {mean}, or its gradient infinite; try a smaller --lr-student "
-                "or --lr-lr"
+                f"a student's loss is {mean}, or its gradient infinite; try a smaller "
+                "--lr-student, --lr-lr or --lr-img"
             )
         factor = s.decay ** ((number - 1) // s.decay_every) if s.decay_every else 1.0
         if s.lr_lr:
-            slope = torch.tensor(slopes, dtype=torch.float64)
-            self.raw.grad = slope * self.raw.detach().sigmoid()
-            step(self.rate_optimizer, factor)
+            self._move_rates(slopes, factor)
         synthetic.update(total, factor)
         if by_labels is not None:
             synthetic.update_labels(by_labels, factor)
@@ -186,13 +189,28 @@ class DatasetDistillation(Objective):
             "lr_student_high": max(rates),
         }
 
+    def _move_rates(self, slopes: Sequence[float], factor: float) -> None:
+        """Move the rates down the loss, or leave them and raise :class:`Divergence`."""
+        before = self.raw.detach().clone()
+        slope = torch.tensor(slopes, dtype=torch.float64)
+        self.raw.grad = slope * before.sigmoid()
+        step(self.rate_optimizer, factor)
+        found = F.softplus(self.raw.detach()).float()  # as they are stored
+        if not ((found > 0) & found.isfinite()).all():
+            self.raw.data.copy_(before)
+            low, high = found.min().item(), found.max().item()
+            raise Divergence(
+                f"rates of students have moved to {low:g} to {high:g}; try a smaller --lr-lr"
+            )
+
     def outcome(self, synthetic: Parametrisation) -> Outcome:
         """The steps: rates, and the images of each."""
         s = self.settings
         numbers = torch.empty(self.classes * self.ipc, dtype=torch.int64)
         for number, part in enumerate(self.parts):
             numbers[part] = number
-        fixed = {"fixed_start": {"seed": self.streams.seed, "students": s.students}}
+        starts = {"seed": self.streams.seed, "students": s.students}
+        fixed = {"fixed_start": starts | {"networks": self.networks.specs()}}
         return Outcome(
             schedule=Schedule(torch.tensor(self.rates()), numbers),
             facts=fixed if s.initialisation == "fixed" else {},

@@ -6,7 +6,6 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import torch
@@ -25,7 +24,7 @@ from dd.distill.objectives.base import (
     OptimisingSettings,
 )
 from dd.distill.parametrisations.base import Parametrisation
-from dd.distill.parametrisations.labels import LearnedLabels
+from dd.distill.parametrisations.labels import LearnedLabels, check_learnable
 from dd.errors import DDError, Divergence
 from dd.networks.base import Network
 from dd.networks.memory import embedding_bytes, piece_of
@@ -41,6 +40,7 @@ from dd.training.train import train_step
 FLOOR = 0.1  # the last learning rate of images and labels, relative to the first
 RECORDED = 0.9  # weight of the newest batch in running statistics of batch norm
 ILL = 1e10  # condition above which fewer than six digits of float64 are left
+_LESS = "a smaller --lr-img, --lr-label or --lr-net, or a larger --ridge"
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,11 @@ class FeatureRegression(Objective):
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
+        if self.settings.lr_label:
+            check_learnable(self.classes)
         self.slots: list[Online] = []
         self.most: dict[str, int] = {}  # synthetic images in a pass with a gradient, by network
+        self.named: set[str] = set()  # networks whose kernel was said to be badly conditioned
 
     def optimizer(self, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
         return Lamb(groups)
@@ -145,12 +148,16 @@ class FeatureRegression(Objective):
         if not positive:
             raise Divergence(
                 f"the kernel of {slot.spec} is not positive definite: features of the set are too "
-                f"much alike, or not finite; try a larger --ridge (now {s.ridge:g})"
+                f"much alike, 0, or not finite; try {_LESS} (now {s.ridge:g})"
             )
         if not (math.isfinite(loss) and sound):
-            raise Divergence(f"the loss is {loss}, or its gradient infinite; try a larger --ridge")
-        if condition > ILL:
-            _ill(slot.spec, s.ridge, f"{condition:.0e}")
+            raise Divergence(f"the loss is {loss}, or its gradient infinite; try {_LESS}")
+        if condition > ILL and slot.spec not in self.named:
+            self.named.add(slot.spec)
+            say(
+                f"distill: the kernel of {slot.spec} has a condition of {condition:.0e} with "
+                f"--ridge {s.ridge:g}; the regression amplifies rounding of features as much"
+            )
         factor = FLOOR + (1 - FLOOR) * (1 + math.cos(math.pi * (number - 1) / s.iterations)) / 2
         synthetic.update(gradient, factor)
         if by_labels is not None:
@@ -270,12 +277,3 @@ class FeatureRegression(Objective):
 def _values(network: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers by name."""
     return {name: value.detach() for name, value in network.state_dict().items()}
-
-
-@cache
-def _ill(spec: str, ridge_of: float, condition: str) -> None:
-    """Say once that a kernel is badly conditioned."""
-    say(
-        f"distill: the kernel of {spec} has a condition of {condition} with --ridge {ridge_of:g}; "
-        "the regression amplifies rounding of features as much"
-    )

@@ -28,6 +28,12 @@ class LearnedLabels:
     lr: float
 
 
+def check_learnable(classes: int) -> None:
+    """Raise a :class:`DDError` if there is nothing to learn about labels."""
+    if classes < 2:
+        raise DDError("labels are learned, but the dataset has one class; give at least two")
+
+
 class Labelled(Parametrisation):
     """A parametrisation of images with labels that are learned.
 
