@@ -62,6 +62,7 @@ _ALL_THREE = f"{TRAINED}.{TOKENS}.{GRADIENTS}"
 _BUFFER = f"buffer DATA --network {PLAIN} --experts 2 --epochs 2 --batch 20"
 _EVALUATE = "evaluate DATA --networks 2 --epochs 2 --batch 3"
 _HARD = f"{_EVALUATE} --synthetic SET --arch {PLAIN} mlp"
+_STEPS = "evaluate DATA --networks 2 --protocol steps"
 _KD = f"{_HARD} --protocol kd --teacher {PLAIN} --augment"
 _SOFT = f"{_EVALUATE} --synthetic SET --protocol soft"
 _RELABEL = "relabel DATA --synthetic SET --views 2 --batch 3"
@@ -129,8 +130,8 @@ OTHERS = {
     "evaluate, kd": f"{_KD} none --together yes",
     "evaluate, kd, augmented": f"{_KD} {DSA} --together no --variant released",
     "evaluate, kd, no teacher": f"{_KD} none --temperature 0",
-    "evaluate, steps": f"{_EVALUATE} --synthetic STEPS --arch {PLAIN} mlp --protocol steps",
-    "evaluate, fixed steps": f"{_EVALUATE} --synthetic FIXED --arch {PLAIN} --protocol steps",
+    "evaluate, steps": f"{_STEPS} --synthetic STEPS --arch {PLAIN} mlp",
+    "evaluate, fixed steps": f"{_STEPS} --synthetic FIXED --arch {PLAIN} mlp",
     "evaluate, regression": f"{_EVALUATE} --synthetic TARGETS --arch {PLAIN} mlp --protocol "
     f"regression --augment {DSA} --together yes",
     "evaluate, regression of classes": f"{_EVALUATE} --synthetic SET --arch {PLAIN} --protocol "
@@ -189,7 +190,8 @@ def make_files(folder: Path) -> dict[str, Path]:
     run("FULL", "distill DATA --objective full --ipc 0", "it0.safetensors")
     run("WHITE", "distill ZCA --objective random --ipc 2 --whitening zca", "it0.safetensors")
     run("STEPS", f"{_DD} --snapshots 1", "it1.safetensors")
-    run("FIXED", f"{_DD} --initialisation fixed --snapshots 1", "it1.safetensors")
+    starts = "--initialisation fixed --students 2"
+    run("FIXED", f"{_DD} {starts} --snapshots 1", "it1.safetensors")
     run("TARGETS", f"{_FREPO} 1 --network {PLAIN} --snapshots 1", "it1.safetensors")
     run("LABELS", f"{_RELABEL} --teacher TRAINED --cutmix 0 --keep 2")
     run("MIXED", f"{_RELABEL} --teacher TRAINED --cutmix 1")

@@ -70,7 +70,8 @@ def fit(features: Tensor, targets: Tensor, real: Tensor, wanted: Tensor, ridge: 
     by_features, by_targets = torch.autograd.grad(loss, [leaf, goal])
     with torch.no_grad():
         # a failed factor cannot be inverted
-        factor = torch.where(failed == 0, factor.detach(), torch.eye(len(factor)).to(factor))
+        one = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
+        factor = torch.where(failed == 0, factor.detach(), one)
         condition = _one_norm(factor @ factor.T) * _one_norm(torch.cholesky_inverse(factor))
     return Fit(loss.detach(), by_features, by_targets, condition, failed == 0)
 

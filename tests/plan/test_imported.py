@@ -266,7 +266,7 @@ def test_cells_that_a_run_leaves_out(tmp_path):
         ),
         (
             {"networks_for": [{"arch": ["mlp"], "iterations": [61], "networks": 1}]},
-            "iterations of networks_for.0 of run mine '61': known are 0, 20, 60",
+            "iterations of networks_for.0 of run mine '61': known are 0, 20, 300, 60",
         ),
         ({"networks_for": [{"networks": 1}]}, "networks_for.0"),
         ({"networks_for": [{"arch": ["mpl"], "networks": 1}]}, "networks_for.0: unknown network"),

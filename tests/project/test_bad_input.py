@@ -283,7 +283,10 @@ def test_as_a_process(files, tmp_path):
     ("more", "words"),
     [
         ("--objective herding --feature-epochs 1 --lr-net 1e30", ("diverged", "1e+30", "smaller")),
-        ("--objective dc --snapshots 1 --lr-img 3.4e38", ("iteration 1: images are infinite", "--lr-img")),
+        (
+            "--objective dc --snapshots 1 --lr-img 3.4e38",
+            ("iteration 1: images are infinite", "--lr-img"),
+        ),
     ],
 )
 def test_found_at_the_end(more, words, files, tmp_path, capsys):
