@@ -149,6 +149,16 @@ def test_a_folder_with_the_data_of_every_dataset(tmp_path):
         ({"generators": {"digits": {"weights": "x"}}}, "'adapter' is missing in generators.digits"),
         ({"axes": {"iterations": [1]}}, "key 'ipc' is missing in axes"),
         ({"axes": {"ipc": [0], "iterations": [1]}}, "axes.ipc.0 is 0, it must be at least 1"),
+        (
+            {"axes": {"ipc": [1], "arch": [["mlp"]]}},
+            "axes.arch.0 is ['mlp'], it must be text",
+        ),
+        ({"axes_for": {"iadd": {"method": [{"a": 1}]}}}, "axes_for.iadd.method.0 is {'a': 1}, it"),
+        ({"recipes": {"dc": {"ipc": {10: 3}}}}, "recipes.dc.ipc.10 is 3, it must be a block of k"),
+        (
+            {"recipes": {"pretrain": {"network": {"vit": 1.5}}}},
+            "recipes.pretrain.network.vit is 1.5, it must be a block of keys",
+        ),
         ({"datasets": {"a/b": {"source": "digits", "label": "x"}}}, "'a/b'"),
         ({"datasets": {"d": {"source": "digits"}}}, "key 'label' is missing in datasets.d"),
     ],

@@ -3,13 +3,15 @@
 import json
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import yaml
 
 from dd.artifacts.text import save_json
 from dd.config.run import Run, load_run, read_run
 from dd.errors import DDError
-from dd.plan.exhibits import Cell, Exhibit
+from dd.plan.exhibits import Cell, Exhibit, load_exhibit
 from dd.plan.jobs import (
     STAGES,
     Distillation,
@@ -367,3 +369,23 @@ def test_the_configuration_of_a_run_in_float32_is_as_before(tmp_path):
         save_json(path, Plan(run).document())
         assert read_run(path).precision == run.precision
     assert Plan(lower).document()["run"]["precision"] == "bf16"
+
+
+@pytest.mark.parametrize("kind", ["table", "figure"])
+@pytest.mark.parametrize(
+    ("axes", "message"),
+    [
+        ({"ipc": [["x"], 10]}, "axes.ipc.0 is ['x'], it must be text or a number or true or false"),
+        ({"ipc": [[[]]]}, "axes.ipc.0 is [[]], it must be"),
+        ({"ipc": [{"a": 1}]}, "axes.ipc.0 is {'a': 1}, it must be"),
+        ({"ipc": None}, "axes.ipc is None, it must be"),
+    ],
+)
+def test_values_of_axes_are_no_lists(kind, axes, message, tmp_path):
+    path = Path(f"workflow/config/{kind}s/modelpool_ablation.yaml")
+    document = yaml.safe_load(path.read_text())
+    document["axes"] |= axes
+    (tmp_path / path.name).write_text(yaml.safe_dump(document))
+    with pytest.raises(DDError) as error:
+        load_exhibit(kind, tmp_path / path.name, load_run("smoke"))
+    assert message in str(error.value)
