@@ -88,9 +88,12 @@ def printable(text: str) -> str:
     return "".join(sign if sign.isprintable() or sign == " " else repr(sign)[1:-1] for sign in text)
 
 
-def unknown(what: str, name: str, known: Iterable[str]) -> DDError:
-    """A :class:`DDError` for a name that is not in ``known``; it suggests the nearest one."""
-    known = sorted(known)
+def unknown(what: str, name: object, known: Iterable[str]) -> DDError:
+    """A :class:`DDError` for a name that is not in ``known``; it suggests the nearest one.
+
+    ``name`` is text, or whatever a file has in its place.
+    """
+    known, name = sorted(known), str(name)
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean '{near[0]}'? " if near else ""
     return DDError(f"unknown {what} '{name}': {hint}known are {', '.join(known)}")

@@ -55,7 +55,8 @@ def parse_yaml(text: str, where: str) -> Any:
         where: it comes from, for messages.
 
     Raises:
-        DDError: if it is not YAML, gives a key twice, or has such a word; with its line.
+        DDError: if it is not YAML, gives a key twice, has a key that is no name or number, or such
+            a word; with its line.
     """
     try:
         loader = yaml.SafeLoader(text)  # refuses control characters
@@ -68,6 +69,9 @@ def parse_yaml(text: str, where: str) -> Any:
         raise DDError(f"{where}: is nested too deeply") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
         raise DDError(f"{where}: is not YAML ({' '.join(str(error).split())})") from None
+
+
+_NO_KEYS = {"null": "empty", "bool": "true or false", "seq": "a list", "map": "a block"}
 
 
 def _check_node(node: yaml.Node, where: str, seen: set[int]) -> None:
@@ -89,9 +93,10 @@ def _check_node(node: yaml.Node, where: str, seen: set[int]) -> None:
         for key, value in node.value:
             _check_node(key, where, seen)
             _check_node(value, where, seen)
-            if not isinstance(key, yaml.ScalarNode):
-                continue
-            name, line = (key.tag, key.value), key.start_mark.line + 1
+            line = key.start_mark.line + 1
+            if read := _NO_KEYS.get(key.tag.removeprefix(_TAG)):
+                raise DDError(f"{where}, line {line}: a key is {read}; write a name or a number")
+            name = (key.tag, key.value)
             if name in lines:
                 raise DDError(
                     f"{where}, line {line}: key '{key.value}' is given twice, first in line "

@@ -137,6 +137,7 @@ def test_a_folder_with_the_data_of_every_dataset(tmp_path):
         ({"figures": ["nope"]}, "unknown figure 'nope'"),
         ({"optional": ["nope"]}, "unknown table or figure 'nope'"),
         ({"recipes": {"dcc": {}}}, "unknown objective 'dcc'"),
+        ({"recipes": {5: {}}}, "unknown objective '5': known are"),
         ({"recipes": {"dc": {"inne": 1}}}, "'inne': did you mean 'inner'?"),
         ({"recipes": {"dc": {"inner": "1"}}}, "'inner' of dc is '1', it must be a whole number"),
         ({"recipes": {"dc": {"ipc": {"ten": {}}}}}, "'ten' must be a number of images per class"),
