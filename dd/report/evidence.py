@@ -254,4 +254,4 @@ def run(arguments: argparse.Namespace) -> None:
         text = read_text(arguments.into, "Markdown")
         save_text(arguments.into, updated(text, arguments.into, form))
     tested = sum(one.tested for one in found)
-    say(f"{arguments.out}: {len(found)} verdicts of {len(arguments.runs)} runs, {tested} tested")
+    say(f"{arguments.out}: {len(found)} verdicts, {tested} tested; runs: {len(arguments.runs)}")

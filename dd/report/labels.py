@@ -95,13 +95,13 @@ def value_label(axis: str, value: Any) -> str:
     """The label of a value of ``axis``; a value without a label is shown as written.
 
     Each part of a method has its own label and settings: ``dm+metadd@lambda_kl=0`` becomes DM +
-    MetaDD (lambda_kl=0).
+    MetaDD (lambda_kl=0). What follows a space stays as written: ``dd (trained)``, DD (trained).
     """
     known = VALUES.get(axis, {})
     name, colon, options = str(value).partition(":")
     if axis == "arch" and colon:
         return f"{known.get(name, name)}, {options.replace(',', ', ')}"
-    if axis == "method" and any(sign in str(value) for sign in "+@"):
+    if axis == "method" and any(sign in str(value) for sign in "+@ "):
         return " + ".join(_part(part) for part in str(value).split("+"))
     return known.get(str(value), format_value(value))
 
