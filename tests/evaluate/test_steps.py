@@ -20,21 +20,12 @@ from dd.networks.build import create
 from dd.networks.init import fixed_start, initialise
 from dd.plan.jobs import Distillation, Evaluation
 from dd.rng import generator
-from dd.training.recipe import Recipe
 from dd.training.train import TrainingDiverged
+from tests.support.training import recipe
 
 SPEC = "convnet:depth=1,width=8"
 RATES, BATCHES = [0.3, 0.01, 0.2], [0, 1, 0, 0, 1, 1, 0, 1]
-KNOWN = Recipe(
-    epochs=300,
-    lr=0.01,
-    momentum=0.9,
-    weight_decay=5e-4,
-    batch=256,
-    augment="flip",
-    schedule="paper",
-    optimizer="adamw",
-)
+KNOWN = recipe(epochs=300, batch=256, augment="flip", optimizer="adamw")
 
 
 def task(digits, labels=None, fixed=None, rates=RATES):

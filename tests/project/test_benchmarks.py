@@ -36,9 +36,9 @@ from dd.networks.build import create
 from dd.rng import generator
 from dd.runtime import precision as dd_precision
 from dd.training.ensemble import ensemble
-from dd.training.recipe import Recipe
 from dd.training.train import accuracy, augmented, train, train_epoch
 from tests.support.runs import ROOT
+from tests.support.training import recipe
 
 
 @pytest.fixture(autouse=True)
@@ -111,19 +111,11 @@ def test_training_and_accuracy_agree(plain, networks, dataset):
     ours, theirs = networks
     images, _ = plain.synthetic(ipc=1)  # one batch: its order changes nothing but rounding
     labels = torch.arange(10)
-    recipe = Recipe(
-        epochs=3,
-        lr=0.05,
-        momentum=0.9,
-        weight_decay=5e-4,
-        batch=256,
-        augment="none",
-        schedule="constant",
-    )
+    known = recipe(epochs=3, batch=256, schedule="constant")
     sgd = torch.optim.SGD(theirs.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
     start = [p.detach().clone() for p in theirs.parameters()]
-    plain.train(theirs, plain.loader(images), sgd, recipe.epochs)
-    train([ours], images.detach(), labels, recipe, [generator(0)])
+    plain.train(theirs, plain.loader(images), sgd, known.epochs)
+    train([ours], images.detach(), labels, known, [generator(0)])
     moved = 0.0
     for one, other, first in zip(ours.parameters(), theirs.parameters(), start, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)

@@ -22,8 +22,8 @@ from dd.distill.student import Student
 from dd.evaluate import kd, soft_labels
 from dd.networks.build import create
 from dd.pretrain.trajectories import Segment
-from dd.training.recipe import Recipe
 from dd.training.train import train
+from tests.support.training import recipe
 
 # Both logits and losses of the two implementations differ by rounding alone, below 1e-12 of them.
 CLOSE = {"rel": 1e-9, "abs": 1e-10}
@@ -186,7 +186,7 @@ def test_augmentation(operation):
 def test_schedule_of_the_evaluation(epochs, runs):
     """Epochs and learning rate of each optimiser that the code makes."""
     found = []
-    for rate, anew in recipe(epochs).rates():
+    for rate, anew in released(epochs).rates():
         if anew:
             found.append([0, rate])
         found[-1][0] += 1
@@ -204,7 +204,7 @@ def test_training_of_an_evaluation():
 
     labels = torch.tensor([0, 1, 2, 0, 1, 2])
     stream = torch.Generator().manual_seed(0)
-    train([network], normal(7, 6, 3, 16, 16), labels, recipe(7), [stream], criterion=watch)
+    train([network], normal(7, 6, 3, 16, 16), labels, released(7), [stream], criterion=watch)
     # the sixth is the first after the rate has fallen, the seventh shows that momentum was lost
     expected = [1.1051403146265373, 1.073525583319328, 1.017174152929343, 0.945108475425042]
     expected += [0.8660637885484442, 0.7876427564681273, 0.7861030919229396, 0.7831856997065975]
@@ -213,16 +213,8 @@ def test_training_of_an_evaluation():
     assert told(logits) == pytest.approx(-0.7227636573702323, **CLOSE)
 
 
-def recipe(epochs):
-    return Recipe(
-        epochs=epochs,
-        lr=0.01,
-        momentum=0.9,
-        weight_decay=5e-4,
-        batch=256,
-        augment="none",
-        schedule="released",
-    )
+def released(epochs):
+    return recipe(epochs=epochs, lr=0.01, batch=256, schedule="released")
 
 
 # --- GeorgeCazenavette/mtt-distillation 50dccea: reparam_module.py and the loss of distill.py
