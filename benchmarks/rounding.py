@@ -23,7 +23,7 @@ from dd.artifacts.text import save_json
 from dd.data.augment import Transform
 from dd.distill.gradients import match_apart, mean_gradient
 from dd.distill.objectives.dm import mean_distance
-from dd.distill.student import Student
+from dd.distill.student import Student, parameters_of
 from dd.networks.build import create
 from dd.rng import generator
 from dd.runtime import precision
@@ -101,7 +101,7 @@ def of_unrolling(seed: int) -> Gradient:
     indices, transforms = [labels] * STEPS, [Transform("none")] * STEPS
 
     def gradient(network: nn.Module, dtype: torch.dtype) -> list[Tensor]:
-        start = torch.cat([p.detach().flatten() for p in network.parameters()])
+        start = parameters_of(network)
         student = Student(network, images.to(dtype), labels, indices, transforms)
         walk = student.walk(start, 0.01)
         return [student.gradients(walk, 0.01, walk.end - start)[0]]

@@ -26,6 +26,7 @@ from dd.data.dataset import Dataset
 from dd.distill.objectives import OBJECTIVES
 from dd.distill.objectives.base import Objective, Streams
 from dd.distill.parametrisations.pixels import Pixels
+from dd.distill.student import parameters_of
 from dd.networks.build import create
 from dd.networks.source import SingleSource
 from dd.pretrain import buffer
@@ -165,7 +166,7 @@ def _plain_matching(
     settings: dict[str, Any], work: Plain, images: torch.Tensor, optimizer: torch.optim.Optimizer
 ) -> dict[str, Piece]:
     network = work.network()
-    start = torch.cat([p.detach().flatten() for p in network.parameters()])
+    start = parameters_of(network)
     target = start + MOVE * torch.randn(len(start), generator=work.generator).to(start)
     rate = torch.tensor(settings["lr_student"], device=work.device, requires_grad=True)
     optimizers = optimizer, torch.optim.SGD([rate], settings["lr_lr"], settings["momentum_lr"])
@@ -243,7 +244,7 @@ def made_trajectories(dataset: Dataset, epochs: int) -> Trajectories:
     """A shard with one ConvNet and random steps. Speed does not depend on the trajectory."""
     shape = (dataset.channels, dataset.size, len(dataset.classes))
     network, stream = create("convnet", *shape, generator=generator(0)), generator(0, "moves")
-    parameters = torch.cat([p.detach().flatten() for p in network.parameters()])
+    parameters = parameters_of(network)
     facts = agreement(dataset, 1.0) | {"network": "convnet", "seed": 0, "settings": {}}
     facts |= {"layout": layout(network)}
     with tempfile.TemporaryDirectory() as folder:  # an open file can still be read when removed

@@ -22,6 +22,14 @@ from dd.plugins import Entry
 HARD, SOFT, KD = "hard", "soft", "kd"  # the protocols that plan and tables treat specially
 STEPS = "steps"  # networks take the steps that the set was made for
 REGRESSION = "regression"  # networks learn targets
+TAKING_STEPS: Mapping[str, Any] = {
+    "optimizer": "sgd",
+    "momentum": 0.0,
+    "weight_decay": 0.0,
+    "augment": "none",
+    "schedule": "constant",
+}
+"""How networks take the steps of a set, as settings of training."""
 
 
 @dataclass(frozen=True)

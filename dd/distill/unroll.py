@@ -110,7 +110,7 @@ def unroll(
     for step, batch in enumerate(inputs):
         # A gradient without a graph has other roundings: some norms then use other kernels.
         graph = _graph(loss, shapes, walk.end, batch, step)
-        gradient = _flat([part.detach() for part in graph.gradients])
+        gradient = flat([part.detach() for part in graph.gradients])
         walk.path.append(torch.sub(walk.end, gradient, alpha=rates[step]))
         if step >= len(inputs) - keep:
             walk.graphs[step] = graph
@@ -143,7 +143,7 @@ def pull_back(
             graph = _graph(loss, shapes, walk.path[step], inputs[step], step)
         products = (
             torch.dot(g.flatten(), a.flatten())
-            for g, a in zip(graph.gradients, _split(adjoint, shapes), strict=True)
+            for g, a in zip(graph.gradients, split(adjoint, shapes), strict=True)
         )
         product = sum(products, start=cotangent.new_zeros(()))
         several = isinstance(graph.batch, tuple)
@@ -154,7 +154,7 @@ def pull_back(
         by_rate[step] = -product.detach()
         parts = tuple(part.mul_(-rates[step]) for part in by_batch)
         by_input[step] = parts if several else parts[0]
-        adjoint = torch.sub(adjoint, _flat(by_leaf), alpha=rates[step])
+        adjoint = torch.sub(adjoint, flat(by_leaf), alpha=rates[step])
     return Gradients(by_input, torch.stack(by_rate) if by_rate else cotangent.new_zeros(0), adjoint)
 
 
@@ -171,7 +171,7 @@ def graph_bytes(loss: Loss, shapes: Sequence[torch.Size], start: Tensor, batch: 
 def _graph(
     loss: Loss, shapes: Sequence[torch.Size], parameters: Tensor, batch: Batch, step: int
 ) -> Graph:
-    leaves = [part.requires_grad_() for part in _split(parameters, shapes)]
+    leaves = [part.requires_grad_() for part in split(parameters, shapes)]
     if isinstance(batch, tuple):
         batch = tuple(part.detach().requires_grad_() for part in batch)
     else:
@@ -189,10 +189,12 @@ def _of_steps(rate: float | Sequence[float], steps: int) -> list[float]:
     return list(rate)
 
 
-def _split(flat: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
-    parts = flat.detach().split([shape.numel() for shape in shapes])
+def split(vector: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
+    """The parameter tensors in a flat vector ``[P]``, without its graph."""
+    parts = vector.detach().split([shape.numel() for shape in shapes])
     return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
-def _flat(tensors: Sequence[Tensor]) -> Tensor:
+def flat(tensors: Sequence[Tensor]) -> Tensor:
+    """Tensors joined to a vector ``[P]``."""
     return torch.cat([tensor.flatten() for tensor in tensors])

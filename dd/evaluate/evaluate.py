@@ -276,10 +276,11 @@ def _protocol_settings() -> Declared:
 
 def _recipes(
     made: SyntheticSet, dataset: Dataset, options: dict[str, Any], archs: Sequence[str]
-) -> tuple[Recipe, dict[str, Recipe]]:
-    """The common recipe, and the recipes of those of ``archs`` that are trained differently.
+) -> tuple[Recipe, dict[str, Recipe], dict[str, dict[str, Any]]]:
+    """The common recipe; the recipes of those of ``archs`` that are trained differently; and the
+    settings that an option gives one of ``archs``.
 
-    ``archs`` and the keys of the result are canonical specs.
+    ``archs`` and the keys of the results are canonical specs.
     """
     method = _method(made, dataset)
     common, own = _recipe(made, method, options), {}
@@ -298,7 +299,7 @@ def _recipes(
         recipe = _recipe(made, method, options | given.get(arch, {}), arch)
         if recipe != common:
             own[arch] = recipe
-    return common, own
+    return common, own, given
 
 
 def _method(made: SyntheticSet, dataset: Dataset) -> tuple[str, str, int]:
@@ -358,10 +359,12 @@ def run(arguments: argparse.Namespace) -> None:
     # many networks are tested, so keep the test split on the device
     dataset = dataclasses.replace(dataset, test=dataset.test.resident())
     trained = list(dict.fromkeys([*archs, *protocol_class.also_trained(settings)]))
-    recipe, own = _recipes(made, dataset, options, trained)
+    recipe, own, by_arch = _recipes(made, dataset, options, trained)
     recipe = protocol_class.adapted(recipe, made.schedule)
     own = {arch: protocol_class.adapted(r, made.schedule) for arch, r in own.items()}
-    _check_heeded(arguments.protocol, recipe, own, options)
+    asked = {"": given_settings(declared(Recipe), options), **by_arch}
+    for arch, wanted in asked.items():
+        _check_heeded(arguments.protocol, own.get(arch, recipe), wanted, arch)
     labels = _labels(arguments, protocol_class, settings, dataset, len(made))
     if labels:
         for chosen in (recipe, *own.values()):
@@ -427,21 +430,16 @@ def run(arguments: argparse.Namespace) -> None:
         say(f"evaluate: {arch} {tested.mean():.2f}{spread} % on {dataset.label} (n={len(tested)})")
 
 
-def _check_heeded(
-    protocol: str, recipe: Recipe, own: Mapping[str, Recipe], options: dict[str, Any]
-) -> None:
-    """Refuse an option of training that the protocol decides otherwise."""
-    given = [("", recipe, given_settings(declared(Recipe), options))]
-    for text in options["arch_settings"]:
-        arch, settings = parse_arch_settings(text, dataclasses.asdict(recipe))
-        given.append((f" for {arch}", own.get(canonical(arch), recipe), settings))
-    for which, taken, settings in given:
-        for name, value in settings.items():
-            if getattr(taken, name) != value:
-                raise DDError(
-                    f"{name.replace('_', '-')} is {value}{which}, but --protocol {protocol} takes "
-                    f"{getattr(taken, name)}; leave it out"
-                )
+def _check_heeded(protocol: str, recipe: Recipe, asked: Mapping[str, Any], arch: str) -> None:
+    """Refuse an option of training (of ``arch``, or of all networks) that ``recipe`` does not have,
+    since the protocol decides it otherwise."""
+    for name, value in asked.items():
+        if (taken := getattr(recipe, name)) != value:
+            where = f" for {arch}" if arch else ""
+            raise DDError(
+                f"{name.replace('_', '-')} is {value}{where}, but --protocol {protocol} takes "
+                f"{taken}; leave it out"
+            )
 
 
 def _fixed_start(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import nn
 
-from dd.config.methods import needs_teacher
+from dd.config.methods import TAKING_STEPS, needs_teacher
 from dd.config.settings import setting
 from dd.data.dataset import Dataset
 from dd.data.synthetic import Schedule
@@ -23,7 +22,7 @@ from dd.registry import Registry
 from dd.rng import generator
 from dd.runtime import precision
 from dd.training.memory import networks_that_fit
-from dd.training.recipe import Recipe
+from dd.training.recipe import Recipe, WarmRecipe
 from dd.training.regression import scaled, squared_error
 from dd.training.train import Criterion, TrainingDiverged, accuracy, cross_entropy, train
 
@@ -366,12 +365,8 @@ class Steps(Hard):
             known,
             epochs=-(-len(schedule.rates) // len(parts)),
             lr=max(schedule.rates.mean().item(), torch.finfo(torch.float32).tiny),
-            optimizer="sgd",
-            momentum=0.0,
-            weight_decay=0.0,
             batch=max(map(len, parts)),
-            augment="none",
-            schedule="constant",
+            **TAKING_STEPS,
         )
 
     def facts(self, number: int) -> dict[str, Any]:
@@ -383,29 +378,6 @@ class Steps(Hard):
             "rate_high": round(rates.max().item(), 8),
             "fixed_start": int(self.fixed),
         }
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class WarmRecipe(Recipe):
-    """A recipe whose rate rises linearly from 0, and then falls along a half cosine.
-
-    Attributes:
-        warmup: epochs in which it rises, at most half of all.
-        floor: the rate at the end, relative to ``lr``.
-    """
-
-    warmup: int = 0
-    floor: float = 0.0
-
-    def rates(self) -> list[tuple[float, bool]]:
-        rising = min(self.warmup, self.epochs // 2)
-        falling = self.epochs - rising
-        shares = [epoch / rising for epoch in range(rising)]
-        shares += [
-            self.floor + (1 - self.floor) * (1 + math.cos(math.pi * epoch / falling)) / 2
-            for epoch in range(falling)
-        ]
-        return [(self.lr * share, epoch == 0) for epoch, share in enumerate(shares)]
 
 
 @dataclasses.dataclass(frozen=True)

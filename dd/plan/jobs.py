@@ -18,6 +18,7 @@ from dd.config.methods import (
     KD,
     SOFT,
     STEPS,
+    TAKING_STEPS,
     Part,
     format_value,
     needs_teacher,
@@ -61,14 +62,7 @@ _PLACES = (
     "label",
 )  # of a dataset: where it lies and what it is called do not change images
 
-_TAKEN = ("lr", "batch")  # what networks that take the steps of a set know from it alone
-_STEPS = {  # how they take them
-    "optimizer": "sgd",
-    "momentum": 0.0,
-    "weight_decay": 0.0,
-    "augment": "none",
-    "schedule": "constant",
-}
+_OF_SET = ("lr", "batch")  # what networks that take the steps of a set know from it alone
 SHARE = 0.9  # of the memory that a job asks for, for what it may keep in it
 
 
@@ -790,14 +784,14 @@ class Evaluation(Job):
         settings = run.evaluation(made.method, made.dataset, made.ipc, network)
         known = made.settings(run)
         if protocol.options["protocol"] == STEPS and "student_epochs" in known:
-            settings = settings | _STEPS | {"epochs": known["student_epochs"]}
+            settings = {**settings, **TAKING_STEPS, "epochs": known["student_epochs"]}
         return settings | dict(protocol.options)
 
     def _passed(self, run: Run, network: str = "") -> dict[str, Any]:
         """Those of :meth:`conditions` that are known before the set is there."""
         known = self.conditions(run, network)
-        taken = _TAKEN if known["protocol"] == STEPS else ()
-        return {name: value for name, value in known.items() if name not in taken}
+        later = _OF_SET if known["protocol"] == STEPS else ()
+        return {name: value for name, value in known.items() if name not in later}
 
     def also_trained(self, run: Run) -> list[str]:
         """Canonical specs of networks that are trained beside those to be tested: a teacher.
@@ -891,12 +885,13 @@ class Evaluation(Job):
 
     def _check_starts(self, run: Run, settings_of_set: Mapping[str, Any]) -> None:
         """Refuse more networks than there are fixed initial parameters."""
-        students = settings_of_set["students"]
+        made, students = self.distillation, settings_of_set["students"]
+        known = networks(run, made.method, made.dataset, made.ipc)
         for arch in self.archs:
             count = self.count(run, arch)
-            if count > students and canonical(arch) == canonical(settings_of_set["network"]):
+            if count > students and canonical(arch) in known:
                 raise DDError(
-                    f"{count} networks of {arch}, but the set of {self.distillation.method} is for "
+                    f"{count} networks of {arch}, but the set of {made.method} is for "
                     f"fixed initial parameters of {students}, so more networks would be the same "
                     f"again; give networks_for with {students}"
                 )

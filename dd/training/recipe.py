@@ -13,6 +13,12 @@ from dd.config.settings import setting
 from dd.data.augment import MEANING, check_strategy
 
 
+def half_cosine(step: int, steps: int, floor: float = 0.0) -> float:
+    """The share of a learning rate in step ``step`` of ``steps``: it falls from 1 along half a
+    cosine, and would be ``floor`` after the last step."""
+    return floor + (1 - floor) * (1 + math.cos(math.pi * step / steps)) / 2
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How a network is trained."""
@@ -42,7 +48,7 @@ class Recipe:
         if self.schedule == "constant" or not self.epochs:
             return [(self.epochs, self.lr, True)]
         if self.schedule == "cosine":
-            shares = [(1 + math.cos(math.pi * e / self.epochs)) / 2 for e in range(self.epochs)]
+            shares = [half_cosine(epoch, self.epochs) for epoch in range(self.epochs)]
             return [(1, self.lr * share, epoch == 0) for epoch, share in enumerate(shares)]
         if self.schedule == "paper":
             return [(half, self.lr, True), (self.epochs - half, self.lr * 0.1, False)]
@@ -72,3 +78,23 @@ class Recipe:
         if self.optimizer == "adamw":
             return torch.optim.AdamW(groups, self.lr, weight_decay=self.weight_decay)
         return torch.optim.SGD(groups, self.lr, self.momentum, weight_decay=self.weight_decay)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmRecipe(Recipe):
+    """A recipe whose rate rises linearly from 0, and then falls along a half cosine.
+
+    Attributes:
+        warmup: epochs in which it rises, at most half of all.
+        floor: the rate at the end, relative to ``lr``.
+    """
+
+    warmup: int = 0
+    floor: float = 0.0
+
+    def rates(self) -> list[tuple[float, bool]]:
+        rising = min(self.warmup, self.epochs // 2)
+        falling = self.epochs - rising
+        shares = [epoch / rising for epoch in range(rising)]
+        shares += [half_cosine(epoch, falling, self.floor) for epoch in range(falling)]
+        return [(self.lr * share, epoch == 0) for epoch, share in enumerate(shares)]

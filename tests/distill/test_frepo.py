@@ -21,11 +21,12 @@ from dd.evaluate.protocols import PROTOCOLS, RegressionSettings, StepsSettings, 
 from dd.networks.build import create
 from dd.plan.jobs import Distillation, Evaluation
 from dd.rng import generator
+from dd.runtime.memory import Fitting
 from dd.training.lamb import Lamb
-from dd.training.recipe import Recipe
 from dd.training.regression import centred, scaled, squared_error
 from dd.training.state import load_optimizer_state, optimizer_state
 from tests.support.objectives import NORMED, make
+from tests.support.training import recipe
 
 SPEC = "convnet:width=8,depth=2,norm=none"
 SMALL = {
@@ -159,7 +160,7 @@ def test_lamb_goes_on_bit_for_bit():
 def in_double(digits, spec=SPEC, piece=None, **changes):
     """The objective and its canvas in float64, and its networks, too."""
     objective = make("frepo", digits, 2, spec, **SMALL | changes)
-    objective.most = dict.fromkeys(objective.networks.specs(), piece or 1000)
+    objective.synthetic = {name: Fitting(piece or 1000) for name in objective.networks.specs()}
     draw = objective.networks.draw
     objective.networks.draw = lambda *a: (lambda name, net: (name, net.double()))(*draw(*a))
     s = objective.settings
@@ -312,7 +313,7 @@ def test_batch_norms_record_the_newest_batch(digits):
     torch.testing.assert_close(norm.running_mean, expected.detach(), rtol=1e-4, atol=1e-6)
     found = []
     for most in (100, 7):
-        objective.most = {slot.spec: most}
+        objective.synthetic = {slot.spec: Fitting(most)}
         found.append(objective._fitted(slot, canvas, torch.arange(30))[1])
     torch.testing.assert_close(*found, rtol=1e-3, atol=1e-6)
 
@@ -386,10 +387,9 @@ def test_widths_double():
     assert sum(p.numel() for p in network.parameters()) == by_hand
 
 
-RECIPE = Recipe(
-    epochs=6, lr=0.02, momentum=0.0, weight_decay=0.0, batch=500, augment="none",
-    schedule="cosine", optimizer="adamw",
-)  # fmt: skip
+RECIPE = recipe(
+    epochs=6, lr=0.02, weight_decay=0.0, batch=500, schedule="cosine", optimizer="adamw"
+)
 
 
 def task(digits, labels, regresses):

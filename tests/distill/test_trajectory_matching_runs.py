@@ -12,7 +12,7 @@ from dd.__main__ import main
 from dd.artifacts.headers import read_header
 from dd.artifacts.tensors import load_tensors, save_tensors
 from dd.data import synthetic
-from dd.distill.objectives import mtt
+from dd.distill.objectives import base
 from dd.distill.objectives.iadd import WEIGHTS
 from dd.distill.parametrisations.pixels import Pixels
 from dd.report.read.vectors import load_extras
@@ -90,11 +90,11 @@ def test_what_fits_into_the_memory_is_kept(digits, shard, monkeypatch):
     )
     start = torch.zeros(PARAMETERS)
     each = student.graph_bytes(start)
-    monkeypatch.setattr(mtt, "peak_memory", lambda device: 1e9)
+    monkeypatch.setattr(base, "peak_memory", lambda device: 1e9)
     for room, expected in ((0.0, 0), (2.9, 0), (3.1, 1), (5.5, 3), (6.1, 4), (1000.0, 4)):
         objective.kept.clear()
         objective.memory = 1e9 + room * each
-        assert objective._keep(SPEC, student, start) == expected, room
+        assert objective.keep(SPEC, student, start) == expected, room
 
 
 def test_weights_make_a_difference(digits_file, shard, tmp_path):

@@ -15,10 +15,12 @@ from dd.data.space import WHITENINGS
 from dd.data.synthetic import Schedule
 from dd.distill.parametrisations.base import Parametrisation
 from dd.distill.parametrisations.labels import LearnedLabels
+from dd.distill.student import Student
 from dd.networks.options import canonical
 from dd.networks.source import NetworkSource
 from dd.pretrain.trajectories import Trajectories
 from dd.registry import Registry
+from dd.runtime.process import peak_memory
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,7 @@ class Objective:
         self.streams = streams
         self.trajectories = trajectories
         self.memory = memory
+        self.kept: dict[str, int] = {}  # steps whose graphs are kept, by network
 
     @property
     def device(self) -> torch.device:
@@ -164,6 +167,14 @@ class Objective:
         """The labels that are learned together with the images, and moved by
         :meth:`Parametrisation.update_labels`; None: they stay those of :meth:`labels`."""
         return None
+
+    def keep(self, network: str, student: Student, start: torch.Tensor) -> int:
+        """How many graphs of the last steps of ``student``, a ``network``, to keep: as many as fit
+        into the memory beside what has been used when it is first asked."""
+        if network not in self.kept:
+            room = self.memory - peak_memory(self.device)
+            self.kept[network] = student.keepable(start, room)
+        return self.kept[network]
 
     def iteration(self, number: int, synthetic: Parametrisation) -> dict[str, float | str]:
         """Move the images once and return metrics, with ``loss``; ``number`` counts from 1.

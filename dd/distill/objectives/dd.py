@@ -26,13 +26,13 @@ from dd.distill.objectives.base import (
 )
 from dd.distill.parametrisations.base import Parametrisation
 from dd.distill.parametrisations.labels import LearnedLabels, check_learnable
-from dd.distill.student import Student
+from dd.distill.student import Student, parameters_of
+from dd.distill.unroll import flat, split
 from dd.errors import DDError, Divergence
 from dd.networks.batchnorm import has_batch_norm
 from dd.networks.init import fixed_start, initialise
 from dd.runtime import precision
-from dd.runtime.memory import in_pieces
-from dd.runtime.process import peak_memory
+from dd.runtime.memory import Fitting
 from dd.training.state import load_optimizer_state, optimizer_state, step
 
 BETAS = (0.5, 0.999)  # decay rates of Adam's moments
@@ -122,7 +122,7 @@ class DatasetDistillation(Objective):
         start = math.log(math.expm1(s.lr_student)) if s.lr_student < 30 else s.lr_student
         self.raw = torch.full((count,), start, dtype=torch.float64, requires_grad=True)
         self.rate_optimizer = torch.optim.Adam([self.raw], lr=s.lr_lr, betas=BETAS)
-        self.kept: dict[str, int] = {}  # steps whose graphs are kept, by network
+        self.real = Fitting(CHUNK, "real images")  # in a pass, without a batch norm
         self.starts: dict[tuple[str, int], Tensor] = {}  # fixed initial parameters
 
     def optimizer(self, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
@@ -157,7 +157,7 @@ class DatasetDistillation(Objective):
                 network, synthetic.images(), labels, steps, still, by_labels=by_labels is not None
             )
             start = self._start(name, network, which).to(total)
-            walk = student.walk(start, rates, self._keep(name, student, start))
+            walk = student.walk(start, rates, self.keep(name, student, start))
             own, cotangent = self._outer(student, walk.end, real)
             found = student.set_gradients(walk, rates, cotangent)
             total += found.images / s.students
@@ -230,10 +230,10 @@ class DatasetDistillation(Objective):
     def _start(self, name: str, network: nn.Module, which: int) -> Tensor:
         """θ_0 of student ``which``, ``[P]``: as ``network`` was drawn, or fixed."""
         if self.settings.initialisation == "random":
-            return _flat(network)
+            return parameters_of(network)
         if (name, which) not in self.starts:
             initialise(network, fixed_start(self.streams.seed, which))
-            self.starts[name, which] = _flat(network)
+            self.starts[name, which] = parameters_of(network)
         return self.starts[name, which]
 
     def _outer(self, student: Student, end: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
@@ -245,28 +245,20 @@ class DatasetDistillation(Objective):
         labels = self.dataset.train.labels
 
         def piece(part: Tensor) -> tuple[Tensor, Tensor]:
-            leaf = end.detach().requires_grad_()
-            tensors = leaf.split([shape.numel() for shape in student.shapes])
-            parameters = [t.view(shape) for t, shape in zip(tensors, student.shapes, strict=True)]
+            leaves = [value.requires_grad_() for value in split(end, student.shapes)]
             logits = precision.forward(
-                lambda images: student.logits(parameters, images),
+                lambda images: student.logits(leaves, images),
                 self.dataset.train.take(part).to(end.dtype),
             )
             loss = F.cross_entropy(logits, labels[part], reduction="sum") / len(real)
-            return loss.detach(), torch.autograd.grad(loss, leaf)[0]
+            return loss.detach(), flat(torch.autograd.grad(loss, leaves))
 
-        size = len(real) if has_batch_norm(student.network) else CHUNK
+        together = has_batch_norm(student.network)
+        fitting = Fitting(len(real), "real images") if together else self.real
         loss, gradient = end.new_zeros(()), torch.zeros_like(end)
-        for _, (own, slope) in in_pieces(real, size, piece, "real images"):
+        for _, (own, slope) in fitting.pieces(real, piece):
             loss, gradient = loss + own, gradient + slope
         return loss, gradient
-
-    def _keep(self, network: str, student: Student, start: Tensor) -> int:
-        """How many graphs to keep: those that fit into the memory beside what has been used yet."""
-        if network not in self.kept:
-            room = self.memory - peak_memory(self.device)
-            self.kept[network] = student.keepable(start, room)
-        return self.kept[network]
 
 
 def batches(classes: int, ipc: int, count: int) -> list[Tensor]:
@@ -276,7 +268,3 @@ def batches(classes: int, ipc: int, count: int) -> list[Tensor]:
     """
     every = torch.arange(classes * ipc).view(classes, ipc)
     return [part.flatten() for part in every.tensor_split(count, dim=1)]
-
-
-def _flat(network: nn.Module) -> Tensor:
-    return torch.cat([p.detach().flatten() for p in network.parameters()])

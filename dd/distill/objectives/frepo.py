@@ -29,10 +29,11 @@ from dd.errors import DDError, Divergence
 from dd.networks.base import Network
 from dd.networks.memory import embedding_bytes, piece_of
 from dd.runtime import precision
-from dd.runtime.memory import halved, in_pieces
+from dd.runtime.memory import Fitting
 from dd.runtime.say import say
 from dd.training.ensemble import Single
 from dd.training.lamb import Lamb
+from dd.training.recipe import half_cosine
 from dd.training.regression import centred, scaled, squared_error
 from dd.training.state import load_optimizer_state, optimizer_state
 from dd.training.train import train_step
@@ -115,7 +116,8 @@ class FeatureRegression(Objective):
         if self.settings.lr_label:
             check_learnable(self.classes)
         self.slots: list[Online] = []
-        self.most: dict[str, int] = {}  # synthetic images in a pass with a gradient, by network
+        self.real = Fitting(CHUNK, "real images")  # in a pass
+        self.synthetic: dict[str, Fitting] = {}  # images in a pass with a gradient, by network
         self.named: set[str] = set()  # networks whose kernel was said to be badly conditioned
 
     def optimizer(self, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
@@ -158,7 +160,7 @@ class FeatureRegression(Objective):
                 f"distill: the kernel of {slot.spec} has a condition of {condition:.0e} with "
                 f"--ridge {s.ridge:g}; the regression amplifies rounding of features as much"
             )
-        factor = FLOOR + (1 - FLOOR) * (1 + math.cos(math.pi * (number - 1) / s.iterations)) / 2
+        factor = half_cosine(number - 1, s.iterations, FLOOR)
         synthetic.update(gradient, factor)
         if by_labels is not None:
             synthetic.update_labels(by_labels, factor)
@@ -198,8 +200,7 @@ class FeatureRegression(Objective):
         def embedded(part: Tensor) -> Tensor:
             return precision.forward(network.embed, split.take(part).to(images.dtype))
 
-        pieces = in_pieces(real, CHUNK, embedded, "real images")
-        known = torch.cat([features for _, features in pieces])
+        known = torch.cat([features for _, features in self.real.pieces(real, embedded)])
         wanted = centred(split.labels[real], self.classes)
 
         def work(size: int) -> tuple[ridge.Fit, Tensor]:
@@ -214,10 +215,10 @@ class FeatureRegression(Objective):
                 (gradient[part],) = torch.autograd.grad(network.embed(leaf), leaf, slopes[part])
             return found, gradient
 
-        tried = min(self._most(slot), len(seen))
-        (found, gradient), fitted = halved(work, tried, "synthetic images")
-        if fitted < tried:
-            self.most[slot.spec] = fitted
+        if slot.spec not in self.synthetic:
+            each = embedding_bytes(network, self.dataset.train.shape)
+            self.synthetic[slot.spec] = Fitting(piece_of(each, self.device), "synthetic images")
+        (found, gradient), _ = self.synthetic[slot.spec].once(work, len(seen))
         by_goals, count = found.targets, len(images)
         if mirrored:
             gradient = gradient[:count] + gradient[count:].flip(-1)
@@ -227,12 +228,6 @@ class FeatureRegression(Objective):
         labels = targets.detach().requires_grad_(True)
         (by_margin,) = torch.autograd.grad(ridge.margin_loss(labels), labels)
         return found, gradient, by_goals.to(targets) + s.lambda_label * by_margin
-
-    def _most(self, slot: Online) -> int:
-        if slot.spec not in self.most:
-            each = embedding_bytes(slot.network, self.dataset.train.shape)
-            self.most[slot.spec] = piece_of(each, self.device)
-        return self.most[slot.spec]
 
     def _train(self, slot: Online, synthetic: Parametrisation, few: Tensor) -> None:
         """One step of Adam on the images at ``few``, down the squared error of their targets."""

@@ -24,7 +24,6 @@ from dd.distill.student import Student
 from dd.errors import DDError, Divergence
 from dd.pretrain.trajectories import Segment, Trajectories, layout
 from dd.rng import generator
-from dd.runtime.process import peak_memory
 
 LEAST_RATE = 1e-6  # lower bound of a student's rate, above 0
 RUNAWAY = 100.0  # upper bound of a student's rate, in units of the initial rate
@@ -88,7 +87,6 @@ class TrajectoryMatching(Objective):
         self.rate = torch.tensor(s.lr_student, dtype=torch.float64)
         self.rate_momentum = torch.zeros((), dtype=torch.float64)
         self.initial: dict[str, Tensor] = {}  # differences before the first iteration
-        self.kept: dict[str, int] = {}  # steps whose graphs are kept, by network
 
     def iteration(self, number: int, synthetic: Parametrisation) -> dict[str, float | str]:
         if not self.initial:
@@ -97,7 +95,7 @@ class TrajectoryMatching(Objective):
         segment = self._segment(name, self.streams.host)
         student = self._student(network, synthetic, self.streams.host)
         rate = float(self.rate)
-        walk = student.walk(segment.start, rate, self._keep(name, student, segment.start))
+        walk = student.walk(segment.start, rate, self.keep(name, student, segment.start))
         loss, cotangent = self.compare(name, walk.end, segment)
         if not math.isfinite(loss):
             raise Divergence(f"the loss is {loss}; try a smaller --lr-img or --lr-student")
@@ -175,13 +173,6 @@ class TrajectoryMatching(Objective):
             if values.shape != (count,) or not values.is_floating_point():
                 raise DDError(f"'initial.{name}' is {form(values)}, {name} has {count} parameters")
             self.initial[name] = values.to(self.device)
-
-    def _keep(self, network: str, student: Student, start: Tensor) -> int:
-        """How many graphs to keep: those that fit into the memory beside what has been used yet."""
-        if network not in self.kept:
-            room = self.memory - peak_memory(self.device)
-            self.kept[network] = student.keepable(start, room)
-        return self.kept[network]
 
     def _segment(self, network: str, stream: torch.Generator) -> Segment:
         s = self.settings

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from dd.distill.parametrisations.base import Parametrisation
 from dd.errors import DDError
 from dd.networks.batchnorm import has_batch_norm
 from dd.runtime import precision
+from dd.training.recipe import half_cosine
 
 BETAS = (0.5, 0.9)  # decay rates of Adam's moments
 
@@ -140,7 +140,7 @@ class Recovery(Objective):
         for part, pair in zip(parts, torch.stack(losses).tolist(), strict=True):
             for term, value in zip(total, pair, strict=True):
                 total[term] += len(part) / self.ipc * value / self.classes
-        synthetic.update(gradient, (1 + math.cos(math.pi * (number - 1) / s.iterations)) / 2)
+        synthetic.update(gradient, half_cosine(number - 1, s.iterations))
         loss = total["cross_entropy"] + s.r_bn * total["statistics"]
         return {"loss": loss, **total, "network": name}
 
