@@ -15,6 +15,7 @@ from dd.data import synthetic
 from dd.distill.objectives import base
 from dd.distill.objectives.iadd import WEIGHTS
 from dd.distill.parametrisations.pixels import Pixels
+from dd.distill.student import Student
 from dd.report.read.vectors import load_extras
 from dd.rng import generator
 from tests.support.matching import FAST, LEARNED, PARAMETERS, SMALL, SPEC, made, make
@@ -61,13 +62,13 @@ def test_without_weights_iadd_is_mtt(digits_file, shard, tmp_path):
 def test_memory_changes_no_byte(objective, digits_file, shard, tmp_path, monkeypatch):
     """Neither of the images nor of what is learned, whatever is kept."""
     kept = []
-    walk = mtt.Student.walk
+    walk = Student.walk
 
     def counted(student, start, rate, keep=0):
         kept.append(keep)
         return walk(student, start, rate, keep)
 
-    monkeypatch.setattr(mtt.Student, "walk", counted)
+    monkeypatch.setattr(Student, "walk", counted)
     found = []
     for memory in ("0", "20"):
         out = tmp_path / memory
