@@ -168,6 +168,19 @@ def test_kept_graphs_change_no_bit(digits):
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
+def test_the_memory_of_the_loss_is_known_before_graphs_are_kept(digits, monkeypatch):
+    """They are there at the same time."""
+    objective, canvas = in_double("dd", digits)
+    order, outer = [], objective._outer
+    monkeypatch.setattr(objective, "_outer", lambda *given: order.append("loss") or outer(*given))
+    monkeypatch.setattr(
+        "dd.distill.objectives.base.peak_memory", lambda device: order.append("peak") or 0.0
+    )
+    for number in (1, 2):
+        objective.iteration(number, canvas)
+    assert order == ["loss", "peak", "loss", "loss"]
+
+
 def test_a_fixed_start_is_the_same_in_each_iteration(digits):
     objective = make("dd", digits, 3, SPEC, **SMALL | {"initialisation": "fixed"})
     starts = []

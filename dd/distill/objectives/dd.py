@@ -157,6 +157,8 @@ class DatasetDistillation(Objective):
                 network, synthetic.images(), labels, steps, still, by_labels=by_labels is not None
             )
             start = self._start(name, network, which).to(total)
+            if name not in self.kept:  # the loss needs memory, too, while the graphs are there
+                self._outer(student, start, real)
             walk = student.walk(start, rates, self.keep(name, student, start))
             own, cotangent = self._outer(student, walk.end, real)
             found = student.set_gradients(walk, rates, cotangent)
