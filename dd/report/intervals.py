@@ -95,11 +95,6 @@ def difference(first: Sequence[float], second: Sequence[float]) -> Estimate:
     return combined([mean(first), mean(second)], [1, -1])
 
 
-def average(parts: Sequence[Estimate]) -> Estimate:
-    """The mean of independent estimates."""
-    return combined(parts, [1 / len(parts)] * len(parts))
-
-
 def exact(value: float) -> Estimate:
     """What is known without an error worth the name, such as the memory that a job took.
 
