@@ -26,21 +26,29 @@ def test_tiles_show_true_pixels(tmp_path, digits):
     synthetic.save(
         path, SyntheticSet(images.contiguous(), labels, digits.space.mean, digits.space.std)
     )
-    shown = tiles(str(path), digits, 2)
-    assert shown.shape == (10, 2, 10, 10, 3)
+    shown, lacks = tiles(str(path), digits, 2)
+    assert not lacks and shown.shape == (10, 2, 10, 10, 3)
     for k in range(10):
         for n in range(2):
             assert numpy.allclose(shown[k, n, 1:9, 1:9], (k + n / 2) / 10, atol=1e-5)
     assert (shown[:, :, 0] == 1).all() and (shown[:, :, :, -1] == 1).all()
-    assert tiles(str(path), digits, 7).shape == shown.shape  # it has no more
-    assert numpy.array_equal(tiles(str(path), digits, 1)[:, 0], shown[:, 0])
+    assert tiles(str(path), digits, 7)[0].shape == shown.shape  # it has no more
+    assert numpy.array_equal(tiles(str(path), digits, 1)[0][:, 0], shown[:, 0])
 
 
-def test_a_missing_class_is_named(tmp_path, digits):
+def test_a_class_that_a_set_lacks_is_white(tmp_path, digits):
+    """By learned labels, both images are of class 3."""
+    labels = torch.zeros(2, 10)
+    labels[:, 3] = 0.2
+    labels[1, 0] = 0.1
+    images = torch.zeros(2, 1, 8, 8)
     path = tmp_path / "set.safetensors"
-    synthetic.save(path, SyntheticSet(torch.zeros(1, 1, 8, 8), torch.tensor([3])))
-    with pytest.raises(DDError, match="has no image of class '0'"):
-        tiles(str(path), digits, 1)
+    synthetic.save(path, SyntheticSet(images, labels, header={"labels": "targets"}))
+    shown, lacks = tiles(str(path), digits, 2)
+    assert lacks and shown.shape == (10, 2, 10, 10, 3)
+    assert (shown[[0, 1, 2, 4, 5, 6, 7, 8, 9]] == 1).all()
+    grey = digits.to_pixels(images)[0, 0].numpy()
+    assert numpy.allclose(shown[3, :, 1:9, 1:9], grey[..., None], atol=1e-6)
 
 
 def test_markers_stand_on_their_bars():

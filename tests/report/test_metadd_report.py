@@ -33,7 +33,7 @@ from dd.plan.kinds import kind_of
 from dd.plan.needs import cam_rectify
 from dd.plan.plan import Plan
 from dd.plan.validate import check_plan
-from dd.report.figures import cams, erasing, variance
+from dd.report.figures import cams, erasing, images, variance
 from dd.report.read import maps
 from dd.report.tables import areas, cost
 from dd.report.tables.pivot import _best
@@ -321,6 +321,24 @@ def test_maps_and_regions_are_drawn(plan):
     assert numpy.allclose(meta[:4, :4], image[:4, :4]) and numpy.allclose(meta[4:], faded[4:])
     assert numpy.allclose(other[:4, :4], faded[:4, :4])
     assert numpy.allclose(other[4:, :4], image[4:, :4])
+
+
+def test_classes_that_a_set_has_are_drawn(plan, monkeypatch):
+    """A class without an image leaves a white place in one figure, and is no row in the other.
+
+    The files have maps of the images of classes 0, 1 and 2.
+    """
+    read = synthetic.load
+
+    def load(path):
+        made = read(path)
+        return replace(made, labels=torch.where(made.labels == 1, 2, made.labels))
+
+    monkeypatch.setattr(synthetic, "load", load)
+    rows = cams.draw(figure_exhibit(plan, "metadd_cams")).subfigs[0].axes[:-1:6]
+    assert [row.get_ylabel().splitlines()[-1] for row in rows] == ["class 0", "class 2"] * 2
+    *_, caption = images.draw(figure_exhibit(plan, "metadd_images")).texts
+    assert "White: the set has no image of the class." in caption.get_text().replace("\n", " ")
 
 
 def test_erasing_is_drawn(plan):

@@ -107,7 +107,8 @@ def draw(exhibit: Exhibit) -> Figure:
 def _looked(
     exhibit: Exhibit, cell: Cell, name: str, networks: list[str]
 ) -> tuple[list[Looked], float]:
-    """The first image of each of the first classes in a cell's first set, and the threshold."""
+    """The first image of each of the first classes that a cell's first set has images of, and the
+    threshold."""
     run, job = exhibit.run, distillations(cell, exhibit.run)[0]
     path = Snapshot(job, cell.iterations).file(run)
     made = synthetic.load(path)
@@ -121,9 +122,7 @@ def _looked(
     images = made.images_for(dataset)
     meta, own = regions(maps.of(networks), maps.threshold)
     rows = []
-    for label in range(min(exhibit.definition.get("classes", CLASSES), len(dataset.classes))):
-        if not (classes == label).any():
-            raise DDError(f"{maps.path}: has no image of class '{dataset.classes[label]}'")
+    for label in numpy.unique(classes)[: exhibit.definition.get("classes", CLASSES)]:
         first = int((classes == label).argmax())
         pixels = dataset.to_pixels(images[maps.images[first]][None])[0].movedim(0, -1)
         rows.append(

@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 from dd.data import synthetic
 from dd.data.dataset import Dataset, load_dataset
 from dd.data.fit import fit
-from dd.errors import DDError
 from dd.plan.exhibits import Exhibit
 from dd.plan.jobs import Preparation, snapshots
 from dd.report import escape
@@ -37,6 +36,7 @@ def draw(exhibit: Exhibit) -> Figure:
     datasets: dict[tuple[str, str], Dataset] = {}
     blocks: dict[tuple, dict[str, numpy.ndarray]] = {}
     names: dict[tuple, list[str]] = {}
+    lacking = False
     for cell in cells:
         made = snapshots(cell, run)
         if not made:  # others did not publish the set
@@ -49,7 +49,9 @@ def draw(exhibit: Exhibit) -> Figure:
             data = load_dataset(Preparation(cell.dataset, space).file(run), whitening=space)
             datasets[cell.dataset, space] = data
         dataset = datasets[cell.dataset, space]
-        blocks.setdefault(block, {})[describe(layout["row"], row_at)] = tiles(path, dataset, count)
+        row = describe(layout["row"], row_at)
+        blocks.setdefault(block, {})[row], lacks = tiles(path, dataset, count)
+        lacking |= lacks
         names[block] = [escape.figure(name) for name in dataset.classes[:COLUMNS]]
     inches = [_inches(rows) + TITLES for rows in blocks.values()]
     figure = pyplot.figure(figsize=(WIDTH, sum(inches) + 0.7), layout="constrained")
@@ -71,33 +73,36 @@ def draw(exhibit: Exhibit) -> Figure:
     for dataset in datasets.values():
         if len(dataset.classes) > COLUMNS:
             chosen = f" The first {COLUMNS} of {len(dataset.classes)} classes."
+    if lacking:
+        chosen += " White: the set has no image of the class."
     caption = f"{exhibit.definition['caption']}{chosen} {_common(exhibit)}{facts(exhibit, [])}"
     annotate(figure, exhibit, caption)
     return figure
 
 
-def tiles(path: str, dataset: Dataset, count: int) -> numpy.ndarray:
+def tiles(path: str, dataset: Dataset, count: int) -> tuple[numpy.ndarray, bool]:
     """The first ``count`` images of each of the first classes.
 
-    If the set has fewer images of a class, fewer images of all classes.
+    If the set has fewer images of a class, fewer images of all classes. A class that it lacks has
+    white places: sets of others may be for some classes, and learned labels may leave their class.
 
     Returns:
-        RGB in [0, 1], with a white edge of one pixel around each image:
-        ``[classes, count, H + 2, W + 2, 3]``.
+        RGB in [0, 1], with a white edge of one pixel around each image,
+        ``[classes, count, H + 2, W + 2, 3]``, and whether the set lacks a class.
 
     Raises:
-        DDError: if the set does not fit the dataset or lacks a class.
+        DDError: if the set does not fit the dataset.
     """
     made = fit(synthetic.load(path), dataset).synthetic
     pixels, labels = dataset.to_pixels(made.images_for(dataset)), made.hard_labels
     by_class = [(labels == k).nonzero()[:, 0] for k in range(len(dataset.classes))][:COLUMNS]
-    for name, indices in zip(dataset.classes, by_class, strict=False):
-        if not len(indices):
-            raise DDError(f"{path}: has no image of class '{name}'")
-    count = min(count, *map(len, by_class))
-    shown = pixels[torch.stack([indices[:count] for indices in by_class])]
+    count = min([count, *(len(indices) for indices in by_class if len(indices))])
+    shown = pixels.new_ones(len(by_class), count, *pixels.shape[1:])
+    for places, indices in zip(shown, by_class, strict=True):
+        places[: len(indices)] = pixels[indices[:count]]
     edged = torch.nn.functional.pad(shown, (1, 1, 1, 1), value=1.0).movedim(2, -1)
-    return edged.expand(*edged.shape[:-1], 3).numpy()
+    lacks = not all(map(len, by_class))
+    return edged.expand(*edged.shape[:-1], 3).numpy(), lacks
 
 
 def joined(images: numpy.ndarray) -> numpy.ndarray:
