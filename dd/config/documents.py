@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import math
 import re
 from pathlib import Path
@@ -58,12 +60,18 @@ def parse_yaml(text: str, where: str) -> Any:
         DDError: if it is not YAML, gives a key twice, has a key that is no name or number, or such
             a word; with its line.
     """
+    return copy.deepcopy(_parsed(text, where))
+
+
+@functools.lru_cache(maxsize=256)
+def _parsed(text: str, where: str) -> Any:
+    """As :func:`parse_yaml`, to be read alone. A plan reads a schema for each table and claim."""
     try:
         loader = yaml.SafeLoader(text)  # refuses control characters
         node = loader.get_single_node()
         if node is None:
             return None
-        _check_node(node, where, set())
+        _check_node(node, loader, where, set())
         return loader.construct_document(node)
     except RecursionError:
         raise DDError(f"{where}: is nested too deeply") from None
@@ -74,7 +82,7 @@ def parse_yaml(text: str, where: str) -> Any:
 _NO_KEYS = {"null": "empty", "bool": "true or false", "seq": "a list", "map": "a block"}
 
 
-def _check_node(node: yaml.Node, where: str, seen: set[int]) -> None:
+def _check_node(node: yaml.Node, loader: yaml.SafeLoader, where: str, seen: set[int]) -> None:
     """Raise a :class:`DDError` for a key given twice or a word that reads as something else.
 
     Args:
@@ -84,15 +92,15 @@ def _check_node(node: yaml.Node, where: str, seen: set[int]) -> None:
         return
     seen.add(id(node))
     if isinstance(node, yaml.ScalarNode):
-        _check_scalar(node, where)
+        _check_scalar(node, loader, where)
     elif isinstance(node, yaml.SequenceNode):
         for one in node.value:
-            _check_node(one, where, seen)
+            _check_node(one, loader, where, seen)
     elif isinstance(node, yaml.MappingNode):
         lines: dict[tuple[str, str], int] = {}
         for key, value in node.value:
-            _check_node(key, where, seen)
-            _check_node(value, where, seen)
+            _check_node(key, loader, where, seen)
+            _check_node(value, loader, where, seen)
             line = key.start_mark.line + 1
             if read := _NO_KEYS.get(key.tag.removeprefix(_TAG)):
                 raise DDError(f"{where}, line {line}: a key is {read}; write a name or a number")
@@ -105,7 +113,7 @@ def _check_node(node: yaml.Node, where: str, seen: set[int]) -> None:
             lines[name] = line
 
 
-def _check_scalar(node: yaml.ScalarNode, where: str) -> None:
+def _check_scalar(node: yaml.ScalarNode, loader: yaml.SafeLoader, where: str) -> None:
     if node.style is not None:  # in quotes, or a block of text
         return
     word, kind = node.value, node.tag.removeprefix(_TAG)
@@ -117,7 +125,7 @@ def _check_scalar(node: yaml.ScalarNode, where: str) -> None:
     if kind == "timestamp":
         raise DDError(f"{at} is read as a date; write {quoted}")
     if kind in ("int", "float"):
-        number = yaml.safe_load(word)
+        number = loader.construct_object(node)
         if not math.isfinite(number):
             raise DDError(f"{at} is no finite number")
         octal = kind == "int" and re.match(r"[-+]?0[0-7]", word)
@@ -136,7 +144,7 @@ def load_config(path: str | Path, schema: str | Path) -> Any:
         DDError: if it does not follow the schema, with the file, the key and the right value.
     """
     document = read_yaml(path)
-    check(document, read_yaml(schema), path)
+    check(document, _parsed(read_text(schema, "YAML"), str(schema)), path)
     return document
 
 

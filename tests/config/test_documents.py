@@ -115,3 +115,13 @@ def test_a_file_is_named(tmp_path):
     path.write_text("seeds: [0]\nseeds: [1]\n")
     with pytest.raises(DDError, match=r"run\.yaml, line 2: key 'seeds' is given twice"):
         read_yaml(path)
+
+
+def test_a_document_is_its_readers_own(tmp_path):
+    """What a reader does to a document, the next one does not see; what the file says, it does."""
+    path = tmp_path / "x.yaml"
+    path.write_text("a: [1, 2]\n")
+    read_yaml(path)["a"].append(3)
+    assert read_yaml(path) == {"a": [1, 2]}
+    path.write_text("a: [1, 4]\n")
+    assert read_yaml(path) == {"a": [1, 4]}
