@@ -24,7 +24,11 @@ from hypothesis import strategies as st
 from dd.__main__ import STAGES, Parser, main
 from dd.artifacts.headers import describe_tensors, read_header
 from dd.config.documents import read_yaml
+from dd.config.run import read_run
 from dd.errors import DDError
+from dd.plan.exhibits import load_exhibit
+from dd.plan.jobs import Evaluation
+from dd.plan.kinds import kind_of
 from dd.report.figures.weights import by_tensor
 from dd.report.read import accuracies, maps
 from dd.report.read.vectors import vectors
@@ -106,9 +110,9 @@ COMMANDS = {
     "WORKFLOW/config/tables/modelpool_ablation.yaml",
     "figure": "figure --config CONFIG --out OUT/f.png --figure "
     "WORKFLOW/config/figures/modelpool_ablation.yaml",
-    "record": "record --config CONFIG --out OUT/run.json",
-    "index": "index --config CONFIG --out OUT/README.md",
-    "verify": "verify RUN",
+    "record": "record --config DONE/config.json --out DONE/run.json",
+    "index": "index --config DONE/config.json --out DONE/README.md",
+    "verify": "verify DONE",
     "export-metrics": "export-metrics METRICS --out OUT/events",
     "evidence": "evidence CLAIMED --out OUT/e.md",
     "inspect": "inspect SET",
@@ -134,7 +138,7 @@ def test_every_stage_is_here():
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory):
+def files(tmp_path_factory, finished_run):
     """What commands read, by the words that stand for it."""
     folder = tmp_path_factory.mktemp("fuzz")
     image_folder(folder / "small", ("cat", "dog", "owl"), 6, (8, 8))
@@ -163,6 +167,8 @@ def files(tmp_path_factory):
     found["METRICS"] = found["SET"].with_name("metrics.jsonl")
     plan = fill("smoke", folder / "results", lambda job, arch, n: 50.0 + n)
     found |= {"RUN": Path(plan.run.root), "CONFIG": Path(plan.run.root, "config.json")}
+    found["DONE"] = folder / "results" / "tiny"
+    shutil.copytree(finished_run / "results" / "tiny", found["DONE"])
     found["CLAIMED"] = claimed(folder)
     return found
 
@@ -207,7 +213,7 @@ def run(family, name, files, tmp_path, more=(), what=""):
         shutil.rmtree(out, ignore_errors=True)
 
 
-@pytest.mark.parametrize("name", [n for n in COMMANDS if n not in ("record", "index", "verify")])
+@pytest.mark.parametrize("name", COMMANDS)
 def test_unchanged_it_is_accepted(name, files, tmp_path):
     assert run("unchanged", name, files, tmp_path) == ACCEPTED
 
@@ -541,16 +547,26 @@ def test_workflows(files, tmp_path, data):
         path.write_bytes(before)
 
 
+def copied_run(files, name, tmp_path) -> Path:
+    """A folder of the run ``name`` that a test may change, of which a table can be made."""
+    folder = tmp_path / "results" / files[name].name
+    if not folder.exists():
+        shutil.copytree(files[name], folder)
+        (tmp_path / "workflow").symlink_to(files["WORKFLOW"])
+        changed_files = files | {"CONFIG": folder / "config.json"}
+        assert run("unchanged", "table", changed_files, tmp_path) == ACCEPTED
+    return folder
+
+
 @MANY
 @given(data=st.data())
 def test_config_json(files, tmp_path, data):
     """That of a run, as tables, figures, its record, its page and its check read it."""
-    folder = tmp_path / "results" / "smoke"
-    folder.mkdir(parents=True, exist_ok=True)
-    document = drawn(data, json.loads(files["CONFIG"].read_text()))
+    folder = copied_run(files, "DONE", tmp_path)
+    document = drawn(data, json.loads((files["DONE"] / "config.json").read_text()))
     (folder / "config.json").write_text(json.dumps(document))
     reader = data.draw(st.sampled_from(["table", "record", "index", "verify", "inspect"]))
-    changed_files = files | {"CONFIG": folder / "config.json", "RUN": folder}
+    changed_files = files | {"CONFIG": folder / "config.json", "DONE": folder}
     if reader == "inspect":
         changed_files |= {"SET": folder / "config.json"}
     run("config.json", reader, changed_files, tmp_path, what=document)
@@ -567,13 +583,14 @@ RECORD = {
 @MANY
 @given(data=st.data())
 def test_run_json(files, tmp_path, data):
-    record = files["RUN"] / "run.json"
-    record.write_text(json.dumps(drawn(data, RECORD)))
-    page = files["RUN"] / "README.md"
+    record = copied_run(files, "DONE", tmp_path) / "run.json"
+    whole = json.loads((files["DONE"] / "run.json").read_text())
+    record.write_text(json.dumps(drawn(data, data.draw(st.sampled_from([RECORD, whole])))))
     reader = data.draw(st.sampled_from(["index", "verify", "inspect"]))
-    changed_files = files | ({"SET": record} if reader == "inspect" else {})
-    more = ["--out", str(page)] if reader == "index" else []
-    run("run.json", reader, changed_files, tmp_path, more, record.read_text())
+    changed_files = files | {"DONE": record.parent}
+    if reader == "inspect":
+        changed_files |= {"SET": record}
+    run("run.json", reader, changed_files, tmp_path, what=record.read_text())
 
 
 CELLS = ("", "x", "nan", "inf", "-1", "101", "1e400", "50", "a\nb", "\x1b[31m", "ü", '"', "1;2")
@@ -618,21 +635,23 @@ def test_rows_of_claims(files, tmp_path, data):
 @MANY
 @given(data=st.data())
 def test_rows_of_evaluations(files, tmp_path, data):
-    """The CSV files that tables and figures read."""
-    results = tmp_path / "results"
-    if not results.exists():
-        shutil.copytree(files["RUN"], results / "smoke")
-    path = data.draw(st.sampled_from(sorted((results / "smoke/evaluations").rglob("*.csv"))))
+    """The CSV files that a table reads. It takes no other accuracy than a number up to 100."""
+    folder = copied_run(files, "RUN", tmp_path)
+    made = read_run(folder / "config.json")
+    definition = made.path("tables", "modelpool_ablation.yaml")
+    exhibit = load_exhibit("table", definition, made)
+    read = {j.file(made) for j in kind_of(exhibit).jobs(exhibit) if isinstance(j, Evaluation)}
+    path = Path(data.draw(st.sampled_from(sorted(read))))
     before = path.read_bytes()
     rows = list(csv.reader(before.decode().splitlines()))
+    accuracy = rows[0].index("accuracy")
     how, row, column, word = change_rows(data, path, rows)
     accuracies._rows.cache_clear()
     try:
-        changed_files = files | {"CONFIG": results / "smoke/config.json"}
+        changed_files = files | {"CONFIG": folder / "config.json"}
         outcome = run("rows", "table", changed_files, tmp_path, what=(path, rows))
-        read = "accuracy" in rows[0] and rows[0].index("accuracy") == column
-        if how == "change" and row and read and outcome == ACCEPTED and "ablation" in str(path):
-            assert word == "50"
+        if how == "change" and row and column == accuracy:
+            assert outcome == (ACCEPTED if word == "50" else REFUSED), (path, rows)
     finally:
         path.write_bytes(before)
         accuracies._rows.cache_clear()
