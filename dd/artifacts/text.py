@@ -81,10 +81,10 @@ def read_text(path: str | Path, what: str = "text") -> str:
         raise DDError(f"{path}: is {'a folder' if place.is_dir() else 'a device or pipe'}, no file")
     try:
         return place.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DDError(f"{path}: no such file") from None
     except UnicodeDecodeError as error:
         raise DDError(f"{path}: is not {what} ({error})") from None
+    except (FileNotFoundError, ValueError):  # ValueError: a name that no file can have
+        raise DDError(f"{path}: no such file") from None
 
 
 def load_json(path: str | Path) -> Any:

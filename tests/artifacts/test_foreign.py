@@ -82,6 +82,12 @@ def test_what_is_no_file_is_not_replaced(what, odd):
     assert (after.st_mode, after.st_ino) == (before.st_mode, before.st_ino)
 
 
+@pytest.mark.parametrize("name", ["\ud800", "a\0b"])
+@pytest.mark.parametrize("read", [load_json, load_rows, read_text, read_header])
+def test_a_name_that_no_file_can_have_is_that_of_none(name, read):
+    assert "no such file" in refused(read, name)
+
+
 def test_a_folder_is_called_a_folder(tmp_path):
     assert "is a folder, no file" in refused(load_json, tmp_path)
 
