@@ -23,8 +23,9 @@ from dd.artifacts.text import save_json
 from dd.data.augment import Transform
 from dd.distill.gradients import match_apart, mean_gradient
 from dd.distill.objectives.dm import mean_distance
-from dd.distill.student import Student, parameters_of
+from dd.distill.student import Student
 from dd.networks.build import create
+from dd.networks.flat import flat, parameters_of
 from dd.rng import generator
 from dd.runtime import precision
 from dd.runtime.precision import BF16, FLOAT32
@@ -57,7 +58,7 @@ def smooth(count: int, seed: int, size: int = 32) -> Tensor:
 
 def apart(one: Sequence[Tensor], other: Sequence[Tensor]) -> tuple[float, float]:
     """1 − the cosine, and the ratio of the norms, of two lists of tensors, in float64."""
-    a, b = (torch.cat([t.detach().double().flatten() for t in of]) for of in (one, other))
+    a, b = (flat([t.detach().double() for t in of]) for of in (one, other))
     return 1 - float(a @ b / (a.norm() * b.norm())), float(a.norm() / b.norm())
 
 

@@ -26,8 +26,8 @@ from dd.data.dataset import Dataset
 from dd.distill.objectives import OBJECTIVES
 from dd.distill.objectives.base import Objective, Streams
 from dd.distill.parametrisations.pixels import Pixels
-from dd.distill.student import parameters_of
 from dd.networks.build import create
+from dd.networks.flat import parameters_of
 from dd.networks.source import SingleSource
 from dd.pretrain import buffer
 from dd.pretrain.agreement import agreement

@@ -12,7 +12,7 @@ from torch.func import functional_call
 
 from dd.data import augment
 from dd.data.augment import Drawn
-from dd.distill.unroll import Batch, Gradients, Walk, flat, graph_bytes, pull_back, unroll
+from dd.distill.unroll import Batch, Gradients, Walk, graph_bytes, pull_back, unroll
 
 Rate = float | Sequence[float]
 """A learning rate for all steps, or one for each step."""
@@ -123,8 +123,3 @@ class Student:
         for indices, part in zip(self.indices, parts, strict=True):
             total.index_add_(0, indices, part)
         return total
-
-
-def parameters_of(network: nn.Module) -> Tensor:
-    """The parameters of ``network`` as a flat vector ``[P]``."""
-    return flat([parameter.detach() for parameter in network.parameters()])

@@ -28,6 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dd.networks.flat import flat, split
 from dd.runtime.memory import kept_bytes
 
 Batch = Tensor | tuple[Tensor, ...]
@@ -187,14 +188,3 @@ def _of_steps(rate: float | Sequence[float], steps: int) -> list[float]:
     if len(rate) != steps:
         raise ValueError(f"{len(rate)} rates for {steps} steps")
     return list(rate)
-
-
-def split(vector: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
-    """The parameter tensors in a flat vector ``[P]``, without its graph."""
-    parts = vector.detach().split([shape.numel() for shape in shapes])
-    return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
-
-
-def flat(tensors: Sequence[Tensor]) -> Tensor:
-    """Tensors joined to a vector ``[P]``."""
-    return torch.cat([tensor.flatten() for tensor in tensors])

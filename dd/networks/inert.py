@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dd.networks.base import Network
+from dd.networks.flat import flat
 from dd.networks.init import initialise
 from dd.rng import generator
 
@@ -48,7 +49,7 @@ def inert(network: Network, channels: int, size: tuple[int, int]) -> Tensor:
         logits = network(images)
         along = torch.randn(logits.shape, generator=stream, dtype=torch.float64)
         gradients = torch.autograd.grad(logits, parameters, along)
-        sizes = torch.cat([gradient.flatten() for gradient in gradients]).abs()
+        sizes = flat(gradients).abs()
         mask &= sizes <= ROUNDING * sizes.square().mean().sqrt()
         if not mask.any():
             break

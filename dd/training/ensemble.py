@@ -13,6 +13,7 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from dd.errors import is_out_of_gpu_memory
 from dd.networks.batchnorm import has_batch_norm, vectorisable
+from dd.networks.flat import parameters_of
 from dd.networks.recompute import can_recompute, recomputing
 from dd.runtime.memory import halved, release, tell
 
@@ -114,7 +115,7 @@ class Single(Ensemble):
         return work(size)
 
     def flat(self) -> torch.Tensor:
-        return torch.cat([p.detach().flatten() for p in self.parameters])[None]
+        return parameters_of(self.network)[None]
 
     def state(self) -> dict[str, torch.Tensor]:
         return self.network.state_dict()

@@ -646,7 +646,7 @@ def test_rows_of_evaluations(files, tmp_path, data):
     rows = list(csv.reader(before.decode().splitlines()))
     accuracy = rows[0].index("accuracy")
     how, row, column, word = change_rows(data, path, rows)
-    shown = rows[row][0] in {cell.arch for cell in exhibit.cells()} if how == "change" else False
+    shown = how == "change" and rows[row][0] in {cell.arch for cell in exhibit.cells()}
     accuracies._rows.cache_clear()
     try:
         changed_files = files | {"CONFIG": folder / "config.json"}

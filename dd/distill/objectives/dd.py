@@ -26,10 +26,10 @@ from dd.distill.objectives.base import (
 )
 from dd.distill.parametrisations.base import Parametrisation
 from dd.distill.parametrisations.labels import LearnedLabels, check_learnable
-from dd.distill.student import Student, parameters_of
-from dd.distill.unroll import flat, split
+from dd.distill.student import Student
 from dd.errors import DDError, Divergence
 from dd.networks.batchnorm import has_batch_norm
+from dd.networks.flat import flat, parameters_of, split
 from dd.networks.init import fixed_start, initialise
 from dd.runtime import precision
 from dd.runtime.memory import Fitting
