@@ -338,7 +338,8 @@ def test_classes_that_a_set_has_are_drawn(plan, monkeypatch):
     rows = cams.draw(figure_exhibit(plan, "metadd_cams")).subfigs[0].axes[:-1:6]
     assert [row.get_ylabel().splitlines()[-1] for row in rows] == ["class 0", "class 2"] * 2
     *_, caption = images.draw(figure_exhibit(plan, "metadd_images")).texts
-    assert "White: the set has no image of the class." in caption.get_text().replace("\n", " ")
+    told = caption.get_text().replace("\n", " ")
+    assert "An empty place: the set has no image of the class." in told
 
 
 def test_erasing_is_drawn(plan):

@@ -74,7 +74,7 @@ def draw(exhibit: Exhibit) -> Figure:
         if len(dataset.classes) > COLUMNS:
             chosen = f" The first {COLUMNS} of {len(dataset.classes)} classes."
     if lacking:
-        chosen += " White: the set has no image of the class."
+        chosen += " An empty place: the set has no image of the class."
     caption = f"{exhibit.definition['caption']}{chosen} {_common(exhibit)}{facts(exhibit, [])}"
     annotate(figure, exhibit, caption)
     return figure
