@@ -2,7 +2,7 @@
 
 Four parts. After ``--minutes`` no step begins any more; what is left out is said:
 
-- checks: every stage and variant, on small images, against the CPU;
+- checks: every stage and variant, on small images, against the CPU, several at a time;
 - matching: a matching step with its outer and inner gradients, apart, together, and captured as one
   CUDA graph;
 - training: a training step as it is, compiled, in channels_last, in bf16;
@@ -24,7 +24,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -53,6 +55,7 @@ TOLERANCE = 1e-2  # of a tensor, in its norm, after two iterations or epochs
 POINTS = 35.0  # of an accuracy: the small dataset has 12 test images
 QUICK_CHECKS = ("dm", "pretrain", "evaluate, apart")
 CLASSES, REAL, BATCH = 10, 256, 256
+MOST_CHECKS = 12  # at a time
 
 
 class Way(NamedTuple):
@@ -244,8 +247,12 @@ def sides(device: torch.device) -> dict[str, tuple[str, str]]:
 def steps(options: argparse.Namespace, device: torch.device, folder: Path) -> Iterator[Step]:
     """The parts of the measurement, in the order of their worth."""
     quick, repeats, files = options.quick, options.repeats, make_files(folder)
-    for name in QUICK_CHECKS if quick else COMMANDS:
-        yield Step("checks", name, partial(check, name, files, device))
+    with ProcessPoolExecutor(_workers(), get_context("spawn")) as pool:
+        names = QUICK_CHECKS if quick else COMMANDS
+        checks = {name: pool.submit(check, name, files, device) for name in names}
+        for name, found in checks.items():
+            yield Step("checks", name, found.result)
+        pool.shutdown(cancel_futures=True)  # those that were left out, the time being over
     for ipc in (1,) if quick else (1, 10):
         real = 4 if quick else REAL
         yield Step("matching", f"IPC {ipc}", partial(matching, device, ipc, repeats, real))
@@ -281,6 +288,11 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             facts["load_after"] = [round(load, 2) for load in os.getloadavg()]
             save_json(options.out, facts)
     return facts
+
+
+def _workers() -> int:
+    """The number of checks at a time: small ones, each with a context on the GPU."""
+    return min(MOST_CHECKS, len(os.sched_getaffinity(0)))
 
 
 def take(step: Step, facts: dict[str, Any], end: float) -> None:
