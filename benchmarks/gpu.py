@@ -37,8 +37,8 @@ from torch import Tensor, nn
 
 from benchmarks.choices import compare
 from benchmarks.every_stage import COMMANDS, make_files, results, target, words
-from benchmarks.speed import PAIR, measure, opening, parser, synthetic_data
-from benchmarks.work import ROWS
+from benchmarks.speed import measure, opening, parser, synthetic_data
+from benchmarks.work import ROWS, Row
 from dd.__main__ import main as command_line
 from dd.artifacts.text import save_json
 from dd.distill import assemble
@@ -237,11 +237,18 @@ def _network(device: torch.device) -> nn.Module:
     return create("convnet", 3, (32, 32), CLASSES, generator=generator(0), device=device)
 
 
-def sides(device: torch.device) -> dict[str, tuple[str, str]]:
-    """Side and allocator of the columns of a row; ratios are those of ``suite``."""
-    lower = [precision.BF16] + [precision.TF32] * (device.type == "cuda")
-    own = {name: (name, "tuned") for name in lower}
-    return {"plain": ("plain", "default"), "suite": ("suite", "tuned"), **own}
+def sides(row: Row, device: torch.device) -> dict[str, tuple[str, str]]:
+    """Side and allocator of the columns of a row; ratios are those of ``suite``.
+
+    The plain loops take TF32 in convolutions on a GPU, as torch does by itself, and once none. The
+    steps of MTT are float32: beside them those that keep the graphs of all steps.
+    """
+    on_gpu = device.type == "cuda"
+    plain = ["plain"] + ["plain_float32"] * on_gpu
+    lower = ["every"] if row.name == "mtt" else [precision.BF16] + [precision.TF32] * on_gpu
+    return {name: (name, "default") for name in plain} | {
+        name: (name, "tuned") for name in ("suite", *lower)
+    }
 
 
 def steps(options: argparse.Namespace, device: torch.device, folder: Path) -> Iterator[Step]:
@@ -266,9 +273,7 @@ def steps(options: argparse.Namespace, device: torch.device, folder: Path) -> It
     for key, row in ROWS.items():
         if quick and key != "dm-ipc1":
             continue
-        columns = sides(device)
-        if row.name == "mtt":  # its steps are float32
-            columns = {name: columns[name] for name in PAIR}
+        columns = sides(row, device)
         work = partial(measure, row, columns, repeats, threads=torch.get_num_threads(), **more)
         yield Step("rows", key, work)
 

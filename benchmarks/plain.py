@@ -66,7 +66,8 @@ class Plain:
     """Real data in memory as float32, and the loops over it.
 
     Args:
-        train, test: splits of a dataset of 32 × 32 images, uint8, on the device to work on.
+        train, test: splits of a dataset of 32 × 32 images, uint8, with labels on the device to
+            work on.
         classes: number of classes.
         strategy: DSA operations for matching and training, or ``none``.
         lr_img: learning rate of the synthetic images.
@@ -84,7 +85,7 @@ class Plain:
     ) -> None:
         self.device = train.labels.device
         mean, std = (value.view(-1, 1, 1) for value in (train.space.mean, train.space.std))
-        self.images = (train.images.float() / 255 - mean) / std
+        self.images = (train.images.to(self.device).float() / 255 - mean) / std
         self.labels, self.by_class = train.labels, train.by_class
         self.test = SingleImages(test)
         self.classes, self.strategy = classes, strategy
@@ -105,7 +106,7 @@ class Plain:
         """A random batch ``[B, C, H, W]`` of real images of a class."""
         members = self.by_class[label]
         chosen = torch.randperm(len(members), generator=self.generator)[: self.batch_real]
-        return self.images[members[chosen.to(self.device)]]
+        return self.images[members[chosen].to(self.device)]
 
     def draw(self, count: int, shared: bool = False) -> augment.Drawn:
         """An augmentation for ``count`` images, one for each image or one for all."""

@@ -41,7 +41,10 @@ PAIR = {name: CPU_SIDES[name] for name in ("plain", "suite")}
 
 
 class Worker:
-    """One side of a row, in its own process (:mod:`benchmarks.worker`)."""
+    """One side of a row, in its own process (:mod:`benchmarks.worker`).
+
+    Workers are made before the first is entered, so all load torch and the data at the same time.
+    """
 
     def __init__(self, **options: Any) -> None:
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
@@ -51,9 +54,9 @@ class Worker:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self._line()  # ready
 
     def __enter__(self) -> Worker:
+        self._line()  # ready
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -75,12 +78,11 @@ class Worker:
 def measure(row: Row, sides: dict[str, tuple[str, str]], repeats: int, **options: Any) -> dict:
     """Measure one row: all sides in turn, in ``repeats`` rounds after one that is not counted."""
     with ExitStack() as stack:
-        workers = {
-            label: stack.enter_context(
-                Worker(row=row.key, side=side, allocator=allocator, **options)
-            )
+        started = {
+            label: Worker(row=row.key, side=side, allocator=allocator, **options)
             for label, (side, allocator) in sides.items()
         }
+        workers = {label: stack.enter_context(worker) for label, worker in started.items()}
         rounds = []
         for _ in range(repeats + 1):
             answers = {

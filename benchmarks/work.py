@@ -168,7 +168,7 @@ def _plain_matching(
     network = work.network()
     start = parameters_of(network)
     target = start + MOVE * torch.randn(len(start), generator=work.generator).to(start)
-    rate = torch.tensor(settings["lr_student"], device=work.device, requires_grad=True)
+    rate = torch.tensor(settings["lr_student"], device=work.device).requires_grad_(True)
     optimizers = optimizer, torch.optim.SGD([rate], settings["lr_lr"], settings["momentum_lr"])
 
     def iteration() -> int:
@@ -355,8 +355,15 @@ def _networks(dataset: Dataset, count: int) -> tuple[list[torch.nn.Module], list
     return networks, [generator(n, "order") for n in range(count)]
 
 
+def _plain_in_float32(row: Row, dataset: Dataset, epochs: int) -> dict[str, Piece]:
+    """The plain side without TF32, which torch lets the convolutions of a GPU take."""
+    precision.choose(precision.FLOAT32, dataset.train.labels.device)
+    return plain_pieces(row, dataset, epochs)
+
+
 SIDES = {
     "plain": plain_pieces,
+    "plain_float32": _plain_in_float32,
     "suite": suite_pieces,
     "flat": partial(suite_pieces, memory=0.0),
     "whole": partial(suite_pieces, objective=WholeMatching),

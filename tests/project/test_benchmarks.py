@@ -37,6 +37,7 @@ from dd.rng import generator
 from dd.runtime import precision as dd_precision
 from dd.training.ensemble import ensemble
 from dd.training.train import accuracy, augmented, train, train_epoch
+from tests.support.pretended_gpu import pretended_gpu
 from tests.support.runs import ROOT
 from tests.support.training import recipe
 
@@ -50,10 +51,15 @@ def one_thread():
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
+def random_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "random.safetensors"
     speed.synthetic_data(path, per_class=(6, 3))
-    return load_dataset(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def dataset(random_file):
+    return load_dataset(random_file)
 
 
 @pytest.fixture
@@ -178,6 +184,16 @@ def test_every_piece_of_a_row_runs(dataset, key, side):
     row = dataclasses.replace(ROWS[key], changes=SHORT.get(key, {}))
     pieces = SIDES[side](row, dataset, 1)
     assert all(pieces[piece]() >= 1 for piece in row.pieces)
+
+
+@pytest.mark.parametrize(
+    "key", ["dc-ipc1", "dsa-ipc10", "dm-ipc1", "evaluation-ipc10", "buffer", *SHORT]
+)
+def test_the_plain_side_runs_on_a_gpu(random_file, key):
+    row = dataclasses.replace(ROWS[key], changes=SHORT.get(key, {}))
+    with pretended_gpu():
+        pieces = SIDES["plain"](row, load_dataset(random_file, torch.device("cuda")), 1)
+        assert all(pieces[piece]() >= 1 for piece in row.pieces)
 
 
 def test_rows_are_those_of_the_settings(dataset):
