@@ -38,10 +38,10 @@ def compare(
     seconds: dict[str, list[float]] = {name: [] for name in alternatives}
     for _ in range(repeats + 1):
         for name, work in alternatives.items():
-            _wait(device)
+            wait(device)
             started = time.perf_counter()
             work()
-            _wait(device)
+            wait(device)
             seconds[name].append(time.perf_counter() - started)
     return {name: round(statistics.median(all_[1:]), 5) for name, all_ in seconds.items()}
 
@@ -121,7 +121,8 @@ def _networks(count: int, size: int, width: int, device: torch.device) -> list[t
     ]
 
 
-def _wait(device: torch.device) -> None:
+def wait(device: torch.device) -> None:
+    """Until a GPU has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

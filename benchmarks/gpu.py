@@ -1,12 +1,15 @@
 """The first thing to run on a new GPU: does it compute the same, how fast, and with which choices?
 
-Four parts. After ``--minutes`` no step begins any more; what is left out is said:
+After ``--minutes`` no step begins any more; what is left out is said. The parts:
 
 - checks: every stage and variant, on small images, against the CPU, several at a time;
 - matching: a matching step with its outer and inner gradients, apart, together, and captured as one
   CUDA graph;
+- graphs: a student's steps and a training step as they are, and captured;
+- stacking: ten networks stacked, or one after the other;
 - training: a training step as it is, compiled, in channels_last, in bf16;
-- rows: the rows of :mod:`benchmarks.speed`, plain loops beside the suite in float32, bf16 and TF32.
+- rows: the rows of :mod:`benchmarks.speed`, plain loops beside the suite in float32, bf16 and TF32;
+- profile: how much of a row's time the GPU is at work, and on what (:mod:`benchmarks.kernels`).
 
 A step that fails is recorded and the others go on; then the exit code is 1. It writes one JSON
 file, and ``python -m benchmarks.report`` puts it into README.md and its rates into
@@ -36,11 +39,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.choices import compare
+from benchmarks.choices import training as stacking
 from benchmarks.every_stage import COMMANDS, make_files, results, target, words
+from benchmarks.kernels import NETWORKS, profile, trained, unrolled, with_graph
 from benchmarks.speed import measure, opening, parser, synthetic_data
-from benchmarks.work import ROWS, Row
+from benchmarks.work import ROWS, Row, suite_pieces
 from dd.__main__ import main as command_line
 from dd.artifacts.text import save_json
+from dd.data.dataset import load_dataset
 from dd.distill import assemble
 from dd.distill.gradients import match_apart, match_together
 from dd.errors import DDError
@@ -49,7 +55,8 @@ from dd.rng import generator
 from dd.runtime import precision
 from dd.runtime.process import setup
 
-PARTS = ("checks", "matching", "training", "rows")
+PARTS = ("checks", "matching", "graphs", "stacking", "training", "rows", "profile")
+PROFILED = ("dc-ipc10", "dm-ipc1", "mtt-ipc10", "buffer", "evaluation-ipc10")
 MINUTES = 8.0
 TOLERANCE = 1e-2  # of a tensor, in its norm, after two iterations or epochs
 POINTS = 35.0  # of an accuracy: the small dataset has 12 test images
@@ -182,35 +189,9 @@ def matching(device: torch.device, ipc: int, repeats: int, real: int = REAL) -> 
         torch.randn((CLASSES, count, 3, 32, 32), generator=draw, device=device)
         for count in (real, ipc)
     )
-    ways: dict[str, Callable[[], object]] = {
-        "apart": lambda: match_apart(network, batches.unbind(), images.unbind()),
-        "together": lambda: match_together(network, batches, images),
-    }
-    error = None
-    if device.type == "cuda":
-        replay, captured = capture(lambda: match_together(network, batches, images))
-        _, expected = match_together(network, batches, images)
-        replay()
-        error = float((captured[1] - expected).norm() / expected.norm())
-        ways["graph"] = replay
-    return {"seconds": compare(ways, repeats, device), "graph_error": error}
-
-
-def capture(work: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
-    """``work`` as a CUDA graph: a function that repeats it, and its results, which it overwrites.
-
-    Its inputs keep their addresses, so new values are copied into them before a repetition.
-    """
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):  # libraries choose their algorithms and allocate before the capture
-            work()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        made = work()
-    return graph.replay, made
+    apart = {"apart": lambda: match_apart(network, batches.unbind(), images.unbind())}
+    together = "together", lambda: match_together(network, batches, images)[1]
+    return with_graph(apart, together, repeats, device)
 
 
 def training(device: torch.device, way: Way, repeats: int) -> float:
@@ -235,6 +216,29 @@ def training(device: torch.device, way: Way, repeats: int) -> float:
 
 def _network(device: torch.device) -> nn.Module:
     return create("convnet", 3, (32, 32), CLASSES, generator=generator(0), device=device)
+
+
+def once(device: torch.device, quick: bool) -> dict[str, Callable[[], Callable[[], Tensor]]]:
+    """What makes the work that is captured as one CUDA graph, by its name."""
+    steps = 3 if quick else 50
+    found = {f"{steps} steps of a student, IPC 1, and back": partial(unrolled, device, 1, steps)}
+    for images in (10,) if quick else (10, 100):
+        name = f"a training step of {NETWORKS} networks on {images} images"
+        found[name] = partial(trained, device, images)
+    return found
+
+
+def captured(
+    make: Callable[[], Callable[[], Tensor]], repeats: int, device: torch.device
+) -> dict[str, Any]:
+    """Seconds of what ``make`` makes, as it is and as a graph."""
+    return with_graph({}, ("as it is", make()), repeats, device)
+
+
+def profiled(key: str, piece: str, data: Path, device: torch.device) -> dict[str, Any]:
+    """Where the time of a piece of a row goes."""
+    pieces = suite_pieces(ROWS[key], load_dataset(data, device), epochs=1)
+    return profile(pieces[piece], device)
 
 
 def sides(row: Row, device: torch.device) -> dict[str, tuple[str, str]]:
@@ -263,6 +267,12 @@ def steps(options: argparse.Namespace, device: torch.device, folder: Path) -> It
     for ipc in (1,) if quick else (1, 10):
         real = 4 if quick else REAL
         yield Step("matching", f"IPC {ipc}", partial(matching, device, ipc, repeats, real))
+    for name, make in once(device, quick).items():
+        yield Step("graphs", name, partial(captured, make, repeats, device))
+    for images in (10,) if quick else (10, 100):
+        yield Step(
+            "stacking", f"{images} images", partial(stacking, 32, 128, images, repeats, device)
+        )
     # compiling needs a compiler of C++ on the CPU, so it is tried on GPUs alone
     ways = {name: way for name, way in WAYS.items() if device.type == "cuda" or not way.compiled}
     for name, way in ways.items():
@@ -276,6 +286,9 @@ def steps(options: argparse.Namespace, device: torch.device, folder: Path) -> It
         columns = sides(row, device)
         work = partial(measure, row, columns, repeats, threads=torch.get_num_threads(), **more)
         yield Step("rows", key, work)
+    for key in ("dm-ipc1",) if quick else PROFILED:
+        for piece in ROWS[key].pieces:
+            yield Step("profile", f"{key}, {piece}", partial(profiled, key, piece, data, device))
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -316,8 +329,12 @@ def take(step: Step, facts: dict[str, Any], end: float) -> None:
 
 
 def wrong_graphs(facts: Mapping[str, Any]) -> list[str]:
-    """The matching steps whose CUDA graph computes something else."""
-    found = {name: one["graph_error"] for name, one in facts["matching"].items()}
+    """The steps whose CUDA graph computes something else."""
+    found = {
+        f"{part}, {name}": one["graph_error"]
+        for part in ("matching", "graphs")
+        for name, one in facts.get(part, {}).items()  # older files have fewer parts
+    }
     return [name for name, error in found.items() if error is not None and not error <= TOLERANCE]
 
 
@@ -329,7 +346,7 @@ def main() -> None:
     own.add_argument("--quick", action="store_true", help="few and small parts, as a trial")
     facts = run(own.parse_args())
     wrong = [name for name, found in facts["checks"].items() if not found["ok"]]
-    wrong += [f"graph of matching, {name}" for name in wrong_graphs(facts)]
+    wrong += [f"graph of {name}" for name in wrong_graphs(facts)]
     if wrong or facts["failed"]:
         sys.exit(
             f"error: {len(facts['failed'])} parts failed; {len(wrong)} checks are not within "

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu import wrong_graphs
+from benchmarks.gpu import PARTS, wrong_graphs
 from benchmarks.metadd import LABELS as METADD_LABELS
 from benchmarks.unrolling import labels, peak
 from dd.artifacts.text import load_json, save_text
@@ -231,45 +231,95 @@ def scaling(facts: dict[str, Any]) -> str:
     )
 
 
+GPU_SIDES = {
+    "plain": "plain",
+    "plain_float32": "plain float32",
+    "suite": "float32",
+    "bf16": "bf16",
+    "tf32": "tf32",
+    "every": "all graphs kept",
+}
+"""Columns of seconds in the table of a GPU's rows."""
+
+
 def gpu(facts: dict[str, Any]) -> str:
     """The tables of a file of :mod:`benchmarks.gpu`."""
-    plain = facts["training"].get("as it is")
-    training = [
+    parts = {part: facts.get(part, {}) for part in PARTS}  # older files have fewer
+    tables = [
+        _ways("matching step of 10 classes", parts["matching"]),
+        _ways("one CUDA graph", parts["graphs"]),
+        _stacked(parts["stacking"]),
+        _steps(parts["training"]),
+        _rows_of_a_gpu(parts["rows"]),
+        _profiles(parts["profile"]),
+    ]
+    return "\n\n".join((f"{_conditions(facts)} {_checked(facts)}", *filter(None, tables)))
+
+
+def _ways(name: str, found: dict[str, Any]) -> str:
+    """Seconds of work in several ways, a row for each work."""
+    ways = list(dict.fromkeys(way for one in found.values() for way in one["seconds"]))
+    rows = [[work, *(_seconds(one["seconds"], way) for way in ways)] for work, one in found.items()]
+    return table([name, *(f"{way}, s" for way in ways)], rows) if rows else ""
+
+
+def _stacked(found: dict[str, dict[str, float]]) -> str:
+    """An epoch of networks in turn and together."""
+    return _ways("epoch of 10 networks", {work: {"seconds": one} for work, one in found.items()})
+
+
+def _steps(found: dict[str, float]) -> str:
+    """A training step in several ways."""
+    plain = found.get("as it is")
+    rows = [
         [way, f"{seconds:.3g}", f"{plain / seconds:.2f} ×" if plain else "–"]
-        for way, seconds in facts["training"].items()
+        for way, seconds in found.items()
     ]
-    ways = dict.fromkeys(way for found in facts["matching"].values() for way in found["seconds"])
-    matching = [
-        [name, *(_seconds(found["seconds"], way) for way in ways)]
-        for name, found in facts["matching"].items()
+    return table(["training step of a ConvNet", "seconds", "speed-up"], rows) if rows else ""
+
+
+def _profiles(found: dict[str, Any]) -> str:
+    """How busy a device is in each piece of a row, and with what."""
+    rows = [
+        [
+            work,
+            f"{one['seconds']:.3g}",
+            f"{100 * one['busy']:.0f} %",
+            f"{one['launches']:,}",
+            ", ".join(f"`{kernel}` {100 * share:.0f} %" for kernel, share in one["kernels"][:3]),
+        ]
+        for work, one in found.items()
     ]
-    lower = ("bf16", "tf32")
-    head = ["work", "plain, s", "float32, s", *(f"{p}, s" for p in lower), "speed-up over plain"]
-    head += [*(f"speed-up of {p}" for p in lower), "peak float32, MB"]
+    head = ["piece of the suite", "seconds", "in kernels", "launches", "most of the kernels' time"]
+    return table(head, rows) if rows else ""
+
+
+def _rows_of_a_gpu(found: dict[str, Any]) -> str:
+    """The rows of the speed benchmark in all columns that were measured."""
+    measured = {side for row in found.values() for side in row["sides"]}
+    columns = [side for side in GPU_SIDES if side in measured]
+    over = [side for side in ("plain", "plain_float32") if side in measured]
+    own = [side for side in columns if side not in (*over, "suite")]
+    head = ["work", *(f"{GPU_SIDES[side]}, s" for side in columns)]
+    head += [f"speed-up over {GPU_SIDES[side]}" for side in over]
+    head += [*(f"speed-up of {GPU_SIDES[side]}" for side in own), "peak float32, MB"]
     rows = []
-    for row in facts["rows"].values():
+    for row in found.values():
         ratios = row["ratios"]
-        seconds = {side: found["seconds"] for side, found in row["sides"].items()}
+        seconds = {side: one["seconds"] for side, one in row["sides"].items()}
         line = [f"{_work(row)}: {row['unit']}"]
-        line += [_seconds(seconds, side) for side in ("plain", "suite", *lower)]
-        line += [f"**{ratios['plain']:.2f} ×**"]
-        line += [f"{1 / ratios[side]:.2f} ×" if side in ratios else "–" for side in lower]
+        line += [_seconds(seconds, side) for side in columns]
+        line += [f"**{ratios[side]:.2f} ×**" if side in ratios else "–" for side in over]
+        line += [f"{1 / ratios[side]:.2f} ×" if side in ratios else "–" for side in own]
         rows.append([*line, f"{peak(row['sides']['suite']['peak_mb']):.0f}"])
-    return "\n\n".join(
-        (
-            f"{_conditions(facts)} {_checked(facts)}",
-            table(["matching step of 10 classes", *(f"{way}, s" for way in ways)], matching),
-            table(["training step of a ConvNet", "seconds", "speed-up"], training),
-            table(head, rows),
-        )
-    )
+    return table(head, rows) if rows else ""
 
 
 def _checked(facts: dict[str, Any]) -> str:
     """What a file of :mod:`benchmarks.gpu` says of its checks, and of what it has not measured."""
     checks = facts["checks"]
     wrong = [name for name, found in checks.items() if not found["ok"]]
-    graphs = [f"graph of matching, {name}" for name in wrong_graphs(facts)]
+    graphs = [f"graph of {name}" for name in wrong_graphs(facts)]
     said = [f"Within tolerance of the CPU: {len(checks) - len(wrong)} of {len(checks)} checks"]
     if checks:
         worst = max(checks, key=lambda name: checks[name]["error"])

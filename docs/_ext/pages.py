@@ -102,6 +102,7 @@ def run_page(folder: Path) -> str:
     facts = {
         "Code": ", ".join(_texts(known.get("code"))),
         "Processor": ", ".join(_texts((known.get("hardware") or {}).get("cpu"))),
+        "GPU": ", ".join(_texts((known.get("hardware") or {}).get("gpu"))),
         "From": known.get("started", ""),
         "To": known.get("ended", ""),
     }

@@ -15,6 +15,7 @@ import torch
 from benchmarks import (
     difference,
     gpu,
+    kernels,
     metadd,
     precision,
     report,
@@ -447,11 +448,18 @@ def test_the_benchmark_of_a_gpu_runs_on_the_cpu(tmp_path, monkeypatch, capsys):
     same = {"error": 0.0, "points": 0.0, "same": True, "ok": True}
     assert all(found == same for found in facts["checks"].values())  # the CPU against itself
     assert facts["matching"]["IPC 1"]["seconds"].keys() == {"apart", "together"}
+    assert [one["seconds"].keys() for one in facts["graphs"].values()] == [{"as it is"}] * 2
+    assert facts["stacking"]["10 images"].keys() == {"in turn", "together"}
     assert "as it is" in facts["training"] and "compiled" not in facts["training"]
     assert facts["rows"]["dm-ipc1"]["ratios"].keys() == {"plain", "bf16"}
+    (told,) = facts["profile"].values()
+    assert told["launches"] > len(told["kernels"]) > 3 and 0 < told["busy"] <= 2
+    shares = [share for _, share in told["kernels"]]
+    assert shares == sorted(shares, reverse=True) and 0.5 < sum(shares) <= 1
     text = report.render(tmp_path)
     assert "Within tolerance of the CPU: 3 of 3 checks" in text
     assert "| dm, IPC 1: iteration |" in text
+    assert "| dm-ipc1, iteration |" in text and "| epoch of 10 networks |" in text
     ((_, rows),) = scaling.rates(tmp_path).items()
     assert [work for work, _ in rows] == ["dm, IPC 1"]
 
@@ -503,7 +511,32 @@ def test_a_check_of_a_gpu_sees_what_differs():
         assert not found(**changes)["ok"], changes
 
 
-@pytest.mark.parametrize(("error", "wrong"), [(1e-6, []), (0.5, ["IPC 1"]), (math.nan, ["IPC 1"])])
+def test_what_is_captured_is_what_the_suite_computes():
+    """The student's gradient against one graph of all steps; a training step against its own."""
+    cpu = torch.device("cpu")
+    found = kernels.unrolled(cpu, 1, steps=2)()
+    images = [kernels._images(step, 10, cpu).requires_grad_() for step in range(2)]
+    network = kernels._network(0, cpu)
+    names = [name for name, _ in network.named_parameters()]
+    now = list(network.parameters())
+    for batch in images:
+        logits = torch.func.functional_call(network, dict(zip(names, now, strict=True)), batch)
+        loss = torch.nn.functional.cross_entropy(logits, torch.arange(10))
+        steps = torch.autograd.grad(loss, now, create_graph=True)
+        now = [one - 0.01 * step for one, step in zip(now, steps, strict=True)]
+    expected = torch.cat(torch.autograd.grad(sum(one.sum() for one in now), images))
+    torch.testing.assert_close(found / expected.norm(), expected / expected.norm())
+
+    stepped = kernels.trained(cpu, 4)()
+    loss = torch.nn.functional.cross_entropy(network(kernels._images(0, 4, cpu)), torch.arange(4))
+    own = torch.autograd.grad(loss, list(network.parameters()))
+    first = own[0].numel()
+    torch.testing.assert_close(stepped[:first].view_as(own[0]), own[0])
+
+
+@pytest.mark.parametrize(
+    ("error", "wrong"), [(1e-6, []), (0.5, ["matching, IPC 1"]), (math.nan, ["matching, IPC 1"])]
+)
 def test_a_graph_that_computes_something_else_is_said(error, wrong):
     facts = {"matching": {"IPC 1": {"graph_error": error}, "IPC 10": {"graph_error": None}}}
     assert gpu.wrong_graphs(facts) == wrong

@@ -22,11 +22,13 @@ def test_more_datasets_are_more_jobs(tmp_path):
 
 
 def test_measured_rates_agree():
-    """Whatever the method: what the hours of one machine are worth."""
+    """Whatever the method: what the hours of one machine are worth. Steps of MTT are too small to
+    fill a GPU, as docs/scaling.md says."""
     found = rates(Path("benchmarks/results"))
     assert found
     for where, rows in found.items():
-        speeds = [rate for _, rate in rows]
+        on_cpu = "cores of" in where
+        speeds = [rate for work, rate in rows if on_cpu or not work.startswith("mtt")]
         assert max(speeds) < 1.5 * min(speeds), where
 
 
