@@ -134,7 +134,7 @@ def test_the_site_in_a_browser(site, browser):
 
     browser.call("Page.navigate", url=(site / "index.html").as_uri())
     heading("Dataset distillation, reproduced")
-    browser.wait_for(WIDE.format("modelpool_ablation"))
+    browser.wait_for(WIDE.format("claims"))
 
     follow("IADD")
     heading("IADD")

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from statistics import fmean, stdev
 
 import pytest
 
@@ -148,3 +149,29 @@ def test_pages_of_the_project_are_those_of_the_committed_claims():
     text = front.read_text(encoding="utf-8")
     between = text.partition(BEGIN)[2].partition(END)[0].strip()
     assert between == short(found, front, out)
+
+
+def test_the_differences_of_the_families_are_those_of_their_networks():
+    """The table of docs/papers/families.md, from every network; t(0.95, 2) = 2.919986."""
+    by_set: dict[tuple[str, str, str], dict[str, list[float]]] = {}
+    for row in load_rows(DOCS / "families/evaluations.csv"):
+        cell = by_set.setdefault((row["method"], row["protocol"], row["arch"]), {})
+        cell.setdefault(row["set"], []).append(float(row["accuracy"]))
+
+    def told(first, second):
+        one, other = by_set[first], by_set[(second, "hard", "convnet")]
+        parts = [fmean(one[seed]) - fmean(other[seed]) for seed in ("0", "1", "2")]
+        half = 2.919986 * stdev(parts) / 3**0.5
+        low, mean, high = (fmean(parts) + sign * half for sign in (-1, 0, 1))
+        return f"{mean:.1f} ({low:.1f} to {high:.1f})".replace("-", "−")
+
+    page_of_families = (DOCS / "papers/families.md").read_text(encoding="utf-8")
+    wide = "convnet:growth=2,norm=none"
+    for name, first in {
+        "DD, its own steps": ("dd", "steps", "convnet"),
+        "DD, ordinary training": ("dd", "hard", "convnet"),
+        "FRePo, its authors' network": ("frepo", "regression", wide),
+        "FRePo, the ConvNet of the others": ("frepo", "regression", "convnet"),
+    }.items():
+        cells = " | ".join(told(first, second) for second in ("random", "dc", "dm"))
+        assert f"| {name} | {cells} |" in page_of_families
