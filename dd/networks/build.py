@@ -7,6 +7,7 @@ import torch
 from dd.errors import DDError
 from dd.networks.architectures import NETWORKS
 from dd.networks.base import Network
+from dd.networks.empty import made_empty
 from dd.networks.init import initialise
 from dd.networks.options import LARGEST, parse
 
@@ -47,13 +48,16 @@ def create(
             raise DDError(
                 f"network '{spec}': {what} is {value}, it must be positive and at most {LARGEST}"
             )
-    with torch.device("meta"):  # on "meta" layers draw nothing from the global state
-        network = NETWORKS[name](channels, size, classes, width_factor, **options)
     if device is None:
         device = "cpu" if generator is None else generator.device
-    if not isinstance(network, Network):
-        raise DDError(f"network '{spec}': is no dd.networks.base.Network, but {type(network)}")
-    network.to_empty(device=device)
+
+    def make() -> Network:
+        network = NETWORKS[name](channels, size, classes, width_factor, **options)
+        if not isinstance(network, Network):
+            raise DDError(f"network '{spec}': is no dd.networks.base.Network, but {type(network)}")
+        return network
+
+    network = made_empty(make, device)
     if generator is None:
         for tensor in network.state_dict().values():
             tensor.zero_()

@@ -9,11 +9,11 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from dd.data.extent import KNOWN, Extent
 from dd.networks.build import create
+from dd.runtime.watching import Watching
 
 
 @cache
@@ -23,7 +23,7 @@ def _network(spec: str, data: Extent, width_factor: float) -> torch.nn.Module:
     return network.eval()
 
 
-class Counter(TorchDispatchMode):
+class Counter(Watching):
     """Adds up the floating-point operations of everything computed under it, by torch's own rules.
 
     (torch's FlopCounterMode uses hooks of modules, and gradients by an input do not call them.)

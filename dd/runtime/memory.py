@@ -23,11 +23,11 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from dd.errors import is_out_of_gpu_memory
 from dd.runtime.say import say
+from dd.runtime.watching import Watching
 
 SHARE = 0.9  # of what is left; the rest is for workspaces of libraries and gaps between blocks
 BLOCK = 512  # bytes: torch's allocator for CUDA rounds up to multiples of it
@@ -68,7 +68,7 @@ class Living:
         self.peak = max(self.peak, self.now)
 
 
-class _Watched(TorchDispatchMode):
+class _Watched(Watching):
     """Counts the results of all operations under it, those of backward passes too."""
 
     def __init__(self, block: int = BLOCK) -> None:

@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 
+from dd.training.optimizers import Optimizer
 
-class Lamb(torch.optim.Optimizer):
+
+class Lamb(Optimizer):
     """LAMB (You et al. 2020, arXiv:1904.00962, Algorithm 2), without weight decay.
 
     A tensor p moves by lr · (‖p‖ / ‖u‖) · u, where u is Adam's step at rate 1, and ‖p‖ and ‖u‖ are

@@ -11,6 +11,7 @@ import torch
 
 from dd.config.settings import setting
 from dd.data.augment import MEANING, check_strategy
+from dd.training.optimizers import SGD, AdamW
 
 
 def half_cosine(step: int, steps: int, floor: float = 0.0) -> float:
@@ -76,8 +77,8 @@ class Recipe:
             others = [p for p in parameters if p.ndim - stacked <= 1]
             groups = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
         if self.optimizer == "adamw":
-            return torch.optim.AdamW(groups, self.lr, weight_decay=self.weight_decay)
-        return torch.optim.SGD(groups, self.lr, self.momentum, weight_decay=self.weight_decay)
+            return AdamW(groups, self.lr, weight_decay=self.weight_decay)
+        return SGD(groups, self.lr, self.momentum, weight_decay=self.weight_decay)
 
 
 @dataclass(frozen=True, kw_only=True)

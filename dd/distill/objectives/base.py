@@ -21,6 +21,7 @@ from dd.networks.source import NetworkSource
 from dd.pretrain.trajectories import Trajectories
 from dd.registry import Registry
 from dd.runtime.process import peak_memory
+from dd.training.optimizers import SGD
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,7 @@ class Objective:
         Args:
             groups: parameter groups, each with ``params`` and ``lr``.
         """
-        return torch.optim.SGD(groups, momentum=self.settings.momentum_img)
+        return SGD(groups, momentum=self.settings.momentum_img)
 
     def outcome(self, synthetic: Parametrisation) -> Outcome:
         """What a snapshot holds beside the images. It changes no state and uses no stream."""

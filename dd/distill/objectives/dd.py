@@ -33,6 +33,7 @@ from dd.networks.flat import flat, parameters_of, split
 from dd.networks.init import fixed_start, initialise
 from dd.runtime import precision
 from dd.runtime.memory import Fitting
+from dd.training.optimizers import Adam
 from dd.training.state import load_optimizer_state, optimizer_state, step
 
 BETAS = (0.5, 0.999)  # decay rates of Adam's moments
@@ -121,12 +122,12 @@ class DatasetDistillation(Objective):
         # softplus undone
         start = math.log(math.expm1(s.lr_student)) if s.lr_student < 30 else s.lr_student
         self.raw = torch.full((count,), start, dtype=torch.float64, requires_grad=True)
-        self.rate_optimizer = torch.optim.Adam([self.raw], lr=s.lr_lr, betas=BETAS)
+        self.rate_optimizer = Adam([self.raw], lr=s.lr_lr, betas=BETAS)
         self.real = Fitting(CHUNK, "real images")  # in a pass, without a batch norm
         self.starts: dict[tuple[str, int], Tensor] = {}  # fixed initial parameters
 
     def optimizer(self, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
-        return torch.optim.Adam(groups, betas=BETAS)
+        return Adam(groups, betas=BETAS)
 
     def learned_labels(self) -> LearnedLabels | None:
         s = self.settings

@@ -33,6 +33,7 @@ from dd.runtime.memory import Fitting
 from dd.runtime.say import say
 from dd.training.ensemble import Single
 from dd.training.lamb import Lamb
+from dd.training.optimizers import Adam
 from dd.training.recipe import half_cosine
 from dd.training.regression import centred, scaled, squared_error
 from dd.training.state import load_optimizer_state, optimizer_state
@@ -89,7 +90,7 @@ class Online:
             if isinstance(layer, _BatchNorm):
                 layer.momentum = RECORDED
         self.ensemble = Single([network])
-        self.optimizer = torch.optim.Adam(network.parameters(), lr=lr)
+        self.optimizer = Adam(network.parameters(), lr=lr)
 
 
 @OBJECTIVES.register("frepo")

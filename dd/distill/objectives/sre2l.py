@@ -25,6 +25,7 @@ from dd.distill.parametrisations.base import Parametrisation
 from dd.errors import DDError
 from dd.networks.batchnorm import has_batch_norm
 from dd.runtime import precision
+from dd.training.optimizers import Adam
 from dd.training.recipe import half_cosine
 
 BETAS = (0.5, 0.9)  # decay rates of Adam's moments
@@ -113,7 +114,7 @@ class Recovery(Objective):
             )
 
     def optimizer(self, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
-        return torch.optim.Adam(groups, betas=BETAS)
+        return Adam(groups, betas=BETAS)
 
     def iteration(self, number: int, synthetic: Parametrisation) -> dict[str, float | str]:
         s = self.settings

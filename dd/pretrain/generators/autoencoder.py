@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dd.data.extent import Extent
+from dd.networks.empty import made_empty
 from dd.networks.init import initialise
 from dd.networks.layers import GROUPS, conv3x3
 from dd.networks.operations import Counter
@@ -102,9 +103,7 @@ def create(
     device: torch.device | str,
 ) -> Autoencoder:
     """A new autoencoder; without a generator its parameters must be loaded afterwards."""
-    with torch.device("meta"):  # on "meta" layers draw nothing from the global state
-        network = Autoencoder(channels, code, width)
-    network.to_empty(device=device)
+    network = made_empty(lambda: Autoencoder(channels, code, width), device)
     if generator is not None:
         initialise(network, generator)
     return network

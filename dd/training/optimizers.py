@@ -1,0 +1,43 @@
+"""torch's optimisers, without what only its compiler needs.
+
+torch marks some methods of an optimiser as not to be compiled, and imports its compiler for this as
+soon as one of them is called: 1.2 s of CPU, most of the start of a short job. Nothing here is
+compiled, so these classes have the methods without the marks. They compute the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+
+def _unmarked(method: Callable[..., Any]) -> Callable[..., Any]:
+    """The method that torch has wrapped into a mark."""
+    return getattr(method, "__wrapped__", method)
+
+
+class Optimizer(torch.optim.Optimizer):
+    """An optimiser that is never compiled."""
+
+    add_param_group = _unmarked(torch.optim.Optimizer.add_param_group)
+    zero_grad = _unmarked(torch.optim.Optimizer.zero_grad)
+
+
+class SGD(Optimizer, torch.optim.SGD):
+    """Stochastic gradient descent with momentum and weight decay."""
+
+    step = torch.no_grad()(_unmarked(torch.optim.SGD.step))
+
+
+class Adam(Optimizer, torch.optim.Adam):
+    """Adam (Kingma and Ba 2015, arXiv:1412.6980)."""
+
+    step = torch.no_grad()(_unmarked(torch.optim.Adam.step))
+
+
+class AdamW(Optimizer, torch.optim.AdamW):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, arXiv:1711.05101)."""
+
+    step = torch.no_grad()(_unmarked(torch.optim.AdamW.step))
