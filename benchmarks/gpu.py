@@ -36,12 +36,12 @@ from unittest import mock
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from benchmarks.choices import compare
+from benchmarks.choices import CLASSES, compare
 from benchmarks.choices import training as stacking
 from benchmarks.every_stage import COMMANDS, make_files, results, target, words
-from benchmarks.kernels import NETWORKS, profile, trained, unrolled, with_graph
+from benchmarks.kernels import NETWORKS, network_of, profile, trained, unrolled, with_graph
 from benchmarks.speed import measure, opening, parser, synthetic_data
 from benchmarks.work import ROWS, Row, suite_pieces
 from dd.__main__ import main as command_line
@@ -50,7 +50,6 @@ from dd.data.dataset import load_dataset
 from dd.distill import assemble
 from dd.distill.gradients import match_apart, match_together
 from dd.errors import DDError
-from dd.networks.build import create
 from dd.rng import generator
 from dd.runtime import precision
 from dd.runtime.process import setup
@@ -61,7 +60,7 @@ MINUTES = 8.0
 TOLERANCE = 1e-2  # of a tensor, in its norm, after two iterations or epochs
 POINTS = 35.0  # of an accuracy: the small dataset has 12 test images
 QUICK_CHECKS = ("dm", "pretrain", "evaluate, apart")
-CLASSES, REAL, BATCH = 10, 256, 256
+REAL, BATCH = 256, 256
 MOST_CHECKS = 12  # at a time
 
 
@@ -183,7 +182,7 @@ def networks_of_the_cpu() -> Iterator[None]:
 
 def matching(device: torch.device, ipc: int, repeats: int, real: int = REAL) -> dict[str, Any]:
     """Seconds of a matching step of all classes: apart, together, and (on a GPU) as one graph."""
-    network = _network(device)
+    network = network_of(0, device)
     draw = generator(0, "matching", device=device)
     batches, images = (
         torch.randn((CLASSES, count, 3, 32, 32), generator=draw, device=device)
@@ -200,7 +199,7 @@ def training(device: torch.device, way: Way, repeats: int) -> float:
     images = torch.randn((BATCH, 3, 32, 32), generator=draw, device=device)
     labels = torch.arange(BATCH, device=device) % CLASSES
 
-    network = _network(device)
+    network = network_of(0, device)
     layout = torch.channels_last if way.channels_last else torch.contiguous_format
     images, network = images.to(memory_format=layout), network.to(memory_format=layout)
     call = torch.compile(network) if way.compiled else network
@@ -212,10 +211,6 @@ def training(device: torch.device, way: Way, repeats: int) -> float:
         torch.autograd.grad(loss, list(network.parameters()))
 
     return compare({"step": step}, repeats, device)["step"]
-
-
-def _network(device: torch.device) -> nn.Module:
-    return create("convnet", 3, (32, 32), CLASSES, generator=generator(0), device=device)
 
 
 def once(device: torch.device, quick: bool) -> dict[str, Callable[[], Callable[[], Tensor]]]:

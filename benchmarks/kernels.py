@@ -1,8 +1,8 @@
 """Where the time of a step goes on a device, and what remains of it as one CUDA graph.
 
-Networks of 32 × 32 images keep a GPU waiting for Python between kernels. A graph repeats the
-kernels of a step without Python, so its time is that of the kernels alone; the profile says which
-they are, and how much of the step they fill.
+A GPU may wait for Python between kernels. A graph repeats the kernels of a step without Python, so
+its time is that of the kernels alone; the profile says which they are, and how much of the step
+they fill.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.autograd import DeviceType
 from torch.func import functional_call
 from torch.profiler import ProfilerActivity
 
-from benchmarks.choices import compare, wait
+from benchmarks.choices import CLASSES, compare, wait
 from dd.distill.unroll import pull_back, unroll
 from dd.networks.build import create
 from dd.networks.flat import parameters_of
@@ -26,7 +26,7 @@ from dd.rng import generator
 from dd.training.ensemble import ensemble
 from dd.training.train import cross_entropy, train_step
 
-CLASSES, NETWORKS = 10, 10
+NETWORKS = 10
 SHOWN = 8  # kernels of a profile, those that take most
 
 Work = Callable[[], Any]
@@ -80,12 +80,12 @@ def with_graph(
 
 def unrolled(device: torch.device, ipc: int, steps: int) -> Callable[[], Tensor]:
     """The images' gradient through ``steps`` steps of a student, all graphs kept."""
-    network = _network(0, device)
+    network = network_of(0, device)
     names = [name for name, _ in network.named_parameters()]
     shapes = [parameter.shape for parameter in network.parameters()]
     start = parameters_of(network)
     labels = torch.arange(CLASSES * ipc, device=device) % CLASSES
-    batches = [_images(step, CLASSES * ipc, device) for step in range(steps)]
+    batches = [images_of(step, CLASSES * ipc, device) for step in range(steps)]
 
     def loss(leaves: Any, batch: Any, step: int) -> Tensor:
         parameters = dict(zip(names, leaves, strict=True))
@@ -102,9 +102,9 @@ def unrolled(device: torch.device, ipc: int, steps: int) -> Callable[[], Tensor]
 
 def trained(device: torch.device, images: int) -> Callable[[], Tensor]:
     """The gradient of a training step of stacked networks, at a rate of zero."""
-    students = ensemble([_network(n, device) for n in range(NETWORKS)])
+    students = ensemble([network_of(n, device) for n in range(NETWORKS)])
     sgd = torch.optim.SGD(students.parameters, lr=0.0, momentum=0.9)
-    batch = _images(0, images, device).expand(NETWORKS, -1, -1, -1, -1)
+    batch = images_of(0, images, device).expand(NETWORKS, -1, -1, -1, -1)
     labels = torch.arange(images, device=device) % CLASSES
 
     def loss(logits: Tensor, part: slice) -> Tensor:
@@ -153,10 +153,12 @@ def profile(work: Work, device: torch.device) -> dict[str, Any]:
     }
 
 
-def _network(seed: int, device: torch.device) -> nn.Module:
+def network_of(seed: int, device: torch.device) -> nn.Module:
+    """A new ConvNet for images of 32 × 32."""
     return create("convnet", 3, (32, 32), CLASSES, generator=generator(seed), device=device)
 
 
-def _images(seed: int, count: int, device: torch.device) -> Tensor:
+def images_of(seed: int, count: int, device: torch.device) -> Tensor:
+    """Images at random, ``[count, 3, 32, 32]``."""
     draw = generator(seed, "images", device=device)
     return torch.randn((count, 3, 32, 32), generator=draw, device=device)

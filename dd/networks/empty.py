@@ -17,7 +17,7 @@ def made_empty(make: Callable[[], Module], device: torch.device | str) -> Module
 
     It is made on torch's device ``meta``, where layers draw nothing from the global state, and then
     given memory. To draw normal values there, or to use ``nn.Module.to_empty``, would import
-    torch's compiler or a library for symbols, half a second or more of each job's start.
+    torch's compiler or a library for symbols, and slow down the start of each job.
     """
     with torch.device("meta"), _NoValues():
         network = make()

@@ -90,10 +90,11 @@ def _networks(exhibit: Exhibit) -> str:
     )
     usual = usual_number(counts.elements(), run.networks)
     others = sorted(counts.keys() - {usual})
+    networks = f"{usual} network{'s' * (usual != 1)}"
     if not others:
-        return f"{usual} networks"
+        return networks
     last = f" to {others[-1]}" if len(others) > 1 else ""
-    return f"{usual} networks (in some cells {others[0]}{last})"
+    return f"{networks} (in some cells {others[0]}{last})"
 
 
 def usual_number(counts: Iterable[int], otherwise: int) -> int:

@@ -1,7 +1,7 @@
 """torch's optimisers, without what only its compiler needs.
 
 torch marks some methods of an optimiser as not to be compiled, and imports its compiler for this as
-soon as one of them is called: 1.2 s of CPU, most of the start of a short job. Nothing here is
+soon as one of them is called, which takes almost as long as importing torch. Nothing here is
 compiled, so these classes have the methods without the marks. They compute the same.
 """
 

@@ -515,8 +515,8 @@ def test_what_is_captured_is_what_the_suite_computes():
     """The student's gradient against one graph of all steps; a training step against its own."""
     cpu = torch.device("cpu")
     found = kernels.unrolled(cpu, 1, steps=2)()
-    images = [kernels._images(step, 10, cpu).requires_grad_() for step in range(2)]
-    network = kernels._network(0, cpu)
+    images = [kernels.images_of(step, 10, cpu).requires_grad_() for step in range(2)]
+    network = kernels.network_of(0, cpu)
     names = [name for name, _ in network.named_parameters()]
     now = list(network.parameters())
     for batch in images:
@@ -528,7 +528,7 @@ def test_what_is_captured_is_what_the_suite_computes():
     torch.testing.assert_close(found / expected.norm(), expected / expected.norm())
 
     stepped = kernels.trained(cpu, 4)()
-    loss = torch.nn.functional.cross_entropy(network(kernels._images(0, 4, cpu)), torch.arange(4))
+    loss = torch.nn.functional.cross_entropy(network(kernels.images_of(0, 4, cpu)), torch.arange(4))
     own = torch.autograd.grad(loss, list(network.parameters()))
     first = own[0].numel()
     torch.testing.assert_close(stepped[:first].view_as(own[0]), own[0])

@@ -175,3 +175,13 @@ def test_the_differences_of_the_families_are_those_of_their_networks():
     }.items():
         cells = " | ".join(told(first, second) for second in ("random", "dc", "dm"))
         assert f"| {name} | {cells} |" in page_of_families
+    seconds: dict[str, list[float]] = {}
+    for row in load_rows(DOCS / "families/distillations.csv"):
+        seconds.setdefault(row["method"], []).append(float(row["seconds"]))
+    dc, dm, dd, frepo = (
+        f"{min(all_):.0f} to {max(all_):.0f}"
+        for all_ in (seconds[method] for method in ("dc", "dm", "dd", "frepo"))
+    )
+    assert f"took {dc} s (DC), {dm} (DM), {dd} (DD) and {frepo} (FRePo)" in " ".join(
+        page_of_families.split()
+    )

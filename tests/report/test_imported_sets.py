@@ -61,6 +61,12 @@ def test_each_cell_tells_its_own_number(released):
     assert "24.50 ± 3.03 (n = 10)" not in text and "24.50 ± 3.03" in text
 
 
+def test_one_network_is_singular():
+    plan = Plan(load_run("families")).main
+    said = caption(plan.exhibits["table", "families_cross_arch"])
+    assert "over 1 network (in some cells 5) on each of 3 synthetic sets." in said
+
+
 def test_captions_say_whose_the_sets_are_and_what_is_left_out(released):
     for kind, name in (("table", "modelpool_ablation"), ("figure", "modelpool_images")):
         said = caption(released.exhibits[kind, name])
