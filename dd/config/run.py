@@ -353,7 +353,11 @@ def load_run(
         document["datasets"] = _rooted(document["datasets"], root, copy)
         check(document, schema, "--config")
     if copy is not None and not any("copy" in o for o in document["datasets"].values()):
-        raise DDError("copy: describes the folder data_root, but this run reads no such folder")
+        raise DDError(
+            f"copy: {data_root} is no image folder of this run: it needs train/ and test/ (or val/)"
+            if data_root is not None
+            else "copy: describes the images in data_root, which is not given"
+        )
     for options in document["datasets"].values():
         if "copy" in options:
             options["label"] += f" ({options['copy']} copy)"
@@ -415,12 +419,12 @@ def _chosen(datasets: dict[str, dict[str, Any]], names: Any) -> dict[str, dict[s
 def _rooted(
     datasets: dict[str, dict[str, Any]], root: str, copy: str | None
 ) -> dict[str, dict[str, Any]]:
-    """The datasets with ``root`` as their folder; several datasets each get a folder in it."""
+    """The datasets, each in the folder of its name in ``root``; an only one may lie in ``root``."""
     if not Path(root).is_dir():
         raise DDError(f"data_root: {root} is no folder")
-    if len(datasets) == 1:
-        return {name: _read_from(name, options, root, copy) for name, options in datasets.items()}
     folders = {name: str(Path(root, name)) for name in datasets}
+    if len(datasets) == 1 and not any(Path(folder).is_dir() for folder in folders.values()):
+        folders = dict.fromkeys(datasets, root)
     for folder in folders.values():
         if not Path(folder).is_dir():
             raise DDError(

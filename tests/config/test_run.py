@@ -101,9 +101,19 @@ def test_what_a_dataset_says_must_go_together(tmp_path, changes, message):
 
 def test_a_copy_of_nothing_is_refused(tmp_path):
     (tmp_path / "torchvision").mkdir()
-    for more in ({}, {"data_root": str(tmp_path / "torchvision")}):
-        with pytest.raises(DDError, match="copy: describes the folder data_root, but this run"):
-            load_run("cifar10", {"copy": "JPEG", **more})
+    with pytest.raises(DDError, match="copy: describes the images in data_root, which is not"):
+        load_run("cifar10", {"copy": "JPEG"})
+    with pytest.raises(
+        DDError, match="torchvision is no image folder of this run: it needs train/"
+    ):
+        load_run("cifar10", {"copy": "JPEG", "data_root": str(tmp_path / "torchvision")})
+
+
+def test_one_dataset_may_lie_in_the_folder_of_its_name(tmp_path):
+    images = split_folder(tmp_path / "cifar10")
+    for given in (images, str(tmp_path)):
+        options_ = load_run("cifar10", {"data_root": given, "copy": "JPEG"}).datasets["cifar10"]
+        assert (options_["source"], options_["root"]) == ("image-folder", images)
 
 
 def test_a_folder_with_the_data_of_every_dataset(tmp_path):
