@@ -43,6 +43,7 @@ for rules in sorted(Path(workflow.basedir, "workflow", "rules").glob("*.smk")):
 
 onstart:
     check_start()
+    rest_between_jobs()
 
 
 onsuccess:

@@ -55,6 +55,22 @@ def test_no_job_of_the_paper_is_done_twice(checkout):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "kept"), [([], "None"), (["--max-jobs-per-timespan", "7/1s"], "7 a second")]
+)
+def test_the_scheduler_sleeps_unless_a_rate_is_asked_for(checkout, words, kept):
+    snakefile = checkout / "Snakefile"
+    text = snakefile.read_text()
+    say = "limiter = workflow.scheduler.job_rate_limiter\n    print('limiter:', limiter and "
+    say += "f'{limiter.max_jobs} a second')"
+    assert text.count("report_made()") == 1
+    snakefile.write_text(text.replace("report_made()", say))
+    done = snakemake(checkout, "configure", *words)
+    assert done.returncode == 0, done.stderr
+    assert f"limiter: {kept}" in done.stdout
+
+
+@pytest.mark.slow
 def test_the_papers_own_run_of_metadd(checkout):
     found = jobs(checkout, "metadd_cross_arch", "--config", "run=paper")
     # Tiny ImageNet and two subsets of ImageNet at 128 px; 12 methods, 3 ipc, 3 seeds

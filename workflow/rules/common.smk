@@ -121,6 +121,18 @@ def check_start():
         sys.exit(f"error: {printable(str(error))}")
 
 
+def rest_between_jobs():
+    """Let Snakemake's scheduler sleep while jobs work.
+
+    As long as the rate of new jobs has a limit, each pass of the scheduler sets a timer for another
+    pass, and each finished job adds one. So after n jobs it wakes up n times a second, with n threads.
+    The default limit, 100 jobs a second, is above what a machine can start. Any other is kept.
+    """
+    limiter = getattr(workflow.scheduler, "job_rate_limiter", None)
+    if limiter is not None and (limiter.max_jobs, limiter.timespan) == (100, 1):
+        workflow.scheduler.job_rate_limiter = None
+
+
 def recorded():
     """All files of the run, without those of optional tables and figures."""
     return PLAN.main.files()
