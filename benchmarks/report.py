@@ -302,7 +302,10 @@ def _rows_of_a_gpu(found: dict[str, Any]) -> str:
     own = [side for side in columns if side not in (*over, "suite")]
     head = ["work", *(f"{GPU_SIDES[side]}, s" for side in columns)]
     head += [f"speed-up over {GPU_SIDES[side]}" for side in over]
-    head += [*(f"speed-up of {GPU_SIDES[side]}" for side in own), "peak float32, MB"]
+    head += [
+        *(f"speed-up of {GPU_SIDES[side]}" for side in own),
+        *(f"peak {GPU_SIDES[side]}, MB" for side in (*over, "suite")),
+    ]
     rows = []
     for row in found.values():
         ratios = row["ratios"]
@@ -311,7 +314,9 @@ def _rows_of_a_gpu(found: dict[str, Any]) -> str:
         line += [_seconds(seconds, side) for side in columns]
         line += [f"**{ratios[side]:.2f} ×**" if side in ratios else "–" for side in over]
         line += [f"{1 / ratios[side]:.2f} ×" if side in ratios else "–" for side in own]
-        rows.append([*line, f"{peak(row['sides']['suite']['peak_mb']):.0f}"])
+        peaks = {side: one["peak_mb"] for side, one in row["sides"].items()}
+        line += [f"{peak(peaks[side]):.0f}" if side in peaks else "–" for side in (*over, "suite")]
+        rows.append(line)
     return table(head, rows) if rows else ""
 
 

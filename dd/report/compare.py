@@ -205,6 +205,19 @@ def verdict(estimates: Sequence[Estimate], expect: str, margin: float) -> str:
     return UNDECIDED
 
 
+def worded(verdict: str, limit: str, gaps: str) -> str:
+    """A verdict and what limits it.
+
+    Args:
+        verdict: one of the four.
+        limit: the sets or networks that it is about, if it is about no others.
+        gaps: what the claim compares and the run does not have. Another verdict than ``holds``
+            needs no word about it: what is there suffices to refute a claim or to leave it open.
+    """
+    part = "as far as tested" if verdict == HOLDS and gaps else ""
+    return f"{verdict} {', '.join(filter(None, (limit, part)))}".strip()
+
+
 def weakest(estimates: Sequence[Estimate], expect: str, margin: float) -> int:
     """The position of the difference that supports a claim the least.
 

@@ -20,7 +20,7 @@ from dd.artifacts.fields import BLOCK, NUMBER, TEXT, Field, check_fields, missin
 from dd.artifacts.text import load_json, load_rows, read_text, save_text
 from dd.errors import DDError, unknown
 from dd.report import escape
-from dd.report.compare import HOLDS, NOT_TESTED, REFUTED, UNDECIDED
+from dd.report.compare import HOLDS, NOT_TESTED, REFUTED, UNDECIDED, worded
 from dd.report.labels import paper_label
 from dd.report.numbers import counted, interval, number
 from dd.report.read.claims import QUANTITIES
@@ -61,7 +61,7 @@ class Finding:
     @property
     def word(self) -> str:
         """The verdict with its limit."""
-        return f"{self.about['verdict']} {self.about['limit']}".strip()
+        return worded(self.about["verdict"], self.about["limit"], self.about["note"])
 
     @property
     def weakest(self) -> Mapping[str, str]:
@@ -167,8 +167,9 @@ def page(found: Iterable[Finding], out: Path) -> str:
         "",
         "Made by `python -m dd evidence` from the claims of finished runs; "
         "[how claims are judged](claims.md). A verdict is about the dataset and the settings of "
-        "its run. The difference is that of the cell that supports the claim the least, with its "
-        "90 % interval.",
+        "its run: one that holds *as far as tested* lacks what the column At says. The difference "
+        "is that of the cell that supports the claim the least, with its 90 % interval. Evidence: "
+        "synthetic sets × networks (or images) of each set and architecture.",
     ]
     if not papers:
         lines += ["", "No run with claims is here yet."]

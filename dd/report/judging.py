@@ -19,6 +19,7 @@ from dd.report.compare import (
     support,
     verdict,
     weakest,
+    worded,
 )
 from dd.report.intervals import ALPHA, Estimate
 from dd.report.labels import in_words, value_label
@@ -66,7 +67,7 @@ class Judged:
     @property
     def word(self) -> str:
         """The verdict with its limit."""
-        return f"{self.verdict} {self.limit}".strip()
+        return worded(self.verdict, self.limit, self.note)
 
     @property
     def scale(self) -> str:

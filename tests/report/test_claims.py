@@ -164,6 +164,10 @@ def test_what_is_not_in_a_run_is_said(tmp_path):
     narrow = workflow(tmp_path / "narrow", claim, setting=["baseline", "pool"])
     (one,) = judged(filled(narrow, gains(convnet=2, mlp=3)).run)
     assert (one.verdict, one.note) == ("holds", "not in this run: pool+kd − kd")
+    assert (first.word, one.word) == ("holds", "holds as far as tested")
+    refuted = workflow(tmp_path / "refuted", claim, setting=["baseline", "pool"])
+    (one,) = judged(filled(refuted, gains(convnet=2, mlp=-3)).run)
+    assert one.note and one.word == "refuted"  # what is missing could not save the claim
 
 
 def test_a_claim_without_its_table_is_not_judged():

@@ -92,6 +92,8 @@ def test_what_was_not_compared_stands_beside_a_verdict(runs, tmp_path):
         lines = [line for line in text.splitlines() if "for this set" in line]
         said = "IPC 1; sets by the authors of Model Pool; not in this run: DC + MetaDD − DC"
         assert lines and all(said in line for line in lines)
+        assert "**holds for this set, as far as tested**" in text
+        assert "**holds for this set**" not in text
     for one in found:
         if one.tested:
             (weakest,) = [row for row in one.rows if row["weakest"] == "yes"]
