@@ -200,16 +200,19 @@ def page(found: Iterable[Finding], out: Path) -> str:
 
 
 def short(found: Iterable[Finding], out: Path, page: Path) -> str:
-    """The short form: what was tested on data that does not stand in for other data."""
-    lines = ["| Claim | Data | At | Evidence | Verdict |", "| --- | --- | --- | --- | --- |"]
+    """The short form: what was tested on data that does not stand in for other data.
+
+    Which pairs a run lacks is left to the long form; the verdict says that there are some.
+    """
+    lines = ["| Claim | Data | Evidence | Verdict |", "| --- | --- | --- | --- |"]
     for one in found:
         if one.stands_in or not one.tested:
             continue
         anchor = f"{os.path.relpath(page, out.parent)}#{one.about['claim']}"
+        data = f"[{escape.markdown(one.data)}]({os.path.relpath(one.folder, out.parent)})"
         cells = [
             f"[{escape.markdown(one.about['says'])}]({anchor})",
-            f"[{escape.markdown(one.data)}]({os.path.relpath(one.folder, out.parent)})",
-            escape.markdown(one.scale) or "–",
+            "; ".join(filter(None, (data, escape.markdown(one.about["scale"])))),
             one.evidence(),
             f"**{one.word}**",
         ]
