@@ -17,6 +17,7 @@ from dd.report.read.accuracies import BySet, flat
 
 SETS = "sets"
 HOLDS, REFUTED, UNDECIDED, NOT_TESTED = "holds", "refuted", "undecided", "not tested"
+FOR, AGAINST, NEITHER = "for", "against", "neither"  # what one cell of a claim says alone
 
 
 @dataclass(frozen=True)

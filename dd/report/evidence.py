@@ -20,7 +20,7 @@ from dd.artifacts.fields import BLOCK, NUMBER, TEXT, Field, check_fields, missin
 from dd.artifacts.text import load_json, load_rows, read_text, save_text
 from dd.errors import DDError, unknown
 from dd.report import escape
-from dd.report.compare import HOLDS, NOT_TESTED, REFUTED, UNDECIDED, worded
+from dd.report.compare import FOR, HOLDS, NOT_TESTED, REFUTED, UNDECIDED, worded
 from dd.report.labels import paper_label
 from dd.report.numbers import counted, interval, number
 from dd.report.read.claims import QUANTITIES
@@ -30,8 +30,8 @@ BEGIN, END = "<!-- evidence: begin -->", "<!-- evidence: end -->"
 _RUN: Mapping[str, Field] = {"run": TEXT, "title": TEXT, "configuration": BLOCK}
 _COLUMNS = (
     "claim", "paper", "says", "source", "dataset", "verdict", "limit", "scale", "place",
-    "weakest", "difference", "low", "high", "unit", "quantity", "n_sets", "n_networks", "each",
-    "note",
+    "cell", "weakest", "difference", "low", "high", "unit", "quantity", "n_sets", "n_networks",
+    "each", "note",
 )  # fmt: skip
 _WORDS = (HOLDS, REFUTED, UNDECIDED, NOT_TESTED)
 
@@ -62,6 +62,14 @@ class Finding:
     def word(self) -> str:
         """The verdict with its limit."""
         return worded(self.about["verdict"], self.about["limit"], self.about["note"])
+
+    @property
+    def bold(self) -> str:
+        """The verdict in Markdown; if it is not for a claim of several cells, how many are."""
+        leaning = [row["cell"] for row in self.rows]
+        if self.about["verdict"] not in (REFUTED, UNDECIDED) or len(leaning) == 1:
+            return f"**{self.word}**"
+        return f"**{self.word}**, {leaning.count(FOR)} of {len(leaning)} cells for it"
 
     @property
     def weakest(self) -> Mapping[str, str]:
@@ -167,7 +175,8 @@ def page(found: Iterable[Finding], out: Path) -> str:
         "",
         "Made by `python -m dd evidence` from the claims of finished runs; "
         "[how claims are judged](claims.md). A verdict is about the dataset and the settings of "
-        "its run: one that holds *as far as tested* lacks what the column At says. The difference "
+        "its run: one that holds *as far as tested* lacks what the column At says; cells *for it* "
+        "support the claim alone, by a one-sided test at 5 %. The difference "
         "is that of the cell that supports the claim the least, with its 90 % interval. Evidence: "
         "synthetic sets × networks (or images) of each set and architecture.",
     ]
@@ -192,7 +201,7 @@ def page(found: Iterable[Finding], out: Path) -> str:
                     escape.markdown(one.data),
                     f"[{escape.markdown(one.title)}]({os.path.relpath(one.folder, out.parent)})",
                     escape.markdown(one.scale) or "–",
-                    f"**{one.word}**",
+                    one.bold,
                     *map(escape.markdown, numbers),
                 ]
                 lines.append(f"| {' | '.join(cells)} |")
@@ -214,7 +223,7 @@ def short(found: Iterable[Finding], out: Path, page: Path) -> str:
             f"[{escape.markdown(one.about['says'])}]({anchor})",
             "; ".join(filter(None, (data, escape.markdown(one.about["scale"])))),
             one.evidence(),
-            f"**{one.word}**",
+            one.bold,
         ]
         lines.append(f"| {' | '.join(cells)} |")
     if len(lines) == 2:

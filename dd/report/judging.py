@@ -12,6 +12,9 @@ from dd.plan.claims import ERASED_ACCURACY, PAIRS, Claim, load_claims
 from dd.plan.needs import auxiliary_networks
 from dd.report.captions import whose
 from dd.report.compare import (
+    AGAINST,
+    FOR,
+    NEITHER,
     NOT_TESTED,
     SETS,
     claimed_side,
@@ -25,7 +28,6 @@ from dd.report.intervals import ALPHA, Estimate
 from dd.report.labels import in_words, value_label
 from dd.report.read.claims import Compared, found
 
-FOR, AGAINST, NEITHER = "for", "against", "neither"
 THIS_SET, THESE_NETWORKS = "for this set", "for these networks"
 
 

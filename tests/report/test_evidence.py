@@ -1,6 +1,7 @@
 """The page of evidence: verdicts come from files of runs alone, and what a broken file says."""
 
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -8,6 +9,8 @@ import pytest
 
 from dd.__main__ import main
 from dd.artifacts.text import load_json, load_rows, save_json, save_rows
+from dd.config.run import load_run
+from dd.plan.needs import seen
 from dd.report.evidence import BEGIN, END, findings, page, short
 from tests.support.runs import ROOT
 from tests.support.tables import fill, render
@@ -155,20 +158,30 @@ def test_pages_of_the_project_are_those_of_the_committed_claims():
     assert between == short(found, front, out)
 
 
-def test_the_differences_of_the_families_are_those_of_their_networks():
-    """The table of docs/papers/families.md, from every network; t(0.95, 2) = 2.919986."""
-    by_set: dict[tuple[str, str, str], dict[str, list[float]]] = {}
-    for row in load_rows(DOCS / "families/evaluations.csv"):
+def differences(run: str, quantile: float) -> Callable[[Sequence[str], Sequence[str]], str]:
+    """``told(first, second)``: the difference between two cells (method, protocol, network) of the
+    networks committed with a run, with its 90 % interval over sets, as pages say it.
+
+    ``quantile`` is t(0.95, n − 1) for n sets.
+    """
+    by_set: dict[tuple[str, ...], dict[str, list[float]]] = {}
+    for row in load_rows(DOCS / run / "evaluations.csv"):
         cell = by_set.setdefault((row["method"], row["protocol"], row["arch"]), {})
         cell.setdefault(row["set"], []).append(float(row["accuracy"]))
 
-    def told(first, second):
-        one, other = by_set[first], by_set[(second, "hard", "convnet")]
-        parts = [fmean(one[seed]) - fmean(other[seed]) for seed in ("0", "1", "2")]
-        half = 2.919986 * stdev(parts) / 3**0.5
+    def told(first: Sequence[str], second: Sequence[str]) -> str:
+        one, other = by_set[tuple(first)], by_set[tuple(second)]
+        parts = [fmean(one[seed]) - fmean(other[seed]) for seed in one]
+        half = quantile * stdev(parts) / len(parts) ** 0.5
         low, mean, high = (fmean(parts) + sign * half for sign in (-1, 0, 1))
         return f"{mean:.1f} ({low:.1f} to {high:.1f})".replace("-", "−")
 
+    return told
+
+
+def test_the_differences_of_the_families_are_those_of_their_networks():
+    """The table of docs/papers/families.md, from every network."""
+    told = differences("families", 2.919986)
     page_of_families = (DOCS / "papers/families.md").read_text(encoding="utf-8")
     wide = "convnet:growth=2,norm=none"
     for name, first in {
@@ -177,7 +190,9 @@ def test_the_differences_of_the_families_are_those_of_their_networks():
         "FRePo, its authors' network": ("frepo", "regression", wide),
         "FRePo, the ConvNet of the others": ("frepo", "regression", "convnet"),
     }.items():
-        cells = " | ".join(told(first, second) for second in ("random", "dc", "dm"))
+        cells = " | ".join(
+            told(first, (second, "hard", "convnet")) for second in ("random", "dc", "dm")
+        )
         assert f"| {name} | {cells} |" in page_of_families
     seconds: dict[str, list[float]] = {}
     for row in load_rows(DOCS / "families/distillations.csv"):
@@ -189,3 +204,21 @@ def test_the_differences_of_the_families_are_those_of_their_networks():
     assert f"took {dc} s (DC), {dm} (DM), {dd} (DD) and {frepo} (FRePo)" in " ".join(
         page_of_families.split()
     )
+
+
+def test_the_differences_of_metadd_are_those_of_its_networks():
+    """The table of docs/discrepancies.md, from every network; ˢ marks networks that were used."""
+    told = differences("metadd-cpu", 2.015048)
+    readings = (DOCS / "discrepancies.md").read_text(encoding="utf-8")
+    run = load_run("metadd-cpu")
+    specs = {"ConvNet": "convnet", "VGG11": "vgg11", "ResNet18": "resnet18", "LeNet": "lenet",
+             "ResNet18-BN": "resnet18_bn", "AlexNet": "alexnet", "ViT": "vit:depth=2"}  # fmt: skip
+    for name, arch in specs.items():
+        cells = []
+        for base, protocol in (("dm", "hard"), ("sre2l", "soft")):
+            for addition in ("metadd", "glad"):
+                method = f"{base}+{addition}"
+                used = {network for m in (base, method) for network in seen(run, m, "cifar10", 10)}
+                mark = " ˢ" if arch in used else ""
+                cells.append(told((method, protocol, arch), (base, protocol, arch)) + mark)
+        assert f"| {name} | {' | '.join(cells)} |" in readings

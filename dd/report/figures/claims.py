@@ -12,9 +12,9 @@ from matplotlib.lines import Line2D
 from dd.plan.exhibits import Exhibit
 from dd.report import escape
 from dd.report.captions import facts, imported, warnings
-from dd.report.compare import claimed_side
+from dd.report.compare import AGAINST, FOR, NEITHER, claimed_side
 from dd.report.figures.style import PUBLISHED, WIDTH, annotate, published_handle
-from dd.report.judging import AGAINST, FOR, NEITHER, Judged, judged, pair_words
+from dd.report.judging import Judged, judged, pair_words
 from dd.report.read.claims import QUANTITIES
 
 ROW = 0.17  # inches of a row
