@@ -158,15 +158,20 @@ def test_pages_of_the_project_are_those_of_the_committed_claims():
     assert between == short(found, front, out)
 
 
-def differences(run: str, quantile: float) -> Callable[[Sequence[str], Sequence[str]], str]:
-    """``told(first, second)``: the difference between two cells (method, protocol, network) of the
+def differences(
+    run: str,
+    quantile: float,
+    columns: Sequence[str] = ("method", "protocol", "arch"),
+    digits: int = 1,
+) -> Callable[[Sequence[str], Sequence[str]], str]:
+    """``told(first, second)``: the difference between two cells, given by their ``columns``, of the
     networks committed with a run, with its 90 % interval over sets, as pages say it.
 
     ``quantile`` is t(0.95, n − 1) for n sets.
     """
     by_set: dict[tuple[str, ...], dict[str, list[float]]] = {}
     for row in load_rows(DOCS / run / "evaluations.csv"):
-        cell = by_set.setdefault((row["method"], row["protocol"], row["arch"]), {})
+        cell = by_set.setdefault(tuple(row[column] for column in columns), {})
         cell.setdefault(row["set"], []).append(float(row["accuracy"]))
 
     def told(first: Sequence[str], second: Sequence[str]) -> str:
@@ -174,7 +179,7 @@ def differences(run: str, quantile: float) -> Callable[[Sequence[str], Sequence[
         parts = [fmean(one[seed]) - fmean(other[seed]) for seed in one]
         half = quantile * stdev(parts) / len(parts) ** 0.5
         low, mean, high = (fmean(parts) + sign * half for sign in (-1, 0, 1))
-        return f"{mean:.1f} ({low:.1f} to {high:.1f})".replace("-", "−")
+        return f"{mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})".replace("-", "−")
 
     return told
 
@@ -204,6 +209,22 @@ def test_the_differences_of_the_families_are_those_of_their_networks():
     assert f"took {dc} s (DC), {dm} (DM), {dd} (DD) and {frepo} (FRePo)" in " ".join(
         page_of_families.split()
     )
+
+
+def test_the_differences_of_iadd_are_those_of_its_networks():
+    """The table of docs/discrepancies.md, from every network."""
+    told = differences("iadd-digits", 2.919986, ("method", "ipc", "iterations"), digits=2)
+    readings = (DOCS / "discrepancies.md").read_text(encoding="utf-8")
+    for name, method in {
+        "raw": "iadd",
+        "normalised": "iadd@weights=normalised",
+        "layer": "iadd@weights=layer",
+        "prune": "iadd@weights=prune",
+    }.items():
+        (line,) = [one for one in readings.splitlines() if one.startswith(f"| `{name}` | 9")]
+        cells = [cell.strip() for cell in line.split("|")]
+        assert cells[3] == told((method, "1", "300"), ("mtt", "1", "300"))
+        assert cells[6] == told((method, "10", "300"), ("mtt", "10", "300"))
 
 
 def test_the_differences_of_metadd_are_those_of_its_networks():
