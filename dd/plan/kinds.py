@@ -17,6 +17,7 @@ from dd.plan.jobs import (
     ActivationMaps,
     Distillation,
     Erasing,
+    Evaluation,
     Job,
     Preparation,
     Pretraining,
@@ -87,12 +88,17 @@ def _metrics(exhibit: Exhibit, jobs: Sequence[Job]) -> list[str]:
     return [job.metrics(run) for job in _sets(exhibit) if isinstance(job, Distillation)]
 
 
+def _evaluated(exhibit: Exhibit, jobs: Sequence[Job]) -> list[str]:
+    return [job.file(exhibit.run) for job in jobs if isinstance(job, Evaluation)]
+
+
 ACCURACIES = _of(_evaluations)
 SETS = _of(_sets)
 MAPS = _of(_maps)
 IMAGES = _of(_preparations)  # real images
 ERASED = _of(_erasings)
 METRICS = Read(_sets, _metrics)
+EVALUATIONS = Read(_nothing, _evaluated)  # all of the run
 POOLS = Read(_nothing, _pools)  # the model pools of all methods in the run
 # These are the outputs of the jobs, not the measurements beside them. If a measurement were an
 # input, losing it would trigger a rerun of a finished job.
@@ -159,6 +165,7 @@ TABLES = {
     "settings": Kind("dd.report.tables.settings:settings", (POOLS,)),
     "hyperparameters": Kind("dd.report.tables.hyperparameters:hyperparameters"),
     "listing": Kind("dd.report.tables.listing:listing"),
+    "evaluations": Kind("dd.report.tables.evaluations:evaluations", (EVALUATIONS,)),
     "claims": Kind("dd.report.tables.claims:claims", (CLAIMS,)),
     "ranking": Kind("dd.report.tables.ranking:ranking", (ACCURACIES, SETS)),
 }

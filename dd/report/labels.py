@@ -22,6 +22,7 @@ PAPERS = {
     "metadd": "MetaDD",
     "families": "Families of methods",
     "cost": "Cost",
+    "evaluations": "Every network",
     "baselines": "Baselines",
     "claims": "Claims",
     "ranking": "Ranking",

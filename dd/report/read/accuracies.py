@@ -126,13 +126,9 @@ def _accuracies(cell: Cell, exhibit: Exhibit) -> tuple[BySet, int, str]:
 
 def _read(path: str, arch: str, networks: int) -> list[tuple[float, bool]]:
     """Each network of ``arch`` in an evaluation file: its accuracy, and whether it diverged."""
-    rows = _rows(path)
-    for column in ("arch", "accuracy"):
-        if not rows or column not in rows[0]:
-            raise DDError(f"{path}: has no column '{column}'; evaluate again")
     tested = [
         (percentage(path, row["accuracy"]), row.get("diverged") == "1")
-        for row in rows
+        for row in tested_networks(path)
         if row["arch"] == arch
     ]
     if len(tested) != networks:
@@ -144,5 +140,14 @@ def _read(path: str, arch: str, networks: int) -> list[tuple[float, bool]]:
 
 
 @cache
-def _rows(path: str) -> list[dict[str, str]]:
-    return load_rows(path)
+def tested_networks(path: str) -> list[dict[str, str]]:
+    """The rows of an evaluation file: one for each network.
+
+    Raises:
+        DDError: if the file is missing, or has no columns of architectures and accuracies.
+    """
+    rows = load_rows(path)
+    for column in ("arch", "accuracy"):
+        if not rows or column not in rows[0]:
+            raise DDError(f"{path}: has no column '{column}'; evaluate again")
+    return rows
