@@ -80,9 +80,11 @@ class Task:
         """How networks of ``arch`` are trained."""
         return self.own.get(canonical(arch), self.recipe)
 
-    def networks(self, arch: str, numbers: Sequence[int]) -> list[nn.Module]:
-        """New networks of ``arch``; the number of a network determines its initial weights."""
-        streams = [generator(self.seed + n, "evaluate", "weights") for n in numbers]
+    def networks(
+        self, arch: str, numbers: Sequence[int], role: Sequence[str] = ()
+    ) -> list[nn.Module]:
+        """New networks of ``arch``; its number and role determine a network's initial weights."""
+        streams = [generator(self.seed + n, "evaluate", *role, "weights") for n in numbers]
         return [self._network(arch, stream, self.images.device) for stream in streams]
 
     def _network(
@@ -117,14 +119,23 @@ class Task:
         criterion: Criterion = cross_entropy,
         teachers: Sequence[nn.Module] | None = None,
         views: LabelledViews | None = None,
+        role: Sequence[str] = (),
     ) -> list[nn.Module]:
         """Train networks ``numbers`` of ``arch`` on the synthetic set, or on ``views`` of it.
+
+        Args:
+            arch: the architecture.
+            numbers: of the networks.
+            criterion: the loss.
+            teachers: a network for each, whose logits the loss gets; None: it gets none.
+            views: what to train on instead of the set.
+            role: names the random streams of networks that are not those to be tested.
 
         Raises:
             TrainingDiverged: if a loss becomes NaN or infinite and the task is strict.
         """
-        networks = self.networks(arch, numbers)
-        order = [generator(self.seed + n, "evaluate", "order") for n in numbers]
+        networks = self.networks(arch, numbers, role)
+        order = [generator(self.seed + n, "evaluate", *role, "order") for n in numbers]
         try:
             train(
                 networks,
@@ -216,7 +227,9 @@ class KDSettings:
 class Distilled(Hard):
     """Networks learn from labels and from a teacher that is trained on the same set.
 
-    Each network number has its own teacher. If the teacher would have no weight, none is trained.
+    Each network number has its own teacher, with random streams of its own: a student of the
+    teacher's architecture does not start from the teacher's weights. If the teacher would have no
+    weight, none is trained.
     """
 
     Settings = KDSettings
@@ -231,7 +244,7 @@ class Distilled(Hard):
             return self.task.train(arch, numbers, self._loss)
         missing = [n for n in numbers if n not in self.teachers]
         if missing:
-            trained = self.task.train(self.settings.teacher, missing)
+            trained = self.task.train(self.settings.teacher, missing, role=["teacher"])
             self.teachers |= zip(missing, trained, strict=True)
             for n in missing:
                 tested = accuracy(self.teachers[n], self.task.dataset.test)

@@ -153,6 +153,21 @@ def test_no_teacher_is_trained_for_nothing(digits):
         assert (protocol.facts(0)["teacher_accuracy"] == "") == (trained == 1)
 
 
+def test_a_student_does_not_start_as_its_teacher(digits):
+    """The public code draws both anew. Networks of any number, student or teacher, all differ."""
+    asked = task(digits, [])
+    first, second = asked.networks("mlp", [0, 1]), asked.networks("mlp", [0, 1], ["teacher"])
+    weights = [next(network.parameters()) for network in (*first, *second)]
+    for number, one in enumerate(weights):
+        assert not any(torch.equal(one, other) for other in weights[number + 1 :])
+    protocol = PROTOCOLS["kd"](KDSettings(teacher="mlp"), asked)
+    (trained,) = protocol.train("mlp", [0])
+    (teacher,) = protocol.teachers.values()
+    again = asked.train("mlp", [0], role=["teacher"])[0]
+    assert all(map(torch.equal, teacher.parameters(), again.parameters()))
+    assert not torch.equal(next(trained.parameters()), next(teacher.parameters()))
+
+
 def test_half_the_cross_entropy_is_plain_training_at_half_the_loss(digits):
     """Without a teacher, SGD on half the loss is SGD at half the rate and twice the decay."""
     whole = task(digits, [])
