@@ -16,7 +16,7 @@ from dd.plan.jobs import Import, evaluations, snapshots
 from dd.plan.kinds import networks_behind
 from dd.pretrain.agreement import warning
 from dd.report import fallbacks
-from dd.report.labels import axis_label, value_label
+from dd.report.labels import in_rule, value_label
 
 _FROZEN: Fields = {"network": NAME, "accuracy": PERCENT, "least_accuracy": PERCENT}
 
@@ -149,14 +149,8 @@ def _makers(exhibit: Exhibit) -> tuple[dict[str, dict[str, None]], bool]:
 
 def left_out(exhibit: Exhibit) -> list[str]:
     """The sentence about the cells that the run leaves out of a table or figure."""
-    rules = [
-        ", ".join(
-            f"{axis_label(axis)} {' or '.join(value_label(axis, value) for value in values)}"
-            for axis, values in rule.items()
-        )
-        for rule in exhibit.left_out()
-    ]
-    return [f"Left out in this run: {'; '.join(rules)}."] if rules else []
+    rules = "; ".join(map(in_rule, exhibit.left_out()))
+    return [f"Left out in this run: {rules}."] if rules else []
 
 
 def in_precision(run: Run, published: bool = False) -> list[str]:

@@ -28,7 +28,7 @@ class Difference:
         estimate: the first minus the second.
         unit: what was counted: :data:`SETS`, or what each set has several of (networks, images).
         sets: the number of synthetic sets behind it, of each side; 0 where there are none.
-        inner: the number of networks or images of a set.
+        inner: the least and the largest number of networks or images of a set.
         each: what ``inner`` numbers, in the plural.
         parts: the difference of each pair of units, by seed of the set or place in it; empty if the
             units form no pairs.
@@ -39,7 +39,7 @@ class Difference:
     estimate: Estimate
     unit: str
     sets: int
-    inner: int
+    inner: tuple[int, int]
     each: str
     parts: Mapping[int, float] = field(default_factory=dict)
     scale: float = 0.0
@@ -59,12 +59,12 @@ def compare(
         inner: what the values of a set are, in the plural.
         exact: whether a value is known without error, so that one, or equal ones, are enough.
     """
-    count = max(len(values) for by_set in (first, second) for values in by_set.values())
     scale = max(map(abs, [*flat(first), *flat(second)]))
     common = [seed for seed in first if seed in second]
     if common:
         first, second = ({seed: side[seed] for seed in common} for side in (first, second))
     sets = min(len(first), len(second))
+    counts = [len(values) for by_set in (first, second) for values in by_set.values()]
     parts = _pairs(first, second)
     estimate = (
         intervals.mean(list(parts.values()), scale)
@@ -74,6 +74,7 @@ def compare(
     if exact and not estimate.error:
         estimate = intervals.exact(estimate.value)
     unit = SETS if sets > 1 else inner
+    count = min(counts), max(counts)
     return Difference(estimate, unit, sets, count, inner, parts, scale, exact)
 
 
@@ -131,7 +132,7 @@ def average(parts: Sequence[Difference]) -> Difference:
         estimate,
         unit=" and ".join(dict.fromkeys(one.unit for one in joined)),
         sets=min(part.sets for part in parts),
-        inner=max(part.inner for part in parts),
+        inner=(min(part.inner[0] for part in parts), max(part.inner[1] for part in parts)),
         each=parts[0].each,
         parts=joined[0].parts if len(joined) == 1 else {},
         scale=scale,

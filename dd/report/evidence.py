@@ -33,6 +33,8 @@ _COLUMNS = (
     "cell", "weakest", "difference", "low", "high", "unit", "quantity", "n_sets", "n_networks",
     "each", "note",
 )  # fmt: skip
+_DIVERGED = ("diverged_first", "diverged_second")  # not in the tables of older versions
+_INNER = ("n_least", "n_networks")  # the first is not in the tables of older versions
 _WORDS = (HOLDS, REFUTED, UNDECIDED, NOT_TESTED)
 
 
@@ -89,8 +91,16 @@ class Finding:
 
     @property
     def scale(self) -> str:
-        """At what scale the claim was tested, and which part of it was not."""
-        return "; ".join(filter(None, (self.about["scale"], self.about["note"])))
+        """At what scale the claim was tested, which part of it was not, and what limits it."""
+        shares, note = self.about.get("shared"), self.about["note"]
+        failed = any(int(row.get(name) or 0) for row in self.rows for name in _DIVERGED)
+        parts = [
+            self.about["scale"],
+            f"the sets share {shares.replace('; ', ' and ')}" if shares else "",
+            "some networks diverged" if failed else "",
+            note,
+        ]
+        return "; ".join(filter(None, parts))
 
     def difference(self) -> str:
         """The difference of the weakest cell, and its interval."""
@@ -103,7 +113,8 @@ class Finding:
 
     def evidence(self) -> str:
         """On how many sets and networks it rests."""
-        sets, inner = ([int(row[name]) for row in self.rows] for name in ("n_sets", "n_networks"))
+        sets = [int(row["n_sets"]) for row in self.rows]
+        inner = [int(row[name]) for row in self.rows for name in _INNER if row.get(name)]
         return counted(sets, inner, self.about["each"])
 
 
@@ -144,6 +155,7 @@ _NUMBERS: Mapping[str, Field] = {
     "n_sets": whole(0),
     "n_networks": whole(1),
 }
+_OPTIONAL: Mapping[str, Field] = {"n_least": whole(1), **dict.fromkeys(_DIVERGED, whole(0))}
 
 
 def _check(path: Path, row: Mapping[str, str]) -> None:
@@ -154,11 +166,12 @@ def _check(path: Path, row: Mapping[str, str]) -> None:
         return
     if row["quantity"] not in QUANTITIES:
         raise unknown(f"quantity in {path}", row["quantity"], QUANTITIES)
-    bounds = [name for name in ("low", "high") if row["low"] or row["high"]]
-    for name in (*_NUMBERS, *bounds):
-        field = _NUMBERS.get(name, NUMBER)
+    fields = dict(_NUMBERS)
+    fields |= {name: NUMBER for name in ("low", "high") if row["low"] or row["high"]}
+    fields |= {name: field for name, field in _OPTIONAL.items() if row.get(name)}
+    for name, field in fields.items():
         try:
-            value = int(row[name]) if name.startswith("n_") else float(row[name])
+            value = float(row[name]) if field is NUMBER else int(row[name])
         except ValueError:
             value = math.nan
         if not field.fits(value):

@@ -25,8 +25,8 @@ from dd.report.compare import (
     worded,
 )
 from dd.report.intervals import ALPHA, Estimate
-from dd.report.labels import in_words, value_label
-from dd.report.read.claims import Compared, found
+from dd.report.labels import in_rule, in_words, value_label
+from dd.report.read.claims import QUANTITIES, Compared, found, planned
 
 THIS_SET, THESE_NETWORKS = "for this set", "for these networks"
 
@@ -75,13 +75,12 @@ class Judged:
     def scale(self) -> str:
         """At what scale, and on whose sets, the run tests the claim."""
         claim, run = self.claim, self.claim.exhibit.run
-        compared = {value for pair in claim.pairs for value in pair}
+        there = {key for group in self.groups for key in group.diverged}
         cells = [
             cell
-            for cell in claim.exhibit.cells()
-            if cell.dataset == self.dataset
-            and cell.labels[claim.axis] in compared
-            and claim.includes(cell.labels)
+            for one in planned(claim)
+            for cell in one.cells
+            if cell.dataset == self.dataset and (not there or (one.pair, one.place) in there)
         ]
         iterations = sorted({cell.iterations for cell in cells} - {0})
         parts = [
@@ -118,15 +117,44 @@ class Judged:
         return NEITHER
 
     def words(self, group: Compared) -> str:
-        """The place of a difference: its pair and its axes, as far as the claim has several."""
+        """The place of a difference: its pair, if the claim has several, and its axes, as far as
+        the differences have several values on them."""
         shown = []
         for axis, value in group.place.items():
-            if axis == "dataset" or len({str(other.place[axis]) for other in self.groups}) < 2:
-                continue
-            shown.append(
-                pair_words(self.claim, value) if axis == PAIRS else in_words([axis], [value])
-            )
+            if axis == PAIRS:
+                shown += [pair_words(self.claim, value)] if len(self.claim.pairs) > 1 else []
+            elif axis != "dataset" and len({str(one.place[axis]) for one in self.groups}) > 1:
+                shown.append(in_words([axis], [value]))
         return ", ".join(shown)
+
+    @property
+    def diverged(self) -> int:
+        """How many networks behind the differences diverged."""
+        return sum(group.diverged_networks(side) for group in self.groups for side in (0, 1))
+
+    @property
+    def shares(self) -> list[str]:
+        """What the synthetic sets share, besides the real data; empty for a single set."""
+        if not any(group.difference.sets > 1 for group in self.groups):
+            return []
+        run = self.claim.exhibit.run
+        cells = [
+            cell
+            for one in planned(self.claim)
+            for cell in one.cells
+            if cell.dataset == self.dataset and not run.is_imported(cell.dataset, cell.method)
+        ]
+        found = {
+            "one buffer of experts": any(
+                "experts" in run.distillation(cell.method, cell.dataset, cell.ipc) for cell in cells
+            ),
+            "one set of frozen networks": any(
+                auxiliary_networks(run, cell.method, cell.dataset, cell.ipc)
+                or uses_pretrained(run.parse(cell.method).objective)
+                for cell in cells
+            ),
+        }
+        return [what for what, used in found.items() if used]
 
 
 def _listed(values: Iterable[int]) -> str:
@@ -150,48 +178,43 @@ def judged(run: Run) -> Iterator[Judged]:
             word = verdict(
                 [group.difference.estimate for group in groups], claim.expect, claim.margin
             )
-            yield Judged(claim, dataset, groups, word, _missing(claim, groups))
+            yield Judged(claim, dataset, groups, word, _missing(claim, dataset, groups))
 
 
-def _missing(claim: Claim, groups: Sequence[Compared]) -> str:
-    """The pairs that the run does not have on a dataset."""
+def _missing(claim: Claim, dataset: str, groups: Sequence[Compared]) -> str:
+    """What the claim compares and the run does not have on a dataset; "" if it has everything."""
+    cells = [one for one in planned(claim) if one.cells[0].dataset == dataset]
+    why = QUANTITIES[claim.quantity].lacking
     if not groups:
-        return "this run has no such cells"
-    if PAIRS not in groups[0].place:  # averaged over pairs
-        return ""
-    there = {group.place[PAIRS] for group in groups}
-    gone = [pair_words(claim, pair) for pair in claim.pairs if pair not in there]
-    return f"not in this run: {', '.join(gone)}" if gone else ""
+        return why if cells else "this run has no such cells"
+    there = {key for group in groups for key in group.diverged}
+    pairs = {pair for group in groups for pair in group.pairs}
+    gone = [pair_words(claim, pair) for pair in claim.pairs if pair not in pairs]
+    lacking = sum((one.pair, one.place) not in there for one in cells if one.pair in pairs)
+    rules = [in_rule(rule) for rule in claim.exhibit.left_out() if _hits(claim, dataset, rule)]
+    parts = [
+        f"not in this run: {', '.join(gone)}" if gone else "",
+        f"left out in this run: {'; '.join(rules)}" if rules else "",
+        f"{why} ({lacking} of {len(cells)} comparisons)" if lacking else "",
+    ]
+    return "; ".join(filter(None, parts))
 
 
-def shared(run: Run, judgements: Sequence[Judged]) -> list[str]:
+def _hits(claim: Claim, dataset: str, rule: Mapping[str, Sequence[Any]]) -> bool:
+    """Whether a rule that leaves out cells leaves out some that the claim is about."""
+    compared = {value for pair in claim.pairs for value in pair}
+    asked = {**claim.cells, claim.axis: compared, "dataset": [dataset]}
+    return all(any(v in asked.get(axis, values) for v in values) for axis, values in rule.items())
+
+
+def shared(judgements: Iterable[Judged]) -> list[str]:
     """Sentences about what the synthetic sets of claims share, besides the real data."""
-    shares: dict[str, list[str]] = {"one buffer of experts": [], "one set of frozen networks": []}
+    shares: dict[str, dict[str, None]] = {}
     for one in judgements:
-        if not any(group.difference.sets > 1 for group in one.groups):
-            continue
-        settings = [
-            (run.distillation(cell.method, cell.dataset, cell.ipc), cell)
-            for cell in one.claim.exhibit.cells()
-            if cell.dataset == one.dataset
-            and not run.is_imported(cell.dataset, cell.method)
-            and cell.labels[one.claim.axis] in {v for pair in one.claim.pairs for v in pair}
-        ]
-        uses = {
-            "one buffer of experts": any("experts" in own for own, _ in settings),
-            "one set of frozen networks": any(
-                auxiliary_networks(run, cell.method, cell.dataset, cell.ipc)
-                or uses_pretrained(run.parse(cell.method).objective)
-                for _, cell in settings
-            ),
-        }
-        for what, used in uses.items():
-            if used and one.claim.id not in shares[what]:
-                shares[what].append(one.claim.id)
+        for what in one.shares:
+            shares.setdefault(what, {})[one.claim.id] = None
     return [
-        f"The synthetic sets behind {', '.join(ids)} share {what}."
-        for what, ids in shares.items()
-        if ids
+        f"The synthetic sets behind {', '.join(ids)} share {what}." for what, ids in shares.items()
     ]
 
 
@@ -207,6 +230,7 @@ def facts_of(one: Judged) -> Mapping[str, Any]:
         "verdict": one.verdict,
         "limit": one.limit,
         "scale": one.scale,
+        "shared": "; ".join(one.shares),
         "quantity": claim.quantity,
         "expect": claim.expect,
         "margin": claim.margin,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dd.config.methods import format_value
@@ -118,6 +118,14 @@ def in_words(axes: Sequence[str], values: Sequence[Any]) -> str:
             shown = f"{axis_label(axis)} {shown}"
         words.append(shown)
     return ", ".join(words)
+
+
+def in_rule(rule: Mapping[str, Sequence[Any]]) -> str:
+    """A rule that leaves cells out, as text: ``IPC 10, Architecture VGG11 or ResNet18``."""
+    return ", ".join(
+        f"{axis_label(axis)} {' or '.join(value_label(axis, value) for value in values)}"
+        for axis, values in rule.items()
+    )
 
 
 def _part(text: str) -> str:

@@ -647,7 +647,7 @@ def test_rows_of_evaluations(files, tmp_path, data):
     accuracy = rows[0].index("accuracy")
     how, row, column, word = change_rows(data, path, rows)
     shown = how == "change" and rows[row][0] in {cell.arch for cell in exhibit.cells()}
-    accuracies.tested_networks.cache_clear()
+    accuracies.rows_of_networks.cache_clear()
     try:
         changed_files = files | {"CONFIG": folder / "config.json"}
         outcome = run("rows", "table", changed_files, tmp_path, what=(path, rows))
@@ -655,4 +655,4 @@ def test_rows_of_evaluations(files, tmp_path, data):
             assert outcome == (ACCEPTED if word == "50" else REFUSED), (path, rows)
     finally:
         path.write_bytes(before)
-        accuracies.tested_networks.cache_clear()
+        accuracies.rows_of_networks.cache_clear()

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from scipy import stats
 
-from dd.artifacts.text import save_rows
+from dd.artifacts.text import load_rows, save_rows
 from dd.config.run import load_run
 from dd.errors import DDError
 from dd.plan import kinds
@@ -17,9 +17,11 @@ from dd.plan.exhibits import Exhibit
 from dd.plan.jobs import Erasing, Evaluation
 from dd.plan.kinds import inputs
 from dd.plan.plan import Plan
+from dd.report.compare import average, compare
 from dd.report.figures import claims as forest
 from dd.report.judging import judged
 from dd.report.read import claims as read_claims
+from dd.report.read.accuracies import rows_of_networks
 from dd.report.read.claims import found
 from dd.report.tables.claims import claims as table
 from tests.support.metadd import erasing_rows
@@ -170,6 +172,72 @@ def test_what_is_not_in_a_run_is_said(tmp_path):
     assert one.note and one.word == "refuted"  # what is missing could not save the claim
 
 
+def test_cells_that_a_run_leaves_out_are_said(tmp_path):
+    """A claim about every cell, or about their mean, holds only as far as its cells are there."""
+    for extra in ("", "  average_over: all\n"):
+        copied = workflow(tmp_path / extra.strip().replace(": ", ""), CLAIM + extra)
+        path = copied / "config/runs/own.yaml"
+        left_out = [{"ipc": [10], "arch": ["mlp"]}, {"iterations": [20], "arch": ["vgg11"]}]
+        run = yaml.safe_load(path.read_text()) | {"exclude": left_out}
+        path.write_text(yaml.safe_dump(run, sort_keys=False))
+        (one,) = judged(filled(copied, gains(convnet=2, mlp=3)).run)
+        assert one.note == "left out in this run: IPC 10, Architecture MLP"
+        assert one.word == "holds as far as tested"
+    narrow = CLAIM + "  cells: {arch: [convnet]}\n"  # a claim that the rule leaves whole
+    copied = workflow(tmp_path / "narrow", narrow)
+    (copied / "config/runs/own.yaml").write_text(yaml.safe_dump(run))
+    (one,) = judged(filled(copied, gains(convnet=2)).run)
+    assert (one.note, one.word) == ("", "holds")
+
+
+def test_what_is_compared_counts_for_the_scale(tmp_path):
+    """An IPC of which no pair is there does not stand beside the verdict."""
+    copied = workflow(tmp_path, CLAIM, iterations=[20, 60])
+    path = copied / "config/runs/own.yaml"
+    rules = [{"iterations": [60], "setting": ["pool"]}]
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"exclude": rules}))
+    (one,) = judged(filled(copied, gains(convnet=2, mlp=3)).run)
+    assert one.scale == "IPC 1, 10; 20 iterations; widths × 0.125"
+    assert one.note == "left out in this run: Iterations 60, Setting pool"
+
+
+def test_diverged_networks_are_counted_once(tmp_path):
+    """The baseline stands in two pairs. One of its networks and two of the pool's diverged."""
+    claim = CLAIM.replace("[[pool, baseline]]", "[[pool, baseline], [kd, baseline]]")
+    plan = filled(workflow(tmp_path, claim + "  average_over: all\n"), gains(convnet=2, mlp=3))
+    for job in plan.of(Evaluation):
+        made = job.distillation
+        if (made.seed, made.ipc, job.protocol) != (0, 1, "hard"):
+            continue
+        failed = {"dc": [("mlp", "0")], "dc+pool": [("mlp", "1"), ("convnet", "2")]}[made.method]
+        rows = [
+            row | {"diverged": int((row["arch"], row["network"]) in failed)}
+            for row in load_rows(job.file(plan.run))
+        ]
+        save_rows(job.file(plan.run), rows)
+    rows_of_networks.cache_clear()
+    (row,), sheet = table(plan.exhibits["table", "claims"])
+    assert (row["diverged_first"], row["diverged_second"]) == (2, 1)
+    assert "pool-helps, digits (scikit-learn, 8x8): 3 of the networks diverged" in sheet.markdown()
+
+
+def test_numbers_of_networks_that_differ_are_a_range(tmp_path):
+    one = compare({0: [1.0, 2.0], 1: [3.0, 4.0, 5.0]}, {0: [0.0, 1.0], 1: [2.0, 3.0]})
+    other = compare({0: [1.0], 1: [3.0]}, {0: [0.0], 1: [2.0]})
+    assert one.inner == (2, 3) and average([one, other]).inner == (1, 3)
+
+
+def test_a_pair_is_named_if_the_claim_has_several(tmp_path):
+    claim = CLAIM.replace("[[pool, baseline]]", "[[pool, baseline], [kd, baseline]]")
+    narrow = workflow(tmp_path, claim, setting=["baseline", "pool"], arch=["mlp"], ipc=[1])
+    plan = filled(narrow, gains(mlp=3))
+    (one,) = judged(plan.run)
+    assert [one.words(group) for group in one.groups] == ["pool − baseline"]
+    figure = forest.draw(plan.exhibits["figure", "claims"])
+    (heading,) = [text.get_text() for text in figure.axes[0].texts]
+    assert heading.startswith("pool-helps: pool − baseline: ")
+
+
 def test_a_claim_without_its_table_is_not_judged():
     run = load_run("covid")
     assert {claim.id for claim in load_claims(run)} == {"iadd-covid"}
@@ -286,7 +354,7 @@ def test_erasing_is_judged_over_test_images(tmp_path):
     for group in groups:
         assert group.difference.estimate.value == pytest.approx(-5)
         assert group.difference.estimate.interval() == pytest.approx((low, high))
-        assert (group.difference.unit, group.difference.inner) == ("images", 100)
+        assert (group.difference.unit, group.difference.inner) == ("images", (100, 100))
         assert group.difference.sets == 0
     only = found(replace(claim, cells={"arch": [rows[0]["network"]]}))
     assert [group.place["arch"] for group in only] == [rows[0]["network"]]

@@ -29,7 +29,7 @@ def test_sets_of_the_same_seed_are_pairs():
     second = {5: [28.0, 28.0], 1: [17.0, 19.0], 0: [9.0, 9.0]}
     found = compare(first, second)
     assert found.parts == {0: 1.0, 1: 2.0, 5: 2.0}
-    assert (found.unit, found.sets, found.inner) == ("sets", 3, 2)
+    assert (found.unit, found.sets, found.inner) == ("sets", 3, (2, 2))
     expected = stats.ttest_1samp([1, 2, 2], 0).confidence_interval(0.9)
     assert found.estimate.interval() == pytest.approx(tuple(expected))
 
@@ -47,7 +47,7 @@ def test_one_set_is_judged_over_networks():
     paired = compare({0: one}, {0: other})
     expected = stats.ttest_rel(one, other).confidence_interval(0.9)
     assert paired.estimate.interval() == pytest.approx(tuple(expected))
-    assert (paired.unit, paired.sets, paired.inner) == ("networks", 1, 3)
+    assert (paired.unit, paired.sets, paired.inner) == ("networks", 1, (3, 3))
     welch = stats.ttest_ind(one, other[:2], equal_var=False).confidence_interval(0.9)
     assert compare({0: one}, {0: other[:2]}).estimate.interval() == pytest.approx(tuple(welch))
     welch = stats.ttest_ind(one, other, equal_var=False).confidence_interval(0.9)

@@ -14,7 +14,7 @@ from dd.report import escape
 from dd.report.captions import facts, imported, warnings
 from dd.report.compare import AGAINST, FOR, NEITHER, claimed_side
 from dd.report.figures.style import PUBLISHED, WIDTH, annotate, published_handle
-from dd.report.judging import Judged, judged, pair_words
+from dd.report.judging import Judged, judged, pair_words, shared
 from dd.report.read.claims import QUANTITIES
 
 ROW = 0.17  # inches of a row
@@ -52,7 +52,8 @@ def draw(exhibit: Exhibit) -> Figure:
             handles=_handles(verdicts), loc="lower right", bbox_to_anchor=(1, 1), ncols=4
         )
     whose = dict.fromkeys(s for one in verdicts for s in imported(one.claim.exhibit))
-    caption = [exhibit.definition["caption"], facts(exhibit, []), *whose, *warnings(exhibit)]
+    caption = [exhibit.definition["caption"], facts(exhibit, []), *whose]
+    caption += [*shared(verdicts), *warnings(exhibit)]
     annotate(figure, exhibit, " ".join(caption))
     return figure
 
@@ -63,7 +64,7 @@ def _draw(panel: Axes, members: list[Judged]) -> None:
     reach = _reach(members)
     panel.set_xlim(-reach, reach)
     for one in members:
-        pairs = {pair_words(one.claim, pair) for pair in one.claim.pairs}
+        pairs = {pair_words(one.claim, pair) for group in one.groups for pair in group.pairs}
         what = pairs.pop() if len(pairs) == 1 else "several pairs"
         if len(one.claim.exhibit.datasets) > 1:
             what += f", {one.label}"

@@ -128,7 +128,7 @@ def _read(path: str, arch: str, networks: int) -> list[tuple[float, bool]]:
     """Each network of ``arch`` in an evaluation file: its accuracy, and whether it diverged."""
     tested = [
         (percentage(path, row["accuracy"]), row.get("diverged") == "1")
-        for row in tested_networks(path)
+        for row in rows_of_networks(path)
         if row["arch"] == arch
     ]
     if len(tested) != networks:
@@ -140,7 +140,7 @@ def _read(path: str, arch: str, networks: int) -> list[tuple[float, bool]]:
 
 
 @cache
-def tested_networks(path: str) -> list[dict[str, str]]:
+def rows_of_networks(path: str) -> list[dict[str, str]]:
     """The rows of an evaluation file: one for each network.
 
     Raises:

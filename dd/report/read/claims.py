@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeAlias
 
 from dd.networks.options import canonical
 from dd.plan.claims import PAIRS, Claim
@@ -15,7 +15,7 @@ from dd.plan.needs import cam_rectify, seen
 from dd.report import intervals
 from dd.report.compare import Difference, average, compare
 from dd.report.read import erased
-from dd.report.read.accuracies import BySet, collect
+from dd.report.read.accuracies import NO_SET, BySet, collect
 from dd.report.read.costs import origin
 from dd.report.read.maps import AUXILIARY, UNSEEN, VARIANCE, groups, pooled
 
@@ -30,6 +30,7 @@ class Sample:
         cell: the cell.
         by_set: the values of each of its synthetic sets.
         published: the published value, if it can be compared.
+        diverged: how many of its networks diverged.
         files: the files that hold the values.
     """
 
@@ -37,6 +38,26 @@ class Sample:
     by_set: BySet
     files: Sequence[str]
     published: float | None = None
+    diverged: int = 0
+
+
+Place: TypeAlias = tuple[tuple[str, Any], ...]
+"""Where a pair of cells is: the axes besides that of the compared values, each with its value."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A pair of cells that a claim is about and that its table has.
+
+    Attributes:
+        pair: the compared values.
+        place: where they are.
+        cells: the two cells.
+    """
+
+    pair: tuple[Any, Any]
+    place: Place
+    cells: tuple[Cell, Cell]
 
 
 @dataclass(frozen=True)
@@ -49,6 +70,7 @@ class Compared:
         difference: the first minus the second.
         published: the same of the published values; None unless all cells have one.
         files: the files that hold the values.
+        diverged: for each pair of cells how many networks of both diverged.
     """
 
     dataset: str
@@ -56,6 +78,20 @@ class Compared:
     difference: Difference
     published: float | None
     files: Sequence[str]
+    diverged: Mapping[tuple[tuple[Any, Any], Place], tuple[int, int]]
+
+    @property
+    def pairs(self) -> set[tuple[Any, Any]]:
+        """The pairs of values that were compared."""
+        return {pair for pair, _ in self.diverged}
+
+    def diverged_networks(self, side: int) -> int:
+        """How many networks diverged in the first (0) or second (1) cells; each cell once."""
+        return sum(
+            {
+                (pair[side], place): both[side] for (pair, place), both in self.diverged.items()
+            }.values()
+        )
 
 
 @dataclass(frozen=True)
@@ -66,12 +102,14 @@ class Quantity:
         label: a difference of it, for figures.
         unit: of a difference; "" if it has none.
         digits: shown after the point.
+        lacking: why a cell of a table may have no values.
         pairs: the pairs of cells of a claim.
     """
 
     label: str
     unit: str
     digits: int
+    lacking: str
     pairs: Callable[[Claim], Iterator[Compared]]
 
 
@@ -101,7 +139,28 @@ def _joined(members: Sequence[Compared]) -> Compared:
         average([pair.difference for pair in members]),
         fmean(values) if len(values) == len(members) else None,
         list(dict.fromkeys(file for pair in members for file in pair.files)),
+        {key: both for pair in members for key, both in pair.diverged.items()},
     )
+
+
+def planned(claim: Claim) -> list[Planned]:
+    """The pairs of cells of the claim's table that it is about, whether they have values or not."""
+    places: dict[Place, dict[Any, Cell]] = {}
+    for cell in claim.exhibit.cells():
+        if claim.includes(cell.labels):
+            place = _place(claim, cell)
+            places.setdefault(place, {})[cell.labels[claim.axis]] = cell
+    return [
+        Planned(pair, place, (by_value[pair[0]], by_value[pair[1]]))
+        for place, by_value in places.items()
+        for pair in claim.pairs
+        if by_value.keys() >= set(pair)
+        and not (claim.unseen and _seen(claim.exhibit, *(by_value[value] for value in pair)))
+    ]
+
+
+def _place(claim: Claim, cell: Cell) -> Place:
+    return tuple((axis, value) for axis, value in cell.labels.items() if axis != claim.axis)
 
 
 def _of_cells(
@@ -116,29 +175,27 @@ def _of_cells(
     """
 
     def pairs(claim: Claim) -> Iterator[Compared]:
-        places: dict[tuple[Any, ...], dict[Any, Sample]] = {}
-        for sample in samples(claim.exhibit):
-            labels = sample.cell.labels
-            if claim.includes(labels) and sample.by_set:
-                place = tuple((a, v) for a, v in labels.items() if a != claim.axis)
-                places.setdefault(place, {})[labels[claim.axis]] = sample
-        for place, by_value in places.items():
-            for pair in claim.pairs:
-                if not all(value in by_value for value in pair):
-                    continue
-                first, second = (by_value[value] for value in pair)
-                if claim.unseen and _seen(claim.exhibit, first.cell, second.cell):
-                    continue
-                published = None
-                if first.published is not None and second.published is not None:
-                    published = first.published - second.published
-                yield Compared(
-                    first.cell.dataset,
-                    claim.group(dict(place), pair),
-                    compare(first.by_set, second.by_set, inner, exact),
-                    published,
-                    [*first.files, *second.files],
-                )
+        known = {
+            (_place(claim, sample.cell), sample.cell.labels[claim.axis]): sample
+            for sample in samples(claim.exhibit)
+            if sample.by_set
+        }
+        for one in planned(claim):
+            keys = [(one.place, value) for value in one.pair]
+            if not all(key in known for key in keys):
+                continue
+            first, second = (known[key] for key in keys)
+            published = None
+            if first.published is not None and second.published is not None:
+                published = first.published - second.published
+            yield Compared(
+                first.cell.dataset,
+                claim.group(dict(one.place), one.pair),
+                compare(first.by_set, second.by_set, inner, exact),
+                published,
+                [*first.files, *second.files],
+                {(one.pair, one.place): (first.diverged, second.diverged)},
+            )
 
     return pairs
 
@@ -171,16 +228,18 @@ def _erasings(claim: Claim) -> Iterator[Compared]:
                     int(one[f"beyond_{second}"]), int(other[f"beyond_{first}"]), images
                 )
                 place = {"dataset": dataset, "arch": network}
-                difference = Difference(estimate, IMAGES, 0, images, IMAGES)
+                difference = Difference(estimate, IMAGES, 0, (images, images), IMAGES)
+                pair = (first, second)
+                key = (pair, tuple(place.items()))
                 yield Compared(
-                    dataset, claim.group(place, (first, second)), difference, None, [path]
+                    dataset, claim.group(place, pair), difference, None, [path], {key: (0, 0)}
                 )
 
 
 def _accuracies(exhibit: Exhibit) -> Iterator[Sample]:
     for cell, row in zip(exhibit.cells(), collect(exhibit), strict=True):
         files = [job.file(exhibit.run) for job in evaluations(cell, exhibit.run)]
-        yield Sample(cell, row["accuracies"], files, row["published"])
+        yield Sample(cell, row["accuracies"], files, row["published"], row["diverged"])
 
 
 def _variances(group: str) -> Callable[[Exhibit], Iterator[Sample]]:
@@ -223,16 +282,26 @@ def _memory(exhibit: Exhibit) -> Iterator[Sample]:
         yield Sample(cell, {seed: [float(one[where])] for seed, one in peaks.items()}, paths)
 
 
+_FEW_MAPS = "fewer than two of its networks have maps"
+
 QUANTITIES = {
     "accuracy": Quantity(
-        "Difference of test accuracy", "points", 2, _of_cells(_accuracies, NETWORKS)
+        "Difference of test accuracy", "points", 2, NO_SET, _of_cells(_accuracies, NETWORKS)
     ),
     "auxiliary_variance": Quantity(
-        "Difference of CAM variance", "", 4, _of_cells(_variances(AUXILIARY), IMAGES)
+        "Difference of CAM variance", "", 4, _FEW_MAPS, _of_cells(_variances(AUXILIARY), IMAGES)
     ),
     "unseen_variance": Quantity(
-        "Difference of CAM variance", "", 4, _of_cells(_variances(UNSEEN), IMAGES)
+        "Difference of CAM variance", "", 4, _FEW_MAPS, _of_cells(_variances(UNSEEN), IMAGES)
     ),
-    "memory": Quantity("Difference of peak memory", "MB", 0, _of_cells(_memory, JOBS, exact=True)),
-    "erased_accuracy": Quantity("Difference of test accuracy", "points", 2, _erasings),
+    "memory": Quantity(
+        "Difference of peak memory",
+        "MB",
+        0,
+        "nobody says what the distillations of others took",
+        _of_cells(_memory, JOBS, exact=True),
+    ),
+    "erased_accuracy": Quantity(
+        "Difference of test accuracy", "points", 2, "nothing was erased", _erasings
+    ),
 }

@@ -27,6 +27,12 @@ def claims(exhibit: Exhibit) -> tuple[Rows, Sheet]:
     whose = dict.fromkeys(s for one in verdicts for s in imported(one.claim.exhibit))
     notes = [f"{name}: {text}." for name, text in said.items()]
     notes += [f"{one.claim.id}, {one.label}: {one.note}." for one in verdicts if one.note]
+    notes += [
+        f"{one.claim.id}, {one.label}: {one.diverged} of the networks diverged (their loss became "
+        "NaN); they count with the accuracy of their constant answer."
+        for one in verdicts
+        if one.diverged
+    ]
     sheet = Sheet(
         name=exhibit.name,
         title=exhibit.definition["title"],
@@ -34,7 +40,7 @@ def claims(exhibit: Exhibit) -> tuple[Rows, Sheet]:
         header=HEADER,
         body=[_line(one) for one in verdicts],
         keys=2,
-        notes=[*notes, *shared(exhibit.run, verdicts), *warnings(exhibit)],
+        notes=[*notes, *shared(verdicts), *warnings(exhibit)],
     )
     rows = [row for one in verdicts for row in _rows(exhibit, one)]
     return [rounded(row) for row in rows], sheet
@@ -55,7 +61,7 @@ def _line(one: Judged) -> list[Text]:
         Text(one.words(weakest) or "–"),
         Text(f"{shown} {quantity.unit}".strip()),
         Text(interval(difference.estimate.interval(), quantity.digits, "+")),
-        Text(counted([difference.sets], [difference.inner], difference.each)),
+        Text(counted([difference.sets], difference.inner, difference.each)),
     ]
 
 
@@ -78,8 +84,8 @@ def _rows(exhibit: Exhibit, one: Judged) -> Rows:
 def _numbers(exhibit: Exhibit, one: Judged, group: Compared | None) -> dict[str, Any]:
     """The columns of a difference; None in each if the claim is not tested."""
     names = ("compared", "place", "cell", "weakest", "difference", "low", "high", "unit",
-             "p_against", "p_for", "published_difference", "counted", "n_sets", "n_networks",
-             "each", "files")  # fmt: skip
+             "p_against", "p_for", "published_difference", "counted", "n_sets", "n_least",
+             "n_networks", "each", "diverged_first", "diverged_second", "files")  # fmt: skip
     if group is None:
         return dict.fromkeys(names)
     claim, difference = one.claim, group.difference
@@ -100,8 +106,10 @@ def _numbers(exhibit: Exhibit, one: Judged, group: Compared | None) -> dict[str,
         group.published,
         difference.unit,
         difference.sets,
-        difference.inner,
+        *difference.inner,
         difference.each,
+        group.diverged_networks(0),
+        group.diverged_networks(1),
         " ".join(str(PurePath(file).relative_to(folder)) for file in group.files),
     )
     return dict(zip(names, values, strict=True))

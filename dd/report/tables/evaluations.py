@@ -15,7 +15,7 @@ from dd.plan.jobs import Evaluation
 from dd.plan.plan import Plan
 from dd.report.captions import facts
 from dd.report.labels import axis_label, value_label
-from dd.report.read.accuracies import tested_networks
+from dd.report.read.accuracies import rows_of_networks
 from dd.report.read.published import percentage
 from dd.report.sheet import Sheet, Text
 from dd.report.tables.pivot import Rows, rounded
@@ -74,7 +74,7 @@ def every_network(run: Run) -> Rows:
         made = job.distillation
         label = run.datasets[made.dataset]["label"]
         place = (label, made.method, made.ipc, job.iterations, made.seed, job.protocol)
-        for network in tested_networks(path := job.file(run)):
+        for network in rows_of_networks(path := job.file(run)):
             percentage(path, network["accuracy"])
             _seconds(path, network.get("seconds"))
             kept = {name: network.get(name, "") for name in KEPT}
