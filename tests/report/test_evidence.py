@@ -199,6 +199,12 @@ def test_the_differences_of_the_families_are_those_of_their_networks():
             told(first, (second, "hard", "convnet")) for second in ("random", "dc", "dm")
         )
         assert f"| {name} | {cells} |" in page_of_families
+    for name, second in {"DC": "dc", "DM": "dm"}.items():
+        cells = " | ".join(
+            told(("frepo", "regression", arch), (second, "hard", arch))
+            for arch in ("vgg11", "alexnet")
+        )
+        assert f"| FRePo − {name} | {cells} |" in page_of_families
     seconds: dict[str, list[float]] = {}
     for row in load_rows(DOCS / "families/distillations.csv"):
         seconds.setdefault(row["method"], []).append(float(row["seconds"]))
