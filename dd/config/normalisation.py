@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from dd.errors import unknown
@@ -16,22 +17,29 @@ class Constants(NamedTuple):
     std: tuple[float, ...]
 
 
-_CIFAR = Constants((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 _IMAGENET = Constants((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 CONSTANTS: dict[str, Constants] = {
-    "cifar10": _CIFAR,
-    "cifar100": _CIFAR,
+    "cifar10": Constants((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "cifar100": Constants((0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762)),
     "mnist": Constants((0.1307,), (0.3081,)),
     "fashion_mnist": Constants((0.2861,), (0.3530,)),
     "svhn": Constants((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
     "tiny-imagenet": _IMAGENET,
     "imagenet": _IMAGENET,
+    "tiny-imagenet-sre2l": Constants((0.4802, 0.4481, 0.3975), (0.2302, 0.2265, 0.2262)),
 }
-"""Constants by source (and ``imagenet``, for its subsets), from the public code of DC, DSA, DM and
-MTT (arXiv:2006.05929, 2102.08259, 2110.04181, 2203.11932). Released sets and all published numbers
-use these units. They are not the statistics of the data: CIFAR-10's own standard deviation is
-0.2470, 0.2435, 0.2616. In that code CIFAR-100 has the constants of CIFAR-10."""
+"""Constants by source (and ``imagenet``, for its subsets), from the public code of DC, DSA and DM
+(arXiv:2006.05929, 2102.08259, 2110.04181), for ImageNet from that of MTT (arXiv:2203.11932).
+Released sets and published numbers use these units. They are not the statistics of the data:
+CIFAR-10's own standard deviation is 0.2470, 0.2435, 0.2616. ``tiny-imagenet-sre2l`` is what the
+public code of SRe2L (arXiv:2306.13092) has for Tiny ImageNet."""
+
+_LIKE: Mapping[str, Mapping[str, str]] = {
+    "mtt": {"cifar100": "cifar10"},
+    "iadd": {"cifar100": "cifar10"},  # builds on MTT
+}
+"""By method: datasets that its public code normalises with the constants of another."""
 
 
 def of_source(source: str) -> str:
@@ -40,11 +48,17 @@ def of_source(source: str) -> str:
     return source if source in CONSTANTS else DATA
 
 
-def of_published(dataset: str) -> str:
-    """The name in :data:`CONSTANTS` of a dataset that published values call ``dataset``
-    (``tiny_imagenet``, ``fashionmnist``), or :data:`DATA` if there is none."""
+def of_published(dataset: str, method: str = "dc") -> str:
+    """Whose mean and std the authors of ``method`` used: a name in :data:`CONSTANTS`, or
+    :data:`DATA` if there is none.
+
+    Args:
+        dataset: as published values call it (``tiny_imagenet``, ``fashionmnist``).
+        method: its objective; methods without constants of their own have those of DC.
+    """
     plain = {name.replace("-", "").replace("_", ""): name for name in CONSTANTS}
-    return plain.get(dataset.replace("-", "").replace("_", ""), DATA)
+    name = plain.get(dataset.replace("-", "").replace("_", ""), DATA)
+    return _LIKE.get(method, {}).get(name, name)
 
 
 def constants(name: str) -> Constants | None:

@@ -237,7 +237,7 @@ class Run:
             distilled
             and all(plugin_files.source(entry) for entry in named if entry is not None)
             and self.width_factor == 1
-            and self._images_as_published(dataset)
+            and self._images_as_published(objective, dataset)
             and all(
                 self.evaluation(method, dataset, ipc, network)
                 == resolve_evaluation(objective, dataset, ipc, network=network)
@@ -246,10 +246,11 @@ class Run:
             and not parsed.parts  # no published values to compare them with
         )
 
-    def _images_as_published(self, dataset: str) -> bool:
-        """Whether ``dataset`` has the published images: same size, channels, units and ZCA ε."""
+    def _images_as_published(self, objective: str, dataset: str) -> bool:
+        """Whether ``dataset`` has the images of the authors of ``objective``: same size, channels,
+        units and ZCA ε."""
         options = self.datasets[dataset]
-        units = constants(of_published(options.get("comparable_to", "")))
+        units = constants(of_published(options.get("comparable_to", ""), objective))
         if units is None or constants(self.normalisation(dataset)) != units:
             return False
         channels = options.get("channels", len(units.mean))

@@ -78,6 +78,20 @@ def test_published_values_beside_a_copy_that_has_a_name(tmp_path):
         assert not other.as_published("dc", "cifar10", 1)
 
 
+def test_published_values_are_of_images_in_the_units_of_their_method():
+    """On CIFAR-100 the authors of trajectory matching and of the other methods differ."""
+    run = load_run("iadd")
+    assert run.normalisation("cifar100") == load_run("paper").normalisation("cifar100") == "cifar10"
+    own = {name: v for name, v in run.datasets["cifar100"].items() if name != "normalise_as"}
+    plain = replace(run, datasets=run.datasets | {"cifar100": own})
+    assert plain.normalisation("cifar100") == "cifar100"
+    for method in ("mtt", "iadd", "dc", "dsa", "dm", "random"):
+        trajectories = method in ("mtt", "iadd")
+        assert run.as_published(method, "cifar100", 10) == trajectories
+        assert plain.as_published(method, "cifar100", 10) != trajectories
+        assert run.as_published(method, "cifar10", 10)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

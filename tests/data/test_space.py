@@ -28,7 +28,7 @@ WIDTH = 0.125
 # The field's constants, as its public code has them.
 FIELD = {
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
-    "cifar100": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "cifar100": ((0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762)),
     "mnist": ((0.1307,), (0.3081,)),
     "fashion_mnist": ((0.2861,), (0.3530,)),
     "svhn": ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
@@ -70,6 +70,23 @@ def test_sources_without_constants_have_their_own():
     assert normalisation.of_published("tiny_imagenet") == "tiny-imagenet"
     assert normalisation.of_published("fashionmnist") == "fashion_mnist"
     assert normalisation.of_published("covid") == normalisation.of_published("") == "data"
+
+
+def test_the_authors_of_trajectory_matching_normalise_cifar100_like_cifar10():
+    """DC, DSA and DM do not. No other dataset that the codes share differs."""
+    for name in FIELD:
+        for method in ("dc", "dsa", "dm", "mtt", "iadd", "random"):
+            trajectories = name == "cifar100" and method in ("mtt", "iadd")
+            assert normalisation.of_published(name, method) == ("cifar10" if trajectories else name)
+    assert normalisation.of_published("covid", "mtt") == "data"
+
+
+def test_the_units_of_sre2l_on_tiny_imagenet():
+    """Its code has others than the code of DC and MTT."""
+    tensors = prepare(raw(), None, "tiny-imagenet-sre2l")
+    assert torch.equal(tensors["mean"], torch.tensor([0.4802, 0.4481, 0.3975]))
+    assert torch.equal(tensors["std"], torch.tensor([0.2302, 0.2265, 0.2262]))
+    assert normalisation.of_source("tiny-imagenet") == "tiny-imagenet"
 
 
 def test_a_folder_takes_the_constants_asked_for(tmp_path, capsys):

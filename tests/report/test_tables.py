@@ -243,8 +243,10 @@ def test_baselines_stand_beside_comparable_numbers(tmp_path):
 
     assert published("CIFAR-10", 1, "mtt") == 46.3
     assert published("CIFAR-10", 50, "dc") == 53.9
-    assert published("CIFAR-100", 10, "dm") == 29.7
-    assert published("CIFAR-100", 50, "dc") == ""  # nobody reports it
+    assert published("CIFAR-10", 10, "dm") == 48.9
+    assert published("CIFAR-100", 10, "mtt") == 40.1
+    assert published("CIFAR-100", 10, "dm") == ""  # published, but of images in other units
+    assert published("Tiny ImageNet", 50, "dc") == ""  # nobody reports it
     assert published("CIFAR-10", 1, "full") == ""  # published, but under another training
     assert {row["published"] for row in rows if row["method"] == "iadd"} == {""}
     written = (tmp_path / "iadd/tables/iadd_sota.md").read_text(encoding="utf-8")
