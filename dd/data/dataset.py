@@ -28,6 +28,7 @@ HEADER: Fields = {  # of the header
     "label": TEXT,
     "classes": optional(list_of(TEXT)),
     "fingerprint": optional(TEXT),
+    "source": optional(TEXT),
     "normalisation": optional(TEXT),
     "zca": optional(BLOCK),
 }

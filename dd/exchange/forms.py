@@ -31,6 +31,9 @@ from dd.data.layouts import EXTENSIONS, composed
 from dd.errors import DDError, unknown
 from dd.exchange.pickles import load_pickled, plain
 
+CODE = {"dc": "dc", "pair": "mtt"}
+"""Whose public code writes a form, by form: images are in the units of this code."""
+
 LAST, ALL = "last", "all"
 """Entries of a file: the last one (of a pair the best, if there is one), and each of them."""
 

@@ -25,7 +25,7 @@ from dd.data import synthetic
 from dd.data.extent import KNOWN
 from dd.data.raw import source_digest
 from dd.errors import DDError, unknown
-from dd.exchange.forms import ALL, FILES, LAST, Found, is_set, read
+from dd.exchange.forms import ALL, CODE, FILES, LAST, Found, is_set, read
 from dd.exchange.target import Target, target_of
 from dd.exchange.units import (
     AUTO,
@@ -59,13 +59,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dataset",
         metavar="NAME",
-        help=f"dataset, if it is not prepared: one of {', '.join(KNOWN)} (default: --data)",
+        help=f"published dataset: one of {', '.join(KNOWN)}; with --data, the one that FILE is, "
+        "for the mean and std of the images (default: the source of --data)",
     )
     parser.add_argument(
         "--normalise-as",
         metavar="NAME",
-        help="whose mean and std the images are normalised with, as in prepare (default: the "
-        "dataset's in the field's code, or those of --data)",
+        help="whose mean and std the images are normalised with, as in prepare (default: those "
+        "which the published dataset has in the code that writes the form, else those of --data)",
     )
     parser.add_argument(
         "--units",
@@ -195,6 +196,7 @@ def _write(
 ) -> synthetic.SyntheticSet:
     """Write the set ``found`` in ``source`` to ``out``, say what was assumed, and return it."""
     check_target(out)
+    target = target.as_in(CODE.get(found.form))
     said = [f"{found.files[0]}: form {found.form}", *found.notes]
     if len(found.entries) > 1:
         others = f" of {', '.join(found.entries)}, which may be several sets or states of one"
@@ -267,7 +269,7 @@ def _made(
         raise DDError("it says that its images are not whitened; choose other --units")
     if found.names is not None:
         units = _of_files(units)
-    images, taken, more = in_space(images, units, target.space, target.said)
+    images, taken, more = in_space(images, units, target.space, target.told)
     notes += more
     header = {} if ready is None else dict(ready.header)  # what it says of itself stays true
     header["whitening"] = "zca" if taken == WHITENED else "none"

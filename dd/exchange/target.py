@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -26,6 +25,10 @@ class Target:
         classes: the names of its classes; None if they are not known.
         space: the normalisation that is assumed of images.
         said: whose normalisation that is.
+        published: the published dataset that it is, for which public codes have constants; None if
+            none has, or if a user says whose mean and std images are normalised with.
+        code: the method in whose public code the dataset has this normalisation; None if it is that
+            of options or of the prepared file.
     """
 
     name: str
@@ -34,28 +37,48 @@ class Target:
     classes: list[str] | None
     space: Space
     said: str
+    published: str | None = None
+    code: str | None = None
+
+    def as_in(self, code: str | None) -> Target:
+        """The same, normalised as in the public code of the method ``code``, if it has constants
+        for this dataset."""
+        if code is None or self.published is None:
+            return self
+        said = of_published(self.published, code)
+        known = constants(said)
+        if known is None or len(known.mean) != self.extent.channels:  # made grey, or of three
+            return self
+        return replace(self, space=_space(known), said=said, code=code)
+
+    @property
+    def told(self) -> str:
+        """Whose normalisation it is, for messages."""
+        return f"{self.said}, as in {self.code.upper()}'s code" if self.code else self.said
 
 
 def target_of(data: Path | None, dataset: str | None, normalise_as: str | None) -> Target:
     """The dataset that options name.
 
     Args:
-        data: a prepared file; or
+        data: a prepared file; and, or
         dataset: the name of a published dataset.
         normalise_as: whose mean and std are assumed of images, instead of the dataset's.
 
     Raises:
-        DDError: if both or neither are given, or one of the names is unknown.
+        DDError: if neither is given, or one of the names is unknown.
     """
-    if (data is None) == (dataset is None):
-        raise DDError(
-            "give --dataset NAME or --data FILE (one of them): classes, size and normalisation of "
-            "the images follow from it"
-        )
-    return _published(dataset, normalise_as) if data is None else _prepared(data, normalise_as)
+    if data is not None:
+        return _prepared(data, dataset, normalise_as)
+    if dataset is not None:
+        return _published(dataset, normalise_as)
+    raise DDError(
+        "give --dataset NAME or --data FILE: classes, size and normalisation of the images follow "
+        "from it"
+    )
 
 
-def _published(name: Any, normalise_as: str | None) -> Target:
+def _published(name: str, normalise_as: str | None) -> Target:
     if name not in KNOWN:
         raise DDError(f"--dataset: {unknown('dataset', name, KNOWN)}; or give --data FILE")
     said = normalise_as or of_published(name)
@@ -66,22 +89,31 @@ def _published(name: Any, normalise_as: str | None) -> Target:
             "FILE with a prepared file"
         )
     _check_channels(known, said, KNOWN[name].channels, name)
-    return Target(name, name, KNOWN[name], None, _space(known), said)
+    published = None if normalise_as else name
+    return Target(name, name, KNOWN[name], None, _space(known), said, published)
 
 
-def _prepared(path: Path, normalise_as: str | None) -> Target:
+def _prepared(path: Path, dataset: str | None, normalise_as: str | None) -> Target:
     header, extent = read_header(path, HEADER), of_file(path)
     arrays, _ = load_arrays(path, "dataset", ("mean", "std"), only=("mean", "std"))
     mean, std = (torch.from_numpy(arrays[part]) for part in ("mean", "std"))
     check_constants(path, mean, std, extent.channels)
     name = header.get("name", path.stem)
     said, space = header.get("normalisation") or DATA, Space(mean, std)
-    if normalise_as is not None and (known := constants(normalise_as)):
-        _check_channels(known, normalise_as, extent.channels, name)
-        said, space = normalise_as, _space(known)
+    if dataset is not None and of_published(dataset) == DATA:
+        raise DDError(f"--dataset: the field has no mean and std for {dataset}; leave it out")
+    # a folder of images is taken for the dataset whose constants it is prepared with
+    names = [dataset] if dataset is not None else [header.get("source", ""), said]
+    published = next((name for name in names if of_published(name) != DATA), None)
+    stated = normalise_as or (of_published(dataset) if dataset is not None else DATA)
+    if known := constants(stated):
+        _check_channels(known, stated, extent.channels, name)
+        said, space = stated, _space(known)
     if said == DATA:
         said = f"the training images of {name}"
-    return Target(name, header.get("label", name), extent, header.get("classes"), space, said)
+    published = None if normalise_as else published
+    classes = header.get("classes")
+    return Target(name, header.get("label", name), extent, classes, space, said, published)
 
 
 def _check_channels(known: Constants, said: str, channels: int, name: str) -> None:

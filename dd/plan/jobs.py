@@ -628,12 +628,12 @@ class Import(Job):
 
     def options(self, run: Run) -> dict[str, Any]:
         entry, made = self.entry(run), self.distillation
-        units = of_published(run.datasets[made.dataset].get("comparable_to", ""))
+        published = run.datasets[made.dataset].get("comparable_to", "")
         whitened = made.whitening(run) == "zca"
         return {
             "entry": entry.get("entry"),
             "units": "whitened" if whitened else entry.get("units"),
-            "normalise_as": None if units == DATA else units,
+            "dataset": None if of_published(published) == DATA else published,
             "objective": run.parse(made.method).objective,
             "lr": entry.get("lr"),
             "iterations": self.iterations,

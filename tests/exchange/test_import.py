@@ -81,6 +81,109 @@ def test_a_dataset_that_is_not_prepared(tmp_path):
     assert made.header["imported"]["normalisation"] == "mnist"
 
 
+DC_100 = ((0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762))  # CIFAR-100 in DC's code
+MTT_100 = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))  # in MTT's, that of CIFAR-10
+
+
+def cifar100(path, **header):
+    """A prepared file with the shape of CIFAR-100, in the units that the header names."""
+    stream = torch.Generator().manual_seed(1)
+    units = {"cifar10": MTT_100, "cifar100": DC_100, "data": ((0.4,) * 3, (0.3,) * 3)}
+    tensors = dict(
+        zip(("mean", "std"), map(torch.tensor, units[header["normalisation"]]), strict=True)
+    )
+    for part in ("train", "test"):
+        drawn = torch.randint(0, 256, (100, 3, 32, 32), generator=stream)
+        tensors |= {f"{part}_images": drawn.to(torch.uint8), f"{part}_labels": torch.arange(100)}
+    save_tensors(path, "dataset", tensors, {"classes": [str(n) for n in range(100)]} | header)
+    return path
+
+
+def published_in(form, folder, pixels, units):
+    """The file of a form whose images are ``pixels`` in ``units``: mean and std."""
+    mean, std = (np.array(part).reshape(3, 1, 1) for part in units)
+    images, labels = torch.from_numpy((pixels - mean) / std).float(), torch.arange(100)
+    if form == "dc":
+        return dc_form(folder / "res_DM_CIFAR100_ConvNet_1ipc.pt", (images, labels))
+    torch.save(images, folder / "images_5000.pt")
+    torch.save(labels, folder / "labels_5000.pt")
+    return folder / "images_5000.pt"
+
+
+@pytest.mark.parametrize(("form", "units"), [("dc", DC_100), ("pair", MTT_100)])
+@pytest.mark.parametrize(
+    "told",
+    [
+        None,
+        {"source": "cifar100", "normalisation": "cifar100"},
+        {"source": "cifar100", "normalisation": "cifar10"},
+        {"source": "cifar100", "normalisation": "data"},
+        {"source": "image-folder", "normalisation": "cifar100"},
+        {"normalisation": "data"},
+    ],
+)
+def test_the_units_of_cifar100_are_those_of_the_code_that_writes_the_form(
+    form, units, told, tmp_path, capsys
+):
+    """Whatever the prepared dataset is normalised with. A file that nothing is known of is named
+    by ``--dataset``."""
+    pixels = np.random.default_rng(0).random((100, 3, 32, 32))
+    words = ["--dataset", "cifar100"] if told is None or "source" not in told else []
+    if told is not None:
+        words += ["--data", cifar100(tmp_path / "data.safetensors", **told)]
+    path = published_in(form, tmp_path, pixels, units)
+    made = imported(path, *words, out=tmp_path / "x.safetensors")
+    back = made.images.double() * made.std.view(3, 1, 1) + made.mean.view(3, 1, 1)
+    np.testing.assert_allclose(back.numpy(), pixels, atol=1e-6)
+    name = {"dc": "cifar100", "pair": "cifar10"}[form]
+    assert made.header["imported"]["normalisation"] == name
+    assert made.header["dataset"] == ("cifar100" if told is None else "data")
+    said = capsys.readouterr().out
+    code = {"dc": "DC", "pair": "MTT"}[form]
+    assert f"normalised with the mean and std of {name}, as in {code}'s code (" in said
+    if told is not None:
+        data = load_dataset(tmp_path / "data.safetensors")
+        back = data.space.to_pixels(made.images_for(data))
+        np.testing.assert_allclose(back.numpy(), pixels, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_units_that_are_stated_count_for_every_form(name, tmp_path):
+    units = {"cifar10": MTT_100, "cifar100": DC_100}[name]
+    for form in ("dc", "pair"):
+        path = published_in(form, tmp_path, np.full((100, 3, 32, 32), 0.5), units)
+        words = ["--dataset", "cifar100", "--normalise-as", name]
+        made = imported(path, *words, out=tmp_path / "x.safetensors")
+        assert made.mean.tolist() == pytest.approx(units[0])
+        assert made.header["imported"]["normalisation"] == name
+
+
+def test_a_form_of_nobody_s_code_takes_the_units_of_the_prepared_dataset(tmp_path):
+    told = {"source": "cifar100", "normalisation": "data"}
+    data = cifar100(tmp_path / "data.safetensors", **told)
+    images = 2 * torch.randn(100, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    torch.save({"images": images, "labels": torch.arange(100)}, tmp_path / "set.pt")
+    out = tmp_path / "x.safetensors"
+    made = imported(tmp_path / "set.pt", "--data", data, out=out)
+    assert made.mean.tolist() == pytest.approx([0.4] * 3)
+    made = imported(tmp_path / "set.pt", "--data", data, "--dataset", "cifar100", out=out)
+    assert made.mean.tolist() == pytest.approx(DC_100[0])
+
+
+def test_the_code_s_constants_are_for_as_many_channels_as_the_dataset_has(tmp_path):
+    """Grey images of a dataset in colour: the field has no constants for them."""
+    told = {"classes": ["a", "b"], "source": "cifar10", "normalisation": "data"}
+    tensors = {"mean": torch.tensor([0.4]), "std": torch.tensor([0.3])}
+    for part in ("train", "test"):
+        pixels = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
+        tensors |= {f"{part}_images": pixels, f"{part}_labels": torch.arange(2)}
+    save_tensors(tmp_path / "grey.safetensors", "dataset", tensors, told)
+    path = dc_form(tmp_path / "a.pt", a_set(classes=2))
+    words = ["--data", tmp_path / "grey.safetensors"]
+    made = imported(path, *words, out=tmp_path / "x.safetensors")
+    assert made.mean.tolist() == pytest.approx([0.4])
+
+
 def test_all_entries(tmp_path, digits_words):
     pairs = [a_set(seed, ipc=2) for seed in range(2)]
     path = dc_form(tmp_path / "several.pt", *pairs)
@@ -624,7 +727,7 @@ def test_faults(fault, tmp_path, digits_words, capsys):
     ("words", "message"),
     [
         ([], "give --dataset NAME or --data FILE"),
-        (["--dataset", "mnist", "--data", "x"], "give --dataset NAME or --data FILE"),
+        (["--dataset", "mnist", "--data", "x"], "x: no such file"),
         (["--dataset", "cifar"], "did you mean 'cifar"),
         (["--dataset", "digits"], "the field has no mean and std for digits"),
         (["--dataset", "mnist", "--normalise-as", "cifar10"], "is for 3 channels, mnist has 1"),

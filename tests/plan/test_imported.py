@@ -106,7 +106,7 @@ def test_a_set_is_imported_to_where_a_distillation_would_put_it(released):
     words = command_words(job.options(run))
     pairs = dict(zip(words[::2], words[1::2], strict=True))
     assert pairs == {
-        "--entry": "last", "--normalise-as": "cifar10", "--objective": "dc", "--iterations": "2000",
+        "--entry": "last", "--dataset": "cifar10", "--objective": "dc", "--iterations": "2000",
         "--by": "the authors of Model Pool",
     }  # fmt: skip
     table = inputs(released.exhibits["table", "modelpool_ablation"], released.jobs)
