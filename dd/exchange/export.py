@@ -71,11 +71,23 @@ def _pickled(made: SyntheticSet, dataset: Dataset | None, out: Path) -> None:
     pair = [images.contiguous(), made.labels.contiguous()]
     with replacing(out) as partial:
         torch.save({"data": [pair], "accs_all_exps": {}}, partial)
-    space = "whitened pixels" if made.whitening == "zca" else "normalised units"
-    notes = [f"{out}: {len(made)} images in {space}", *_left_out(made)]
+    notes = [f"{out}: {len(made)} images in {_units(made, dataset)}", *_left_out(made)]
     if made.regresses:
         notes.append("its labels are targets of a regression, which the file does not say")
     say("; ".join(notes))
+
+
+def _units(made: SyntheticSet, dataset: Dataset | None) -> str:
+    """What the numbers of the images are; of DC's form, readers take those of DC's code."""
+    if made.whitening == "zca":
+        return "whitened pixels"
+    mean, std = made.mean, made.std
+    if mean is None and dataset is not None:
+        mean, std = dataset.mean_and_std()
+    if mean is None or std is None:
+        return "normalised units"
+    listed = (" ".join(f"{value:.4g}" for value in part.tolist()) for part in (mean, std))
+    return "normalised units (mean {}, std {})".format(*listed)
 
 
 def _left_out(made: SyntheticSet) -> list[str]:

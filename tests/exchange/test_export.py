@@ -69,6 +69,23 @@ def test_colour(tmp_path):
     assert other[0, 4].tolist() == [0, 0, 128] and other.sum() == 128
 
 
+def test_form_of_dc_does_not_hold_its_units_so_a_line_says_them(tmp_path, digits_file, capsys):
+    mean, std = torch.tensor([0.4914, 0.4822, 0.4465]), torch.tensor([0.2023, 0.1994, 0.2010])
+    path, out = tmp_path / "x.safetensors", tmp_path / "x.pt"
+    synthetic.save(path, SyntheticSet(torch.zeros(2, 3, 4, 4), torch.arange(2), mean, std))
+    assert run("export", path, "--out", out) == 0
+    said = capsys.readouterr().out
+    assert (
+        "2 images in normalised units (mean 0.4914 0.4822 0.4465, std 0.2023 0.1994 0.201)" in said
+    )
+    images, labels = a_set()
+    synthetic.save(path, SyntheticSet(images, labels))
+    assert run("export", path, "--out", out) == 0
+    assert "10 images in normalised units\n" in capsys.readouterr().out
+    assert run("export", path, "--out", out, "--data", digits_file) == 0
+    assert "10 images in normalised units (mean 0.3" in capsys.readouterr().out
+
+
 def test_whitened_images_are_shown_as_pixels(tmp_path, capsys):
     """By the dataset's own whitening; without it they are refused."""
     data, path = tmp_path / "data.safetensors", tmp_path / "x.safetensors"
