@@ -104,7 +104,7 @@ class Plain:
         batches = []
         while len(batches) < self.s.student_steps:
             order = torch.randperm(len(images), generator=stream)
-            batches += order.split(self.s.batch_syn or len(images))
+            batches += reversed(order.split(self.s.batch_syn or len(images)))
         batches = batches[: self.s.student_steps]
         drawn = [augment.draw(self.s.augment, stream, len(part), (8, 8)) for part in batches]
         end = start.clone().requires_grad_()
@@ -296,13 +296,31 @@ def test_pruned_parameters_are_those_far_from_the_expert(digits, shard):
 def test_a_batch_is_new_until_all_images_were_seen(digits, shard):
     objective = make("mtt", digits, shard, ipc=2, student_steps=13, batch_syn=6)
     batches = objective._batches(generator(0))
-    assert [len(part) for part in batches] == [6, 6, 6, 2] * 3 + [6]
+    assert [len(part) for part in batches] == [2, 6, 6, 6] * 3 + [2]
     for first in (0, 4, 8):
         seen = torch.cat(batches[first : first + 4])
         assert sorted(seen.tolist()) == list(range(20))
     assert batches[0].tolist() != batches[4].tolist()
     whole = make("mtt", digits, shard, ipc=2, batch_syn=0)._batches(generator(0))
     assert all(sorted(part.tolist()) == list(range(20)) for part in whole)
+
+
+@pytest.mark.parametrize("name", ["mtt", "iadd"])
+@pytest.mark.parametrize("size", [1, 6, 7, 10, 20])
+def test_batches_are_taken_from_the_end_as_in_the_public_code(name, size, digits, shard):
+    """distill.py, lines 342 to 348: a permutation is cut from its start, pieces go from its end."""
+    objective = make(name, digits, shard, ipc=2, student_steps=23, batch_syn=size)
+    stream, expected, pieces = generator(3), [], []
+    for _ in range(23):
+        if not pieces:
+            order = torch.randperm(20, generator=stream).tolist()
+            while order:
+                pieces.append(order[:size])
+                order = order[size:]
+        expected.append(pieces.pop())
+    found = [part.tolist() for part in objective._batches(generator(3))]
+    assert found == expected
+    assert len(found[0]) == (20 % size or size)  # the rest comes first
 
 
 def test_the_rate_stays_above_nothing(digits, shard):

@@ -193,7 +193,11 @@ class TrajectoryMatching(Objective):
         return Student(network, synthetic.images(), synthetic.labels, indices, transforms)
 
     def _batches(self, stream: torch.Generator) -> list[Tensor]:
-        """Indices ``[b]`` for each student step; a new epoch starts when all images were used."""
+        """Indices ``[b]`` for each student step; a new epoch starts when all images were used.
+
+        As in the public code, a batch is taken from the end of the permutation. So if the batch
+        size does not divide the set, the first batch of each epoch is the smaller one.
+        """
         size = self.classes * self.ipc
         left: list[Tensor] = []
         batches = []
@@ -201,7 +205,7 @@ class TrajectoryMatching(Objective):
             if not left:
                 order = torch.randperm(size, generator=stream)
                 left = list(order.split(self.settings.batch_syn or size))
-            batches.append(left.pop(0))
+            batches.append(left.pop())
         return batches
 
     def _differences(self, synthetic: Parametrisation) -> dict[str, Tensor]:
