@@ -55,7 +55,7 @@ def test_main_and_similar_holds_every_combination_of_table_3():
 
 def test_the_released_reading_has_one_block_and_a_warm_up():
     pool = load_pool(POOLS / "pool-released.yaml")
-    assert pool.warmup == 500
+    assert pool.warmup == 501  # the public code: `if it <= 500`, counted from 0
     shares = dict(pool.networks())
     assert shares.pop("convnet") == pytest.approx(0.9)
     assert len(shares) == 32 and all("depth=1" in spec for spec in shares)
@@ -107,8 +107,8 @@ def test_networks_are_drawn_as_often_as_the_pool_says(name):
 def test_warm_up_is_the_main_model_alone():
     pool = source("pool-released")
     stream = generator(0)
-    assert {pool.choose(i, stream) for i in range(500)} == {"convnet"}
-    after = [pool.choose(500, stream) for _ in range(500)]
+    assert {pool.choose(i, stream) for i in range(501)} == {"convnet"}
+    after = [pool.choose(501, stream) for _ in range(500)]
     assert 20 < sum(spec != "convnet" for spec in after) < 90  # 50 expected
 
 
@@ -154,7 +154,7 @@ def test_sources_describe_themselves_for_provenance():
         "network": "convnet",
     }
     facts = json.loads(json.dumps(source("pool-released").describe()))
-    assert facts["warmup"] == 500 and facts["main"] == "convnet" and len(facts["networks"]) == 33
+    assert facts["warmup"] == 501 and facts["main"] == "convnet" and len(facts["networks"]) == 33
 
 
 def test_a_pool_may_hold_any_network(tmp_path):
