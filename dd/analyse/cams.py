@@ -11,7 +11,13 @@ from pathlib import Path
 
 import torch
 
-from dd.analyse.regions import KIND, add_network_options, add_region_options, check_regions
+from dd.analyse.regions import (
+    KIND,
+    SHOWN,
+    add_network_options,
+    add_region_options,
+    check_regions,
+)
 from dd.artifacts.atomic import check_target
 from dd.artifacts.provenance import stage_provenance
 from dd.artifacts.tensors import save_tensors
@@ -23,8 +29,6 @@ from dd.networks.activation_maps import common_grid
 from dd.pretrain.frozen import load_all
 from dd.runtime.process import add_machine_options, add_precision_option, setup
 from dd.runtime.say import say
-
-SHOWN = 10  # images per class whose maps are computed, unless an option says otherwise
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,6 +89,8 @@ def run(arguments: argparse.Namespace) -> None:
             "rectify": arguments.rectify,
             "threshold": arguments.threshold,
             "iteration": made.header.get("iteration"),
+            # 0 if no image was left out
+            "images_per_class": arguments.images_per_class if len(positions) < len(made) else 0,
             "set": {k: v for k, v in made.header.items() if k not in ("kind", "format")},
             "provenance": stage_provenance(device),
         },

@@ -15,6 +15,7 @@ from dd.networks.options import RECTIFY, RELU, width_factor
 
 KIND = "cams"  # of files of maps
 THRESHOLD = 0.5  # a network looks where its normalised map, 0 to 1, is at least this
+SHOWN = 10  # images per class whose maps are computed, unless an option says otherwise
 FINEST = 1024  # positions per side of a map
 ERASED = ("meta", "heterogeneous", "random")  # kinds of regions that are erased
 NOTHING = "nothing"  # the kind of a row in which nothing is erased

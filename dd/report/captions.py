@@ -62,7 +62,7 @@ def facts(exhibit: Exhibit, rows: list[dict[str, Any]]) -> str:
         )
     sentences += in_precision(run, published)
     sentences += fallbacks.of_exhibit(exhibit)
-    sentences += [*imported(exhibit), *left_out(exhibit)]
+    sentences += [*imported(exhibit), *left_out(exhibit), *cut_short(exhibit)]
     if rows:
         sentences.append(
             f"Test accuracy in %, mean ± standard deviation over {_networks(exhibit)} on "
@@ -104,12 +104,18 @@ def usual_number(counts: Iterable[int], otherwise: int) -> int:
 
 
 def _sets(exhibit: Exhibit) -> str:
+    sets = number_of_sets(exhibit)
+    return sets if sets.startswith("one ") else f"each of {sets}"
+
+
+def number_of_sets(exhibit: Exhibit) -> str:
+    """``3 synthetic sets``, those of a cell; ``1 to 3`` if others published fewer for some."""
     run = exhibit.run
     counts = sorted({len(made) for cell in exhibit.cells() if (made := snapshots(cell, run))})
     if len(counts) > 1:
-        return f"each of {counts[0]} to {counts[-1]} synthetic sets"
+        return f"{counts[0]} to {counts[-1]} synthetic sets"
     sets = counts[0] if counts else len(exhibit.seeds)
-    return "one synthetic set" if sets == 1 else f"each of {sets} synthetic sets"
+    return "one synthetic set" if sets == 1 else f"{sets} synthetic sets"
 
 
 def imported(exhibit: Exhibit) -> list[str]:
@@ -151,6 +157,25 @@ def left_out(exhibit: Exhibit) -> list[str]:
     """The sentence about the cells that the run leaves out of a table or figure."""
     rules = "; ".join(map(in_rule, exhibit.left_out()))
     return [f"Left out in this run: {rules}."] if rules else []
+
+
+def cut_short(exhibit: Exhibit) -> list[str]:
+    """The sentence of a figure over iterations that ends before the recipe of a method does."""
+    run = exhibit.run
+    if "iterations" not in exhibit.definition.get("layout", {}).get("x", []):
+        return []
+    last: dict[tuple[str, str, int], int] = {}
+    for cell in exhibit.cells():
+        if not run.is_imported(cell.dataset, cell.method):  # whose recipe is that of others
+            made = (cell.dataset, cell.method, cell.ipc)
+            last[made] = max(last.get(made, 0), cell.iterations)
+    early: dict[str, dict[str, None]] = {}
+    for (dataset, method, ipc), shown in last.items():
+        whole = run.distillation(method, dataset, ipc)["iterations"]
+        if shown < whole:
+            said = f"{whole} iterations in the recipe, shown are the first {shown}"
+            early.setdefault(said, {})[value_label("method", method)] = None
+    return [f"{', '.join(methods)}: {said}." for said, methods in early.items()]
 
 
 def in_precision(run: Run, published: bool = False) -> list[str]:

@@ -201,6 +201,7 @@ def test_maps_of_a_set(digits, digits_file, made, pretrained, tmp_path, capsys):
     assert header["networks"][0]["accuracy"] == 12.5
     assert (header["grid"], header["threshold"], header["iteration"]) == ([4, 4], 0.5, 7)
     assert header["set"]["objective"] == "dm" and header["rectify"] == "relu"
+    assert header["images_per_class"] == 2
     network = create(
         "convnet", 1, (8, 8), 10, generator=generator(0, "convnet"), width_factor=WIDTH
     ).eval()
@@ -211,6 +212,8 @@ def test_maps_of_a_set(digits, digits_file, made, pretrained, tmp_path, capsys):
     assert main([*command, "--rectify", "none", "--pretrained", *files]) == 0
     kept, header = load_tensors(out, "cams")
     assert header["rectify"] == "none"
+    assert main([*command, "--images-per-class", "3", "--pretrained", *files]) == 0
+    assert load_tensors(out, "cams")[1]["images_per_class"] == 0  # nothing was left out
     raw = cam.activation_maps(network, image, torch.tensor([3]), "none")[1]
     expected = cam.normalised(cam.resized(raw, (4, 4)))[0]
     assert torch.allclose(kept["maps"][1, 13].float(), expected, atol=1e-3)

@@ -33,6 +33,7 @@ from dd.plan.kinds import kind_of
 from dd.plan.needs import cam_rectify
 from dd.plan.plan import Plan
 from dd.plan.validate import check_plan
+from dd.report.captions import facts
 from dd.report.figures import cams, erasing, images, variance
 from dd.report.read import maps
 from dd.report.tables import areas, cost
@@ -360,6 +361,54 @@ def test_variances_are_drawn(plan):
     one = numpy.mean([numpy.var([m[i][j] for m in FIRST[:3]]) for i in (0, 1) for j in (0, 1)])
     assert lines[0].get_ydata() == pytest.approx([one / 3] * 3, abs=2e-4)
     assert lines[2].get_ydata()[-1] == 0 and lines[2].get_ydata()[0] == lines[0].get_ydata()[0]
+
+
+def drawn_caption(figure) -> str:
+    return figure.texts[-1].get_text().replace("\n", " ")
+
+
+def test_the_caption_says_where_maps_are_of_a_part_of_the_images(plan, monkeypatch):
+    """As the files say; those of older code do not, and have the first ten of each class."""
+    part = "Of sets with more images of a class, maps are of its first {}."
+    path = plan.of(ActivationMaps)[0].file(plan.run)
+    before = Path(path).read_bytes()
+    for header, said in (
+        ({"images_per_class": 0, "set": {"ipc": 50}}, None),
+        ({"images_per_class": 3}, "3"),
+        ({"set": {"ipc": 50}}, "10"),
+        ({"set": {"ipc": 10}}, None),
+        ({}, None),
+    ):
+        save_maps(path, first_maps(0), 0, **header)
+        caption = drawn_caption(variance.draw(figure_exhibit(plan, "metadd_variance")))
+        table = kind_of(plan.exhibits["table", "metadd_meta_area"])
+        shown = table.render(plan.exhibits["table", "metadd_meta_area"])[1].caption
+        for text in (caption, shown):
+            assert "over the images of 2 synthetic sets." in text
+            assert (part.format(said) in text) if said else "maps are of its first" not in text
+    Path(path).write_bytes(before)
+
+
+def test_sets_in_captions_of_maps_are_those_that_are_there(plan, tmp_path):
+    """Not as many as the run has seeds: others published one of two."""
+    made = {"method": "dm", "dataset": "digits", "ipc": 1, "seed": 0, "by": "them", "path": "x.pt"}
+    entries = [made | {"iterations": n} for n in (0, 20, 60)]
+    changed = replace(plan.run, imported=entries, sets_root=str(tmp_path))
+    exhibit = replace(plan.exhibits["table", "metadd_meta_area"], run=changed)
+    assert "over the images of 1 to 2 synthetic sets." in areas.compared(exhibit, set())
+
+
+def test_a_figure_over_iterations_says_where_it_ends_early(plan):
+    early = {"metadd_variance": {"method": ["dm", "dm+metadd"], "iterations": [0, 20]}}
+    said = "DM, DM + MetaDD: 60 iterations in the recipe, shown are the first 20."
+    for axes, expected in ((early, True), (plan.run.axes_for, False)):
+        run = replace(plan.run, axes_for=axes)
+        exhibit = load_exhibit("figure", CONFIG / "figures" / "metadd_variance.yaml", run)
+        assert (said in drawn_caption(variance.draw(exhibit))) == expected
+        assert "in the recipe" in facts(exhibit, []) or not expected
+    run = replace(plan.run, axes_for=early | {"metadd_cams": {"iterations": [20]}})
+    exhibit = load_exhibit("figure", CONFIG / "figures" / "metadd_cams.yaml", run)
+    assert "in the recipe" not in facts(exhibit, [])  # its axis is not drawn along x
 
 
 def test_one_iteration_has_no_cost(tmp_path):

@@ -31,6 +31,7 @@ def draw(exhibit: Exhibit) -> Figure:
     if layout["x"] != ["iterations"]:
         raise DDError(f"{exhibit.path}: layout: x must be [iterations]")
     lines: dict[tuple, dict[int, tuple[float, float]]] = {}
+    shown: set[int] = set()
     for cell in exhibit.cells():
         at = labels(exhibit, cell)
         spot = tuple(place(at, layout[part]) for part in ("row", "column", "color"))
@@ -41,7 +42,9 @@ def draw(exhibit: Exhibit) -> Figure:
         if not files:  # others did not publish the set
             continue
         for group, members in groups(exhibit, cell.dataset).items():
-            by_image = pooled(files, members, cam_rectify(exhibit.run))[0][VARIANCE]
+            values, _, part = pooled(files, members, cam_rectify(exhibit.run))
+            shown |= part
+            by_image = values[VARIANCE]
             point = (by_image.mean(), by_image.std(ddof=1) if len(by_image) > 1 else 0.0)
             lines.setdefault((*spot, group), {})[cell.iterations] = point
     down, across, hues, drawn = (list(dict.fromkeys(spot[i] for spot in lines)) for i in range(4))
@@ -73,6 +76,6 @@ def draw(exhibit: Exhibit) -> Figure:
         Line2D([], [], color="0.3", ls=LINES[group], label=f"{group} networks") for group in drawn
     ]
     figure.legend(handles=handles, loc="outside right center")
-    caption = [exhibit.definition["caption"], compared(exhibit), facts(exhibit, [])]
+    caption = [exhibit.definition["caption"], compared(exhibit, shown), facts(exhibit, [])]
     annotate(figure, exhibit, " ".join([*caption, *warnings(exhibit)]))
     return figure

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy
 
-from dd.analyse.regions import KIND, regions
-from dd.artifacts.fields import NAME, NUMBER, TEXT, block, list_of, optional
+from dd.analyse.regions import KIND, SHOWN, regions
+from dd.artifacts.fields import NAME, NUMBER, TEXT, WHOLE, block, list_of, optional
 from dd.artifacts.headers import Fields, load_arrays
 from dd.errors import DDError, unknown
 from dd.networks.options import RELU, canonical
@@ -19,7 +19,10 @@ _FIELDS: Fields = {  # of a header
     "networks": list_of(block({"network": NAME})),
     "threshold": NUMBER,
     "rectify": optional(TEXT),
+    "images_per_class": optional(WHOLE),
+    "set": optional(block({"ipc": optional(WHOLE)})),
 }
+_NEEDED = ("networks", "threshold")
 AUXILIARY, UNSEEN = "auxiliary", "unseen"
 META, HETEROGENEOUS, VARIANCE = "meta_area", "heterogeneous_area", "cam_variance"
 
@@ -34,6 +37,7 @@ class Maps:
         maps: ``[M, n, h, w]`` float32, each normalised to 0..1.
         images: ``[n]`` int64, the indices of the images in the set.
         threshold: a network looks where its map is at least this.
+        images_per_class: the maps are of the first so many images of each class; 0: of all.
     """
 
     path: str
@@ -41,6 +45,7 @@ class Maps:
     maps: numpy.ndarray
     images: numpy.ndarray
     threshold: float
+    images_per_class: int
 
     def of(self, networks: list[str]) -> numpy.ndarray:
         """The maps of ``networks``, in their order.
@@ -67,7 +72,7 @@ def read(path: str, rectify: str) -> Maps:
             negative values in another way.
     """
     arrays, header = load_arrays(path, KIND, ("maps", "images"), fields=_FIELDS)
-    if not header.keys() >= _FIELDS.keys() - {"rectify"}:
+    if not header.keys() >= set(_NEEDED):
         raise DDError(f"{path}: its header names no networks; make it by `python -m dd cams`")
     maps, images = arrays["maps"], arrays["images"]
     if images.ndim != 1 or images.dtype != numpy.int64 or (images.size and images.min() < 0):
@@ -85,7 +90,15 @@ def read(path: str, rectify: str) -> Maps:
     maps = maps.astype(numpy.float32)
     if not (maps.size and maps.min() >= 0 and maps.max() <= 1):  # NaN fails this, too
         raise DDError(f"{path}: 'maps' must be values from 0 to 1")
-    return Maps(path, networks, maps, images, threshold)
+    return Maps(path, networks, maps, images, threshold, _images_per_class(header))
+
+
+def _images_per_class(header: dict[str, Any]) -> int:
+    """How many images of each class have maps; 0: all. Older code did not write it, and its jobs
+    took the default."""
+    if (said := header.get("images_per_class")) is not None:
+        return said
+    return SHOWN if ((header.get("set") or {}).get("ipc") or 0) > SHOWN else 0
 
 
 def check_rectify(path: str, stored: Any, rectify: str) -> None:
@@ -162,10 +175,22 @@ def measures(maps: numpy.ndarray, threshold: float) -> dict[str, numpy.ndarray]:
     }
 
 
-def pooled(
-    paths: list[str], networks: list[str], rectify: str
-) -> tuple[dict[str, numpy.ndarray], float]:
-    """The :func:`measures` of all images in the files ``paths``, and their threshold.
+class Pooled(NamedTuple):
+    """The :func:`measures` of all images in some files.
+
+    Attributes:
+        by_image: by name of the measure; ``[n]``.
+        threshold: of all files.
+        images_per_class: of each file in which some images have no maps, see :class:`Maps`.
+    """
+
+    by_image: dict[str, numpy.ndarray]
+    threshold: float
+    images_per_class: set[int]
+
+
+def pooled(paths: list[str], networks: list[str], rectify: str) -> Pooled:
+    """The :func:`measures` of all images in the files ``paths``.
 
     Args:
         paths: one file per seed of a cell; their images are concatenated.
@@ -184,4 +209,4 @@ def pooled(
             )
     by_file = [measures(file.of(networks), file.threshold) for file in files]
     joined = {name: numpy.concatenate([m[name] for m in by_file]) for name in by_file[0]}
-    return joined, files[0].threshold
+    return Pooled(joined, files[0].threshold, {file.images_per_class for file in files} - {0})

@@ -7,7 +7,7 @@ from typing import Any
 from dd.plan.exhibits import Exhibit
 from dd.plan.jobs import ActivationMaps, Snapshot, distillations
 from dd.plan.needs import cam_rectify
-from dd.report.captions import facts, warnings
+from dd.report.captions import facts, number_of_sets, warnings
 from dd.report.labels import axis_label, value_label
 from dd.report.read.accuracies import labels
 from dd.report.read.maps import HETEROGENEOUS, META, VARIANCE, convention, groups, pooled
@@ -28,6 +28,7 @@ def areas(exhibit: Exhibit) -> tuple[Rows, Sheet]:
     """
     rows: Rows = []
     thresholds: set[float] = set()
+    shown: set[int] = set()
     for cell in exhibit.cells():
         files = [
             ActivationMaps(Snapshot(job, cell.iterations)).file(exhibit.run)
@@ -36,8 +37,9 @@ def areas(exhibit: Exhibit) -> tuple[Rows, Sheet]:
         if not files:  # others did not publish the set
             continue
         for group, members in groups(exhibit, cell.dataset).items():
-            values, threshold = pooled(files, members, cam_rectify(exhibit.run))
+            values, threshold, part = pooled(files, members, cam_rectify(exhibit.run))
             thresholds.add(threshold)
+            shown |= part
             row: dict[str, Any] = {**labels(exhibit, cell), "networks": group}
             row["members"] = " ".join(members)
             for name, by_image in values.items():
@@ -61,7 +63,7 @@ def areas(exhibit: Exhibit) -> tuple[Rows, Sheet]:
         name=exhibit.name,
         title=exhibit.definition["title"],
         caption=" ".join(
-            [exhibit.definition["caption"], looks, compared(exhibit), facts(exhibit, [])]
+            [exhibit.definition["caption"], looks, compared(exhibit, shown), facts(exhibit, [])]
         ),
         header=[*map(axis_label, down), *(", ".join(column) for column in columns)],
         body=body,
@@ -71,8 +73,13 @@ def areas(exhibit: Exhibit) -> tuple[Rows, Sheet]:
     return [rounded(row) for row in rows], sheet
 
 
-def compared(exhibit: Exhibit) -> str:
-    """The sentences of a caption about measures of maps: convention, networks, number of sets."""
+def compared(exhibit: Exhibit, shown: set[int]) -> str:
+    """The sentences of a caption about measures of maps: convention, networks, images and sets.
+
+    Args:
+        exhibit: the table or figure.
+        shown: numbers of images of each class that have maps, of sets that have more.
+    """
     datasets_of: dict[str, list[str]] = {}
     for dataset, options in exhibit.datasets.items():
         for group, members in groups(exhibit, dataset).items():
@@ -83,10 +90,12 @@ def compared(exhibit: Exhibit) -> str:
         text.format(where="" if len(of) == len(exhibit.datasets) else f" on {' and '.join(of)}")
         for text, of in datasets_of.items()
     ]
-    sets = len(exhibit.seeds)
-    of = "one synthetic set" if sets == 1 else f"{sets} synthetic sets"
-    sentences = [convention(exhibit), *sentences]
-    return " ".join([*sentences, f"Mean and standard deviation are over the images of {of}."])
+    over = f"Mean and standard deviation are over the images of {number_of_sets(exhibit)}."
+    sentences = [convention(exhibit), *sentences, over]
+    if shown:
+        first = " or ".join(map(str, sorted(shown)))
+        sentences.append(f"Of sets with more images of a class, maps are of its first {first}.")
+    return " ".join(sentences)
 
 
 def _shown(row: dict[str, Any], name: str, form: str) -> str:
