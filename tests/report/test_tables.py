@@ -126,6 +126,18 @@ def test_taxonomy_says_what_the_suite_runs(tmp_path):
     runs = {row["method"]: row["in this suite"] for row in rows}
     assert runs["DC"] == "dc" and runs["DC + model pool"] == "dc+pool" and runs["KIP"] == "–"
     assert runs["DD"] == "dd"
+    families = {}
+    for row in rows:
+        families.setdefault((row["in Table 1"], row["family"]), []).append(row["method"])
+    assert families == {  # of the paper: "Meta Model Learning: DD, KIP, FRePO etc." and so on
+        ("yes", "meta-model learning"): ["DD", "KIP", "FRePo"],
+        ("yes", "gradient matching"): ["DC", "DSA", "DCC"],
+        ("–", "gradient matching"): ["IDC", "DC + model pool"],
+        ("yes", "trajectory matching"): ["MTT", "HaBa", "TESLA"],
+        ("–", "trajectory matching"): ["IADD"],
+        ("yes", "distribution matching"): ["DM", "CAFE", "KFS"],
+        ("–", "decoupled (squeeze, recover, relabel)"): ["SRe2L"],
+    }
 
 
 def test_settings_are_those_that_run():
