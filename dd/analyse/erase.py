@@ -3,7 +3,9 @@
 The class activation maps of some networks (for the true class) define two regions (MetaDD,
 arXiv:2410.05103, Fig. 4): the meta region is where all of these networks look, the heterogeneous
 region where only some of them do. In each image the same number of grid positions is erased from
-either region and, for comparison, at random. Erased pixels take the mean colour of the training
+either region and, for comparison, at random. This is the same number of pixels if the image's sides
+are multiples of the grid's; otherwise positions differ in size (at 30 pixels and 7 positions a
+side: 16, 20 or 25 pixels). Erased pixels take the mean colour of the training
 images. If networks see whitened images, pixels are erased before the whitening, since the whitening
 mixes pixels.
 """

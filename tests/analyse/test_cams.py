@@ -85,6 +85,13 @@ def test_what_is_erased_by_hand():
     assert not any(mask.any() for mask in nowhere.values())
 
 
+@pytest.mark.parametrize(("side", "sizes"), [(28, {16}), (30, {16, 20, 25}), (32, {16})])
+def test_positions_have_one_size_if_the_grid_divides_the_image(side, sizes):
+    rows, columns = cam.common_grid(0, (side, side))
+    each = torch.eye(rows * columns, dtype=torch.bool).view(-1, rows, columns)
+    assert set(erase.on_pixels(each, (side, side)).sum((1, 2, 3)).tolist()) == sizes
+
+
 @pytest.mark.parametrize("whitening", ["none", "zca"])
 def test_erased_pixels_have_the_mean_colour(tmp_path, whitening):
     path = tmp_path / "digits.safetensors"
