@@ -235,6 +235,20 @@ def test_quantiles_of_weights_are_drawn(plan):
     assert upper.get_xticklabels()[0].get_text() == "conv weight"
 
 
+def test_diverged_networks_have_a_cross_on_the_course(plan, monkeypatch):
+    read = training_curves.collect
+
+    def collect(exhibit):
+        return [row | {"diverged": int(n == 1)} for n, row in enumerate(read(exhibit))]
+
+    monkeypatch.setattr(training_curves, "collect", collect)
+    figure = training_curves.draw(exhibit_of(plan, "iadd_curves"))
+    lines = [line for panel in figure.axes for line in panel.lines if line.get_marker() == "x"]
+    assert [line.get_xydata().tolist() for line in lines] == [[[60, 31.5]]]
+    names = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert names[-1] == "networks diverged"
+
+
 def test_losses_and_accuracies_are_drawn(plan):
     figure = training_curves.draw(exhibit_of(plan, "iadd_curves"))
     above, below = figure.axes[0], figure.axes[2]  # IPC 1; two columns

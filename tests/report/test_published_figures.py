@@ -74,6 +74,29 @@ def test_the_authors_sweep_stands_beside_the_curve_of_the_pool(comparable):
     assert "Published values include networks that diverged." in told
 
 
+@pytest.mark.parametrize(
+    ("module", "name", "x"),
+    [(accuracy_curve, "modelpool_temperature", 0), (bars, "modelpool_ablation", -2.5 * 0.8 / 6)],
+)
+def test_diverged_networks_have_a_cross(comparable, monkeypatch, module, name, x):
+    """In the middle of the first bar, and at the first point of the first line."""
+    read = module.collect
+
+    def collect(exhibit):
+        rows = read(exhibit)
+        return [row | {"diverged": int(n == 0)} for n, row in enumerate(rows)]
+
+    def crosses(figure):
+        lines = [line for panel in figure.axes for line in panel.lines]
+        return [line.get_xydata().tolist() for line in lines if line.get_marker() == "x"]
+
+    assert crosses(module.draw(exhibit_of(comparable, name))) == []
+    monkeypatch.setattr(module, "collect", collect)
+    figure = module.draw(exhibit_of(comparable, name))
+    assert crosses(figure) == [[[pytest.approx(x), 24.5]]]  # networks of 20 to 29 %
+    assert "networks diverged" in [text.get_text() for text in figure.legends[0].get_texts()]
+
+
 def test_published_values_stand_on_bars(comparable):
     figure = bars.draw(exhibit_of(comparable, "modelpool_ablation"))
     panel = figure.axes[1]  # IPC 1, 2000 iterations: of the baseline under hard labels alone

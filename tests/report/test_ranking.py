@@ -86,6 +86,30 @@ def test_others_do_not_say_what_their_sets_took(plan):
     assert [bars.get_label() for bars in second.containers] == ["IADD"]
 
 
+def crosses(panel) -> list[list[float]]:
+    return [line.get_xydata().tolist() for line in panel.lines if line.get_marker() == "x"]
+
+
+def test_diverged_networks_have_a_cross(plan, monkeypatch):
+    """At the point of MTT, and on the line of the full dataset, at IPC 1."""
+    read = scatter.collect
+
+    def collect(exhibit):
+        failed = {("mtt", 1), ("full", 1)}
+        return [
+            row | {"diverged": int((row["method"], row["ipc"]) in failed)} for row in read(exhibit)
+        ]
+
+    assert not any(map(crosses, scatter.draw(plan.exhibits["figure", "ranking"]).axes))
+    monkeypatch.setattr(scatter, "collect", collect)
+    figure = scatter.draw(plan.exhibits["figure", "ranking"])
+    found = sorted(crosses(figure.axes[0]))
+    assert found == [[[0.5, pytest.approx(80.3125)]], [[35.0, pytest.approx(60.3125)]]]
+    assert crosses(figure.axes[1]) == []
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names[-1] == "networks diverged" and names.count("MTT") == 1
+
+
 def test_the_figure_shows_time_and_accuracy(plan):
     figure = scatter.draw(plan.exhibits["figure", "ranking"])
     panel, _ = figure.axes  # IPC 1 and 10

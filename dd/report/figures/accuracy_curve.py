@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 from matplotlib import pyplot
 from matplotlib.figure import Figure
@@ -20,6 +19,8 @@ from dd.report.figures.style import (
     colors,
     describe,
     facet,
+    failed_handles,
+    mark_failed,
     mark_published,
     place,
     published_handle,
@@ -29,7 +30,6 @@ from dd.report.read import published
 from dd.report.read.accuracies import collect
 
 LINES: tuple[LineStyleType, ...] = ("-", "--", ":", "-.")
-FAILED: dict[str, Any] = {"marker": "x", "color": "black", "linestyle": "", "markersize": 5}
 
 
 def draw(exhibit: Exhibit) -> Figure:
@@ -68,12 +68,7 @@ def draw(exhibit: Exhibit) -> Figure:
                     high = [row["mean"] + (row["std"] or 0) for row in here]
                     panel.plot(x, mean, line, color=color, marker="o", markersize=2.5, lw=1.2)
                     panel.fill_between(x, low, high, color=color, alpha=0.12, lw=0)
-                    failed = [
-                        (at, row["mean"])
-                        for at, row in zip(x, here, strict=True)
-                        if row["diverged"]
-                    ]
-                    panel.plot([at for at, _ in failed], [mean for _, mean in failed], **FAILED)
+                    mark_failed(panel, x, here)
                     mark_published(panel, x, here, color)
             names = [describe(layout["x"], tick) for tick in ticks]
             panel.set_xticks(range(len(ticks)), names, rotation=45 if len(ticks) > 8 else 0)
@@ -85,8 +80,7 @@ def draw(exhibit: Exhibit) -> Figure:
         Line2D([], [], color="0.3", linestyle=line, label=describe(layout["style"], style))
         for style, line in zip(styles, itertools.cycle(LINES), strict=False)
     ]
-    if any(row["diverged"] for row in rows):
-        handles.append(Line2D([], [], label="networks diverged", **FAILED))
+    handles += failed_handles(rows)
     if any(row["published"] is not None for row in rows):
         handles.append(published_handle())
     figure.legend(handles=handles, loc="outside right center")

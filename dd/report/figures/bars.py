@@ -18,6 +18,8 @@ from dd.report.figures.style import (
     colors,
     describe,
     facet,
+    failed_handles,
+    mark_failed,
     mark_published,
     place,
     published_handle,
@@ -74,11 +76,12 @@ def draw(exhibit: Exhibit) -> Figure:
             here = [r for r in rows if r["at row"] == at_row and r["at column"] == at_column]
             # markers stand beside the middle of a bar, where its own error bar is
             beside = BAR_WIDTH / len(hues) / 5
-            x = [
-                groups.index(row["at x"]) + _offset(hues.index(row["at color"]), len(hues)) + beside
+            middle = [
+                groups.index(row["at x"]) + _offset(hues.index(row["at color"]), len(hues))
                 for row in here
             ]
-            mark_published(panel, x, here)
+            mark_published(panel, [x + beside for x in middle], here)
+            mark_failed(panel, middle, here)
             panel.set(xlabel="", ylabel=ACCURACY if j == 0 else "")
             panel.set_title(", ".join(filter(None, (at_row, at_column))))
             panel.tick_params(axis="x", rotation=40)
@@ -87,6 +90,7 @@ def draw(exhibit: Exhibit) -> Figure:
     handles: list[Artist] = [
         pyplot.Rectangle((0, 0), 1, 1, color=c, label=n) for n, c in colors(hues).items()
     ]
+    handles += failed_handles(rows)
     if any(row["published"] is not None for row in rows):
         handles.append(published_handle())
     title = escape.figure(" and ".join(map(axis_label, layout["color"])))

@@ -12,7 +12,17 @@ from matplotlib.ticker import LogLocator, NullLocator
 from dd.plan.exhibits import Exhibit
 from dd.report import escape
 from dd.report.captions import facts
-from dd.report.figures.style import ACCURACY, WIDTH, annotate, colors, describe, facet, place
+from dd.report.figures.style import (
+    ACCURACY,
+    WIDTH,
+    annotate,
+    colors,
+    describe,
+    facet,
+    failed_handles,
+    mark_failed,
+    place,
+)
 from dd.report.labels import axis_label
 from dd.report.read.accuracies import collect
 from dd.report.read.costs import costs
@@ -54,7 +64,10 @@ def draw(exhibit: Exhibit) -> Figure:
         handles |= dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
     order = sorted(handles, key=names.index)
     title = escape.figure(" and ".join(map(axis_label, layout["color"])))
-    figure.legend([handles[n] for n in order], order, title=title, loc="outside right center")
+    entries = [handles[name] for name in order]
+    for cross in failed_handles(rows):
+        entries, order = [*entries, cross], [*order, str(cross.get_label())]
+    figure.legend(entries, order, title=title, loc="outside right center")
     annotate(figure, exhibit, f"{exhibit.definition['caption']} {facts(exhibit, rows)}")
     return figure
 
@@ -71,6 +84,8 @@ def _draw(panel: Axes, rows: list[dict[str, Any]], tint: dict[str, Any], names: 
             marker = MARKERS[names.index(name) % len(MARKERS)]
             panel.errorbar([row["seconds"]], [mean], [row["std"] or 0], marker=marker, ls="",
                            markersize=4.5, elinewidth=0.9, **look)  # fmt: skip
+            mark_failed(panel, [row["seconds"]], [row])
         else:
             lines = sum(line.get_linestyle() != "None" for line in panel.lines)
             panel.axhline(mean, ls=DASHES[lines % len(DASHES)], lw=1, **look | {"color": "0.3"})
+            mark_failed(panel, [0.5], [row], transform=panel.get_yaxis_transform())

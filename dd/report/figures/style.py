@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ PUBLISHED: dict[str, Any] = {
     "linestyle": "",
     "zorder": 3,
 }
+FAILED: dict[str, Any] = {"marker": "x", "color": "black", "linestyle": "", "markersize": 5}
 LAYERED = (3.0, 1.6, 0.8)  # line widths: thin lines on wide ones stay visible where lines overlap
 
 _STYLE = {
@@ -81,6 +82,22 @@ def mark_published(
 def published_handle() -> Line2D:
     """The legend entry for the markers of :func:`mark_published`."""
     return Line2D([], [], color="black", label="published", **PUBLISHED)
+
+
+def mark_failed(
+    panel: Axes, x: Sequence[float], rows: Sequence[Mapping[str, Any]], **more: Any
+) -> None:
+    """Draw a cross at ``x`` and the mean for each of ``rows`` with networks that diverged."""
+    failed = [(at, row["mean"]) for at, row in zip(x, rows, strict=True) if row["diverged"]]
+    if failed:
+        panel.plot(*zip(*failed, strict=True), **FAILED, zorder=4, **more)
+
+
+def failed_handles(rows: Iterable[Mapping[str, Any]]) -> list[Line2D]:
+    """The legend entry for the crosses of :func:`mark_failed`; none if no network diverged."""
+    if not any(row["diverged"] for row in rows):
+        return []
+    return [Line2D([], [], label="networks diverged", **FAILED)]
 
 
 def describe(axes: Sequence[str], values: Sequence[Any]) -> str:

@@ -21,6 +21,8 @@ from dd.report.figures.style import (
     colors,
     describe,
     facet,
+    failed_handles,
+    mark_failed,
     place,
 )
 from dd.report.read.accuracies import collect
@@ -69,6 +71,7 @@ def draw(exhibit: Exhibit) -> Figure:
         mean = numpy.array([row["mean"] for _, row in line])
         std = numpy.array([row["std"] or 0 for _, row in line])
         panels[i + 1, j].plot(x, mean, marker="o", ms=2 + widths[hue], **look)
+        mark_failed(panels[i + 1, j], x, [row for _, row in line])
         panels[i + 1, j].fill_between(x, mean - std, mean + std, color=color, alpha=0.15, lw=0)
     for i in range(0, 2 * len(down), 2):
         panels[i, 0].set_ylabel("Matching loss")
@@ -79,7 +82,7 @@ def draw(exhibit: Exhibit) -> Figure:
         Line2D([], [], color=tint[hue], lw=widths[hue], label=describe(layout["color"], hue))
         for hue in hues
     ]
-    panels[0, 0].legend(handles=handles, loc="upper right")
+    panels[0, 0].legend(handles=[*handles, *failed_handles(rows)], loc="upper right")
     over = " or ".join(map(str, sorted(windows)))
     loss = f"Loss: median over {over} iterations and all synthetic sets; faint: each value."
     annotate(figure, exhibit, f"{exhibit.definition['caption']} {loss} {facts(exhibit, rows)}")
