@@ -9,6 +9,7 @@ import numpy
 import pytest
 import torch
 import yaml
+from matplotlib import pyplot
 from PIL import Image
 
 from dd.__main__ import main
@@ -364,6 +365,7 @@ def test_variances_are_drawn(plan):
 
 
 def drawn_caption(figure) -> str:
+    pyplot.close(figure)
     return figure.texts[-1].get_text().replace("\n", " ")
 
 
