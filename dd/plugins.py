@@ -163,13 +163,18 @@ def find(name: str, kinds: Collection[str], own: Collection[str]) -> Entry | Non
         raise DDError(
             f"{entry}: a name has letters, digits, '_' and '-', and starts with a letter or digit"
         )
-    _used.add(entry.plugin)
+    _used.add(entry)
     return entry
 
 
 def used() -> list[str]:
     """Name and version of each plug-in that this process has used, sorted."""
-    return sorted(map(str, _used))
+    return sorted({str(entry.plugin) for entry in _used})
+
+
+def used_of(kind: str) -> list[Entry]:
+    """The things of a ``kind`` that this process has used, sorted by name."""
+    return sorted((entry for entry in _used if entry.kind == kind), key=lambda entry: entry.name)
 
 
 @cache
@@ -271,4 +276,4 @@ def search_here() -> None:
 
 
 _added: list[Catalogue] = []  # the last one counts
-_used: set[Plugin] = set()
+_used: set[Entry] = set()

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy
 
+from dd import plugins
 from dd.artifacts.headers import load_arrays
 from dd.config.methods import SOFT, planned_as, protocol_of_plugin
 from dd.config.recipes import SECTIONS, plugin, uses_generator, uses_pretrained
@@ -72,6 +73,9 @@ def check_plan(plan: Plan, narrowed: Collection[str] = ()) -> None:
                 (images,) = job.inputs(run)["data"]
                 if counted := sizes.get(images):
                     check_enough(job.ipc, *counted, job.dataset)
+    for entry in plugins.used_of("network"):
+        with _within(f"run {run.name}"):
+            resolve("dd.networks.build:check_options")(entry)
 
 
 def _check_exclude(plan: Plan, narrowed: Collection[str]) -> None:

@@ -24,6 +24,7 @@ from dd.data import synthetic
 from dd.distill import distill
 from dd.errors import DDError
 from dd.evaluate import evaluate
+from dd.networks.build import create
 from dd.networks.operations import operations
 from dd.networks.options import canonical
 from dd.plan.counting import Counted
@@ -594,6 +595,70 @@ def test_a_setting_of_the_file_that_the_class_lacks(run_file, tmp_path):
     code, change = "class Broken(Objective): Settings = Settings", ("none}", "none, network: mlp}")
     with pytest.raises(DDError, match="unknown setting of broken 'network'"):
         checked("objective", code, change, run_file, tmp_path)
+
+
+NETWORK = """
+from torch import nn
+from dd.networks.base import Network
+
+class Broken(Network):
+    def __init__(self, channels, size, classes, width_factor=1.0, OPTIONS):
+        super().__init__()
+        self.classifier = nn.Linear(channels * size[0] * size[1], classes)
+
+    def embed(self, x):
+        return x.flatten(1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("parameters", "described", "message"),
+    [
+        ("*, width=64", "{width: 16}",
+         "the default of 'width' is 16 in its file, 64 in its class"),
+        ("*, kind='b'", "{kind: [a, b]}",
+         "the default of 'kind' is a in its file, b in its class"),
+        ("*, depth=3", "{width: 64}",
+         "'width' is an option in its file, not in its class; its options are depth"),
+        ("**others", "{classes: 64}",
+         "'classes' is an option in its file, not in its class; it has no options"),
+        ("*, width", "{}", "its class needs 'width', which is no option in its file"),
+    ],
+)  # fmt: skip
+def test_a_network_whose_class_has_other_options(
+    parameters, described, message, run_file, digits_file, tmp_path, capsys
+):
+    """A spec leaves out the file's defaults, so two defaults would be one name for two networks."""
+    code = NETWORK.replace("OPTIONS", parameters)
+    site = written(tmp_path / "site", "dd-broken", code, f"networks: {{broken: {described}}}",
+                   network="broken")  # fmt: skip
+    table, run = yaml.safe_load(TABLE), yaml.safe_load(RUN)
+    table["axes"] |= {"setting": {"a": {"method": "dc", "protocol": "hard"}}, "arch": ["broken"]}
+    (run_file.parent / "workflow/config/tables/mine.yaml").write_text(yaml.safe_dump(table))
+    run |= {"plugins": [], "recipes": {"evaluation": {"epochs": 2}}}
+    run_file.write_text(yaml.safe_dump(run))
+    with found(site):
+        with pytest.raises(DDError) as error:
+            check_plan(Plan(load(run_file)))
+        line = f"network 'broken' of plug-in dd-broken 1.0: {message}"
+        assert str(error.value).endswith(line)
+        with pytest.raises(DDError) as error:
+            create("broken", 1, (8, 8), 10, generator=None)
+        assert str(error.value) == line
+
+
+def test_a_network_that_takes_any_options_has_the_defaults_of_the_file(tmp_path):
+    code = """
+def Broken(images, size, labels, factor, **options):
+    from dd.networks.architectures.mlp import MLP
+    return MLP(images, size, labels, factor, **options)
+"""
+    described = "networks: {broken: {width: 16}}"
+    site = written(tmp_path, "dd-broken", code, described, network="broken")
+    with found(site):
+        for spec, width in (("broken", 16), ("broken:width=16", 16), ("broken:width=32", 32)):
+            network = create(spec, 1, (8, 8), 10, generator=None)
+            assert network.classifier.in_features == width
 
 
 def test_reserved_names_are_the_options_of_the_commands():
