@@ -97,6 +97,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=at_most("--iterations", MOST),
         help="iterations after which the set was saved (default: not said)",
     )
+    facts.add_argument(
+        "--ipc",
+        type=at_most("--ipc", MOST),
+        metavar="N",
+        help="images that the set must have of each class; another one is refused (default: any)",
+    )
     facts.add_argument("--by", default="", metavar="TEXT", help="whose set it is (default: empty)")
 
 
@@ -157,6 +163,8 @@ def _check_options(arguments: argparse.Namespace) -> None:
         raise DDError(f"--lr is {rate}, it must be a number above 0")
     if arguments.iterations is not None and arguments.iterations < 0:
         raise DDError(f"--iterations is {arguments.iterations}, it must be at least 0")
+    if arguments.ipc is not None and arguments.ipc < 1:
+        raise DDError(f"--ipc is {arguments.ipc}, it must be at least 1")
 
 
 def _check_folder(out: Path) -> None:
@@ -212,6 +220,8 @@ def _write(
         made.learned_lr = arguments.lr
     hard = made.hard_labels
     each = hard.bincount(minlength=target.extent.classes).tolist()
+    if arguments.ipc is not None:
+        _check_ipc(found.files[0], made, each, arguments.ipc)
     lacking = [str(label) for label, count in enumerate(each) if not count]
     if lacking:
         notes.append(f"no image of {len(lacking)} classes, the first is {lacking[0]}")
@@ -239,9 +249,29 @@ def _write(
     synthetic.save(out, made)
     for note in [*said, *notes]:
         say(f"import: {note}")
-    sizes = str(min(each)) if min(each) == max(each) else f"{min(each)} to {max(each)}"
-    say(f"{out}: {len(hard)} images, {sizes} a class")
+    say(f"{out}: {len(hard)} images, {_sizes(each)} a class")
     return made
+
+
+def _sizes(each: list[int]) -> str:
+    return str(min(each)) if min(each) == max(each) else f"{min(each)} to {max(each)}"
+
+
+def _check_ipc(file: Path, made: synthetic.SyntheticSet, each: list[int], ipc: int) -> None:
+    """Refuse a set that has not ``ipc`` images of each class.
+
+    Labels that were learned need not have their largest value at the class for which an image was
+    made, so of a set with such labels only the number of all images is known.
+    """
+    if made.labels.ndim == 2 and sum(each) == ipc * len(each):
+        return
+    if made.labels.ndim == 1 and set(each) == {ipc}:
+        return
+    held = f"{sum(each)} images" if made.labels.ndim == 2 else f"{_sizes(each)} images a class"
+    wanted = f"ipc {ipc}" + (f", {ipc * len(each)} images" if made.labels.ndim == 2 else "")
+    raise DDError(
+        f"{file}: holds {held}, not {wanted} (--ipc; in a run, that of its entry in imported)"
+    )
 
 
 def _made(

@@ -641,7 +641,8 @@ class Import(Job):
         }
 
     def places(self, run: Run) -> dict[str, Any]:
-        return {}
+        # Compared with the file, but no part of the result: a set imported before stays as it is.
+        return {"ipc": self.distillation.ipc}
 
     def images(self, run: Run, listings: Mapping[str, str]) -> list[dict[str, Any]]:
         return [*super().images(run, listings), {"source": self._source(run)}]

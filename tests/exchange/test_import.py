@@ -19,7 +19,7 @@ from dd.data.dataset import load_dataset
 from dd.data.fit import OTHER, fit
 from dd.data.space import Space
 from dd.errors import DDError
-from dd.exchange import forms
+from dd.exchange import forms, import_
 from dd.exchange.target import target_of
 from dd.exchange.units import class_labels, in_space
 from tests.support.others import (
@@ -735,6 +735,8 @@ def test_faults(fault, tmp_path, digits_words, capsys):
         (["--dataset", "mnist", "--lr", "0"], "--lr is 0.0, it must be a number above 0"),
         (["--dataset", "mnist", "--lr", "nan"], "--lr is nan"),
         (["--dataset", "mnist", "--iterations", "-1"], "--iterations is -1"),
+        (["--dataset", "mnist", "--ipc", "0"], "--ipc is 0, it must be at least 1"),
+        (["--dataset", "mnist", "--ipc", "10"], "a.pt: holds 1 images a class, not ipc 10 (--ipc"),
         (["--dataset", "mnist", "--units", "pixel"], "--units"),
         (["--dataset", "mnist", "--units", "bytes", "--out", "x.csv"], "must end in .safetensors"),
         (["--dataset", "mnist", "--entry", "all"], "must be a folder, for a file of each set"),
@@ -745,3 +747,31 @@ def test_options(words, message, tmp_path, capsys):
     path = dc_form(tmp_path / "a.pt", *pairs)
     out = [] if "--out" in words else ["--out", str(tmp_path / "out.safetensors")]
     assert message in refused(capsys, path, *words, *out)
+
+
+@pytest.mark.parametrize(
+    ("labels", "ipc", "message"),
+    [
+        ([0, 0, 1, 1], 2, ""),
+        ([0, 1, 0, 1], 2, ""),
+        ([0, 0, 1, 1], 1, "holds 2 images a class, not ipc 1 ("),
+        ([0, 1, 1, 1], 2, "holds 1 to 3 images a class, not ipc 2 ("),
+        ([0, 0, 0, 0], 2, "holds 0 to 4 images a class, not ipc 2 ("),
+    ],
+)
+@pytest.mark.parametrize("soft", [False, True])
+def test_the_ipc_of_a_set(labels, ipc, message, soft, tmp_path):
+    """Of learned labels the largest value may be at another class: there only the sum counts."""
+    labels = torch.eye(2)[labels] if soft else torch.tensor(labels)
+    images = torch.randn(4, 1, 8, 8)
+    path = tmp_path / "set.safetensors"
+    made = synthetic.SyntheticSet(images, labels, None, None, None, {})
+    each = synthetic.hard_labels(labels).bincount(minlength=2).tolist()
+    if soft:
+        message = "holds 4 images, not ipc 1, 2 images (" if ipc == 1 else ""
+    if not message:
+        import_._check_ipc(path, made, each, ipc)
+        return
+    with pytest.raises(DDError) as error:
+        import_._check_ipc(path, made, each, ipc)
+    assert message in str(error.value)

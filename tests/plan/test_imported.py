@@ -109,6 +109,7 @@ def test_a_set_is_imported_to_where_a_distillation_would_put_it(released):
         "--entry": "last", "--dataset": "cifar10", "--objective": "dc", "--iterations": "2000",
         "--by": "the authors of Model Pool",
     }  # fmt: skip
+    assert job.places(run) == {"ipc": 1}
     table = inputs(released.exhibits["table", "modelpool_ablation"], released.jobs)
     assert not [name for name in table if "metrics" in name]
 

@@ -18,9 +18,11 @@ rule import_set:
         runtime=growing("import", "runtime"),
     params:
         words=words("import"),
+        places=places("import"),
         source=lambda wildcards, output: str(JOBS["import"][wildcards.job].path(RUN)),
         images=images("import"),
     message:
         "import {wildcards.job}"
     shell:
-        "python -m dd import {params.source:q} {params.words} --out {output:q} 2>&1 | tee -i {log:q}"
+        "python -m dd import {params.source:q} {params.words} {params.places} --out {output:q} "
+        "2>&1 | tee -i {log:q}"
