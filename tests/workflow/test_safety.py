@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from dd.__main__ import main
+from dd.artifacts.text import file_digest
 from dd.config.run import load_run
 from dd.errors import DDError
 from dd.plan.jobs import command_words
@@ -103,6 +104,56 @@ def test_verify_removes_a_link_and_not_its_target(finished, capsys):
     assert "modelpool_ablation.csv is not what was recorded" in said
     refused(capsys, "verify", str(finished), "--remove")
     assert there.read_text() == "precious" and not here.is_symlink()
+
+
+def record_again(run: Path, name: str) -> None:
+    """Make ``run.json`` say that a file is as it should be, though it was changed."""
+    digest = file_digest(run / name)
+    forge(run / "run.json", lambda record: record["files"].update({name: digest}))
+
+
+@pytest.mark.slow
+def test_verify_compares_the_configuration(finished, capsys):
+    """A number of networks that the run did not train; then another text of the same content."""
+    config = finished / "config.json"
+    before = config.read_text()
+    forge(config, lambda document: document["run"].update(networks=9))
+    said = refused(capsys, "verify", str(finished))
+    assert "config.json is not what was recorded (run.json has another configuration)" in said
+    config.write_text(json.dumps(json.loads(before)))
+    said = refused(capsys, "verify", str(finished))
+    assert "ro-crate-metadata.json does not belong to run.json and config.json" in said
+    config.write_text(before)
+    assert main(["verify", str(finished)]) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("pattern", "fault"),
+    [
+        ("evaluations/**/*.csv", "is an evaluation of another synthetic set"),
+        ("tables/modelpool_ablation.csv", "is not what the files it is made from give"),
+        ("ro-crate-metadata.json", "does not belong to run.json and config.json"),
+    ],
+)
+def test_verify_removes_whatever_it_finds(finished, capsys, pattern, fault):
+    """Also what has the checksum of ``run.json``, such as a table of an older version."""
+    path = next(finished.glob(pattern))
+    name = str(path.relative_to(finished))
+    if path.suffix == ".csv":
+        text = path.read_text()
+        synthetic = re.search(r"[0-9a-f]{16}", text)
+        changed = text.replace(synthetic[0], "0" * 16) if synthetic else text.replace("digits", "x")
+        path.write_text(changed)
+        record_again(finished, name)
+        (finished / "ro-crate-metadata.json").unlink()
+    else:
+        path.write_text("{}")
+    said = refused(capsys, "verify", str(finished), "--remove")
+    assert f"{name} {fault}" in said and said.endswith("removed: run snakemake again\n")
+    assert not path.exists()
+    assert snakemake(Path(), "--config", "run=tiny.yaml").returncode == 0
+    assert main(["verify", str(finished)]) == 0
 
 
 @pytest.mark.slow
