@@ -194,6 +194,24 @@ def objectives() -> tuple[str, ...]:
     return _having("distillation")
 
 
+def evaluated() -> tuple[str, ...]:
+    """The names of all objectives on whose sets networks are trained, also ``full``."""
+    return _having("evaluation")
+
+
+@cache
+def datasets() -> tuple[str, ...]:
+    """The names of all datasets for which this suite has settings."""
+
+    def named(block: Mapping[str, Any]) -> Iterator[str]:
+        for key, inner in block.items():
+            if isinstance(inner, Mapping):
+                yield from inner if key in ("dataset", "own") else ()
+                yield from named(inner)
+
+    return tuple(sorted({*named(load_recipes())} - {ANY}))
+
+
 def parametrisations() -> tuple[str, ...]:
     """The names of all parametrisations except pixels."""
     return _having("parametrisation")

@@ -11,7 +11,14 @@ import numpy
 from dd import plugins
 from dd.artifacts.headers import load_arrays
 from dd.config.methods import SOFT, planned_as, protocol_of_plugin
-from dd.config.recipes import SECTIONS, plugin, uses_generator, uses_pretrained
+from dd.config.recipes import (
+    SECTIONS,
+    datasets,
+    evaluated,
+    plugin,
+    uses_generator,
+    uses_pretrained,
+)
 from dd.config.settings import build
 from dd.data.raw import check_enough
 from dd.errors import DDError, unknown
@@ -40,8 +47,7 @@ def check_plan(plan: Plan, narrowed: Collection[str] = ()) -> None:
     run = plan.run
     for name, block in run.recipes.items():
         with _within(f"run {run.name}, recipes of {name}"):
-            for network in _networks(block):
-                canonical(network)
+            _check_named(plan, block, narrowed)
     known = {stage.resources for stage in STAGES} | {"render"}
     for stage in run.resources:
         if stage not in known:
@@ -51,6 +57,10 @@ def check_plan(plan: Plan, narrowed: Collection[str] = ()) -> None:
         for name in files:
             if name not in used:
                 raise unknown(f"network in pretrained of run {run.name}, {dataset},", name, used)
+    _check_generators(plan, narrowed)
+    for spec in run.cam_networks:
+        with _within(f"run {run.name}, cam_networks"):
+            canonical(spec)
     check_networks_for(run)
     for exhibit in plan.exhibits.values():
         _check_distilled(exhibit)
@@ -212,14 +222,46 @@ def check_found(plan: Plan) -> None:
             job.check_found(run)
 
 
-def _networks(block: Mapping[str, Any]) -> Iterator[str]:
-    """The networks that the sections of a block of recipes name, at any depth."""
-    for section in SECTIONS:
-        refined = block.get(section)
+def _check_named(plan: Plan, block: Mapping[str, Any], narrowed: Collection[str]) -> None:
+    """Refuse a section of a block of recipes for a network, objective or dataset that nobody knows.
+
+    A section for something that this run has not is no slip if it is known: a run may be a part of
+    a larger one. So a dataset is one of the run, or one of the recipes of this suite.
+    """
+    for network in _listed(block, "network"):
+        canonical(network)
+    for objective in _listed(block, "objective"):
+        if objective not in evaluated():
+            raise unknown("objective", objective, evaluated())
+    if "datasets" not in narrowed:  # those that were left out are known, too
+        known = {*plan.run.datasets, *datasets()}
+        for dataset in _listed(block, "dataset"):
+            if dataset not in known:
+                raise unknown("dataset", dataset, known)
+
+
+def _check_generators(plan: Plan, narrowed: Collection[str]) -> None:
+    """Refuse an entry of ``generators`` from which no method of the run decodes."""
+    run = plan.run
+    if narrowed:
+        return
+    used = {job.dataset for job in plan.of(Distillation) if job.reads(run)["generator"]}
+    for dataset in run.generators:
+        if dataset not in used:
+            raise DDError(
+                f"run {run.name}, generators: no method of the run decodes latents of the "
+                f"generator of {dataset}; leave the entry out"
+            )
+
+
+def _listed(block: Mapping[str, Any], section: str) -> Iterator[str]:
+    """The names in the sections of a kind of a block of recipes, at any depth."""
+    for kind in SECTIONS:
+        refined = block.get(kind)
         if isinstance(refined, Mapping):
-            yield from refined if section == "network" else ()
+            yield from refined if kind == section else ()
             for inner in refined.values():
-                yield from _networks(inner)
+                yield from _listed(inner, section)
 
 
 @contextmanager

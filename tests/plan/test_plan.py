@@ -242,6 +242,12 @@ def test_config_json_gives_the_run_back(tmp_path):
     assert again.distillation("dc", "digits", 10) == run.distillation("dc", "digits", 10)
 
 
+POOLS_ALONE = {  # nothing that needs a generator or class activation maps
+    "axes": {"ipc": [1], "iterations": [20], "setting": ["baseline"], "arch": ["mlp"]},
+    "axes_for": {}, "tables": ["modelpool_ablation"], "figures": [], "optional": [],
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -275,6 +281,23 @@ def test_config_json_gives_the_run_back(tmp_path):
             "evaluation of mlp: momentum is 2.0, it must be at most 1",
         ),
         ({"recipes": {"evaluation": {"network": {"mpl": {"lr": 1}}}}}, "did you mean 'mlp'?"),
+        (
+            {"recipes": {"evaluation": {"objective": {"dcc": {"epochs": 7}}}}},
+            "recipes of evaluation: unknown objective 'dcc': did you mean 'dc'?",
+        ),
+        (
+            {"recipes": {"dc": {"dataset": {"digit": {"lr_img": 5.0}}}}},
+            "recipes of dc: unknown dataset 'digit': did you mean 'digits'?",
+        ),
+        (
+            {"recipes": {"dc": {"ipc": {1: {"dataset": {"cifar": {"lr_img": 5.0}}}}}}},
+            "recipes of dc: unknown dataset 'cifar': did you mean 'cifar",
+        ),
+        ({"cam_networks": ["foo"], **POOLS_ALONE}, "cam_networks: unknown network 'foo'"),
+        (
+            {"generators": {"digits": {"weights": "no", "adapter": "no:no"}}, **POOLS_ALONE},
+            "generators: no method of the run decodes latents of the generator of digits; leave",
+        ),
         ({"recipes": {"relabel": {"batch": 64}}}, "batch of evaluation is 128, of relabel 64"),
         ({"axes": {"ipc": [1], "iterations": [1], "arch": ["vgg12"]}}, "unknown network 'vgg12'"),
         (
@@ -300,6 +323,21 @@ def test_configure_stops_before_any_job(tmp_path, capsys, changes, message):
     assert message in said
     assert said.count("\n") == 1
     assert not (tmp_path / "config.json").exists()
+
+
+def test_sections_of_recipes_for_what_a_run_has_not(tmp_path):
+    """Other networks, objectives and datasets that are known, and datasets that were left out."""
+    from dd.__main__ import main
+
+    datasets = {name: {"source": "digits", "label": name} for name in ("digits", "mine")}
+    recipes = {
+        "evaluation": {"objective": {"full": {"epochs": 2}, "dm": {"epochs": 3}}},
+        "dc": {"dataset": {"cifar10": {"lr_img": 5.0}, "mine": {"lr_img": 5.0}}},
+    }
+    run = str(write_run(tmp_path, datasets=datasets, recipes=recipes))
+    out = str(tmp_path / "config.json")
+    for words in ([], ["datasets=[digits]"]):
+        assert main(["configure", "--run", run, "--out", out, "--set", "seeds=[0]", *words]) == 0
 
 
 def test_ipc_above_the_size_of_a_class_once_the_data_is_known(tmp_path, capsys):
