@@ -37,6 +37,15 @@ OVERRIDES = (
     *("plugins", "results"),
 )
 _YOUNGER = ("networks_for", "seeds_for", "exclude", "imported", "sets_root", "plugins")
+DOWNLOADED = {
+    "cifar10": ("cifar-10-batches-py", "cifar-10-python.tar.gz"),
+    "cifar100": ("cifar-100-python", "cifar-100-python.tar.gz"),
+    "fashion_mnist": ("FashionMNIST",),
+    "mnist": ("MNIST",),
+    "svhn": ("train_32x32.mat",),
+}
+"""The sources that may download into their folder, each with what is then in it, one of these."""
+
 FOLDERS = ("image-folder", "class-folders")  # sources that do not tell which dataset they hold
 
 
@@ -450,6 +459,8 @@ def _read_from(name: str, options: dict[str, Any], root: str, copy: str | None) 
     folder = "train" in there and len(there) > 1 and not own
     if folder and copy is not None:
         options["copy"] = copy
+    if not folder and options["source"] in DOWNLOADED:
+        options["no_download"] = True  # the folder is somebody's, and is said to hold the images
     if not folder or options["source"] == "image-folder":
         return options
     if options["source"] == "tiny-imagenet":

@@ -27,7 +27,7 @@ from dd.config.methods import (
 )
 from dd.config.normalisation import DATA, of_published
 from dd.config.recipes import learns_targets, uses_generator, uses_pretrained
-from dd.config.run import Run
+from dd.config.run import DOWNLOADED, Run
 from dd.data.raw import (
     IMAGE_FILES,
     LISTING,
@@ -60,6 +60,7 @@ Sources: TypeAlias = dict[str, list[Source]]
 _PLACES = (
     "root",
     "label",
+    "no_download",
 )  # of a dataset: where it lies and what it is called do not change images
 
 _OF_SET = ("lr", "batch")  # what networks that take the steps of a set know from it alone
@@ -285,6 +286,13 @@ class Preparation(Job):
             raise DDError(
                 f"dataset {self.dataset}: root {folder} is no folder; give the folder that holds "
                 "its images (data_root), or leave the dataset out (datasets)"
+            )
+        inside = DOWNLOADED.get(given["source"], ())
+        if given.get("no_download") and not any(Path(given["root"], n).exists() for n in inside):
+            raise DDError(
+                f"dataset {self.dataset}: {given['root']} holds neither {' nor '.join(inside)}, "
+                "nor images in train/<class>/ and test/<class>/; give the folder that does "
+                "(data_root), or leave data_root out, and torchvision downloads them"
             )
         if (groups := given.get("groups")) and not Path(groups).is_file():
             raise DDError(f"dataset {self.dataset}: groups {groups} is no file")

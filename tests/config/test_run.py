@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dd.config.run import load_run
+from dd.__main__ import main
+from dd.config.run import DOWNLOADED, load_run, read_run
 from dd.errors import DDError
 from dd.plan.jobs import (
     Preparation,
+    command_words,
 )
 from tests.support.smoke import write_run
 
@@ -36,6 +38,45 @@ def test_an_image_folder_is_recognised_and_named(tmp_path):
     (tmp_path / "test").rmdir()
     options_ = load_run("cifar10", {"data_root": str(tmp_path)}).datasets["cifar10"]
     assert (options_["source"], options_["root"]) == ("cifar10", str(tmp_path))
+
+
+def test_nothing_is_downloaded_into_a_folder_that_is_given(tmp_path, capsys):
+    """What it lacks is said before the first job, and the job downloads nothing, either."""
+    images = tmp_path / "images"
+    images.mkdir()
+    out = tmp_path / "results/cifar10/config.json"
+    words = ["configure", "--run", "cifar10", "--out", str(out), "--set"]
+    words += [f"results={tmp_path}/results", f"data_root={images}"]
+    assert main(words) == 2
+    assert capsys.readouterr().err == (
+        f"error: run cifar10, cifar10: dataset cifar10: {images} holds neither cifar-10-batches-py "
+        "nor cifar-10-python.tar.gz, nor images in train/<class>/ and test/<class>/; give the "
+        "folder that does (data_root), or leave data_root out, and torchvision downloads them\n"
+    )
+    (images / "cifar-10-batches-py").mkdir()
+    assert main(words) == 0
+    run = read_run(out)
+    assert "--no-download" in command_words(Preparation("cifar10").places(run))
+    asked = Preparation("cifar10").options(run)
+    own = load_run("cifar10")
+    assert asked == Preparation("cifar10").options(own)
+    assert "--no-download" not in command_words(Preparation("cifar10").places(own))
+
+
+def test_the_sources_that_download_are_those_of_torchvision():
+    import torchvision
+
+    from dd.data.sources import SOURCES
+
+    for source, names in DOWNLOADED.items():
+        name = {"fashion_mnist": "FashionMNIST"}.get(source, source.upper())
+        made = getattr(torchvision.datasets, name)
+        known = {getattr(made, key, None) for key in ("base_folder", "filename")} | {made.__name__}
+        if source == "svhn":
+            known = {made.split_list["train"][1]}
+        assert set(names) <= known
+    others = {"digits", "image-folder", "class-folders", "tiny-imagenet"}
+    assert {*SOURCES} - others == DOWNLOADED.keys()
 
 
 def split_folder(path):
