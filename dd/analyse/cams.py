@@ -18,7 +18,7 @@ from dd.analyse.regions import (
     add_region_options,
     check_regions,
 )
-from dd.artifacts.atomic import check_target
+from dd.artifacts.atomic import check_out
 from dd.artifacts.provenance import stage_provenance
 from dd.artifacts.tensors import save_tensors
 from dd.config.settings import MOST, at_most
@@ -63,7 +63,8 @@ def run(arguments: argparse.Namespace) -> None:
         raise DDError(
             f"--images-per-class is {arguments.images_per_class}, it must be at least 1, or 0: all"
         )
-    check_target(arguments.out)
+    read = (arguments.synthetic, arguments.data, *arguments.pretrained)
+    check_out(arguments.out, ".safetensors", *read)
     device = setup(arguments.device, arguments.threads, arguments.precision)
     made, dataset, _ = read_set("cams", arguments, device)
     networks = load_all(arguments.pretrained, dataset, arguments.width_factor, device)

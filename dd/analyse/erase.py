@@ -31,7 +31,7 @@ from dd.analyse.regions import (
     check_regions,
     regions,
 )
-from dd.artifacts.atomic import check_target
+from dd.artifacts.atomic import check_out
 from dd.artifacts.text import save_rows
 from dd.data.dataset import Dataset, load_dataset
 from dd.data.space import WHITENINGS
@@ -235,7 +235,7 @@ def run(arguments: argparse.Namespace) -> None:
     here, but not if KIND is erased.
     """
     check_regions(arguments)
-    check_target(arguments.out)
+    check_out(arguments.out, ".csv", arguments.data, *arguments.pretrained)
     try:
         regions_from = auxiliaries(arguments.regions_from)
     except DDError as error:

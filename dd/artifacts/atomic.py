@@ -35,10 +35,43 @@ def check_target(path: str | Path) -> None:
         raise DDError(f"{path}: {above} may not be written to; choose another place")
 
 
-def check_safetensors(option: str, path: Path) -> None:
+def check_out(path: Path, ending: str, *read: str | Path | None) -> None:
+    """Raise a :class:`DDError` if a stage cannot or must not write its ``--out``.
+
+    Args:
+        path: the file to write.
+        ending: that of its kind, such as ``.csv``.
+        read: the files that the stage reads; None for one that is not given.
+    """
+    check_target(path)
+    check_apart(path, *read)
+    check_ending("--out", path, ending)
+
+
+def check_apart(path: str | Path, *read: str | Path | None, option: str = "--out") -> None:
+    """Raise a :class:`DDError` if the file ``path``, which is to be written, is one of those that
+    are ``read``, by its name or by a link."""
+    for other in read:
+        if other is not None and _same(path, other):
+            raise DDError(f"{option}: {path} is read by this command; choose another file")
+
+
+def _same(path: str | Path, other: str | Path) -> bool:
+    """Whether two names lead to one file."""
+    with suppress(OSError, ValueError):  # one is missing, or is no name that a file can have
+        return os.path.samefile(path, other)
+    return False
+
+
+def check_ending(option: str, path: Path, ending: str) -> None:
     """Raise a :class:`DDError` if the file that ``option`` names does not end as its kind does."""
-    if path.suffix != ".safetensors":
-        raise DDError(f"{option}: {path} must end in .safetensors")
+    if path.suffix != ending:
+        raise DDError(f"{option}: {path} must end in {ending}")
+
+
+def check_safetensors(option: str, path: Path) -> None:
+    """Raise a :class:`DDError` if the file that ``option`` names is no safetensors file by name."""
+    check_ending(option, path, ".safetensors")
 
 
 def inside(root: Path, name: str, where: Path) -> Path:

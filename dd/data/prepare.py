@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dd.artifacts.atomic import check_target
+from dd.artifacts.atomic import check_out
 from dd.artifacts.headers import FORMAT
 from dd.artifacts.provenance import command_line, provenance
 from dd.artifacts.tensors import load_tensors, save_tensors
@@ -122,7 +122,7 @@ def run(args: argparse.Namespace) -> None:
         raise DDError(f"--threads: {args.threads} must be 0 (all cores) or more")
     normalise_as = args.normalise_as or of_source(args.source)
     constants(normalise_as)
-    check_target(args.out)
+    check_out(args.out, ".safetensors", args.groups)
     setup("cpu", args.threads)
     raw = read(
         SourceOptions(

@@ -12,7 +12,7 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from dd.artifacts.atomic import check_target
+from dd.artifacts.atomic import check_apart, check_target
 from dd.artifacts.checkpoint import or_anew
 from dd.artifacts.lock import alone
 from dd.config import recipes
@@ -179,9 +179,12 @@ def run(arguments: argparse.Namespace) -> None:
     # gives the space (whitening) in which the images are then read.
     name = read_name(arguments.data)
     recipe = recipes.resolve(arguments.objective, name, arguments.ipc, given)
+    read = (arguments.data, *arguments.buffers, *arguments.pretrained, arguments.generator)
     snapshots = sorted(set(arguments.snapshots or [recipe["iterations"]]))
     if snapshots[0] < 0:
         raise DDError(f"--snapshots: {snapshots[0]} is no iteration; give numbers from 0")
+    for iteration in snapshots:
+        check_apart(arguments.out / f"it{iteration}.safetensors", *read)
     # The last snapshot ends the run. Schedules of the objective need the number of iterations.
     values = recipe | {"iterations": snapshots[-1]}
     settings: Settings = build(objective.Settings, values, arguments.objective)

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from dd import plugins
-from dd.artifacts.atomic import check_target
+from dd.artifacts.atomic import check_out
 from dd.artifacts.fields import (
     NUMBER,
     PERCENT,
@@ -343,7 +343,7 @@ def run(arguments: argparse.Namespace) -> None:
                 f"--{name.replace('_', '-')} is no option of --protocol {arguments.protocol}"
             )
     settings: Any = build(protocol_class.Settings, given, f"protocol {arguments.protocol}")
-    check_target(arguments.out)
+    check_out(arguments.out, ".csv", arguments.synthetic, arguments.data, arguments.labels)
     device = setup(arguments.device, arguments.threads, arguments.precision)
     made, dataset, set_data = read_set("evaluate", arguments, device)
     if made.regresses and not protocol_class.takes_targets:

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dd.artifacts.atomic import check_safetensors, check_target
+from dd.artifacts.atomic import check_out
 from dd.artifacts.checkpoint import state_path
 from dd.artifacts.fields import SECONDS, block, whole
 from dd.artifacts.lock import alone
@@ -196,8 +196,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """The stage: check everything, then label."""
-    check_safetensors("--out", arguments.out)
-    check_target(arguments.out)
+    read = (arguments.synthetic, arguments.data, *arguments.teacher)
+    check_out(arguments.out, ".safetensors", *read)
     device = setup(arguments.device, arguments.threads, arguments.precision)
     made, dataset, _ = read_set("relabel", arguments, device)
     own = given_settings(declared(Settings), vars(arguments))

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dd.artifacts.atomic import check_target, replacing
+from dd.artifacts.atomic import check_apart, check_target, replacing
 from dd.data import synthetic
 from dd.data.dataset import Dataset, load_dataset
 from dd.data.fit import fit
@@ -49,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Write the set."""
     out = arguments.out
+    check_apart(out, arguments.set, arguments.data)
     made = synthetic.load(arguments.set)
     dataset = None
     if arguments.data is not None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from dd import plugins
+from dd.artifacts.atomic import check_out
 from dd.artifacts.text import save_json
 from dd.config.documents import parse_yaml
 from dd.config.run import load_run
@@ -23,11 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--set", nargs="*", default=[], metavar="KEY=VALUE", help="overrides, as snakemake --config"
     )
     parser.add_argument("--workflow", default="workflow", help="folder of the workflow")
-    parser.add_argument("--out", required=True, help="the JSON file to write")
+    parser.add_argument("--out", required=True, type=Path, help="the JSON file to write")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Check the run, including names and values that only the stages know, and write it."""
+    check_out(arguments.out, ".json")
     given = parse_overrides(arguments.set)
     run = load_run(arguments.run, given, arguments.workflow)
     # also those of --plugin: tables read the run from the file that is written here

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from dd.artifacts.atomic import check_safetensors, check_target
+from dd.artifacts.atomic import check_out
 from dd.artifacts.checkpoint import or_anew
 from dd.artifacts.fields import PERCENT, Field, block, list_of, whole
 from dd.artifacts.lock import alone
@@ -265,9 +265,8 @@ def run(arguments: argparse.Namespace) -> None:
         raise DDError(f"--first is {arguments.first}, it must be at least 0")
     if arguments.whitening not in WHITENINGS:
         raise unknown("--whitening", arguments.whitening, WHITENINGS)
-    check_safetensors("--out", arguments.out)
     network = canonical(arguments.network)
-    check_target(arguments.out)
+    check_out(arguments.out, ".safetensors", arguments.data)
     device = setup(arguments.device, arguments.threads, arguments.precision)
     dataset = load_dataset(arguments.data, device, arguments.whitening)
     own = given_settings(declared(Settings), vars(arguments))

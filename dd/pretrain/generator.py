@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from dd import __version__
-from dd.artifacts.atomic import check_safetensors, check_target
+from dd.artifacts.atomic import check_out
 from dd.artifacts.checkpoint import or_anew
 from dd.artifacts.provenance import stage_provenance
 from dd.artifacts.tensors import save_tensors
@@ -223,8 +223,7 @@ def run(arguments: argparse.Namespace) -> None:
     """The stage: check everything, then train."""
     if arguments.whitening not in WHITENINGS:
         raise unknown("--whitening", arguments.whitening, WHITENINGS)
-    check_safetensors("--out", arguments.out)
-    check_target(arguments.out)
+    check_out(arguments.out, ".safetensors", arguments.data)
     device = setup(arguments.device, arguments.threads, arguments.precision)
     dataset = load_dataset(arguments.data, device, arguments.whitening)
     own = given_settings(declared(Settings), vars(arguments))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from dd.artifacts.atomic import check_safetensors, check_target
+from dd.artifacts.atomic import check_out, check_safetensors
 from dd.artifacts.checkpoint import or_anew
 from dd.artifacts.fields import NAME
 from dd.artifacts.provenance import stage_provenance
@@ -146,11 +146,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """The stage: check everything, then train, measure and write."""
     out, seed = arguments.out, arguments.seed
-    check_safetensors("--out", out)
     if arguments.weights:
         check_safetensors("--weights", arguments.weights)
     spec = canonical(arguments.network)
-    check_target(out)
+    check_out(out, ".safetensors", arguments.data, arguments.weights)
     device = setup(arguments.device, arguments.threads, arguments.precision)
     dataset = load_dataset(arguments.data, device, arguments.whitening)
     own = given_settings(declared(Settings), vars(arguments))

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dd.artifacts.atomic import check_out
 from dd.artifacts.fields import BLOCK, NUMBER, TEXT, Field, check_fields, missing, shown, whole
 from dd.artifacts.text import load_json, load_rows, read_text, save_text
 from dd.errors import DDError, unknown
@@ -271,6 +272,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Write the long form, and the short form if asked."""
+    check_out(arguments.out, ".md", arguments.into)
     found: list[Any] = [one for folder in arguments.runs for one in findings(folder)]
     order = {claim: n for n, claim in enumerate(dict.fromkeys(o.about["claim"] for o in found))}
     found.sort(key=lambda one: order[one.about["claim"]])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from matplotlib import pyplot
 
+from dd.artifacts.atomic import check_out
 from dd.config.run import read_run
 from dd.errors import DDError
 from dd.plan.exhibits import Exhibit, load_exhibit
@@ -52,8 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Render a figure."""
-    if arguments.out.suffix != ".png":
-        raise DDError(f"--out: {arguments.out} must end in .png")
+    check_out(arguments.out, ".png", arguments.config, arguments.figure)
     exhibit = load_exhibit("figure", arguments.figure, read_run(arguments.config))
     render(exhibit, arguments.out)
     say(f"{arguments.out}: written, .pdf beside it")

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from dd.artifacts.atomic import check_out
 from dd.artifacts.text import load_json, save_text
 from dd.config.run import Run, load_run, read_run
 from dd.errors import DDError
@@ -281,6 +282,7 @@ def run(arguments: argparse.Namespace) -> None:
             f"--out: {out} must be a .md file beside {arguments.config}, because it has links to "
             "files there"
         )
+    check_out(out, ".md", arguments.config)
     plan = Plan(read_run(arguments.config)).main
     record = load_json(root / "run.json")
     try:

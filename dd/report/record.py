@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from dd.artifacts.atomic import check_apart, check_out
 from dd.artifacts.headers import read_origin
 from dd.artifacts.provenance import code_version, makers_from_text
 from dd.artifacts.text import FileSum, file_sum, load_json, load_rows, save_json
@@ -129,7 +130,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Write ``run.json`` and ``ro-crate-metadata.json``."""
+    check_out(arguments.out, ".json", arguments.config)
     plan = Plan(read_run(arguments.config)).main
+    check_apart(arguments.out, *plan.files())
     sums = checksums(plan)
     origins = provenances(plan, sums)
     document = record(arguments.config, plan, sums, origins)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from dd.artifacts.atomic import check_out
 from dd.artifacts.text import save_rows, save_text
 from dd.config.run import read_run
-from dd.errors import DDError
 from dd.plan.exhibits import Exhibit, load_exhibit
 from dd.plan.kinds import kind_of
 from dd.report.sheet import Sheet
@@ -38,8 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Render a table."""
-    if arguments.out.suffix != ".csv":
-        raise DDError(f"--out: {arguments.out} must end in .csv")
+    check_out(arguments.out, ".csv", arguments.config, arguments.table)
     exhibit = load_exhibit("table", arguments.table, read_run(arguments.config))
     rows, sheet = render(exhibit)
     write(arguments.out, rows, sheet)

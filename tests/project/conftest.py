@@ -21,6 +21,7 @@ def files(tmp_path_factory):
     assert main(["prepare", "--source", "digits", "--out", str(data)]) == 0
     assert run(f"distill --data {data} --objective random --ipc 1 --out {made}") == 0
     shutil.copy(made / "it0.safetensors", root / "set.safetensors")
+    shutil.copy(data, root / "it2.safetensors")  # named as a set that a stage writes
     broken_sets(root, load_file(made / "it0.safetensors"))
     broken_datasets(root, data)
     broken_folders(root / "folders")

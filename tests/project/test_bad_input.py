@@ -18,6 +18,9 @@ from tests.support.commands import DC, DIGITS, DISTILL, DM, EVALUATE, HARD, comm
 
 FOLDER = "prepare --source image-folder --out OUT/x.safetensors"
 TINY = FOLDER.replace("image-folder", "tiny-imagenet")
+SET = "--data {data} --synthetic {set}"
+ERASE = "erase --data {data} --pretrained {foreign} --regions-from mlp.convnet"
+PRETRAIN = "pretrain --data {data} --network mlp"
 CLASSES = FOLDER.replace("image-folder", "class-folders")
 
 CASES = {
@@ -191,7 +194,7 @@ CASES = {
     "resize of digits": (f"{DIGITS} --resize 9", "--resize", "image-folder"),
     "eps of ZCA": (f"{DIGITS} --zca --zca-eps -1", "--zca-eps", "above 0"),
     "torchvision not there": (
-        "prepare --source cifar10 --no-download --root {files} --out OUT/x",
+        "prepare --source cifar10 --no-download --root {files} --out OUT/x.safetensors",
         "cifar10 is not complete",
         "cifar-10-batches-py/",
     ),
@@ -230,6 +233,34 @@ CASES = {
     "out a file, distill": (DM.replace("OUT", "{file}"), "a file is in the way"),
     "out a folder, evaluate": (HARD.replace("OUT/e.csv", "{files}"), "is a folder", "a file in it"),
     "out below a file, evaluate": (HARD.replace("OUT", "{file}"), "a file is in the way"),
+    "out the set, evaluate": (HARD.replace("OUT/e.csv", "{set}"), "set.safetensors is read by"),
+    "out the data, evaluate": (HARD.replace("OUT/e.csv", "{data}"), "data.safetensors is read by"),
+    "out no CSV, evaluate": (HARD.replace("e.csv", "e.json"), "--out", "must end in .csv"),
+    "out the set, relabel": (f"relabel {SET} --teacher {{foreign}} --out {{set}}", "is read by"),
+    "out a teacher": (f"relabel {SET} --teacher {{foreign}} --out {{foreign}}", "is read by"),
+    "out the set, cams": (f"cams {SET} --pretrained {{foreign}} --out {{set}}", "is read by"),
+    "out no tensors, cams": (f"cams {SET} --pretrained {{foreign}} --out OUT/m", ".safetensors"),
+    "out the data, erase": (f"{ERASE} --out {{data}}", "--out", "is read by this command"),
+    "out a network, erase": (f"{ERASE} --out {{foreign}}", "--out", "is read by this command"),
+    "out no CSV, erase": (f"{ERASE} --out OUT/e.safetensors", "--out", "must end in .csv"),
+    "out the data, buffer": ("buffer --data {data} --out {data}", "is read by this command"),
+    "out the data, generator": ("generator --data {data} --out {data}", "is read by this command"),
+    "out the data, pretrain": (f"{PRETRAIN} --out {{data}}", "is read by this command"),
+    "out the weights": (f"{PRETRAIN} --weights {{foreign}} --out {{foreign}}", "is read by"),
+    "out the groups": (
+        f"{CLASSES.replace('OUT/x.safetensors', '{set}')} --groups {{set}}",
+        "set.safetensors is read by",
+    ),
+    "out the data, distill": (
+        DM.replace("{data}", "{it2}").replace("OUT", "{files}"),
+        "it2.safetensors is read by this command",
+    ),
+    "out the set, export": ("export {set} --out {set}", "is read by this command"),
+    "out a document, configure": (
+        "configure --run smoke --out {files}/high.yaml",
+        "--out",
+        "must end in .json",
+    ),
     # inspect
     "inspect nothing": ("inspect {files}/no", "no: no such file"),
     "inspect a folder": ("inspect {files}", "is a folder", "file in it"),

@@ -249,3 +249,16 @@ def test_the_differences_of_metadd_are_those_of_its_networks():
                 mark = " ˢ" if arch in used else ""
                 cells.append(told((method, protocol, arch), (base, protocol, arch)) + mark)
         assert f"| {name} | {' | '.join(cells)} |" in readings
+
+
+@pytest.mark.parametrize("how", ["name", "link"])
+def test_the_page_is_not_written_over_by_the_long_form(how, tmp_path, capsys):
+    page = tmp_path / "page.md"
+    page.write_text(f"a\n{BEGIN}\n{END}\nb\n")
+    out = page
+    if how == "link":
+        (out := tmp_path / "link.md").symlink_to(page)
+    before = page.read_text()
+    assert main(["evidence", "--out", str(out), "--into", str(page)]) == 2
+    assert f"--out: {out} is read by this command" in capsys.readouterr().err
+    assert page.read_text() == before
