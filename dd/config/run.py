@@ -338,6 +338,10 @@ def load_run(
             raise unknown("configuration key", str(key), ["run", *OVERRIDES])
     name = str(name)
     runs = Path(workflow, "config", "runs")
+    if not Path(workflow, "schemas").is_dir():
+        raise DDError(
+            f"{workflow}: is no folder of a workflow; start in the checkout, or give --workflow"
+        )
     if not name.endswith((".yaml", ".yml")) and name not in stems(runs):
         raise unknown("run", name, stems(runs))
     path = Path(name) if name.endswith((".yaml", ".yml")) else runs / f"{name}.yaml"
@@ -396,6 +400,9 @@ def _check_folders(run: Run) -> None:
         if bad or not text or text.startswith("-"):
             fault = f"has {bad[0]!r}" if bad else "starts with '-'" if text else "is empty"
             raise DDError(f"{what}: the path {text!r} {fault}; choose one of plain characters")
+    for folder in (Path(run.root), *Path(run.root).parents):
+        if folder.exists() and not folder.is_dir():
+            raise DDError(f"results: {folder} is a file; choose a folder")
     check_layout(run.root)
 
 
@@ -421,6 +428,10 @@ def _chosen(datasets: dict[str, dict[str, Any]], names: Any) -> dict[str, dict[s
     """The ``datasets`` called ``names`` (a name or a list of names)."""
     names = names if isinstance(names, list) else [names]
     for name in names:
+        if isinstance(name, (dict, list)):
+            raise DDError(
+                f"datasets: {name} is no name; give one, or a list such as [mnist,digits]"
+            )
         if name not in datasets:
             raise unknown("dataset of the run", str(name), datasets)
     return {name: datasets[name] for name in names}

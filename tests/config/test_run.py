@@ -250,6 +250,11 @@ def test_wrong_runs(tmp_path, changes, message):
         ("cifar10", {"data_root": "no/where"}, "data_root: no/where is no folder"),
         ("iadd", {"data_root": "tests"}, "tests/cifar10 is no folder; a run of several datasets"),
         ("iadd", {"datasets": "cifar"}, "unknown dataset of the run 'cifar': did you mean"),
+        ("smoke", {"datasets": {"digits": 1}}, "datasets: {'digits': 1} is no name"),
+        ("smoke", {"datasets": {}}, "datasets: {} is no name"),
+        ("smoke", {"datasets": [["digits"]]}, "datasets: ['digits'] is no name"),
+        ("smoke", {"results": "README.md"}, "results: README.md is a file"),
+        ("smoke", {"results": "README.md/x"}, "results: README.md is a file"),
         ("smoke", {"precision": "fp16"}, "unknown value of precision 'fp16': did you mean 'bf16'"),
         ("smoke", {"precision": "tf32", "device": "cpu"}, "precision: tf32 is of NVIDIA GPUs"),
     ],
@@ -258,3 +263,9 @@ def test_wrong_overrides(name, overrides, message):
     with pytest.raises(DDError) as error:
         load_run(name, overrides)
     assert message in str(error.value)
+
+
+def test_another_folder_has_no_workflow(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DDError, match="workflow: is no folder of a workflow; start in the check"):
+        load_run("cifar10")
