@@ -429,9 +429,7 @@ def _chosen(datasets: dict[str, dict[str, Any]], names: Any) -> dict[str, dict[s
     names = names if isinstance(names, list) else [names]
     for name in names:
         if isinstance(name, (dict, list)):
-            raise DDError(
-                f"datasets: {name} is no name; give one, or a list such as [mnist,digits]"
-            )
+            raise DDError(f"datasets: {name} is no name; give a name or a list of names")
         if name not in datasets:
             raise unknown("dataset of the run", str(name), datasets)
     return {name: datasets[name] for name in names}

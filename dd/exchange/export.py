@@ -8,6 +8,7 @@ of the set, unchanged.
 from __future__ import annotations
 
 import argparse
+import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,8 +71,10 @@ def _pickled(made: SyntheticSet, dataset: Dataset | None, out: Path) -> None:
     check_target(out)
     images = made.images if made.images is not None else _known(dataset).train.take(_indices(made))
     pair = [images.contiguous(), made.labels.contiguous()]
+    written = io.BytesIO()  # of a disk that is full, torch's own writer says nothing clear
+    torch.save({"data": [pair], "accs_all_exps": {}}, written)
     with replacing(out) as partial:
-        torch.save({"data": [pair], "accs_all_exps": {}}, partial)
+        partial.write_bytes(written.getbuffer())
     notes = [f"{out}: {len(made)} images in {_units(made, dataset)}", *_left_out(made)]
     if made.regresses:
         notes.append("its labels are targets of a regression, which the file does not say")

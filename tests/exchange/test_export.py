@@ -1,5 +1,8 @@
 """Sets for others: what comes back when they are imported again; pixels as anybody reads them."""
 
+import errno
+import pathlib
+
 import numpy as np
 import pytest
 import torch
@@ -192,3 +195,16 @@ def test_places(made, tmp_path, capsys, out, message):
     (tmp_path / "there/file").touch()
     assert run("export", made, "--out", tmp_path / out) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_line(made, tmp_path, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pathlib.Path, "write_bytes", full)
+    out = tmp_path / "set.pt"
+    assert run("export", made, "--out", out) == 1
+    assert capsys.readouterr().err == (
+        f"error: {out}: the disk is full; free space and run again\n"
+    )
+    assert not out.exists()
