@@ -44,6 +44,7 @@ from tests.support.plugins import (
     shown,
 )
 from tests.support.resuming import Killed, stop_at
+from tests.support.runs import ROOT
 
 LITTLE = ["--device", "cpu", "--threads", "1"]
 CENTROID = ["--objective", "centroid", "--ipc", "1", "--snapshots", "0", "2", *LITTLE]
@@ -872,3 +873,19 @@ def test_a_file_of_rows_from_a_json_config_of_others_imports_nothing(module, tmp
         config.parent.mkdir()
         save_json(config, document)
         assert read_run(config).plugins == ["mine"] and "mine" not in sys.modules
+
+
+def test_the_protocol_of_the_page_at_the_end_of_the_file(tmp_path, digits_file):
+    """As the page says, without its imports: the file has what the class needs."""
+    (code,) = shown("A protocol", "python")
+    body = code[code.index("@dataclasses") :]
+    shutil.copytree(ROOT / "dd", tmp_path / "dd", ignore=shutil.ignore_patterns("__pycache__"))
+    with open(tmp_path / "dd/evaluate/protocols.py", "a") as file:
+        file.write(f"\n\n{body}")
+    data = ["--data", str(digits_file)]
+    random = ["--objective", "random", "--ipc", "1", "--out", "made"]
+    python(["-m", "dd", "distill", *data, *random], tmp_path, cwd=tmp_path)
+    how = ["--arch", "mlp", "--networks", "1", "--epochs", "1", "--out", "e.csv"]
+    words = ["--synthetic", "made/it0.safetensors", "--protocol", "smooth", "--smoothing", "0.2"]
+    python(["-m", "dd", "evaluate", *data, *words, *how], tmp_path, cwd=tmp_path)
+    assert "0.2" in (tmp_path / "e.csv").read_text()
