@@ -228,12 +228,19 @@ snakemake --report report.html {again} # one page with all of this and the run t
 def config_words(run: Run) -> list[str]:
     """The ``--config`` of a run, with DIR for folders of this machine."""
     usual = _ours(run)
-    if usual is None:
-        return [f"run=DIR/{run.name}.yaml"]  # its overrides are not known
+    where = "results=DIR" if Path(run.results).is_absolute() else f"results={run.results}"
+    if usual is None:  # other overrides than these are not known
+        words = [f"run=DIR/{run.name}.yaml"]
+        words += [f"plugins=[{','.join(run.plugins)}]"] if run.plugins else []
+        words += [where] if run.results != "results" else []
+        return [escape.one_line(shlex.quote(word)) for word in words]
     words = [f"run={run.name}"]
     known = {name: options.get("root") for name, options in usual.datasets.items()}
     if any(options.get("root") != known[name] for name, options in run.datasets.items()):
         words.append("data_root=DIR")
+        copies = {name: options.get("copy") for name, options in usual.datasets.items()}
+        own = (o["copy"] for name, o in run.datasets.items() if o.get("copy") != copies[name])
+        words += [f"copy={copy}" for copy in dict.fromkeys(own)]
     if list(run.datasets) != list(usual.datasets):
         words.append(f"datasets=[{','.join(run.datasets)}]")
     if run.sets_root != usual.sets_root:
@@ -248,7 +255,7 @@ def config_words(run: Run) -> list[str]:
         if getattr(run, key) != getattr(usual, key)
     ]
     if run.results != usual.results:
-        words.append("results=DIR" if Path(run.results).is_absolute() else f"results={run.results}")
+        words.append(where)
     return [escape.one_line(shlex.quote(word)) for word in words]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
@@ -106,6 +107,9 @@ def test_the_command_that_makes_a_run_again(tmp_path):
     document = yaml.safe_load(Path("workflow/config/runs/smoke.yaml").read_text())
     own.write_text(yaml.safe_dump(document | {"title": "mine"}))
     assert config_words(load_run(str(own))) == ["run=DIR/smoke.yaml"]
+    odd = own.rename(own.with_name("é & 'x' 1.yaml"))
+    words = config_words(load_run(str(odd), {"results": "other", "plugins": []}))
+    assert [*map(shlex.split, words)] == [["run=DIR/é & 'x' 1.yaml"], ["results=other"]]
     words = config_words(load_run("iadd", {"datasets": "cifar10", "data_root": str(tmp_path)}))
     assert words == ["run=iadd", "data_root=DIR", "'datasets=[cifar10]'"]
 
