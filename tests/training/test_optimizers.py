@@ -40,7 +40,7 @@ def test_steps_are_those_of_torch(name, dtype):
         torch.testing.assert_close(own.double(), other, rtol=precision, atol=precision)
 
 
-@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize("name", ["SGD", "AdamW"])
 def test_a_step_on_a_cpu_is_one_pass(name):
     for device, fused in (("cpu", True), ("meta", None)):
         made = getattr(optimizers, name)([torch.zeros(2, device=device)], **WAYS[name])
