@@ -363,13 +363,14 @@ def test_damaged_rows_are_named(files, tmp_path, capsys):
         f"--max-start-epoch 1 --student-steps 2 --snapshots 1 --buffers {shard} --whitening none",
         f"evaluate --synthetic SET --arch mlp --protocol soft --labels {labels} --epochs 2",
     ]
-    for making, path, reading in zip(made, (shard, labels), readers, strict=True):
+    outs = [tmp_path / "of-shard", tmp_path / "of-labels.csv"]
+    for making, path, reading, out in zip(made, (shard, labels), readers, outs, strict=True):
         words = [files.get(word, word) for word in making.split()]
         assert main(words) == 0
         flip(path, -3)  # of the last row
         capsys.readouterr()
         words = [files.get(word, word) for word in f"{reading} --data DATA {CPU}".split()]
-        assert main([*words, "--out", str(tmp_path / f"of-{path.stem}")]) == 2
+        assert main([*words, "--out", str(out)]) == 2
         said = capsys.readouterr().err
         assert said.startswith(f"error: {path}: '") and said.count("\n") == 1
         assert "1 is not what was written" in said

@@ -248,8 +248,8 @@ def test_results_of_an_older_layout_are_refused(tmp_path, monkeypatch, capsys):
     older.mkdir()  # beside a config.json, whose results are read
     config = tmp_path / "smoke" / "config.json"
     (tmp_path / "c.json").rename(config)
-    for stage in ("record", "index"):
-        out = config.with_name("page.md")
+    for stage, ending in (("record", "json"), ("index", "md")):
+        out = config.with_name(f"page.{ending}")
         assert main([stage, "--config", str(config), "--out", str(out)]) == 2
         assert "is of a version before 0.3" in capsys.readouterr().err
     assert main(["verify", str(config.parent)]) == 2
