@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 import pytest
 
 from dd.__main__ import main
-from dd.artifacts.text import load_json, load_rows, save_json, save_rows
+from dd.artifacts.text import file_digest, load_json, load_rows, save_json, save_rows
 from dd.config.run import load_run
 from dd.plan.needs import seen
 from dd.report.evidence import BEGIN, END, findings, page, short
@@ -156,6 +156,18 @@ def test_pages_of_the_project_are_those_of_the_committed_claims():
     text = front.read_text(encoding="utf-8")
     between = text.partition(BEGIN)[2].partition(END)[0].strip()
     assert between == short(found, front, out)
+
+
+def test_committed_tables_and_figures_are_those_of_their_records():
+    """None was changed by hand after its run was recorded."""
+    compared = 0
+    for record in DOCS.glob("*/run.json"):
+        for name, digest in load_json(record).get("files", {}).items():
+            copy = record.with_name(Path(name).name)
+            if name.startswith(("tables/", "figures/")) and copy.is_file():
+                assert file_digest(copy) == digest, copy
+                compared += 1
+    assert compared > 50
 
 
 def differences(
