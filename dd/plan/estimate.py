@@ -91,6 +91,7 @@ def extents(plan: Plan) -> dict[str, Extent]:
         options, path = run.datasets[job.dataset], Path(job.file(run))
         extent = of_file(path) if path.is_file() else of_options(job.dataset, options)
         if extent is None and options["source"] in IMAGE_FILES and "root" in options:
+            job.check_found(run)
             extent = _of_folder(options)
         if extent is None:
             raise DDError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from dd.artifacts.fields import NAME, PERCENT, missing
@@ -12,7 +12,7 @@ from dd.config.recipes import joined
 from dd.config.run import Run
 from dd.errors import DDError
 from dd.plan.exhibits import Exhibit
-from dd.plan.jobs import Import, evaluations, snapshots
+from dd.plan.jobs import Import, Snapshot, evaluations, snapshots
 from dd.plan.kinds import networks_behind
 from dd.pretrain.agreement import warning
 from dd.report import fallbacks
@@ -120,7 +120,12 @@ def number_of_sets(exhibit: Exhibit) -> str:
 
 def imported(exhibit: Exhibit) -> list[str]:
     """The sentence about whose sets a table or figure shows; none if all are of this run."""
-    by, others = _makers(exhibit)
+    return imported_of(exhibit.run, _shown_sets(exhibit))
+
+
+def imported_of(run: Run, sets: Iterable[Snapshot]) -> list[str]:
+    """The same of any ``sets``."""
+    by, others = _makers(run, sets)
     if not by:
         return []
     if not others and len(by) == 1:
@@ -131,25 +136,30 @@ def imported(exhibit: Exhibit) -> list[str]:
 
 def whose(exhibit: Exhibit) -> list[str]:
     """``sets by ...`` for each maker of imported sets in a table or figure."""
-    return [f"sets {maker.partition(' (')[0]}" for maker in _makers(exhibit)[0]]
+    return [
+        f"sets {maker.partition(' (')[0]}"
+        for maker in _makers(exhibit.run, _shown_sets(exhibit))[0]
+    ]
 
 
-def _makers(exhibit: Exhibit) -> tuple[dict[str, dict[str, None]], bool]:
-    """By maker of imported sets (``by ...``) the labels of the methods; and whether a table or
-    figure has other sets, too."""
-    run = exhibit.run
+def _shown_sets(exhibit: Exhibit) -> Iterator[Snapshot]:
+    return (made for cell in exhibit.cells() for made in snapshots(cell, exhibit.run))
+
+
+def _makers(run: Run, sets: Iterable[Snapshot]) -> tuple[dict[str, dict[str, None]], bool]:
+    """By maker of imported sets (``by ...``) the labels of the methods; and whether there are other
+    sets, too."""
     makers: dict[str, dict[str, None]] = {}
     others = False
-    for cell in exhibit.cells():
-        for made in snapshots(cell, run):
-            job = made.job(run)
-            if isinstance(job, Import):
-                entry = job.entry(run)
-                source = f" ({entry['from']})" if "from" in entry else ""
-                name = value_label("method", cell.method)
-                makers.setdefault(f"by {entry['by']}{source}", {})[name] = None
-            else:
-                others = True
+    for made in sets:
+        job = made.job(run)
+        if isinstance(job, Import):
+            entry = job.entry(run)
+            source = f" ({entry['from']})" if "from" in entry else ""
+            name = value_label("method", job.distillation.method)
+            makers.setdefault(f"by {entry['by']}{source}", {})[name] = None
+        else:
+            others = True
     return makers, others
 
 

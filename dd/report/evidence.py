@@ -273,13 +273,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Write the long form, and the short form if asked."""
     check_out(arguments.out, ".md", arguments.into)
-    found: list[Any] = [one for folder in arguments.runs for one in findings(folder)]
+    folders = {folder.resolve(): folder for folder in arguments.runs}  # each once
+    found: list[Any] = [one for folder in folders.values() for one in findings(folder)]
     order = {claim: n for n, claim in enumerate(dict.fromkeys(o.about["claim"] for o in found))}
     found.sort(key=lambda one: order[one.about["claim"]])
-    save_text(arguments.out, page(found, arguments.out))
+    pages = {arguments.out: page(found, arguments.out)}
     if arguments.into:
         form = short(found, arguments.into, arguments.out)
         text = read_text(arguments.into, "Markdown")
-        save_text(arguments.into, updated(text, arguments.into, form))
+        pages[arguments.into] = updated(text, arguments.into, form)
+    for path, text in pages.items():
+        save_text(path, text)
     tested = sum(one.tested for one in found)
-    say(f"{arguments.out}: {len(found)} verdicts, {tested} tested; runs: {len(arguments.runs)}")
+    say(f"{arguments.out}: {len(found)} verdicts, {tested} tested; runs: {len(folders)}")

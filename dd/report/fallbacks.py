@@ -26,7 +26,7 @@ Use = tuple[str, str, int]  # a block of the recipes, a dataset, an IPC
 def of_exhibit(exhibit: Exhibit) -> list[str]:
     """The sentence about the recipes behind a table or figure; empty if there is no fallback."""
     kind = exhibit.definition["kind"]
-    if kind == "settings":
+    if kind in ("settings", "evaluations"):  # of the whole run
         return of_run(exhibit.run)
     if kind == "hyperparameters":
         shown = exhibit.definition["objectives"]

@@ -135,7 +135,7 @@ def test_a_size_that_nobody_knows(tmp_path):
     document = yaml.safe_load(TINY)
     document["datasets"] = {"pets": {"source": "image-folder", "label": "p", "root": "no"}}
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(document))
-    with pytest.raises(DDError, match="--root: no is no folder"):
+    with pytest.raises(DDError, match="dataset pets: root no is no folder; give the folder"):
         extents(Plan(load_run(str(tmp_path / "tiny.yaml"))))
 
 

@@ -6,9 +6,11 @@ import pytest
 
 from dd.__main__ import main
 from dd.artifacts.text import load_rows, save_rows
+from dd.config.run import load_run
 from dd.plan.exhibits import load_exhibit
 from dd.plan.jobs import Evaluation
 from dd.plan.kinds import inputs, kind_of
+from dd.report import fallbacks
 from tests.support.tables import TABLES, fill, render
 
 KEYS = ("method", "ipc", "iterations", "set", "protocol", "arch", "network")
@@ -61,6 +63,12 @@ def test_the_sheet_counts_them(plan):
     median = 1.25 + (each - 1)
     counted = [str(len(sets)), str(len(networks)), str(len(sets)), f"{median:.1f}"]
     assert [part.strip() for part in line.strip("|").split("|")][-4:] == counted
+
+
+def test_it_says_what_ran_with_the_settings_of_others():
+    run = load_run("iadd-digits")
+    exhibit = load_exhibit("table", str(TABLES / "evaluations.yaml"), run)
+    assert fallbacks.of_exhibit(exhibit) == fallbacks.of_run(run) != []
 
 
 def test_it_asks_for_no_job_of_its_own(plan):

@@ -142,7 +142,15 @@ def test_a_page_without_markers_is_left(runs, tmp_path, capsys):
     words = ["evidence", str(runs[0]), "--out", str(tmp_path / "e.md"), "--into", str(into)]
     assert main(words) == 2
     assert "needs a line <!-- evidence: begin -->" in capsys.readouterr().err
-    assert into.read_text() == "nothing\n"
+    assert into.read_text() == "nothing\n" and not (tmp_path / "e.md").exists()
+
+
+def test_a_run_given_twice_counts_once(runs, tmp_path):
+    pages = []
+    for words in ([runs[0]], [runs[0], f"{runs[0]}/../{runs[0].name}"]):
+        assert main(["evidence", *map(str, words), "--out", str(tmp_path / "e.md")]) == 0
+        pages.append((tmp_path / "e.md").read_text(encoding="utf-8"))
+    assert pages[0] == pages[1]
 
 
 def test_pages_of_the_project_are_those_of_the_committed_claims():

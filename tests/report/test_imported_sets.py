@@ -61,6 +61,13 @@ def test_each_cell_tells_its_own_number(released):
     assert "24.50 ± 3.03 (n = 10)" not in text and "24.50 ± 3.03" in text
 
 
+def test_the_table_of_every_network_says_whose_the_sets_are(released):
+    rows = render(released, "evaluations")
+    text = markdown(released, "evaluations")
+    assert f"Synthetic sets {THEM}Distill-Generalization), imported." in text
+    assert len(rows) == 1028 and "Fallback" not in text
+
+
 def test_one_network_is_singular():
     plan = Plan(load_run("families")).main
     said = caption(plan.exhibits["table", "families_cross_arch"])

@@ -13,7 +13,7 @@ from dd.errors import DDError
 from dd.plan.exhibits import Exhibit
 from dd.plan.jobs import Evaluation
 from dd.plan.plan import Plan
-from dd.report.captions import facts
+from dd.report.captions import facts, imported_of
 from dd.report.labels import axis_label, value_label
 from dd.report.read.accuracies import rows_of_networks
 from dd.report.read.published import percentage
@@ -44,14 +44,18 @@ def evaluations(exhibit: Exhibit) -> tuple[Rows, Sheet]:
     Raises:
         DDError: if an evaluation is missing or has no accuracies; the message names its file.
     """
-    rows = every_network(exhibit.run)
+    run = exhibit.run
+    jobs = Plan(run).main.of(Evaluation)
+    rows = [row for job in jobs for row in _networks(run, job)]
+    said = [exhibit.definition["caption"], facts(exhibit, [])]
+    said += imported_of(run, [job.snapshot for job in jobs])
     groups: dict[tuple[str, ...], Rows] = {}
     for row in rows:
         groups.setdefault(tuple(row[key] for key in GROUPS), []).append(row)
     sheet = Sheet(
         name=exhibit.name,
         title=exhibit.definition["title"],
-        caption=f"{exhibit.definition['caption']} {facts(exhibit, [])}",
+        caption=" ".join(said),
         header=[*map(axis_label, GROUPS), "Sets", "Networks", "Diverged", "Training (s)"],
         body=[
             [Text(value_label(*place)) for place in zip(GROUPS, group, strict=True)]
@@ -63,32 +67,29 @@ def evaluations(exhibit: Exhibit) -> tuple[Rows, Sheet]:
     return [rounded(row) for row in rows], sheet
 
 
-def every_network(run: Run) -> Rows:
-    """A row for each network of the run's tables and figures, in the order of its evaluations.
+def _networks(run: Run, job: Evaluation) -> Rows:
+    """A row for each network of an evaluation.
 
     It names the evaluation (``KEYS``; ``set`` is the seed of the synthetic set), and has what the
     evaluation says of the network (``KEPT``; empty where it says nothing).
     """
+    made, path = job.distillation, job.file(run)
+    label = run.datasets[made.dataset]["label"]
+    place = (label, made.method, made.ipc, job.iterations, made.seed, job.protocol)
     rows = []
-    for job in Plan(run).main.of(Evaluation):
-        made = job.distillation
-        label = run.datasets[made.dataset]["label"]
-        place = (label, made.method, made.ipc, job.iterations, made.seed, job.protocol)
-        for network in rows_of_networks(path := job.file(run)):
-            percentage(path, network["accuracy"])
-            _seconds(path, network.get("seconds"))
-            kept = {name: network.get(name, "") for name in KEPT}
-            rows.append(dict(zip(KEYS, place, strict=True)) | kept)
+    for network in rows_of_networks(path):
+        percentage(path, network["accuracy"])
+        _check_seconds(path, network.get("seconds"))
+        kept = {name: network.get(name, "") for name in KEPT}
+        rows.append(dict(zip(KEYS, place, strict=True)) | kept)
     return rows
 
 
-def _seconds(path: str, text: str | None) -> float | None:
-    """A training time from its ``text`` in the file ``path``; None if there is none."""
-    if not text:
-        return None
+def _check_seconds(path: str, text: str | None) -> None:
+    """Raise a :class:`DDError` if a training time is given that is none."""
     with suppress(ValueError):
-        if 0 <= (value := float(text)) < math.inf:
-            return value
+        if not text or 0 <= float(text) < math.inf:
+            return
     raise DDError(f"{path}: seconds is '{text}', it must be a number from 0; evaluate again")
 
 
