@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dd.artifacts.atomic import check_safetensors, check_target
+from dd.artifacts.atomic import check_apart, check_safetensors, check_target
 from dd.artifacts.provenance import command_line, provenance
 from dd.config import recipes
 from dd.config.settings import MOST, at_most
@@ -204,6 +204,7 @@ def _write(
 ) -> synthetic.SyntheticSet:
     """Write the set ``found`` in ``source`` to ``out``, say what was assumed, and return it."""
     check_target(out)
+    check_apart(out, arguments.data)
     target = target.as_in(CODE.get(found.form))
     said = [f"{found.files[0]}: form {found.form}", *found.notes]
     if len(found.entries) > 1:

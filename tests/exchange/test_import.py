@@ -2,6 +2,7 @@
 
 import csv
 import re
+import shutil
 import struct
 import zipfile
 
@@ -70,6 +71,14 @@ def test_form_of_dc(tmp_path, digits_words, digits, old):
         assert (told["units"], told["sha256"]) == ("normalised", file_digest(path))
         assert told["files"] == [path.name]
         assert made.header["objective"] == "dsa" and made.header["ipc"] == 1
+
+
+def test_the_dataset_is_not_overwritten(tmp_path, digits_file, capsys):
+    path, data = dc_form(tmp_path / "a.pt", a_set(0)), tmp_path / "digits.safetensors"
+    shutil.copy(digits_file, data)
+    said = refused(capsys, path, "--data", data, "--out", data)
+    assert f"--out: {data} is read by this command" in said
+    assert data.read_bytes() == digits_file.read_bytes()
 
 
 def test_a_dataset_that_is_not_prepared(tmp_path):
