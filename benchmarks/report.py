@@ -81,6 +81,31 @@ def choices(facts: dict[str, Any]) -> str:
     )
 
 
+def optimisers(facts: dict[str, Any]) -> str:
+    """The table of a file of :mod:`benchmarks.optimisers`."""
+    head = ["network", "width ×", "optimiser", "step, torch's, ms", "step, suite, ms"]
+    head += ["suite / torch's", "optimiser alone, torch's, ms", "optimiser alone, suite, ms"]
+    rows = []
+    for row in facts["rows"]:
+        whole, alone = (
+            {name: 1000 * seconds for name, seconds in row[what].items()}
+            for what in ("step", "alone")
+        )
+        rows.append(
+            [
+                row["network"],
+                f"{row['width_factor']:g}",
+                {"sgd": "SGD", "adamw": "AdamW"}[row["optimizer"]],
+                f"{whole['torch']:.3g}",
+                f"{whole['suite']:.3g}",
+                f"**{whole['suite'] / whole['torch']:.2f} ×**",
+                f"{alone['torch']:.3g}",
+                f"{alone['suite']:.3g}",
+            ]
+        )
+    return f"{_conditions(facts)} Ten images of 32 × 32.\n\n{table(head, rows)}"
+
+
 def unrolling(facts: dict[str, Any]) -> str:
     """The table of a file of :mod:`benchmarks.unrolling`."""
     method = facts.get("method", "mtt")  # which older files do not say
@@ -347,6 +372,7 @@ RENDERERS = {
     "rounding": rounding,
     "speed": speed,
     "choices": choices,
+    "optimisers": optimisers,
     "unrolling": unrolling,
     "precision": precision,
     "metadd": metadd,

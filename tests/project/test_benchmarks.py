@@ -17,6 +17,7 @@ from benchmarks import (
     gpu,
     kernels,
     metadd,
+    optimisers,
     precision,
     report,
     rounding,
@@ -413,6 +414,28 @@ def test_the_pages_tell_the_committed_results():
     for page in (report.README, *report.PAGES.values()):
         text = page.read_text(encoding="utf-8")
         assert report.updated(text, report.render(report.HERE / "results", page)) == text
+
+
+def test_optimisers_are_measured_and_told(tmp_path, monkeypatch):
+    """The same network takes the same steps in both ways, to rounding."""
+    out, made = tmp_path / "optimisers.json", []
+
+    def noted(*arguments, **options):
+        made.append(create(*arguments, **options))
+        return made[-1]
+
+    words = ["--networks", "convnet", "--repeats", "1", "--threads", "1", "--out", str(out)]
+    monkeypatch.setattr("sys.argv", ["optimisers", *words])
+    monkeypatch.setattr(optimisers, "WIDTHS", (0.1,))
+    monkeypatch.setattr(optimisers, "create", noted)
+    optimisers.main()
+    facts = load_json(out)
+    assert [row["optimizer"] for row in facts["rows"]] == ["sgd", "adamw"]
+    told = report.render(tmp_path)
+    assert told.startswith("### optimisers") and told.count("| convnet | 0.1 |") == 2
+    for torchs, ours in (made[:2], made[2:]):
+        for one, other in zip(torchs.parameters(), ours.parameters(), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_rounding_is_measured_and_told(tmp_path, monkeypatch):
