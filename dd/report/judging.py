@@ -75,7 +75,7 @@ class Judged:
     def scale(self) -> str:
         """At what scale, and on whose sets, the run tests the claim."""
         claim, run = self.claim, self.claim.exhibit.run
-        there = {key for group in self.groups for key in group.diverged}
+        there = {key for group in self.groups for key in group.members}
         cells = [
             cell
             for one in planned(claim)
@@ -129,8 +129,11 @@ class Judged:
 
     @property
     def diverged(self) -> int:
-        """How many networks behind the differences diverged."""
-        return sum(group.diverged_networks(side) for group in self.groups for side in (0, 1))
+        """How many networks behind the differences diverged; each counts once."""
+        cells: dict[Any, int] = {}
+        for group in self.groups:
+            cells |= group.diverged(0, 1)
+        return sum(cells.values())
 
     @property
     def shares(self) -> list[str]:
@@ -187,7 +190,7 @@ def _missing(claim: Claim, dataset: str, groups: Sequence[Compared]) -> str:
     why = QUANTITIES[claim.quantity].lacking
     if not groups:
         return why if cells else "this run has no such cells"
-    there = {key for group in groups for key in group.diverged}
+    there = {key for group in groups for key in group.members}
     pairs = {pair for group in groups for pair in group.pairs}
     gone = [pair_words(claim, pair) for pair in claim.pairs if pair not in pairs]
     lacking = sum((one.pair, one.place) not in there for one in cells if one.pair in pairs)

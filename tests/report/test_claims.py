@@ -204,7 +204,8 @@ def test_what_is_compared_counts_for_the_scale(tmp_path):
 def test_diverged_networks_are_counted_once(tmp_path):
     """The baseline stands in two pairs. One of its networks and two of the pool's diverged."""
     claim = CLAIM.replace("[[pool, baseline]]", "[[pool, baseline], [kd, baseline]]")
-    plan = filled(workflow(tmp_path, claim + "  average_over: all\n"), gains(convnet=2, mlp=3))
+    copied = workflow(tmp_path, claim + "  average_over: all\n")
+    plan = filled(copied, gains(convnet=2, mlp=3))
     for job in plan.of(Evaluation):
         made = job.distillation
         if (made.seed, made.ipc, job.protocol) != (0, 1, "hard"):
@@ -218,7 +219,14 @@ def test_diverged_networks_are_counted_once(tmp_path):
     rows_of_networks.cache_clear()
     (row,), sheet = table(plan.exhibits["table", "claims"])
     assert (row["diverged_first"], row["diverged_second"]) == (2, 1)
-    assert "pool-helps, digits (scikit-learn, 8x8): 3 of the networks diverged" in sheet.markdown()
+    said = "pool-helps, digits (scikit-learn, 8x8): 3 of the networks diverged"
+    assert said in sheet.markdown()
+    by_cell = claim.replace("pool-helps", "by-cell")  # the baseline is in several differences
+    file = copied / "config/claims/modelpool.yaml"
+    file.write_text(by_cell)
+    rows, sheet = table(plan.exhibits["table", "claims"])
+    assert sum(row["diverged_second"] for row in rows) == 2
+    assert said.replace("pool-helps", "by-cell") in sheet.markdown()
 
 
 def test_numbers_of_networks_that_differ_are_a_range(tmp_path):

@@ -70,7 +70,7 @@ class Compared:
         difference: the first minus the second.
         published: the same of the published values; None unless all cells have one.
         files: the files that hold the values.
-        diverged: for each pair of cells how many networks of both diverged.
+        members: the pairs of cells, each with how many networks of both diverged.
     """
 
     dataset: str
@@ -78,20 +78,20 @@ class Compared:
     difference: Difference
     published: float | None
     files: Sequence[str]
-    diverged: Mapping[tuple[tuple[Any, Any], Place], tuple[int, int]]
+    members: Mapping[tuple[tuple[Any, Any], Place], tuple[int, int]]
 
     @property
     def pairs(self) -> set[tuple[Any, Any]]:
         """The pairs of values that were compared."""
-        return {pair for pair, _ in self.diverged}
+        return {pair for pair, _ in self.members}
 
-    def diverged_networks(self, side: int) -> int:
-        """How many networks diverged in the first (0) or second (1) cells; each cell once."""
-        return sum(
-            {
-                (pair[side], place): both[side] for (pair, place), both in self.diverged.items()
-            }.values()
-        )
+    def diverged(self, *sides: int) -> dict[tuple[Any, Place], int]:
+        """How many networks diverged in each of the first (0) or second (1) cells, or in both."""
+        return {
+            (pair[side], place): both[side]
+            for (pair, place), both in self.members.items()
+            for side in sides
+        }
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def _joined(members: Sequence[Compared]) -> Compared:
         average([pair.difference for pair in members]),
         fmean(values) if len(values) == len(members) else None,
         list(dict.fromkeys(file for pair in members for file in pair.files)),
-        {key: both for pair in members for key, both in pair.diverged.items()},
+        {key: both for pair in members for key, both in pair.members.items()},
     )
 
 

@@ -108,8 +108,8 @@ def _numbers(exhibit: Exhibit, one: Judged, group: Compared | None) -> dict[str,
         difference.sets,
         *difference.inner,
         difference.each,
-        group.diverged_networks(0),
-        group.diverged_networks(1),
+        sum(group.diverged(0).values()),
+        sum(group.diverged(1).values()),
         " ".join(str(PurePath(file).relative_to(folder)) for file in group.files),
     )
     return dict(zip(names, values, strict=True))
