@@ -44,6 +44,7 @@ for rules in sorted(Path(workflow.basedir, "workflow", "rules").glob("*.smk")):
 onstart:
     check_start()
     rest_between_jobs()
+    fork_jobs()
 
 
 onsuccess:

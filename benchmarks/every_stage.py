@@ -17,10 +17,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dd.__main__ import main
 from dd.artifacts.headers import read_header
 from dd.artifacts.tensors import load_tensors, save_tensors
 from dd.artifacts.text import load_rows
+from dd.command import main
 from dd.data import synthetic
 from dd.data.prepare import prepare
 from dd.data.sources import RawDataset

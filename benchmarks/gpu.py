@@ -44,8 +44,8 @@ from benchmarks.every_stage import COMMANDS, make_files, results, target, words
 from benchmarks.kernels import NETWORKS, network_of, profile, trained, unrolled, with_graph
 from benchmarks.speed import measure, opening, parser, synthetic_data
 from benchmarks.work import ROWS, Row, suite_pieces
-from dd.__main__ import main as command_line
 from dd.artifacts.text import save_json
+from dd.command import main as command_line
 from dd.data.dataset import load_dataset
 from dd.distill import assemble
 from dd.distill.gradients import match_apart, match_together

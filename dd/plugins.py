@@ -221,8 +221,8 @@ def locate(module: str) -> ModuleSpec | None:
     for depth in range(len(inner)):
         if spec is None or spec.submodule_search_locations is None:
             return None
-        whole = ".".join((top, *inner[: depth + 1]))
-        spec = PathFinder.find_spec(whole, [*spec.submodule_search_locations])
+        # by its last name: a folder without __init__.py asks for its package among the imported
+        spec = PathFinder.find_spec(inner[depth], [*spec.submodule_search_locations])
     return spec
 
 

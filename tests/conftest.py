@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from dd.__main__ import main
+from dd.command import main
 from dd.data.dataset import load_dataset
 from dd.runtime import memory, precision
 from tests.support.browser import Browser

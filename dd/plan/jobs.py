@@ -186,7 +186,7 @@ class Job(ABC):
 
     @abstractmethod
     def measured(self, run: Run) -> MeasuredJob:
-        """Its place in the table of costs, and the file of Snakemake's measurement."""
+        """Its place in the table of costs, and the file of its measurement."""
 
     def _measured_on(self, run: Run, made: Distillation, protocol: str = "") -> MeasuredJob:
         """The same for a job on a set of ``made``, or for ``made`` itself."""

@@ -1,8 +1,9 @@
-"""The memory limit of the process (``ulimit -v``), which some schedulers set."""
+"""The memory of the process, and its limit (``ulimit -v``), which some schedulers set."""
 
 from __future__ import annotations
 
 import resource
+import sys
 from pathlib import Path
 
 _NEAR = 0.95  # share of the limit; what could not be had comes on top
@@ -23,3 +24,9 @@ def near_memory_limit(status: Path = Path("/proc/self/status")) -> bool:
         return False
     peaks = [int(line.split()[1]) << 10 for line in lines if line.startswith("VmPeak:")]
     return bool(peaks) and peaks[0] >= _NEAR * limit
+
+
+def resident_bytes() -> int:
+    """The most memory that this process has had resident yet."""
+    scale = 1024 if sys.platform != "darwin" else 1  # ru_maxrss: KiB on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale

@@ -6,7 +6,6 @@ import argparse
 import ctypes
 import math
 import platform
-import resource
 import sys
 import warnings
 
@@ -16,6 +15,7 @@ from dd.errors import DDError
 from dd.runtime import gpus
 from dd.runtime import precision as precisions
 from dd.runtime.gpus import take_gpu
+from dd.runtime.limits import resident_bytes
 
 MOST_THREADS = 1024
 MOST_MEMORY = 100_000  # GB
@@ -205,8 +205,7 @@ def peak_memory(device: torch.device) -> float:
     """The most bytes that this process has used yet: on a GPU allocated by torch, else resident."""
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device))
-    scale = 1024 if sys.platform != "darwin" else 1  # ru_maxrss: KiB on Linux
-    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale)
+    return float(resident_bytes())
 
 
 def peak_memory_mb(device: torch.device) -> dict[str, float]:

@@ -6,9 +6,9 @@ import math
 import pytest
 import torch
 
-from dd.__main__ import main
 from dd.analyse import cams, erase
 from dd.artifacts.tensors import load_tensors, save_tensors
+from dd.command import main
 from dd.data import synthetic
 from dd.data.dataset import load_dataset
 from dd.data.synthetic import SyntheticSet

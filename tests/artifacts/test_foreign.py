@@ -18,10 +18,10 @@ from PIL import Image
 from safetensors.torch import save_file
 from torchvision.datasets import MNIST
 
-from dd.__main__ import main
 from dd.artifacts.atomic import check_target
 from dd.artifacts.headers import read_header
 from dd.artifacts.text import load_json, load_rows, read_text, save_text
+from dd.command import main
 from dd.data import layouts
 from dd.data.dataset import load_dataset
 from dd.errors import DDError

@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from dd.__main__ import main
 from dd.artifacts.provenance import provenance
 from dd.artifacts.tensors import save_tensors
 from dd.artifacts.text import save_json, save_rows
+from dd.command import main
 
 
 def inspect(capsys, path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from dd.__main__ import main
+from dd.command import main
 from dd.config.documents import check, read_yaml
 from dd.errors import DDError
 from dd.networks.options import canonical

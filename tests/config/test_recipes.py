@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 import yaml
 
-from dd.__main__ import main
 from dd.artifacts.headers import read_header
 from dd.artifacts.tensors import load_tensors, save_tensors
+from dd.command import main
 from dd.config import recipes
 from dd.config.recipes import Fallback, evaluation_fallback, fallback, resolve, resolve_part
 from dd.config.run import load_run

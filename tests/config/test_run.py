@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dd.__main__ import main
+from dd.command import main
 from dd.config.run import DOWNLOADED, load_run, read_run
 from dd.errors import DDError
 from dd.plan.jobs import (

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from dd.__main__ import Parser
+from dd.command import Parser
 from dd.config.methods import parse, parse_protocol
 from dd.config.recipes import resolve
 from dd.config.settings import (

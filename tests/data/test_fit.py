@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dd.__main__ import main
+from dd.command import main
 from dd.data import synthetic
 from dd.data.fit import OTHER, SAME, UNKNOWN, fit, in_test_split
 from dd.data.synthetic import SyntheticSet

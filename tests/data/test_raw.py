@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from dd.__main__ import main
 from dd.artifacts.headers import read_header
+from dd.command import main
 from dd.data.raw import identity, listing_digest
 from tests.support.broken import image, image_folder
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from dd.__main__ import main
 from dd.artifacts.headers import read_header
 from dd.artifacts.tensors import load_tensors, save_tensors
 from dd.artifacts.text import load_rows
+from dd.command import main
 from dd.config import normalisation
 from dd.data import synthetic, zca
 from dd.data.dataset import fingerprint, load_dataset

@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from dd.__main__ import main
 from dd.artifacts.tensors import load_tensors
 from dd.artifacts.text import load_rows
+from dd.command import main
 from dd.data import synthetic
 from dd.data.dataset import load_dataset
 from dd.data.synthetic import SyntheticSet

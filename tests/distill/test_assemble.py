@@ -7,8 +7,8 @@ import re
 import pytest
 import torch
 
-from dd.__main__ import main
 from dd.artifacts.headers import read_header
+from dd.command import main
 from dd.config import recipes
 from dd.data import synthetic
 from dd.distill.objectives import OBJECTIVES

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dd import plugins
-from dd.__main__ import main
+from dd.command import main
 from dd.config.recipes import resolve, uses_pretrained
 from dd.config.run import load_run
 from dd.config.settings import build

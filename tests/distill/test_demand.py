@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from benchmarks.every_stage import small_raw
-from dd.__main__ import main
 from dd.artifacts.tensors import save_tensors
+from dd.command import main
 from dd.data.extent import Extent
 from dd.data.prepare import prepare
 from dd.distill import demand

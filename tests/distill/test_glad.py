@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from dd.__main__ import main
 from dd.artifacts.checkpoint import save_checkpoint
 from dd.artifacts.headers import read_header
+from dd.command import main
 from dd.config import recipes
 from dd.config.settings import build
 from dd.data.dataset import load_dataset

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch.func import functional_call
 
-from dd.__main__ import main
 from dd.artifacts.headers import read_header
 from dd.artifacts.text import load_rows
+from dd.command import main
 from dd.data import synthetic
 from dd.distill.parametrisations import Labelled, LearnedLabels, Pixels
 from dd.errors import DDError

@@ -8,9 +8,9 @@ import numpy
 import pytest
 import torch
 
-from dd.__main__ import main
 from dd.artifacts.headers import read_header
 from dd.artifacts.tensors import load_tensors, save_tensors
+from dd.command import main
 from dd.data import synthetic
 from dd.distill.objectives import base
 from dd.distill.objectives.iadd import WEIGHTS

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from dd.__main__ import main
 from dd.artifacts.text import load_rows
+from dd.command import main
 from dd.data import synthetic
 from dd.rng import generator
 

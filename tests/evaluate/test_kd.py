@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from dd.__main__ import main
+from dd.command import main
 from dd.config.recipes import resolve_evaluation
 from dd.data.synthetic import SyntheticSet, save
 from dd.evaluate import kd

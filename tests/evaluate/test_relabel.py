@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torchvision.transforms.functional import resized_crop
 
-from dd.__main__ import main
 from dd.artifacts.headers import read_header
 from dd.artifacts.row_files import RowWriter
 from dd.artifacts.tensors import load_tensors, save_tensors
 from dd.artifacts.text import load_rows
+from dd.command import main
 from dd.data import synthetic
 from dd.data.views import ViewSettings, draw, draw_boxes, resized_crops
 from dd.errors import DDError

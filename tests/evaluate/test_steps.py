@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
-from dd.__main__ import main
 from dd.artifacts.text import load_rows
+from dd.command import main
 from dd.config.run import load_run
 from dd.data import synthetic
 from dd.data.synthetic import Schedule

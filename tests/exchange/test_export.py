@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dd.__main__ import main
+from dd.command import main
 from dd.data import synthetic
 from dd.data.dataset import load_dataset
 from dd.data.synthetic import SyntheticSet

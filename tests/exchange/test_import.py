@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from dd.__main__ import main
 from dd.artifacts.headers import read_header
 from dd.artifacts.tensors import load_tensors, save_tensors
 from dd.artifacts.text import file_digest
+from dd.command import main
 from dd.data import synthetic
 from dd.data.dataset import load_dataset
 from dd.data.fit import OTHER, fit

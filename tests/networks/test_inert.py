@@ -111,7 +111,7 @@ def test_experts_do_not_move_what_is_inert(digits_file, tmp_path):
     """Rounding alone does, in float32; others move by orders of magnitude more."""
     from safetensors.torch import load_file
 
-    from dd.__main__ import main
+    from dd.command import main
 
     shard = tmp_path / "shard.safetensors"
     words = ["--data", str(digits_file), "--out", str(shard), "--network", "convnet"]

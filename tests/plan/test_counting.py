@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from dd.__main__ import main
+from dd.command import main
 from dd.config.run import load_run
 from dd.data.extent import KNOWN
 from dd.networks.operations import operations

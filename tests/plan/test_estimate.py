@@ -5,7 +5,7 @@ import re
 import pytest
 import yaml
 
-from dd.__main__ import main
+from dd.command import main
 from dd.config.run import load_run
 from dd.data.extent import KNOWN, Extent, of_file, of_options
 from dd.errors import DDError

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from dd.__main__ import main
+from dd.command import main
 from dd.config.run import load_run
 from dd.plan.counting import Counted
 from dd.plan.estimate import extents

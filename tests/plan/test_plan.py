@@ -232,7 +232,7 @@ def test_weights_of_the_user_take_the_place_of_training(tmp_path):
 
 
 def test_config_json_gives_the_run_back(tmp_path):
-    from dd.__main__ import main
+    from dd.command import main
 
     out = tmp_path / "smoke" / "config.json"
     assert main(["configure", "--run", "smoke", "--set", "seeds=[1, 2]", "--out", str(out)]) == 0
@@ -315,7 +315,7 @@ POOLS_ALONE = {  # nothing that needs a generator or class activation maps
     ],
 )
 def test_configure_stops_before_any_job(tmp_path, capsys, changes, message):
-    from dd.__main__ import main
+    from dd.command import main
 
     run = str(write_run(tmp_path, **changes))
     assert main(["configure", "--run", run, "--out", str(tmp_path / "config.json")]) == 2
@@ -327,7 +327,7 @@ def test_configure_stops_before_any_job(tmp_path, capsys, changes, message):
 
 def test_sections_of_recipes_for_what_a_run_has_not(tmp_path):
     """Other networks, objectives and datasets that are known, and datasets that were left out."""
-    from dd.__main__ import main
+    from dd.command import main
 
     datasets = {name: {"source": "digits", "label": name} for name in ("digits", "mine")}
     recipes = {
@@ -341,7 +341,7 @@ def test_sections_of_recipes_for_what_a_run_has_not(tmp_path):
 
 
 def test_ipc_above_the_size_of_a_class_once_the_data_is_known(tmp_path, capsys):
-    from dd.__main__ import main
+    from dd.command import main
 
     axes = {"ipc": [140], "iterations": [1], "method": ["random"], "setting": ["baseline"]}
     tables = ["iadd_sota", "modelpool_ablation"]

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
-from dd.__main__ import main
 from dd.artifacts.headers import read_header
 from dd.artifacts.tensors import load_tensors, save_tensors
+from dd.command import main
 from dd.data import augment
 from dd.data.dataset import load_dataset
 from dd.errors import DDError

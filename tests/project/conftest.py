@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import load_file
 
 from benchmarks.every_stage import make_files
-from dd.__main__ import main
+from dd.command import main
 from tests.support.broken import POOLS, broken_datasets, broken_folders, broken_sets, image_folder
 from tests.support.commands import run
 

@@ -13,7 +13,7 @@ import sys
 
 import pytest
 
-from dd.__main__ import main
+from dd.command import main
 from tests.support.commands import DC, DIGITS, DISTILL, DM, EVALUATE, HARD, command, everything
 
 FOLDER = "prepare --source image-folder --out OUT/x.safetensors"

@@ -14,9 +14,9 @@ import sys
 import pytest
 
 from dd import __version__
-from dd.__main__ import STAGES, Parser, main
 from dd.artifacts.headers import read_header
 from dd.artifacts.text import load_rows
+from dd.command import STAGES, Parser, main
 from dd.runtime import progress
 from dd.runtime.progress import Progress
 

@@ -15,7 +15,7 @@ from benchmarks.every_stage import (
     target,
     words,
 )
-from dd.__main__ import main
+from dd.command import main
 from dd.data import fit
 from dd.distill.objectives import OBJECTIVES, base, dc, dm
 from dd.distill.parametrisations import PARAMETRISATIONS

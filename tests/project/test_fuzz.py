@@ -21,8 +21,8 @@ import yaml
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from dd.__main__ import STAGES, Parser, main
 from dd.artifacts.headers import describe_tensors, read_header
+from dd.command import STAGES, Parser, main
 from dd.config.documents import read_yaml
 from dd.config.run import read_run
 from dd.errors import DDError

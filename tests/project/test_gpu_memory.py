@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks.every_stage import COMMANDS, differences, results, target, words
-from dd.__main__ import main
+from dd.command import main
 from dd.networks import memory as passes
 from dd.training import memory as trainings
 from tests.support.pretended_gpu import MEMORY, pretended_gpu

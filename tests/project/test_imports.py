@@ -18,7 +18,7 @@ NAMES = (
 )  # fmt: skip
 PROGRAM = """
 import json, sys
-from dd.__main__ import main
+from dd.command import main
 for name, argv in json.load(sys.stdin).items():
     assert main(argv) == 0
     found = [module for module in {heavy} if module in sys.modules]

@@ -17,6 +17,7 @@ LAYERS = (
     "exchange", "data", "config", "artifacts", "runtime",
 )  # fmt: skip
 FLAT = ("errors", "plugins", "registry", "rng")  # below all layers
+TOP = ("__main__", "command")  # above them
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted((ROOT / "dd").rglob("*.py"))
@@ -47,20 +48,20 @@ def test_every_folder_has_its_place():
     folders = {path.parent.name for path in (ROOT / "dd").glob("*/__init__.py")}
     assert folders == set(LAYERS)
     flat = {path.stem for path in (ROOT / "dd").glob("*.py")}
-    assert flat == {"__init__", "__main__", *FLAT}
+    assert flat == {"__init__", *TOP, *FLAT}
 
 
 def test_imports_go_downwards():
     upwards = []
     for module, path in MODULES.items():
         own = layer(module)
-        if own in ("", "__main__"):
+        if own in ("", *TOP):
             continue
         for other in imported(path) - {"dd"}:
             up = layer(other) in LAYERS and (
                 own in FLAT or LAYERS.index(layer(other)) < LAYERS.index(own)
             )
-            if up or layer(other) == "__main__":
+            if up or layer(other) in TOP:
                 upwards.append(f"{module} imports {other}")
     assert not upwards
 
@@ -85,7 +86,7 @@ def without_torch() -> list[str]:
         "table", "captions", "fallbacks", "index", "record", "crate", "verify", "export_metrics",
         "labels", "sheet",
     )  # fmt: skip
-    return [*plain, *(f"dd.report.{name}" for name in pages), "dd.networks.options", "dd.__main__"]
+    return [*plain, *(f"dd.report.{name}" for name in pages), "dd.networks.options", "dd.command"]
 
 
 BLOCK = """

@@ -13,10 +13,10 @@ import torch
 import yaml
 
 from dd import plugins
-from dd.__main__ import Parser, add_plugin_option, main
 from dd.artifacts import provenance
 from dd.artifacts.headers import read_header, read_origin
 from dd.artifacts.text import load_json, load_rows, save_json
+from dd.command import Parser, add_plugin_option, main
 from dd.config import plugin_files, recipes
 from dd.config.methods import parse
 from dd.config.run import load_run, read_run
@@ -311,6 +311,16 @@ def test_plugin_on_the_command_line_of_configure_is_recorded(package, module, ru
         assert load_json(out)["run"]["plugins"] == ["mine"]
         plugins.begin()
         assert read_run(out).parse("dm+smooth").regulariser.name == "smooth"
+
+
+def test_a_module_in_folders_without_init(tmp_path):
+    (tmp_path / "some" / "where").mkdir(parents=True)
+    (tmp_path / "some" / "where" / "mine.py").write_text("raise SystemExit('imported')")
+    with found(tmp_path):
+        spec = plugins.locate("some.where.mine")
+        assert spec.origin == str(tmp_path / "some" / "where" / "mine.py")
+        assert plugins.locate("some.where.other") is None
+        assert "some" not in sys.modules
 
 
 def test_override_of_plugins(package, module, run_file):

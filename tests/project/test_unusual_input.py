@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from dd.__main__ import main
 from dd.artifacts.tensors import load_tensors
 from dd.artifacts.text import load_rows
+from dd.command import main
 from tests.support.broken import image_folder
 from tests.support.commands import EVALUATE, HARD, command
 

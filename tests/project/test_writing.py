@@ -11,7 +11,7 @@ import sys
 import pytest
 from safetensors import SafetensorError
 
-from dd.__main__ import main
+from dd.command import main
 from tests.support.commands import DIGITS, DM, HARD, command
 
 

@@ -15,8 +15,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from dd.__main__ import main
 from dd.artifacts.text import FileSum, load_json, save_json
+from dd.command import main
 from dd.config.run import load_run
 from dd.plan.plan import Plan
 from dd.report import crate

@@ -276,7 +276,7 @@ def test_sheets_in_html_keep_their_shape():
 
 def test_a_terminal_is_not_steered(tmp_path, capsys):
     """What a file says comes to the terminal as text."""
-    from dd.__main__ import main
+    from dd.command import main
 
     path = tmp_path / "x.json"
     path.write_text(json.dumps({"a\x1b[2J": "b\nc\x1b]0;d\x07", "l": ["e\x1b[1m"]}))

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from dd.__main__ import main
 from dd.artifacts.text import load_rows, save_rows
+from dd.command import main
 from dd.config.run import load_run
 from dd.plan.exhibits import load_exhibit
 from dd.plan.jobs import Evaluation

@@ -7,8 +7,8 @@ from statistics import fmean, stdev
 
 import pytest
 
-from dd.__main__ import main
 from dd.artifacts.text import file_digest, load_json, load_rows, save_json, save_rows
+from dd.command import main
 from dd.config.run import load_run
 from dd.plan.needs import seen
 from dd.report.evidence import BEGIN, END, findings, page, short

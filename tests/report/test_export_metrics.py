@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dd.__main__ import main
 from dd.artifacts.text import save_rows
+from dd.command import main
 from dd.report.export_metrics import EVENTS
 
 LINES = (

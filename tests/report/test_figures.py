@@ -11,8 +11,8 @@ import torch
 import yaml
 from PIL import Image
 
-from dd.__main__ import main
 from dd.artifacts.text import save_json, save_rows, save_text
+from dd.command import main
 from dd.data import synthetic
 from dd.data.dataset import load_dataset
 from dd.data.fit import SAME, Fit

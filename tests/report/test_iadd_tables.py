@@ -7,8 +7,8 @@ import pytest
 import torch
 import yaml
 
-from dd.__main__ import main
 from dd.artifacts.text import save_json
+from dd.command import main
 from dd.config.run import load_run
 from dd.data import synthetic
 from dd.data.synthetic import SyntheticSet

@@ -2,8 +2,8 @@
 
 import pytest
 
-from dd.__main__ import main
 from dd.artifacts.text import load_json
+from dd.command import main
 from dd.config.documents import read_yaml
 from dd.config.run import load_run
 from dd.plan.plan import Plan

@@ -12,9 +12,9 @@ import yaml
 from matplotlib import pyplot
 from PIL import Image
 
-from dd.__main__ import main
 from dd.artifacts.tensors import save_tensors
 from dd.artifacts.text import save_json, save_rows, save_text
+from dd.command import main
 from dd.config.documents import check, read_yaml
 from dd.config.run import load_run
 from dd.data import synthetic

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dd.__main__ import main
 from dd.artifacts.text import save_rows
+from dd.command import main
 from tests.support.tables import TABLES, cell, fill, render
 
 

@@ -1,6 +1,7 @@
-"""What the stages took: sums worked out by hand, files that are no benchmarks."""
+"""What the stages took: measured by jobs, sums worked out by hand, files that are no benchmarks."""
 
 import csv
+import time
 from pathlib import Path
 
 import pytest
@@ -8,14 +9,14 @@ import torch
 import yaml
 from PIL import Image
 
-from dd.__main__ import main
 from dd.artifacts.tensors import save_tensors
 from dd.artifacts.text import save_json, save_rows, save_text
+from dd.command import main
 from dd.config.run import load_run
 from dd.errors import DDError
 from dd.plan.exhibits import load_exhibit
 from dd.plan.kinds import inputs
-from dd.plan.measurements import Measured, read
+from dd.plan.measurements import Measured, read, write
 from dd.plan.plan import Plan
 from dd.report.figures.stages import draw
 from dd.report.labels import value_label
@@ -129,12 +130,38 @@ def test_a_job_too_short_to_be_sampled(tmp_path):
     assert read(str(tmp_path / "a.tsv")) == Measured(0.1, None, None)
 
 
+def test_a_job_measures_itself(tmp_path):
+    before = time.process_time()
+    sum(range(3_000_000))  # some CPU time, and memory
+    held = bytearray(50 << 20)
+    write(tmp_path / "a.tsv", 12.5)
+    found = read(str(tmp_path / "a.tsv"))
+    assert found.seconds == 12.5
+    assert time.process_time() - before <= found.cpu_seconds + 0.02
+    now = next(
+        int(line.split()[1]) / 1024
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("VmHWM")
+    )
+    assert len(held) / 2**20 < found.memory_mb == pytest.approx(now, abs=1)
+
+
+def test_the_option_of_a_stage(digits_file, tmp_path):
+    asked = ["--benchmark", str(tmp_path / "deep" / "b.tsv"), "--out", str(tmp_path / "set")]
+    words = ["--objective", "random", "--ipc", "1", "--snapshots", "0", "--data", str(digits_file)]
+    started = time.monotonic()
+    assert main(["distill", *words, *asked]) == 0
+    assert 0 < read(asked[1]).seconds <= time.monotonic() - started
+    assert main(["distill", *words, "--ipc", "0", *asked[:1], str(tmp_path / "no.tsv")]) == 2
+    assert not (tmp_path / "no.tsv").exists()
+
+
 @pytest.mark.parametrize(
     "text", ["", HEADER, "a\tb\n1\t2\n", benchmark("fast", 1, 2), HEADER + "3\n"]
 )
 def test_no_benchmark(text, tmp_path):
     save_text(tmp_path / "a.tsv", text)
-    with pytest.raises(DDError, match=r"a\.tsv: is no benchmark file of Snakemake"):
+    with pytest.raises(DDError, match=r"a\.tsv: is no measurement of a job"):
         read(str(tmp_path / "a.tsv"))
 
 

@@ -6,8 +6,8 @@ import math
 import pytest
 import yaml
 
-from dd.__main__ import main
 from dd.artifacts.text import save_json
+from dd.command import main
 from dd.config.run import load_run
 from dd.plan.jobs import Evaluation
 from dd.plan.plan import Plan

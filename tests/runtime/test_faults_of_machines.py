@@ -12,8 +12,8 @@ import sys
 import pytest
 import torch
 
-import dd.__main__ as command_line
-from dd.__main__ import main
+import dd.command as command_line
+from dd.command import main
 from dd.errors import is_out_of_gpu_memory, is_out_of_memory
 from dd.runtime import caches
 from dd.runtime.caches import provide_caches

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from dd.__main__ import main
+from dd.command import main
 from dd.runtime import gpus, process
 
 TAKE = """

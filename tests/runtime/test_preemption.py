@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from dd.__main__ import main
 from dd.artifacts.tensors import load_tensors
+from dd.command import main
 from dd.runtime.preemption import Ended, Pace, heeding_signals
 
 NEVER = ["--checkpoint-every", "1000000", "--threads", "1", "--device", "cpu"]

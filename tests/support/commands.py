@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from dd.__main__ import main
+from dd.command import main
 
 
 def run(command):

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import torch
 
-import dd.__main__ as command_line
+import dd.command as command_line
 from dd.artifacts.headers import read_header
 from dd.artifacts.tensors import load_tensors, save_tensors
 

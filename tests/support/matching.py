@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from dd.__main__ import main
+from dd.command import main
 from dd.config import recipes
 from dd.config.settings import build
 from dd.distill.objectives import OBJECTIVES

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from dd.__main__ import main
+from dd.command import main
 
 
 def random_pixels(*shape, seed=0):

@@ -3,8 +3,8 @@
 import csv
 from pathlib import Path
 
-from dd.__main__ import main
 from dd.artifacts.text import save_json, save_rows
+from dd.command import main
 from dd.plan.jobs import Evaluation
 from dd.plan.plan import Plan
 from tests.support.runs import every_ipc

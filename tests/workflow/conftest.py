@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dd.__main__ import main
+from dd.command import main
 from tests.support.resuming import FILES, POOL, TRAINED, TRANSFORMER, buffer, distill
 
 

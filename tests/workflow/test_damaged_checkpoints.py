@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from dd.__main__ import main
 from dd.artifacts import provenance
 from dd.artifacts.headers import read_header
 from dd.artifacts.tensors import load_tensors, save_tensors
 from dd.artifacts.text import digest, load_json, load_rows
+from dd.command import main
 from tests.support.resuming import FILES, TRAINED, Killed, buffer, distill, evaluate, stop_at
 
 SNAPSHOTS = [0, 2, 6]

@@ -17,12 +17,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dd.__main__ import STAGES, main
 from dd.artifacts.atomic import sweep
 from dd.artifacts.headers import read_header
 from dd.artifacts.lock import alone as locked
 from dd.artifacts.row_files import RowWriter
 from dd.artifacts.text import load_rows
+from dd.command import STAGES, main
 from dd.errors import DDError
 from tests.support.others import a_set, dc_form
 from tests.support.runs import flip

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dd.__main__ import main
+from dd.command import main
 from dd.config.run import load_run, read_run
 from dd.plan.plan import Plan
 from dd.report.index import config_words

@@ -9,8 +9,8 @@ import shutil
 import pytest
 import torch
 
-from dd.__main__ import main
 from dd.artifacts.headers import read_header
+from dd.command import main
 from tests.support.resuming import (
     METHODS,
     SNAPSHOTS,

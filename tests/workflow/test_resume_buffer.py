@@ -6,9 +6,9 @@ import os
 
 import pytest
 
-from dd.__main__ import main
 from dd.artifacts.headers import read_header
 from dd.artifacts.tensors import load_tensors
+from dd.command import main
 from tests.support.resuming import Killed, buffer, kill_when, stop_at
 
 

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from dd.__main__ import main
 from dd.artifacts.text import load_rows
+from dd.command import main
 from tests.support.resuming import Killed, evaluate, kill_when, results, stop_at
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dd.__main__ import main
 from dd.artifacts.text import file_digest
+from dd.command import main
 from dd.config.run import load_run
 from dd.errors import DDError
 from dd.plan.jobs import command_words

@@ -12,6 +12,7 @@ from dd.config.methods import format_value
 from dd.config.run import load_run
 from dd.plan.jobs import Evaluation
 from dd.plan.plan import Plan
+from dd.runtime import fork_server
 from tests.support.runs import TINY, jobs, snakemake
 
 
@@ -68,6 +69,20 @@ def test_the_scheduler_sleeps_unless_a_rate_is_asked_for(checkout, words, kept):
     done = snakemake(checkout, "configure", *words)
     assert done.returncode == 0, done.stderr
     assert f"limiter: {kept}" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [{}, {fork_server.VARIABLE: ""}])
+def test_jobs_are_forked_unless_that_is_switched_off(checkout, monkeypatch, words):
+    monkeypatch.delenv(fork_server.VARIABLE, raising=False)
+    for name, value in {"PYTHONPROFILEIMPORTTIME": "1", **words}.items():
+        monkeypatch.setenv(name, value)
+    done = snakemake(checkout, "configure")
+    assert done.returncode == 0, done.stderr
+    (log,) = checkout.glob("results/*/logs/configure.log")
+    imported = {line.rpartition("|")[2].strip() for line in log.read_text().splitlines()}
+    assert "dd.runtime.fork_server" in imported
+    assert ("torch" in imported) == bool(words)  # by the command itself
 
 
 @pytest.mark.slow

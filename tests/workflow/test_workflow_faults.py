@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from dd.__main__ import main
+from dd.command import main
 from tests.support.runs import flip, snakemake, tiny_run
 
 pytestmark = pytest.mark.slow

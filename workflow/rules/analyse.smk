@@ -6,8 +6,6 @@ rule cams:
         f"{RUN.root}/cams/{{job}}.safetensors",
     log:
         f"{RUN.root}/logs/cams/{{job}}.log",
-    benchmark:
-        f"{RUN.root}/benchmarks/cams/{{job}}.tsv"
     wildcard_constraints:
         job=exactly(JOBS["cams"]),
     conda:
@@ -35,8 +33,6 @@ rule erase:
         f"{RUN.root}/erasing/{{job}}.csv",
     log:
         f"{RUN.root}/logs/erase/{{job}}.log",
-    benchmark:
-        f"{RUN.root}/benchmarks/erase/{{job}}.tsv"
     wildcard_constraints:
         job=exactly(JOBS["erase"]),
     conda:

@@ -6,8 +6,6 @@ rule buffer:
         f"{RUN.root}/buffers/{{job}}.safetensors",
     log:
         f"{RUN.root}/logs/buffer/{{job}}.log",
-    benchmark:
-        f"{RUN.root}/benchmarks/buffer/{{job}}.tsv"
     wildcard_constraints:
         job=exactly(JOBS["buffer"]),
     conda:

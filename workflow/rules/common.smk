@@ -12,6 +12,7 @@ from dd.plan import kinds
 from dd.plan.jobs import STAGES, command_words
 from dd.plan.plan import Plan
 from dd.plan.wildcards import exactly
+from dd.runtime import fork_server
 
 # All jobs use the `python` that runs Snakemake, even if its environment is not active.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))
@@ -35,6 +36,7 @@ except DDError as error:
     sys.exit(f"error: {printable(str(error))}")
 
 RUN = PLAN.run
+FORK_SERVERS = []  # they end with this process
 CONFIG = f"{RUN.root}/config.json"
 RENDERING = {
     "threads": 1,
@@ -91,9 +93,13 @@ def places(stage):
     Snakemake does not compare the parameters whose functions look at the output. Modules of
     plug-ins are among them: what a job uses of them is in its other options.
     """
-    return lambda wildcards, output: shlex.join(
-        command_words(JOBS[stage][wildcards.job].places(RUN) | {"plugin": RUN.plugins})
-    )
+
+    def of(wildcards, output):
+        job = JOBS[stage][wildcards.job]
+        measured = {"benchmark": job.measured(RUN).benchmark, "plugin": RUN.plugins}
+        return shlex.join(command_words(job.places(RUN) | measured))
+
+    return of
 
 
 def read_by(kind, name):
@@ -131,6 +137,12 @@ def rest_between_jobs():
     limiter = getattr(workflow.scheduler, "job_rate_limiter", None)
     if limiter is not None and (limiter.max_jobs, limiter.timespan) == (100, 1):
         workflow.scheduler.job_rate_limiter = None
+
+
+def fork_jobs():
+    """Let this machine's jobs start from processes that have imported their libraries."""
+    if workflow.local_exec and not workflow.deployment_settings.deployment_method:
+        FORK_SERVERS.extend(fork_server.start())
 
 
 def recorded():

@@ -12,8 +12,6 @@ for snapshots in sorted({job.snapshots for job in JOBS["distill"].values()}):
             metrics=f"{RUN.root}/distilled/{{job}}/metrics.jsonl",
         log:
             f"{RUN.root}/logs/distill/{{job}}.log",
-        benchmark:
-            f"{RUN.root}/benchmarks/distill/{{job}}.tsv"
         wildcard_constraints:
             job=exactly(name for name, job in JOBS["distill"].items() if job.snapshots == snapshots),
         conda:

@@ -6,8 +6,6 @@ rule evaluate:
         f"{RUN.root}/evaluations/{{job}}.csv",
     log:
         f"{RUN.root}/logs/evaluate/{{job}}.log",
-    benchmark:
-        f"{RUN.root}/benchmarks/evaluate/{{job}}.tsv"
     wildcard_constraints:
         job=exactly(JOBS["evaluate"]),
     conda:

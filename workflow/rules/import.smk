@@ -6,8 +6,6 @@ rule import_set:
         f"{RUN.root}/distilled/{{job}}.safetensors",
     log:
         f"{RUN.root}/logs/import/{{job}}.log",
-    benchmark:
-        f"{RUN.root}/benchmarks/import/{{job}}.tsv"
     wildcard_constraints:
         job=exactly(JOBS["import"]),
     conda:

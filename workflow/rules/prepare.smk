@@ -26,8 +26,6 @@ rule prepare:
         update(f"{RUN.root}/data/{{job}}.safetensors"),  # left as it is if nothing in it changes
     log:
         f"{RUN.root}/logs/prepare/{{job}}.log",
-    benchmark:
-        f"{RUN.root}/benchmarks/prepare/{{job}}.tsv"
     wildcard_constraints:
         job=exactly(JOBS["prepare"]),
     conda:

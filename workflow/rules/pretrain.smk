@@ -6,8 +6,6 @@ rule pretrain:
         f"{RUN.root}/pretrained/{{job}}.safetensors",
     log:
         f"{RUN.root}/logs/pretrain/{{job}}.log",
-    benchmark:
-        f"{RUN.root}/benchmarks/pretrain/{{job}}.tsv"
     wildcard_constraints:
         job=exactly(JOBS["pretrain"]),
     conda:
@@ -35,8 +33,6 @@ rule generator:
         f"{RUN.root}/pretrained/{{job}}.safetensors",
     log:
         f"{RUN.root}/logs/generator/{{job}}.log",
-    benchmark:
-        f"{RUN.root}/benchmarks/generator/{{job}}.tsv"
     wildcard_constraints:
         job=exactly(JOBS["generator"]),
     conda:

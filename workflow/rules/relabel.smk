@@ -6,8 +6,6 @@ rule relabel:
         f"{RUN.root}/labels/{{job}}.safetensors",
     log:
         f"{RUN.root}/logs/relabel/{{job}}.log",
-    benchmark:
-        f"{RUN.root}/benchmarks/relabel/{{job}}.tsv"
     wildcard_constraints:
         job=exactly(JOBS["relabel"]),
     conda:

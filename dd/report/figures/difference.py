@@ -53,7 +53,8 @@ def draw(exhibit: Exhibit) -> Figure:
             share, falling = ranked(values)
             panels[i, j].plot(share, falling, label=f"{name}: {rms(values):.3g}", **look)
             kept = share <= SHOWN
-            multiple = falling[kept] / numpy.interp(share[kept], *base)
+            with numpy.errstate(divide="ignore", invalid="ignore"):  # parameters that never move
+                multiple = falling[kept] / numpy.interp(share[kept], *base)
             panels[i + 1, j].plot(share[kept], multiple, **look)
         panels[i, j].legend(title="root mean square", loc="lower left", alignment="left")
         panels[i, j].set(yscale="log", xlim=(0, 100))

@@ -1,4 +1,4 @@
-"""The cost of each stage of a run: the sums of Snakemake's measurements of its jobs."""
+"""The cost of each stage of a run: sums of what its jobs measured of themselves."""
 
 from __future__ import annotations
 

@@ -1,0 +1,231 @@
+"""Jobs that a fork server carries out: what a process of their own would do, to the bit."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dd.artifacts.text import load_rows
+from dd.command import STAGES
+from dd.plan.jobs import STAGES as OF_JOBS
+from dd.runtime import fork_server
+from tests.support.resuming import SNAPSHOTS, assert_same, distill
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="starts servers on Linux"),
+]
+
+HELP = ["evaluate", "--help"]
+SPY = (sys.executable, "-m", "tests.support.spy", fork_server.COMMAND)
+
+
+def unserved():
+    """The environment of commands that no server carries out yet."""
+    return {name: value for name, value in os.environ.items() if name != fork_server.VARIABLE}
+
+
+@pytest.fixture(scope="module")
+def served():
+    """The environment of commands that servers carry out."""
+    environment = unserved()
+    servers = fork_server.start(environment)
+    yield environment
+    fork_server.end(servers)
+
+
+@pytest.fixture
+def spied(monkeypatch, tmp_path):
+    """The environment of commands that servers only spy on, and the servers."""
+    monkeypatch.setattr(fork_server, "_SERVER", SPY)
+    facts = {"SPY": str(tmp_path / "spy.json"), "SPY_WAITS": "0", "SPY_STATUS": "0"}
+    environment = unserved() | facts
+    servers = fork_server.start(environment)
+    yield environment, servers
+    fork_server.end(servers)
+
+
+def started(argv, environment, **options):
+    return subprocess.Popen(
+        [sys.executable, "-m", "dd", *argv],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def done(argv, environment, **options):
+    process = started(argv, environment, **options)
+    out, error = process.communicate(timeout=100)
+    return process.returncode, out, error
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 60
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return found
+
+
+def seen(process, environment):
+    """What the spy wrote."""
+    assert process.stdout.readline() == "seen\n"
+    return json.loads(Path(environment["SPY"]).read_text())
+
+
+def state(pid):
+    """R, S, T (stopped), ... of a process; empty if there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+@pytest.fixture
+def waiting(spied):
+    """A command that waits for a minute, and the process that carries it out."""
+    environment = spied[0] | {"SPY_WAITS": "60"}
+    process = started(HELP, environment)
+    pid = seen(process, environment)["pid"]
+    yield process, pid
+    process.kill()
+    process.communicate()
+
+
+def test_every_command_of_a_rule_has_a_kind():
+    rules = {stage.stage for stage in OF_JOBS} | {"configure", "table", "figure", "record", "index"}
+    assert set(fork_server.KIND_OF) == rules <= STAGES.keys()
+    assert set(fork_server.KIND_OF.values()) == set(fork_server.KINDS)
+
+
+@pytest.mark.parametrize("kind", fork_server.KINDS)
+def test_the_libraries_exist(kind):
+    assert all(importlib.util.find_spec(name) for name in fork_server.KINDS[kind])
+
+
+@pytest.mark.parametrize(
+    ("stage", "modules"), [("evaluate", ["torch"]), ("figure", ["pandas", "torch"]), ("table", [])]
+)
+def test_the_process_is_that_of_the_command(spied, stage, modules):
+    own = {"OWN": "\udc80 \u2211", "SPY_STATUS": "7"}  # a byte that is no UTF-8
+    process = started([stage, "--help"], environment := spied[0] | own)
+    said = seen(process, environment)
+    assert process.wait(30) == 7
+    assert said["argv"] == [stage, "--help"] and said["environment"] == environment
+    # libraries, and nothing of ours: that is read when the job starts
+    assert sorted(said["modules"]) == modules
+    assert said["threads"] == 1  # others would not be there after a fork
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_the_same_bits(data, served, tmp_path, threads):
+    folders = [tmp_path / "served", tmp_path / "own"]
+    for folder, environment in zip(folders, [served, unserved()], strict=True):
+        argv = distill(data, "dsa", folder)
+        argv[argv.index("--threads") + 1] = threads
+        threaded = environment | {"OMP_NUM_THREADS": threads}  # as Snakemake sets it
+        assert done(argv, threaded)[0] == 0
+        networks = ["--arch", "convnet:width=8", "mlp", "--networks", "2", "--epochs", "3"]
+        machine = ["--threads", threads, "--device", "cpu", "--out", str(folder) + ".csv"]
+        files = ["--data", str(data), "--synthetic", str(folder / f"it{SNAPSHOTS[-1]}.safetensors")]
+        assert done(["evaluate", *files, *networks, *machine], threaded)[0] == 0
+    assert_same(*folders)
+    rows = [load_rows(f"{folder}.csv") for folder in folders]
+    for row in rows[0] + rows[1]:
+        del row["seconds"], row["synthetic"]
+    assert rows[0] == rows[1]
+
+
+def test_bad_input_and_unknown_words(served):
+    status, out, error = done(["evaluate", "--networks", "0"], served)
+    assert status == 2 and not out and error.startswith("error: ") and error.count("\n") == 1
+    assert done(["table", "--config", "no.json", "--table", "x", "--out", "y.csv"], served)[0] == 2
+
+
+def test_a_signal_is_passed_on(waiting):
+    process, pid = waiting
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 128 + signal.SIGTERM
+    wait_for(lambda: not state(pid))
+
+
+def test_a_checkpoint_is_saved_and_the_job_resumes(data, served, alone, tmp_path):
+    out = tmp_path / "resumed"
+    argv = distill(data, "dsa", out)
+    process = started(argv, served)
+    wait_for(lambda: list(out.glob(".checkpoint/*")))
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=60)
+    if process.returncode:  # it was not done before the signal came
+        assert process.returncode == 128 + signal.SIGTERM
+        assert "run the same command to resume" in error
+        assert done(argv, served)[0] == 0
+    assert_same(out, alone("dsa"))
+
+
+def test_a_killed_command_takes_its_process_along(waiting):
+    process, pid = waiting
+    process.kill()
+    wait_for(lambda: not state(pid))
+
+
+def test_a_killed_process_is_reported_as_by_a_shell(waiting):
+    process, pid = waiting
+    os.kill(pid, signal.SIGKILL)
+    assert process.wait(30) == 128 + signal.SIGKILL
+
+
+def test_both_rest_and_go_on(waiting):
+    process, pid = waiting
+    process.send_signal(signal.SIGTSTP)
+    wait_for(lambda: state(process.pid) == "T" and state(pid) == "T")
+    process.send_signal(signal.SIGCONT)
+    wait_for(lambda: state(process.pid) != "T" and state(pid) != "T")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 128 + signal.SIGINT
+
+
+def test_a_server_that_is_killed(spied):
+    environment, servers = spied[0] | {"SPY_WAITS": "60"}, spied[1]
+    process = started(HELP, environment)
+    pid = seen(process, environment)["pid"]
+    for server in servers:
+        server.kill()
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "the process that started this job has ended; run the same command to resume" in error
+    wait_for(lambda: not state(pid))
+    status, out, _ = done(HELP, environment)  # from now on commands do without
+    assert status == 0 and "--networks" in out
+
+
+def test_it_ends_after_its_last_job(spied):
+    environment, servers = spied[0] | {"SPY_WAITS": "1"}, spied[1]
+    process = started(HELP, environment)
+    seen(process, environment)
+    fork_server.end(servers)
+    assert process.wait(30) == 0  # it was not cut short
+    assert [server.returncode for server in servers] == [0] * len(servers)
+    assert not Path(environment[fork_server.VARIABLE]).exists()
+
+
+@pytest.mark.parametrize("argv", [HELP, ["estimate", "--help"]])
+def test_another_folder_and_other_commands_have_no_server(spied, argv, tmp_path):
+    where = {"cwd": tmp_path} if argv == HELP else {}
+    status, out, _ = done(argv, spied[0], **where)
+    assert status == 0 and out.startswith("usage") and not Path(spied[0]["SPY"]).exists()
+
+
+def test_none_is_started_where_the_variable_is_set():
+    environment = {fork_server.VARIABLE: ""}
+    assert fork_server.start(environment) == [] and environment == {fork_server.VARIABLE: ""}
+    assert done(HELP, unserved() | environment)[0] == 0
