@@ -106,6 +106,21 @@ def optimisers(facts: dict[str, Any]) -> str:
     return f"{_conditions(facts)} Ten images of 32 × 32.\n\n{table(head, rows)}"
 
 
+def starts(facts: dict[str, Any]) -> str:
+    """The table of a file of :mod:`benchmarks.starts`."""
+    head = ["job", "in a process of its own, s", "forked, s", "less by, s"]
+    rows = [
+        [
+            row["command"],
+            f"{row['own']:.2f}",
+            f"{row['forked']:.2f}",
+            f"**{row['own'] - row['forked']:.2f}**",
+        ]
+        for row in facts["rows"]
+    ]
+    return f"{_conditions(facts)}\n\n{table(head, rows)}"
+
+
 def unrolling(facts: dict[str, Any]) -> str:
     """The table of a file of :mod:`benchmarks.unrolling`."""
     method = facts.get("method", "mtt")  # which older files do not say
@@ -373,6 +388,7 @@ RENDERERS = {
     "speed": speed,
     "choices": choices,
     "optimisers": optimisers,
+    "starts": starts,
     "unrolling": unrolling,
     "precision": precision,
     "metadd": metadd,

@@ -36,8 +36,8 @@ class MeasuredJob:
 
 @dataclass(frozen=True)
 class Measured:
-    """The measurement of a job. In older results, CPU time and memory of short jobs are None: Snakemake
-    took no sample of them.
+    """The measurement of a job. In older results, CPU time and memory of a short job are None:
+    Snakemake took no sample of it.
 
     Attributes:
         seconds: wall time.

@@ -23,6 +23,7 @@ from benchmarks import (
     rounding,
     scaling,
     speed,
+    starts,
     unrolling,
     work,
 )
@@ -36,6 +37,7 @@ from dd.distill.objectives.dm import mean_distance
 from dd.errors import DDError
 from dd.networks.build import create
 from dd.rng import generator
+from dd.runtime import fork_server
 from dd.runtime import precision as dd_precision
 from dd.training.ensemble import ensemble
 from dd.training.train import accuracy, augmented, train, train_epoch
@@ -565,3 +567,22 @@ def test_what_is_captured_is_what_the_suite_computes():
 def test_a_graph_that_computes_something_else_is_said(error, wrong):
     facts = {"matching": {"IPC 1": {"graph_error": error}, "IPC 10": {"graph_error": None}}}
     assert gpu.wrong_graphs(facts) == wrong
+
+
+def test_starts_are_measured_and_told(tmp_path, monkeypatch):
+    out, made = tmp_path / "starts.json", []
+    taken = starts.run
+
+    def noted(words, environment):
+        made.append((words[0], fork_server.VARIABLE in environment))
+        taken(words, environment)
+
+    words = ["--repeats", "1", "--threads", "1", "--device", "cpu", "--out", str(out)]
+    monkeypatch.setattr("sys.argv", ["starts", *words])
+    monkeypatch.setattr(starts, "run", noted)
+    starts.main()
+    stages = [line.split()[0] for line in starts.COMMANDS.values()]
+    both = [(stage, served) for stage in stages for served in 2 * (False, True)]
+    assert made == both
+    told = report.render(tmp_path)
+    assert told.startswith("### starts") and told.count("| **") == len(stages)
