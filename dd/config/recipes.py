@@ -19,6 +19,7 @@ from dd.plugins import Catalogue, Entry
 RECIPES = Path(__file__).with_name("recipes.yaml")
 SECTIONS = ("ipc", "dataset", "objective", "network")
 PARTS = tuple(plugin_files.PARTS.values())  # `own` and `fallback` are about them
+ASKED_OF_WEIGHTS = "least_accuracy"  # the setting of `pretrain` that given weights have, too
 ANY = "any"  # in `own` and `fallback`: every dataset
 _SECTIONS_OF = {
     "buffer": ("dataset",),

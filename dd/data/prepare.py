@@ -101,7 +101,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="add a ZCA whitening, for stages that ask for it",
     )
     parser.add_argument(
-        "--zca-eps", type=float, default=ZCA_EPS, help="added to the covariance's eigenvalues"
+        "--zca-eps",
+        type=float,
+        metavar="EPS",
+        help=f"with --zca: added to the covariance's eigenvalues (default: {ZCA_EPS})",
     )
     parser.add_argument("--no-download", action="store_true", help="read --root, never download")
     parser.add_argument("--threads", type=int, default=0, help="CPU cores to use (0: all)")
@@ -116,8 +119,11 @@ def run(args: argparse.Namespace) -> None:
         raise DDError(f"--resize: {args.resize} is no side in pixels; use 1 or more")
     if args.test_share is not None and not 0 < args.test_share < 1:
         raise DDError(f"--test-share: {args.test_share} must be above 0 and below 1, such as 0.2")
-    if not 0 < args.zca_eps < float("inf"):
-        raise DDError(f"--zca-eps: {args.zca_eps} must be a number above 0, for instance {ZCA_EPS}")
+    if args.zca_eps is not None and not args.zca:
+        raise DDError("--zca-eps: there is no whitening without --zca; give both or none")
+    eps = ZCA_EPS if args.zca_eps is None else args.zca_eps
+    if not 0 < eps < float("inf"):
+        raise DDError(f"--zca-eps: {eps} must be a number above 0, for instance {ZCA_EPS}")
     if args.threads < 0:
         raise DDError(f"--threads: {args.threads} must be 0 (all cores) or more")
     normalise_as = args.normalise_as or of_source(args.source)
@@ -135,14 +141,14 @@ def run(args: argparse.Namespace) -> None:
     for note in raw.notes:
         say(f"prepare: {note}")
     name, label = args.name or raw.name, args.label or raw.label
-    tensors = prepare(raw, args.zca_eps if args.zca else None, normalise_as)
+    tensors = prepare(raw, eps if args.zca else None, normalise_as)
     header = {
         "name": name,
         "label": label,
         "classes": raw.classes,
         "source": args.source,
         "normalisation": normalise_as,
-        "zca": {"eps": args.zca_eps, "of": PIXELS} if args.zca else None,
+        "zca": {"eps": eps, "of": PIXELS} if args.zca else None,
         "fingerprint": fingerprint(tensors, raw.classes),
         "images": identity(
             vars(args) | {"normalise_as": normalise_as},

@@ -235,7 +235,7 @@ def _counts(arguments: argparse.Namespace) -> dict[str, int]:
     """The number of networks of each architecture that the options ask for, by canonical spec."""
     asked = arguments.networks
     counts = dict.fromkeys((canonical(arch) for arch in arguments.arch), asked)
-    given = [("--networks", "", asked)]
+    given, named = [("--networks", "", asked)], set()
     for text in arguments.networks_of:
         arch, equals, number = text.rpartition("=")
         if not equals:
@@ -246,6 +246,9 @@ def _counts(arguments: argparse.Namespace) -> dict[str, int]:
                 raise unknown("network", arch, counts)
         except DDError as error:
             raise DDError(f"--networks-of: {error}") from None
+        if name in named:
+            raise DDError(f"--networks-of: {arch} is given twice")
+        named.add(name)
         counts[name] = count = from_text("--networks-of", number, int)
         given.append(("--networks-of", f" for {arch}", count))
     for option, which, count in given:
@@ -370,9 +373,6 @@ def run(arguments: argparse.Namespace) -> None:
         for chosen in (recipe, *own.values()):
             labels.check_batch(chosen.batch)
         settings = dataclasses.replace(settings, teacher=labels.teacher, views=labels.views)
-        # the views replace augmentation
-        recipe = dataclasses.replace(recipe, augment="none")
-        own = {arch: dataclasses.replace(r, augment="none") for arch, r in own.items()}
     fixed = _fixed_start(made, arguments, counts) if protocol_class.needs_schedule else None
     task = Task(
         dataset=dataset,

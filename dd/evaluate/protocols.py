@@ -314,6 +314,11 @@ class Soft(Hard):
     def facts(self, number: int) -> dict[str, Any]:
         return self.views.labels.facts()
 
+    @classmethod
+    def adapted(cls, known: Recipe, schedule: Schedule | None) -> Recipe:
+        """The views take the place of augmentation."""
+        return dataclasses.replace(known, augment="none")
+
 
 @dataclasses.dataclass(frozen=True)
 class StepsSettings:

@@ -26,7 +26,7 @@ from dd.config.methods import (
     planned_as,
 )
 from dd.config.normalisation import DATA, of_published
-from dd.config.recipes import learns_targets, uses_generator, uses_pretrained
+from dd.config.recipes import ASKED_OF_WEIGHTS, learns_targets, uses_generator, uses_pretrained
 from dd.config.run import DOWNLOADED, Run
 from dd.data.raw import (
     IMAGE_FILES,
@@ -377,11 +377,14 @@ class Pretraining(Job):
         return {"data": [_data(self.dataset, self.whitening)], "weights": weights}
 
     def options(self, run: Run) -> dict[str, Any]:
+        settings = run.training("pretrain", self.dataset, self.network)
+        if self.reads(run)["weights"]:  # nothing is trained
+            settings = {ASKED_OF_WEIGHTS: settings[ASKED_OF_WEIGHTS]}
         return {
             "network": self.network,
             "whitening": self.whitening,
             "width_factor": run.width_factor,
-            **run.training("pretrain", self.dataset, self.network),
+            **settings,
             **_precision(run),
         }
 

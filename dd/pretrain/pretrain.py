@@ -127,8 +127,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--weights",
         type=Path,
         metavar="FILE",
-        help="safetensors file of a state dict to use instead of training; training settings then "
-        "have no effect; the network must expect images in the units of the prepared dataset "
+        help="safetensors file of a state dict to use instead of training, without settings of "
+        "training; the network must expect images in the units of the prepared dataset "
         "(default: none)",
     )
     parser.add_argument(
@@ -153,6 +153,9 @@ def run(arguments: argparse.Namespace) -> None:
     device = setup(arguments.device, arguments.threads, arguments.precision)
     dataset = load_dataset(arguments.data, device, arguments.whitening)
     own = given_settings(declared(Settings), vars(arguments))
+    if arguments.weights and (unused := own.keys() - {recipes.ASKED_OF_WEIGHTS}):
+        name = min(unused).replace("_", "-")
+        raise DDError(f"--{name}: nothing is trained with --weights; leave it out")
     settings = build(
         Settings, recipes.resolve_training("pretrain", dataset.name, own, spec), "pretrain"
     )

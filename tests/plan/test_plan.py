@@ -229,6 +229,9 @@ def test_weights_of_the_user_take_the_place_of_training(tmp_path):
         given = ["mine/resnet.safetensors"] if job.network == "resnet18_bn" else []
         assert job.inputs(theirs.run)["weights"] == given
         assert job.inputs(ours.run)["weights"] == []
+        assert "epochs" in job.options(ours.run)  # and given weights are not trained
+        assert ("epochs" in job.options(theirs.run)) == (not given)
+        assert "least_accuracy" in job.options(theirs.run)
 
 
 def test_config_json_gives_the_run_back(tmp_path):

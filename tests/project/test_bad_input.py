@@ -103,6 +103,14 @@ CASES = {
         "did you mean 'mlp'",
     ),
     "networks of another": (f"{HARD} --networks-of lenet=1", "'lenet'", "known are mlp"),
+    "networks twice": (
+        f"{HARD} --networks-of mlp=1 mlp=2",
+        "--networks-of: mlp is given twice",
+    ),
+    "augmentation of views": (
+        f"{HARD} --protocol soft --labels {{set}} --augment flip",
+        "augment is flip, but --protocol soft takes none",
+    ),
     "no number of networks": (f"{HARD} --networks-of mlp", "'mlp' must be ARCH=N"),
     "half a network": (f"{HARD} --networks-of mlp=0.5", "--networks-of is 0.5", "whole number"),
     "no network": (f"{HARD} --networks-of mlp=0", "--networks-of is 0 for mlp", "1 to 1000"),
@@ -192,6 +200,7 @@ CASES = {
     "resize 0": (f"{FOLDER} --root {{files}}/small --resize 0", "--resize", "1 or more"),
     "channels 2": (f"{FOLDER} --root {{files}}/small --channels 2", "--channels", "1, 3"),
     "resize of digits": (f"{DIGITS} --resize 9", "--resize", "image-folder"),
+    "eps without ZCA": (f"{DIGITS} --zca-eps 0.1", "--zca-eps", "without --zca"),
     "eps of ZCA": (f"{DIGITS} --zca --zca-eps -1", "--zca-eps", "above 0"),
     "torchvision not there": (
         "prepare --source cifar10 --no-download --root {files} --out OUT/x.safetensors",
@@ -246,6 +255,10 @@ CASES = {
     "out the data, buffer": ("buffer --data {data} --out {data}", "is read by this command"),
     "out the data, generator": ("generator --data {data} --out {data}", "is read by this command"),
     "out the data, pretrain": (f"{PRETRAIN} --out {{data}}", "is read by this command"),
+    "epochs of given weights": (
+        f"{PRETRAIN} --weights {{foreign}} --epochs 3 --out OUT/x.safetensors",
+        "--epochs: nothing is trained with --weights",
+    ),
     "out the weights": (f"{PRETRAIN} --weights {{foreign}} --out {{foreign}}", "is read by"),
     "out the groups": (
         f"{CLASSES.replace('OUT/x.safetensors', '{set}')} --groups {{set}}",
