@@ -18,9 +18,8 @@ def _carry_out() -> int:
 
 
 def _main() -> int:
-    if sys.argv[1:2] == [fork_server.COMMAND]:
-        kind, descriptor = sys.argv[2:]
-        return fork_server.serve(kind, int(descriptor), _carry_out)
+    if sys.argv[1:2] == [fork_server.COMMAND] and len(sys.argv) == 4:  # by `fork_server.start`
+        return fork_server.serve(sys.argv[2], int(sys.argv[3]), _carry_out)
     status = fork_server.carried_out(sys.argv[1:])
     return _carry_out() if status is None else status
 

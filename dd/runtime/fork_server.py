@@ -6,13 +6,13 @@ sockets in the variable ``DD_FORK_SERVER``. A command then hands itself over (:f
 it sends its words, environment and standard streams, passes on the signals that it gets, and ends
 with the status of the forked process. That process does what a new one would do:
 
-- Only libraries are imported beforehand, and only those of its kind of job, so that its memory is
-  that of a new process. It imports this package itself, as it is on the disk now.
+- Only libraries are imported beforehand, and only those of its kind of job: memory that it shares
+  counts as its own. It imports this package itself, as it is on the disk now.
 - It has the environment and the streams of the command. If the command is killed, so is it.
-- It has the threads that the job asks for, since every stage sets them.
+- Stages that compute set their number of threads themselves. The others have one.
 
-Without a server, or in another folder, a command runs in its own process, with the same result. A
-server ends when the process that started it has ended and its last job is done.
+Without a server, or in another folder or with other limits, a command runs in its own process, with
+the same result. A server ends when the process that started it has ended and its last job is done.
 """
 
 from __future__ import annotations
@@ -24,16 +24,21 @@ import gc
 import importlib
 import json
 import os
+import resource
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from select import select
 from typing import Any, Literal, NoReturn, TextIO
+
+from dd.runtime.caches import provide_caches
 
 VARIABLE = "DD_FORK_SERVER"
 """The environment variable with the folder of the sockets. Where it is set, even to nothing,
@@ -66,28 +71,44 @@ KIND_OF: Mapping[str, str] = {
 """The kind of a stage's jobs. Other commands start by themselves."""
 
 _SERVER = (sys.executable, "-m", "dd", COMMAND)
-_PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTSTP)
+_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_PASSED_ON = (*_ENDING, signal.SIGTSTP)
+_LIMITS = (resource.RLIMIT_AS, resource.RLIMIT_DATA, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE)
 _ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1"
 )
 _ACCEPTED, _REFUSED = b"y", b"n"
-_SECONDS = 10.0  # for the words of a command, which come at once
+_SECONDS = 2.0  # for the words of a command, which come at once
 _PR_SET_PDEATHSIG = 1
 
 
 def start(environment: MutableMapping[str, str] = os.environ) -> list[subprocess.Popen[bytes]]:
     """Start servers for the commands that this process starts from now on.
 
-    It starts none if ``environment`` has :data:`VARIABLE`, or on other systems than Linux.
+    It starts none if ``environment`` has :data:`VARIABLE`, on other systems than Linux, without
+    standard streams, and where no sockets can be made.
 
     Returns:
         The servers. They :func:`end` with this process, or when nobody keeps them.
     """
     if VARIABLE in environment or not sys.platform.startswith("linux"):
         return []
-    folder = tempfile.mkdtemp(prefix="dd-")  # of this user alone; a socket's path must be short
-    servers = [_started(kind, f"{folder}/{kind}", environment) for kind in KINDS]
+    if not all(map(_is_open, range(3))):
+        return []
+    folder = ""
+    servers: list[subprocess.Popen[bytes]] = []
+    try:
+        folder = tempfile.mkdtemp(prefix="dd-")  # of this user alone
+        for kind in KINDS:
+            servers.append(_started(kind, f"{folder}/{kind}", environment))
+    except OSError as error:  # no place for files, or its name is too long for a socket
+        end(servers)
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
+        print(f"each job imports its libraries itself: no fork servers ({error})", flush=True)
+        return []
     environment[VARIABLE] = folder
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)  # if servers could not
     return servers
 
 
@@ -104,12 +125,14 @@ def _started(kind: str, path: str, environment: Mapping[str, str]) -> subprocess
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)  # here, so that commands can wait for the server from now on
         listener.listen(128)
+        own = {**environment, **_ONE_THREAD}
+        provide_caches(own)  # as every command does before it imports
         return subprocess.Popen(
             [*_SERVER, kind, str(listener.fileno())],
             stdin=subprocess.PIPE,  # at its end if this process is
             stdout=subprocess.DEVNULL,
             # a library with threads of its own might wait for them for ever after a fork
-            env={**environment, **_ONE_THREAD},
+            env=own,
             pass_fds=[listener.fileno()],
             start_new_session=True,  # Ctrl-C is for the commands, which pass it on
         )
@@ -122,8 +145,8 @@ def carried_out(words: Sequence[str]) -> int | None:
         The exit status; None: no server does it, so do it here.
     """
     folder, kind = os.environ.get(VARIABLE), KIND_OF.get(words[0]) if words else None
-    if not folder or not kind:
-        return None
+    if not folder or not kind or not all(map(_is_open, range(3))):
+        return None  # in place of a closed stream, the socket would be sent
     with socket.socket(socket.AF_UNIX) as server, _heeding_signals() as signals:
         try:
             server.connect(f"{folder}/{kind}")
@@ -136,13 +159,24 @@ def carried_out(words: Sequence[str]) -> int | None:
         return _outcome(server, signals)
 
 
+def _is_open(stream: int) -> bool:
+    try:
+        os.fstat(stream)
+    except OSError:
+        return False
+    return True
+
+
 def _described(words: Sequence[str]) -> dict[str, Any]:
     return {"words": [*words], "environment": dict(os.environ), "place": _place()}
 
 
-def _place() -> list[str]:
-    """What a command and its server have in common."""
-    return [sys.prefix, sys.version, os.getcwd()]
+def _place() -> list[Any]:
+    """What a command and its server have in common; another command starts by itself."""
+    os.umask(mask := os.umask(0))  # there is no other way to read it
+    limits = [list(resource.getrlimit(limit)) for limit in _LIMITS]
+    of_python = sorted([*pair] for pair in os.environ.items() if pair[0].startswith("PYTHON"))
+    return [sys.prefix, sys.version, os.getcwd(), mask, limits, of_python]
 
 
 @contextlib.contextmanager
@@ -190,12 +224,13 @@ def _outcome(server: socket.socket, signals: socket.socket) -> int:
 
 
 def _pass_on(server: socket.socket, number: int) -> None:
-    if number != signal.SIGTSTP:
-        server.sendall(bytes([number]))
-        return
-    server.sendall(bytes([signal.SIGSTOP]))
-    os.kill(os.getpid(), signal.SIGSTOP)  # both rest, as one process would, until SIGCONT
-    server.sendall(bytes([signal.SIGCONT]))
+    with contextlib.suppress(ConnectionError):  # the job has just ended; its status comes
+        if number != signal.SIGTSTP:
+            server.sendall(bytes([number]))
+            return
+        server.sendall(bytes([signal.SIGSTOP]))
+        os.kill(os.getpid(), signal.SIGSTOP)  # both rest, as one process would, until SIGCONT
+        server.sendall(bytes([signal.SIGCONT]))
 
 
 @dataclass
@@ -220,6 +255,7 @@ class _Command:
             os.dup2(stream, number)
         self.close_streams()
         self.client.close()
+        atexit._clear()  # what libraries do at the end is for the server to do
         os.environ.clear()
         os.environ.update(self.environment)
         sys.argv[1:] = self.words
@@ -229,14 +265,22 @@ class _Command:
         with contextlib.suppress(OSError):  # the name in `top`
             Path("/proc/self/comm").write_text(f"dd {self.words[0]}", encoding="utf-8")
 
+    def refuse(self) -> None:
+        """Leave it to itself."""
+        with contextlib.suppress(OSError):
+            self.client.sendall(_REFUSED)
+        self.close_streams()
+        self.client.close()
+
     def close_streams(self) -> None:
         for stream in self.streams:
             os.close(stream)
 
 
 def _opened(stream: int, mode: Literal["r", "w"], like: TextIO) -> TextIO:
-    """A standard stream as Python opens it: on a terminal, and for errors, line by line."""
-    lines = 1 if mode == "w" and (stream == 2 or os.isatty(stream)) else -1
+    """A standard stream as Python opens it: errors, and what is on a terminal, line by line."""
+    at_once = stream == 2 or os.isatty(stream) or getattr(like, "write_through", False)
+    lines = 1 if mode == "w" and at_once else -1
     return open(stream, mode, lines, encoding=like.encoding, errors=like.errors, closefd=False)
 
 
@@ -261,7 +305,8 @@ class _Job:
         except OSError:
             signals = b""
         for number in signals or [signal.SIGKILL]:  # nothing: the command has been killed
-            os.kill(self.pid, number)
+            with contextlib.suppress(OSError):
+                os.kill(self.pid, number)
         if not signals:
             self.client.close()
 
@@ -289,6 +334,9 @@ def serve(kind: str, descriptor: int, carry_out: Callable[[], int]) -> int:
     Returns:
         The exit status of the server.
     """
+    handlers = {number: signal.getsignal(number) for number in _ENDING}
+    for number in handlers:  # sent to all processes: jobs save first, then the starter ends this
+        signal.signal(number, signal.SIG_IGN)
     with socket.socket(fileno=descriptor) as listener:
         path = Path(listener.getsockname())
         command = _fork_for_each(listener, KINDS[kind])
@@ -297,6 +345,8 @@ def serve(kind: str, descriptor: int, carry_out: Callable[[], int]) -> int:
         with contextlib.suppress(OSError):  # of the last server
             path.parent.rmdir()
         return 0
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
     command.become()
     try:
         status = carry_out()
@@ -310,8 +360,11 @@ def serve(kind: str, descriptor: int, carry_out: Callable[[], int]) -> int:
 def _leave(status: int) -> NoReturn:
     """End a job, but do not take its libraries down: that would copy the memory they share."""
     atexit._run_exitfuncs()
-    for file in (sys.stdout, sys.stderr):
-        file.flush()
+    try:
+        for file in (sys.stdout, sys.stderr):
+            file.flush()
+    except OSError:
+        sys.exit(status)  # Python says why, as at the end of any process
     os._exit(status)
 
 
@@ -332,7 +385,11 @@ def _fork_for_each(listener: socket.socket, libraries: Sequence[str]) -> _Comman
             new = []
         elif command := _accepted(listener):
             _import(libraries)
-            job = _forked(command)
+            try:
+                job = _forked(command)
+            except OSError:  # no more processes
+                command.refuse()
+                continue
             if job is None:
                 for other in jobs.values():
                     other.forget()
@@ -343,17 +400,21 @@ def _fork_for_each(listener: socket.socket, libraries: Sequence[str]) -> _Comman
 
 def _accepted(listener: socket.socket) -> _Command | None:
     """The next command; None if it has gone away, or has to be carried out by itself."""
-    client, _ = listener.accept()
+    try:
+        client, _ = listener.accept()
+    except OSError:  # it has gone away, or too many files are open
+        time.sleep(0.1)
+        return None
     client.settimeout(_SECONDS)
     streams: list[int] = []
     try:
         _, streams, _, _ = socket.recv_fds(client, 1, 3)
         with client.makefile("rb") as file:
             said = json.loads(file.readline())
-        if said["place"] == _place():
+        if len(streams) == 3 and said["place"] == _place():
             return _Command(said["words"], said["environment"], streams, client)
         client.sendall(_REFUSED)
-    except (OSError, ValueError):
+    except (OSError, ValueError, LookupError, TypeError):
         pass
     for stream in streams:
         os.close(stream)
@@ -370,9 +431,14 @@ def _import(libraries: Sequence[str]) -> None:
 
 def _forked(command: _Command) -> _Job | None:
     """The new job; None in its process."""
-    end, held = os.pipe()  # nobody closes `held` before the job ends
     server = os.getpid()
-    pid = os.fork()
+    end, held = os.pipe()  # nobody closes `held` before the job ends
+    try:
+        pid = os.fork()
+    except OSError:
+        os.close(end)
+        os.close(held)
+        raise
     if pid == 0:
         os.close(end)
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

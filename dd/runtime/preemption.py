@@ -16,6 +16,8 @@ from types import FrameType
 SIGNALS = {signal.SIGTERM: "terminated (SIGTERM)", signal.SIGINT: "interrupted"}
 """The signals that end a stage, and what is said of them."""
 
+_AT_ONCE = 1.0  # seconds: one that is sent to all processes also comes from the command that waits
+
 
 class Ended(BaseException):
     """A signal came, and the state is saved. Only ``main`` should catch it.
@@ -38,6 +40,7 @@ class Pace:
     """
 
     _asked = 0  # the signal that has come; 0: none
+    _when = 0.0  # when it came
     _running = 0  # number of Pace objects that the running stage has made
 
     def __init__(self, every: float) -> None:
@@ -60,9 +63,12 @@ class Pace:
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
+    now = time.monotonic()
+    if number == Pace._asked and now - Pace._when < _AT_ONCE:
+        return
     if Pace._asked or not Pace._running:  # a second signal does not wait for a checkpoint
         raise Ended(number)
-    Pace._asked = number
+    Pace._asked, Pace._when = number, now
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import pytest
 
 from dd.artifacts.tensors import load_tensors
 from dd.command import main
+from dd.runtime import preemption
 from dd.runtime.preemption import Ended, Pace, heeding_signals
 
 NEVER = ["--checkpoint-every", "1000000", "--threads", "1", "--device", "cpu"]
@@ -65,7 +66,7 @@ def test_a_stage_without_checkpoints_ends_at_once(number, status, words):
 
 @BOTH
 def test_a_pace_lets_the_stage_save_first_and_the_second_signal_does_not_wait(
-    number, status, words
+    number, status, words, monkeypatch
 ):
     with heeding_signals():
         pace = Pace(1000)
@@ -75,6 +76,9 @@ def test_a_pace_lets_the_stage_save_first_and_the_second_signal_does_not_wait(
         assert pace.due()
         with pytest.raises(Ended):
             pace.saved()
+        os.kill(os.getpid(), number)  # once to all processes is once
+        time.sleep(0.1)
+        monkeypatch.setattr(preemption, "_AT_ONCE", 0)
         with pytest.raises(Ended):
             os.kill(os.getpid(), number)
             time.sleep(5)

@@ -1,11 +1,14 @@
 """Jobs that a fork server carries out: what a process of their own would do, to the bit."""
 
+import errno
 import importlib.util
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -32,12 +35,22 @@ def unserved():
 
 
 @pytest.fixture(scope="module")
-def served():
-    """The environment of commands that servers carry out."""
+def both():
+    """The environment of commands that servers carry out, and the servers."""
     environment = unserved()
     servers = fork_server.start(environment)
-    yield environment
+    yield environment, servers
     fork_server.end(servers)
+
+
+@pytest.fixture
+def served(both):
+    return both[0]
+
+
+@pytest.fixture
+def servers(both):
+    return both[1]
 
 
 @pytest.fixture
@@ -88,6 +101,14 @@ def state(pid):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
         return ""
+
+
+def command_line(pid):
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def children(pid):
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @pytest.fixture
@@ -172,6 +193,25 @@ def test_a_checkpoint_is_saved_and_the_job_resumes(data, served, alone, tmp_path
     assert_same(out, alone("dsa"))
 
 
+def test_a_signal_to_all_processes_saves_once(data, served, servers, alone, tmp_path):
+    """As a service manager sends it, or a machine that goes down."""
+    out = tmp_path / "resumed"
+    argv = distill(data, "dsa", out)
+    argv[argv.index("--checkpoint-every") + 1] = "100000"
+    argv[argv.index("--inner") + 1] = argv[argv.index("--outer") + 1] = "30"  # long iterations
+    process = started(argv, served)
+    (distilling,) = (s.pid for s in servers if b"distilling" in command_line(s.pid))
+    job = wait_for(lambda: [pid for pid in children(distilling) if out.exists()])[0]
+    time.sleep(0.5)
+    for pid in (distilling, process.pid, job):
+        os.kill(pid, signal.SIGTERM)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, error
+    assert "terminated (SIGTERM); run the same command to resume" in error
+    assert list(out.glob(".checkpoint/*"))
+    assert done(HELP, served)[0] == 0 and command_line(distilling)
+
+
 def test_a_killed_command_takes_its_process_along(waiting):
     process, pid = waiting
     process.kill()
@@ -218,11 +258,94 @@ def test_it_ends_after_its_last_job(spied):
     assert not Path(environment[fork_server.VARIABLE]).exists()
 
 
+@pytest.mark.parametrize("change", ["umask 077", "ulimit -f 9999", "export PYTHONSAFEPATH=1"])
+def test_other_conditions_have_no_server(spied, change):
+    words = f"{change}; exec {sys.executable} -m dd evaluate --help"
+    process = subprocess.run(["bash", "-c", words], env=spied[0], capture_output=True, text=True)
+    assert process.returncode == 0 and process.stdout.startswith("usage")
+    assert not Path(spied[0]["SPY"]).exists()
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
+def test_without_a_standard_stream_there_is_no_server(served, closed):
+    words = f"{sys.executable} -m dd evaluate --help {closed}; echo $?"
+    found = [
+        subprocess.run(["bash", "-c", words], env=environment, capture_output=True, text=True)
+        for environment in (served, unserved())
+    ]
+    assert found[0].stdout == found[1].stdout and found[0].stdout.endswith("0\n")
+    assert found[0].stderr == found[1].stderr
+    assert done(HELP, served)[0] == 0  # the server lives
+
+
+def test_output_that_cannot_be_written(served):
+    both = [
+        subprocess.run(
+            ["bash", "-c", f"{sys.executable} -m dd table --help >/dev/full"],
+            env=environment | {"PYTHONUNBUFFERED": ""},
+            capture_output=True,
+            text=True,
+        )
+        for environment in (served, unserved())
+    ]
+    assert both[0].returncode == both[1].returncode == 120
+    assert both[0].stderr.count("\n") == both[1].stderr.count("\n") == 2
+
+
+def test_a_broken_message_is_no_end(served):
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(f"{served[fork_server.VARIABLE]}/computing")
+        socket.send_fds(client, [b"\n"], [0, 1, 2])
+        client.sendall(b'{"words": []}\n')
+        assert client.recv(1) == b""
+    assert done(HELP, served)[0] == 0
+
+
+def test_a_home_that_cannot_be_written(spied, tmp_path):
+    fork_server.end(spied[1])
+    environment = unserved() | {"HOME": "/proc/nohome"}
+    servers = fork_server.start(environment)
+    figure = ["figure", "--config", "no.json", "--figure", "no.yaml", "--out", "no.png"]
+    found = [done(figure, environment) for _ in range(2)]
+    fork_server.end(servers)
+    assert found == 2 * [found[0]]
+
+
 @pytest.mark.parametrize("argv", [HELP, ["estimate", "--help"]])
 def test_another_folder_and_other_commands_have_no_server(spied, argv, tmp_path):
     where = {"cwd": tmp_path} if argv == HELP else {}
     status, out, _ = done(argv, spied[0], **where)
     assert status == 0 and out.startswith("usage") and not Path(spied[0]["SPY"]).exists()
+
+
+@pytest.mark.parametrize("name", ["n" * 120, "missing"])
+def test_no_place_for_sockets(name, monkeypatch, tmp_path, capsys):
+    folder = tmp_path / name
+    if name != "missing":
+        folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    environment = unserved()
+    assert fork_server.start(environment) == [] and environment == unserved()
+    assert capsys.readouterr().out.startswith("each job imports its libraries itself")
+    assert not list(tmp_path.glob("*/*"))
+
+
+def test_no_more_processes(monkeypatch):
+    """Then a server refuses the command and goes on."""
+
+    def full():
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    ours, client = socket.socketpair()
+    command = fork_server._Command(["evaluate"], {}, [os.dup(0), os.dup(1), os.dup(2)], ours)
+    monkeypatch.setattr(os, "fork", full)
+    monkeypatch.setattr(fork_server, "_accepted", lambda listener: command)
+    with tempfile.TemporaryFile() as nothing, socket.socket() as listener:
+        monkeypatch.setattr(sys, "stdin", nothing)  # at its end: it says that the starter has ended
+        turns = iter([[listener.fileno()], [nothing.fileno()]])
+        monkeypatch.setattr(fork_server, "select", lambda *_: (next(turns), [], []))
+        assert fork_server._fork_for_each(listener, []) is None
+    assert client.recv(2) == b"n" and client.recv(1) == b""
 
 
 def test_none_is_started_where_the_variable_is_set():
