@@ -13,9 +13,11 @@ import io
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from dd import __version__, plugins
+from dd.artifacts.atomic import check_ending, check_target
 from dd.config import plugin_files
 from dd.errors import (
     DDError,
@@ -83,8 +85,9 @@ def add_benchmark_option(parser: argparse.ArgumentParser) -> None:
     """``--benchmark``, for the stages whose jobs the table of costs counts."""
     parser.add_argument(
         "--benchmark",
+        type=Path,
         metavar="FILE",
-        help="write there what the command took: wall and CPU seconds, memory (TSV)",
+        help="a .tsv for what the command took: wall and CPU seconds, memory (default: none)",
     )
 
 
@@ -123,13 +126,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser = Parser(prog=prog, description=(module.__doc__ or text))
         module.add_arguments(parser)
         add_plugin_option(parser)
-        if measured := module_name in {stage.module for stage in jobs.STAGES}:
+        if module_name in {stage.module for stage in jobs.STAGES}:
             add_benchmark_option(parser)
         with heeding_signals():
             arguments = parser.parse_args(argv[1:])
+            if benchmark := getattr(arguments, "benchmark", None):
+                check_target(benchmark)
+                check_ending("--benchmark", benchmark, measurements.ENDING)
             module.run(arguments)
-            if measured and arguments.benchmark:
-                measurements.write(arguments.benchmark, time.monotonic() - started)
+            if benchmark:
+                measurements.write(benchmark, time.monotonic() - started)
     except DDError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2

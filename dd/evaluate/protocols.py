@@ -190,11 +190,13 @@ class Hard:
     def adapted(cls, known: Recipe, schedule: Schedule | None) -> Recipe:
         """The recipe as far as the protocol lets it decide; its values stand in the results.
 
+        Where networks learn from labelled views, these take the place of augmentation.
+
         Args:
             known: the recipe.
             schedule: of the set.
         """
-        return known
+        return dataclasses.replace(known, augment="none") if cls.needs_labels else known
 
     def facts(self, number: int) -> dict[str, Any]:
         """Columns that the protocol adds to the row of network ``number``."""
@@ -313,11 +315,6 @@ class Soft(Hard):
 
     def facts(self, number: int) -> dict[str, Any]:
         return self.views.labels.facts()
-
-    @classmethod
-    def adapted(cls, known: Recipe, schedule: Schedule | None) -> Recipe:
-        """The views take the place of augmentation."""
-        return dataclasses.replace(known, augment="none")
 
 
 @dataclasses.dataclass(frozen=True)

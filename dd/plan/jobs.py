@@ -40,7 +40,7 @@ from dd.errors import DDError, unknown
 from dd.networks.options import auxiliaries, canonical
 from dd.networks.pool import load_pool
 from dd.plan.exhibits import Cell
-from dd.plan.measurements import MeasuredJob
+from dd.plan.measurements import ENDING, MeasuredJob
 from dd.plan.needs import (
     auxiliary,
     auxiliary_networks,
@@ -200,7 +200,7 @@ class Job(ABC):
             dataset=dataset,
             method=method,
             ipc=ipc or None,
-            benchmark=f"{run.root}/benchmarks/{self.stage}/{self}.tsv",
+            benchmark=f"{run.root}/benchmarks/{self.stage}/{self}{ENDING}",
             made=self.file(run),
         )
 

@@ -11,6 +11,8 @@ from dd.artifacts.text import save_text
 from dd.errors import DDError
 from dd.runtime.limits import resident_bytes
 
+ENDING = ".tsv"  # of the files
+
 
 @dataclass(frozen=True)
 class MeasuredJob:

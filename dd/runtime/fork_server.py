@@ -58,18 +58,11 @@ KINDS: Mapping[str, Sequence[str]] = {
 }
 """The libraries that each kind of job imports."""
 
-KIND_OF: Mapping[str, str] = {
+_KIND_OF: Mapping[str, str] = {  # all other stages compute
     "distill": "distilling",
     **dict.fromkeys(("table", "record", "index"), "table"),
     "figure": "figure",
-    **dict.fromkeys(
-        ("configure", "prepare", "import", "buffer", "pretrain", "generator", "relabel",
-         "evaluate", "cams", "erase"),
-        "computing",
-    ),
-}  # fmt: skip
-"""The kind of a stage's jobs. Other commands start by themselves."""
-
+}
 _SERVER = (sys.executable, "-m", "dd", COMMAND)
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _PASSED_ON = (*_ENDING, signal.SIGTSTP)
@@ -138,13 +131,20 @@ def _started(kind: str, path: str, environment: Mapping[str, str]) -> subprocess
         )
 
 
+def kind_of(words: Sequence[str]) -> str | None:
+    """The kind of a command's job, one of :data:`KINDS`; None if it names no stage (``--help``)."""
+    if not words or words[0].startswith("-"):
+        return None
+    return _KIND_OF.get(words[0], "computing")
+
+
 def carried_out(words: Sequence[str]) -> int | None:
     """Have a server carry out ``python -m dd`` with these words.
 
     Returns:
         The exit status; None: no server does it, so do it here.
     """
-    folder, kind = os.environ.get(VARIABLE), KIND_OF.get(words[0]) if words else None
+    folder, kind = os.environ.get(VARIABLE), kind_of(words)
     if not folder or not kind or not all(map(_is_open, range(3))):
         return None  # in place of a closed stream, the socket would be sent
     with socket.socket(socket.AF_UNIX) as server, _heeding_signals() as signals:
@@ -385,6 +385,9 @@ def _fork_for_each(listener: socket.socket, libraries: Sequence[str]) -> _Comman
             new = []
         elif command := _accepted(listener):
             _import(libraries)
+            if not _forks_safely():
+                command.refuse()
+                continue
             try:
                 job = _forked(command)
             except OSError:  # no more processes
@@ -427,6 +430,20 @@ def _import(libraries: Sequence[str]) -> None:
         with contextlib.suppress(Exception):  # the job that needs it says what is wrong
             importlib.import_module(name)
     gc.freeze()  # so that a job's collections do not touch, and thereby copy, what it shares
+
+
+def _forks_safely(process: Path = Path("/proc/self")) -> bool:
+    """Whether a fork of this process can do all that a new process can.
+
+    It has no other threads, and none of the GPUs in use: their drivers do not work after a fork. No
+    library of :data:`KINDS` leaves any of both; another version may.
+    """
+    used = []
+    for file in (process / "fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the one that lists them
+            used.append(os.readlink(file))
+    threads = len(list((process / "task").iterdir()))
+    return threads == 1 and not any(file.startswith(("/dev/nvidia", "/dev/kfd")) for file in used)
 
 
 def _forked(command: _Command) -> _Job | None:

@@ -157,6 +157,20 @@ def test_the_option_of_a_stage(digits_file, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "said"),
+    [("set.safetensors", "must end in .tsv"), ("", "is a folder"), ("file/b.tsv", "in the way")],
+)
+def test_a_measurement_that_cannot_be_written_is_told_first(
+    digits_file, tmp_path, capsys, name, said
+):
+    (tmp_path / "file").touch()
+    words = ["--objective", "random", "--ipc", "1", "--snapshots", "0", "--data", str(digits_file)]
+    words += ["--out", str(tmp_path / "set"), "--benchmark", str(tmp_path / name)]
+    assert main(["distill", *words]) == 2
+    assert said in capsys.readouterr().err and not (tmp_path / "set").exists()
+
+
+@pytest.mark.parametrize(
     "text", ["", HEADER, "a\tb\n1\t2\n", benchmark("fast", 1, 2), HEADER + "3\n"]
 )
 def test_no_benchmark(text, tmp_path):

@@ -123,9 +123,16 @@ def waiting(spied):
 
 
 def test_every_command_of_a_rule_has_a_kind():
-    rules = {stage.stage for stage in OF_JOBS} | {"configure", "table", "figure", "record", "index"}
-    assert set(fork_server.KIND_OF) == rules <= STAGES.keys()
-    assert set(fork_server.KIND_OF.values()) == set(fork_server.KINDS)
+    kinds = {stage: fork_server.kind_of([stage, "--out", "x"]) for stage in STAGES}
+    assert set(kinds.values()) == set(fork_server.KINDS)
+    assert kinds["distill"] == "distilling" and kinds["figure"] == "figure"
+    assert {stage for stage, kind in kinds.items() if kind == "table"} == {
+        "table",
+        "record",
+        "index",
+    }
+    assert {kinds[one.stage] for one in OF_JOBS} == {"computing", "distilling"}
+    assert fork_server.kind_of([]) is fork_server.kind_of(["--version"]) is None
 
 
 @pytest.mark.parametrize("kind", fork_server.KINDS)
@@ -311,7 +318,7 @@ def test_a_home_that_cannot_be_written(spied, tmp_path):
     assert found == 2 * [found[0]]
 
 
-@pytest.mark.parametrize("argv", [HELP, ["estimate", "--help"]])
+@pytest.mark.parametrize("argv", [HELP, ["--help"]])
 def test_another_folder_and_other_commands_have_no_server(spied, argv, tmp_path):
     where = {"cwd": tmp_path} if argv == HELP else {}
     status, out, _ = done(argv, spied[0], **where)
@@ -328,6 +335,38 @@ def test_no_place_for_sockets(name, monkeypatch, tmp_path, capsys):
     assert fork_server.start(environment) == [] and environment == unserved()
     assert capsys.readouterr().out.startswith("each job imports its libraries itself")
     assert not list(tmp_path.glob("*/*"))
+
+
+@pytest.mark.parametrize(
+    ("files", "threads", "safe"),
+    [
+        ({"0": "/dev/null", "7": "socket:[1]"}, ["11"], True),
+        ({"0": "/dev/null"}, ["11", "12"], False),
+        ({"0": "/dev/null", "9": "/dev/nvidiactl"}, ["11"], False),
+        ({"3": "/dev/nvidia-uvm"}, ["11"], False),
+        ({"3": "/dev/kfd"}, ["11"], False),
+    ],
+)
+def test_no_fork_with_threads_or_a_gpu(files, threads, safe, tmp_path):
+    (tmp_path / "fd").mkdir()
+    for name, target in files.items():
+        (tmp_path / "fd" / name).symlink_to(target)
+    for thread in threads:
+        (tmp_path / "task" / thread).mkdir(parents=True)
+    assert fork_server._forks_safely(tmp_path) == safe
+
+
+def test_a_server_with_a_thread_refuses(monkeypatch, tmp_path):
+    """Its commands are carried out, by themselves."""
+    program = "import sys, threading, time; from dd.runtime import fork_server as f\n"
+    program += "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
+    program += "sys.exit(f.serve(sys.argv[-2], int(sys.argv[-1]), lambda: 9))"
+    monkeypatch.setattr(fork_server, "_SERVER", (sys.executable, "-c", program))
+    environment = unserved()
+    servers = fork_server.start(environment)
+    status, out, _ = done(HELP, environment)
+    fork_server.end(servers)
+    assert status == 0 and out.startswith("usage")
 
 
 def test_no_more_processes(monkeypatch):
