@@ -19,6 +19,7 @@ from dd.command import STAGES
 from dd.plan.jobs import STAGES as OF_JOBS
 from dd.runtime import fork_server
 from tests.support.resuming import SNAPSHOTS, assert_same, distill
+from tests.support.waiting import wait_for
 
 pytestmark = [
     pytest.mark.slow,
@@ -79,14 +80,6 @@ def done(argv, environment, **options):
     process = started(argv, environment, **options)
     out, error = process.communicate(timeout=100)
     return process.returncode, out, error
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + 60
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    return found
 
 
 def seen(process, environment):

@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.support.runs import ROOT, TINY, copy_workflow
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -46,15 +44,6 @@ def entries(folder: Path, *states: str) -> list[dict[str, str]]:
         for job in found
         if job["from"] == str(folder)
     ]
-
-
-def wait_for(condition: Callable[[], Any], process: subprocess.Popen) -> Any:
-    """What ``condition`` gives as soon as it gives something, while ``process`` runs."""
-    until = time.monotonic() + 180
-    while not (found := condition()):
-        assert process.poll() is None and time.monotonic() < until
-        time.sleep(0.1)
-    return found
 
 
 @pytest.fixture
@@ -107,7 +96,7 @@ def test_a_run_disturbed_gives_the_bytes_of_a_local_one(tmp_path, start):
         begun = [(folder / ".checkpoint/it1.safetensors").exists() for folder in sets]
         return running if sum(begun) == len(running) else []
 
-    cancelled = wait_for(underway, process)[0]["id"]
+    cancelled = wait_for(underway, process, 180)[0]["id"]
     assert told("scancel", cancelled) is not None
     for folder, one in ((there, process), (here, alone)):
         assert one.wait(timeout=300) == 0, (folder / "said.log").read_text()
@@ -212,7 +201,7 @@ def test_what_sbatch_is_asked_for(checkout, start, monkeypatch):
         said = calls.read_text()
         return said.splitlines() if said.count("\n") == 4 else None
 
-    asked = [line.partition(" --wrap")[0] for line in wait_for(submitted, process)]
+    asked = [line.partition(" --wrap")[0] for line in wait_for(submitted, process, 180)]
     mine = "-A lab -p long -t {minutes} --mem 500 --requeue"
     (alone,) = [line for line in asked if "--comment rule_prepare" in line]
     assert mine.format(minutes=5) in alone and "--gpus" not in alone
