@@ -72,7 +72,8 @@ COMMANDS = {
     "--threads 1 --zca --test-share 0.5",
     "buffer": f"buffer --experts 1 --network {NETWORK} --out OUT/b.safetensors {SHORT}",
     "pretrain": f"pretrain --network {NETWORK} --out OUT/n.safetensors {SHORT}",
-    "weights": f"pretrain --network {TRAINED} --weights ONE --out OUT/n.safetensors {SHORT}",
+    "weights": f"pretrain --network {TRAINED} --weights ONE --data DATA --out OUT/n.safetensors "
+    f"{CPU}",
     "generator": f"generator --width 8 --out OUT/g.safetensors {SHORT}",
     "dm": f"distill --objective dm --batch-real 2 --network {NETWORK} --out OUT/d {LITTLE}",
     "dc": f"distill --objective dc --batch-real 2 --outer 1 --inner 1 --network {NETWORK} "
