@@ -86,6 +86,19 @@ def test_jobs_are_forked_unless_that_is_switched_off(checkout, monkeypatch, word
 
 
 @pytest.mark.slow
+def test_nothing_is_forked_where_no_job_runs(checkout, monkeypatch):
+    monkeypatch.delenv(fork_server.VARIABLE, raising=False)
+    snakefile = checkout / "Snakefile"
+    text = snakefile.read_text()
+    assert text.count("report_made()") == 1
+    snakefile.write_text(text.replace("report_made()", "print('servers:', len(FORK_SERVERS))"))
+    for words, servers in (([], len(fork_server.KINDS)), (["--touch", "--forceall"], 0)):
+        done = snakemake(checkout, "configure", *words)
+        assert done.returncode == 0, done.stderr
+        assert f"servers: {servers}" in done.stdout
+
+
+@pytest.mark.slow
 def test_the_papers_own_run_of_metadd(checkout):
     found = jobs(checkout, "metadd_cross_arch", "--config", "run=paper")
     # Tiny ImageNet and two subsets of ImageNet at 128 px; 12 methods, 3 ipc, 3 seeds

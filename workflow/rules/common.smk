@@ -141,7 +141,8 @@ def rest_between_jobs():
 
 def fork_jobs():
     """Let this machine's jobs start from processes that have imported their libraries."""
-    if workflow.local_exec and not workflow.deployment_settings.deployment_method:
+    does = workflow.executor_plugin.common_settings
+    if does.local_exec and not (does.touch_exec or workflow.deployment_settings.deployment_method):
         FORK_SERVERS.extend(fork_server.start())
 
 
