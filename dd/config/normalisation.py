@@ -38,8 +38,12 @@ public code of SRe2L (arXiv:2306.13092) has for Tiny ImageNet."""
 _LIKE: Mapping[str, Mapping[str, str]] = {
     "mtt": {"cifar100": "cifar10"},
     "iadd": {"cifar100": "cifar10"},  # builds on MTT
+    "sre2l": {"cifar100": "cifar10", "tiny-imagenet": "tiny-imagenet-sre2l"},
+    "dd": {"cifar10": DATA},
+    "frepo": {"cifar10": DATA, "cifar100": DATA, "tiny-imagenet": DATA},  # and then whitens
 }
-"""By method: datasets that its public code normalises with the constants of another."""
+"""By method: datasets that its public code does not normalise with DC's constants, and with
+whose it does."""
 
 
 def of_source(source: str) -> str:

@@ -133,6 +133,25 @@ def test_published_values_are_of_images_in_the_units_of_their_method():
         assert run.as_published(method, "cifar10", 10)
 
 
+def test_published_values_of_methods_with_units_of_their_own():
+    run = load_run("metadd")
+    options_ = run.datasets["tiny_imagenet"]
+    assert run.normalisation("tiny_imagenet") == "tiny-imagenet"
+    units = {"normalise_as": "tiny-imagenet-sre2l"}
+    own = replace(run, datasets=run.datasets | {"tiny_imagenet": options_ | units})
+    for method, protocol in (("sre2l", "soft"), ("dm", "hard")):
+        published = [
+            r.as_published(method, "tiny_imagenet", 50, (), [protocol]) for r in (run, own)
+        ]
+        assert published == ([False, True] if method == "sre2l" else [True, False])
+    families = load_run("families")
+    paper = replace(families, recipes={})
+    assert paper.as_published("dm", "cifar10", 1)
+    assert not paper.as_published(
+        "frepo", "cifar10", 1, (), ["regression"]
+    )  # whitened in another space
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -73,12 +73,32 @@ def test_sources_without_constants_have_their_own():
 
 
 def test_the_authors_of_trajectory_matching_normalise_cifar100_like_cifar10():
-    """DC, DSA and DM do not. No other dataset that the codes share differs."""
+    """DC, DSA and DM do not. No other dataset that these codes share differs."""
     for name in FIELD:
         for method in ("dc", "dsa", "dm", "mtt", "iadd", "random"):
             trajectories = name == "cifar100" and method in ("mtt", "iadd")
             assert normalisation.of_published(name, method) == ("cifar10" if trajectories else name)
     assert normalisation.of_published("covid", "mtt") == "data"
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "own"),
+    [
+        ("sre2l", "cifar100", "cifar10"),
+        ("sre2l", "tiny_imagenet", "tiny-imagenet-sre2l"),
+        ("sre2l", "cifar10", "cifar10"),
+        ("sre2l", "imagenet", "imagenet"),
+        ("dd", "cifar10", "data"),
+        ("dd", "mnist", "mnist"),
+        ("frepo", "cifar10", "data"),
+        ("frepo", "cifar100", "data"),
+        ("frepo", "tiny_imagenet", "data"),
+        ("frepo", "fashion_mnist", "fashion_mnist"),
+    ],
+)
+def test_whose_constants_a_method_has(method, name, own):
+    """As its authors' code has them; FRePo whitens where it takes the data's own."""
+    assert normalisation.of_published(name, method) == own
 
 
 def test_the_units_of_sre2l_on_tiny_imagenet():

@@ -255,12 +255,21 @@ def test_recipes():
         recipes.resolve_training("pretrain", "tiny_imagenet", network="resnet18_bn"),
         "pretrain",
     )
+    for dataset in ("cifar100", "tiny_imagenet"):  # torchvision's start, the same settings
+        own, tv = (
+            recipes.resolve_training("pretrain", dataset, network=name)
+            for name in ("resnet18_bn", "resnet18_tv")
+        )
+        assert own == tv
     assert (squeeze.epochs, squeeze.lr, squeeze.batch, squeeze.optimizer) == (50, 0.2, 256, "sgd")
     dsa = "color_crop_cutout_flip_scale_rotate"  # but for the networks of SRe2L's public recipes
     for dataset, network, augment in (
         ("tiny_imagenet", "resnet18_bn", "all:resized_flip"),
         ("imagenette", "resnet18_bn", "all:resized_flip"),
         ("cifar100", "resnet18_bn", "all:crop_flip"),
+        ("cifar100", "resnet18_tv", "all:crop_flip"),
+        ("tiny_imagenet", "resnet18_tv", "all:resized_flip"),
+        ("imagenette", "resnet18_tv", "all:resized_flip"),
         ("cifar10", "resnet18_bn", dsa),
         ("tiny_imagenet", "convnet", dsa),
     ):
