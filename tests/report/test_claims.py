@@ -387,6 +387,17 @@ def test_forest_plot_shows_every_difference(tmp_path):
     assert empty.axes[0].texts[0].get_text() == "No claim could be tested."
 
 
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_forest_plot_explains_the_marks_that_it_has(tmp_path, monkeypatch, cut):
+    monkeypatch.setattr(forest, "_reach", lambda members: 0.1 if cut else 100.0)
+    plan = filled(workflow(tmp_path, CLAIM), gains(convnet=2, mlp=3, mlp10=-2))
+    drawn = forest.draw(plan.exhibits["figure", "claims"])
+    arrows = [line for line in drawn.axes[0].lines if line.get_marker() in ("<", ">")]
+    caption = drawn.texts[-1].get_text().replace("\n", " ")
+    assert bool(arrows) == (forest.ARROW in caption) == cut
+    assert "Hollow" not in caption  # nothing is published of this dataset
+
+
 def test_published_differences_stand_beside_comparable_ones(tmp_path):
     """Model Pool's Table 4: hard labels of both sets of a cell, from the authors' files."""
 
@@ -407,6 +418,8 @@ def test_published_differences_stand_beside_comparable_ones(tmp_path):
     expected = printed["pool"] - printed["baseline"]
     assert float(row["published_difference"]) == pytest.approx(expected, abs=1e-4)
     assert row["limit"] == "for this set"
+    drawn = forest.draw(plan.exhibits["figure", "claims"])
+    assert forest.HOLLOW in drawn.texts[-1].get_text().replace("\n", " ")
 
 
 def test_claims_read_what_their_tables_read():

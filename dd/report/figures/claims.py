@@ -25,6 +25,8 @@ MEANING = {
     AGAINST: "speaks against it",
     NEITHER: "neither (5 %, one-sided)",
 }
+ARROW = "Arrow: the interval goes on."
+HOLLOW = "Hollow: the difference of the published values, where both can be compared."
 SIDE: dict[str, Any] = {"facecolor": "#0173b2", "alpha": 0.08, "linewidth": 0}
 
 
@@ -41,8 +43,9 @@ def draw(exhibit: Exhibit) -> Figure:
         max(1, len(panels)), 1, figsize=(WIDTH + 1, height), squeeze=False,
         height_ratios=lines or None, layout="constrained",
     )  # fmt: skip
+    cut = False
     for panel, ((label, unit), members) in zip(axes[:, 0], panels.items(), strict=False):
-        _draw(panel, members)
+        cut |= _draw(panel, members)
         panel.set_xlabel(escape.figure(f"{label} ({unit})" if unit else label))
     if not panels:
         axes[0, 0].set_axis_off()
@@ -52,15 +55,15 @@ def draw(exhibit: Exhibit) -> Figure:
             handles=_handles(verdicts), loc="lower right", bbox_to_anchor=(1, 1), ncols=4
         )
     whose = dict.fromkeys(s for one in verdicts for s in imported(one.claim.exhibit))
-    caption = [exhibit.definition["caption"], facts(exhibit, []), *whose]
-    caption += [*shared(verdicts), *warnings(exhibit)]
+    caption = [exhibit.definition["caption"], *[ARROW] * cut, *[HOLLOW] * _published(verdicts)]
+    caption += [facts(exhibit, []), *whose, *shared(verdicts), *warnings(exhibit)]
     annotate(figure, exhibit, " ".join(caption))
     return figure
 
 
-def _draw(panel: Axes, members: list[Judged]) -> None:
-    """Draw the claims ``members`` from top to bottom."""
-    ticks, names, y = [], [], 0.0
+def _draw(panel: Axes, members: list[Judged]) -> bool:
+    """Draw the claims ``members`` from top to bottom. Say whether an interval is cut off."""
+    ticks, names, y, cut = [], [], 0.0, False
     reach = _reach(members)
     panel.set_xlim(-reach, reach)
     for one in members:
@@ -88,6 +91,7 @@ def _draw(panel: Axes, members: list[Judged]) -> None:
                 panel.plot(bounds, (y, y), lw=1.1, **look)
                 for bound, arrow in zip(bounds, ("<", ">"), strict=True):
                     if abs(bound) > reach:
+                        cut = True
                         edge = reach if bound > 0 else -reach
                         panel.plot([edge], [y], marker=arrow, markersize=3.5, clip_on=False, **look)
             panel.plot([estimate.value], [y], marker=MARKERS[state], markersize=3.5, ls="", **look)
@@ -100,6 +104,12 @@ def _draw(panel: Axes, members: list[Judged]) -> None:
     panel.set_yticks(ticks, names, fontsize=7)
     panel.set_ylim(y - 0.8, -0.8)
     panel.grid(False, axis="y")
+    return cut
+
+
+def _published(verdicts: list[Judged]) -> bool:
+    """Whether a difference of published values is drawn."""
+    return any(group.published is not None for one in verdicts for group in one.groups)
 
 
 def _reach(members: list[Judged]) -> float:
@@ -122,6 +132,6 @@ def _handles(verdicts: list[Judged]) -> list[Line2D]:
         for state, text in MEANING.items()
         if state in shown
     ]
-    if any(group.published is not None for one in verdicts for group in one.groups):
+    if _published(verdicts):
         handles.append(published_handle())
     return handles
