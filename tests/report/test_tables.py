@@ -164,6 +164,13 @@ def test_settings_are_those_that_run():
     assert {"glad with mtt", "metadd with mtt"} < distilled  # theirs were chosen on digits
 
 
+def test_settings_of_protocols_are_those_of_the_evaluations():
+    rows = {row["name"]: row["settings"] for row in settings_rows(load_run("smoke"))}
+    assert (
+        "variant released, temperature 0 or 3 or 10, temperature_decay 0.9" in rows["kd-released"]
+    )
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from dd.config.methods import format_value
+from dd.config.methods import format_value, parse_protocol
 from dd.config.recipes import fallback
 from dd.config.run import Run
 from dd.networks.options import options_of, parse
@@ -65,13 +65,24 @@ def settings_rows(run: Run) -> list[Row]:
         for arch, own in tested.arch_settings(run).items():
             name = f"{arch} on sets of {run.parse(made.method).objective}, IPC {made.ipc}"
             rows.append(_row("evaluation", name, settings=own))
-    for protocol in dict.fromkeys(job.protocol.partition("@")[0] for job in plan.of(Evaluation)):
-        chosen = {key: v for key, v in run.protocols[protocol].items() if key != "protocol"}
-        if chosen:
-            rows.append(_row("protocol", protocol, settings=chosen))
+    for name, used in _protocols(run, plan).items():
+        rows.append(_row("protocol", name, settings=used))
     order = ["pool", "pretraining", "distillation", "import", "evaluation", "protocol"]
     unique = [dict(items) for items in dict.fromkeys(tuple(row.items()) for row in rows)]
     return sorted(unique, key=lambda row: order.index(row["part"]))
+
+
+def _protocols(run: Run, plan: Plan) -> dict[str, dict[str, list[Any]]]:
+    """The values of each option with which each protocol of the run is used; without options, none
+    of a protocol."""
+    found: dict[str, dict[str, list[Any]]] = {}
+    for protocol in dict.fromkeys(job.protocol for job in plan.of(Evaluation)):
+        parsed = parse_protocol(protocol, run.protocols)
+        for option, value in parsed.options.items():
+            if option != "protocol":
+                used = found.setdefault(parsed.name.partition("@")[0], {})
+                used.setdefault(option, []).append(value)
+    return found
 
 
 def _instead(run: Run, name: str, job: Distillation) -> str:
