@@ -193,6 +193,18 @@ def test_images_per_class_are_shown(plan):
     ]  # fmt: skip
 
 
+def test_a_caption_says_once_of_what_and_of_which_set_images_are(plan):
+    named = exhibit_of(plan, "modelpool_images")
+    layout = {**named.definition["layout"], "block": ["iterations"]}
+    exhibit = replace(named, definition={**named.definition, "layout": layout})
+    caption = images.draw(exhibit).texts[-1].get_text().replace("\n", " ")
+    (label,) = [options["label"] for options in exhibit.datasets.values()]
+    assert caption.count(label) == 1 and "digits, " not in caption
+    several = replace(exhibit, run=replace(plan.run, seeds=[0, 1, 2]))
+    drawn = images.draw(several).texts[-1].get_text().replace("\n", " ")
+    assert "Of 3 synthetic sets, that of seed 0." in drawn and "of seed" not in caption
+
+
 def test_differences_are_drawn_sorted_and_weighted(plan):
     figure = difference.draw(exhibit_of(plan, "iadd_parameter_difference"))
     panel = figure.axes[0]  # IPC 1, above

@@ -180,7 +180,10 @@ def _middles(step: int, count: int) -> list[float]:
 
 
 def _common(exhibit: Exhibit) -> str:
-    """Values that all images have in common and that the layout does not show: ``IPC 1. ``"""
-    drawn = {axis for axes in exhibit.definition["layout"].values() for axis in axes}
-    shared = [axis for axis in exhibit.axes if axis not in drawn]
-    return f"{in_words(shared, place(exhibit.cells()[0].labels, shared))}. " if shared else ""
+    """What all images have in common and nothing else shows: ``IPC 1. ``"""
+    told = {axis for axes in exhibit.definition["layout"].values() for axis in axes} | {"dataset"}
+    shared = [axis for axis in exhibit.axes if axis not in told]
+    words = [in_words(shared, place(exhibit.cells()[0].labels, shared))] if shared else []
+    if len(exhibit.seeds) > 1:
+        words.append(f"Of {len(exhibit.seeds)} synthetic sets, that of seed {exhibit.seeds[0]}")
+    return "".join(f"{sentence}. " for sentence in words)
