@@ -17,7 +17,6 @@ from dd.report.compare import (
     NEITHER,
     NOT_TESTED,
     SETS,
-    claimed_side,
     contradiction,
     support,
     verdict,
@@ -101,11 +100,6 @@ class Judged:
     def without_scatter(self) -> int:
         """How many of the differences say nothing about their scatter, and so decide nothing."""
         return sum(estimate.interval() is None for estimate in self.estimates)
-
-    def as_claimed(self) -> int:
-        """How many of the differences lie on the claimed side, however far."""
-        least, most = claimed_side(self.claim.expect, self.claim.margin)
-        return sum(least < estimate.value < most for estimate in self.estimates)
 
     def speaks(self, group: Compared) -> str:
         """Whether a difference alone speaks for the claim, against it, or neither."""

@@ -134,7 +134,7 @@ def test_the_numbers_behind_a_verdict(tmp_path):
     assert [row["weakest"] for row in rows].count("yes") == 1
     assert row["scale"] == "IPC 1, 10; 20 iterations; widths × 0.125" and row["each"] == "networks"
     markdown = sheet.markdown()
-    assert "| pool-helps | digits (scikit-learn, 8x8) | **holds** | 4 (4 as claimed) |" in markdown
+    assert "| pool-helps | digits (scikit-learn, 8x8) | **holds** | 4 (4 for it) |" in markdown
     assert "+2.04 points" in markdown and "3 × 3 networks |" in markdown
     assert "It stands in for the papers' datasets" in markdown
 
@@ -233,6 +233,16 @@ def test_numbers_of_networks_that_differ_are_a_range(tmp_path):
     one = compare({0: [1.0, 2.0], 1: [3.0, 4.0, 5.0]}, {0: [0.0, 1.0], 1: [2.0, 3.0]})
     other = compare({0: [1.0], 1: [3.0]}, {0: [0.0], 1: [2.0]})
     assert one.inner == (2, 3) and average([one, other]).inner == (1, 3)
+
+
+def test_the_table_counts_the_cells_that_support_a_claim_alone(tmp_path):
+    """MLPs gain in both cells; ConvNets do not, though one difference may lie above 0."""
+    plan = filled(workflow(tmp_path, CLAIM), gains(mlp=3))
+    rows, sheet = table(plan.exhibits["table", "claims"])
+    assert [row["cell"] for row in rows].count("for") == 2
+    markdown = sheet.markdown()
+    assert "**undecided** | 4 (2 for it) |" in markdown
+    assert "Cells for it support the claim alone" in markdown
 
 
 def test_a_pair_is_named_if_the_claim_has_several(tmp_path):

@@ -257,7 +257,7 @@ def test_diverged_networks_have_a_cross_on_the_course(plan, monkeypatch):
     figure = training_curves.draw(exhibit_of(plan, "iadd_curves"))
     lines = [line for panel in figure.axes for line in panel.lines if line.get_marker() == "x"]
     assert [line.get_xydata().tolist() for line in lines] == [[[60, 31.5]]]
-    names = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert names[-1] == "networks diverged"
 
 

@@ -78,11 +78,12 @@ def draw(exhibit: Exhibit) -> Figure:
         panels[i + 1, 0].set_ylabel(ACCURACY)
     for panel in panels[-1]:
         panel.set_xlabel("Iterations")
+        panel.xaxis.get_major_locator().set_params(integer=True)
     handles = [
         Line2D([], [], color=tint[hue], lw=widths[hue], label=describe(layout["color"], hue))
         for hue in hues
     ]
-    panels[0, 0].legend(handles=[*handles, *failed_handles(rows)], loc="upper right")
+    figure.legend(handles=[*handles, *failed_handles(rows)], loc="outside right center")
     over = " or ".join(map(str, sorted(windows)))
     loss = f"Loss: median over {over} iterations and all synthetic sets; faint: each value."
     annotate(figure, exhibit, f"{exhibit.definition['caption']} {loss} {facts(exhibit, rows)}")

@@ -8,7 +8,7 @@ from typing import Any
 from dd.plan.claims import PAIRS
 from dd.plan.exhibits import Exhibit
 from dd.report.captions import facts, imported, warnings
-from dd.report.compare import contradiction, support
+from dd.report.compare import FOR, contradiction, support
 from dd.report.judging import Judged, facts_of, judged, pair_words, shared
 from dd.report.labels import paper_label
 from dd.report.numbers import counted, interval, number
@@ -66,9 +66,10 @@ def _line(one: Judged) -> list[Text]:
 
 
 def _cells(one: Judged) -> str:
-    """How many differences there are, and which way they point."""
+    """How many differences there are, and how many of them support the claim alone."""
     count, silent = len(one.groups), one.without_scatter()
-    said = [f"{one.as_claimed()} as claimed"] if count > 1 else []
+    alone = sum(one.speaks(group) == FOR for group in one.groups)
+    said = [f"{alone} for it"] if count > 1 else []
     said += [f"{silent} without scatter"] if silent else []
     return f"{count} ({', '.join(said)})" if said else str(count)
 

@@ -156,8 +156,8 @@ def _marks(exhibit: Exhibit, rows: Rows) -> str:
             text += f", among those of one {exhibit.definition['best_within']}"
         apart = " and ".join(value_label(axis, value) for value in _apart(exhibit))
         text += (
-            ", and what the 90 % interval of a difference does not separate from it; nothing where "
-            "it separates nothing"
+            ", and what the 90 % interval of its difference from the best does not separate from "
+            "it, which depends on the scatter of both; nothing where it separates nothing"
         )
         text += f"; {apart} does not compete." if apart else "."
     if any(row.get("seen") == "yes" for row in rows):
