@@ -228,7 +228,6 @@ def test_figure():
         assert not made.startswith("_")
         read, math = shown._preprocess_math(made)
         assert (read.removeprefix(" "), math) == (plain(text), False)
-    pyplot.close(figure)
 
 
 def test_report_label():

@@ -9,7 +9,6 @@ import numpy
 import pytest
 import torch
 import yaml
-from matplotlib import pyplot
 from PIL import Image
 
 from dd.artifacts.tensors import save_tensors
@@ -365,7 +364,6 @@ def test_variances_are_drawn(plan):
 
 
 def drawn_caption(figure) -> str:
-    pyplot.close(figure)
     return figure.texts[-1].get_text().replace("\n", " ")
 
 
