@@ -87,7 +87,7 @@ def test_places_where_nothing_can_be_made(check, tmp_path):
     (tmp_path / "loose").symlink_to(tmp_path / "away" / "x")
     (tmp_path / "file").touch()
     for name, fault in (
-        ("a\0b", "is no name that a fi" if check is check_target else "is no name that a fo"),
+        ("a\0b", f"is no name that a {'file' if check is check_target else 'folder'} can have"),
         ("loose/x", f"{tmp_path / 'loose'} is a link that leads nowhere; choose another place"),
         ("file/x", "its folder cannot be made, a file is in the way"),
     ):

@@ -47,7 +47,7 @@ def test_the_order_of_imagewoof_is_that_of_its_numbers_in_imagenet():
         (["+", "-"], ["-", "+"], [1, 0]),
         (["a", "c"], ["a", "b"], "'c' is none, or one that is there already, and 'b' is missing"),
         (["t-shirt", "top"], ["T-shirt/top", "b"], "'top' is none, or one that is there already"),
-        (["a", "y"], ["a/x", "a/y"], "'a' is none, or one that is there already, and 'a/x' is mis"),
+        (["a", "y"], ["a/x", "a/y"], "'a' is none, or one that is there already, and 'a/x' is"),
     ],
 )
 def test_names(names, classes, expected):
