@@ -22,17 +22,36 @@ def check_target(path: str | Path) -> None:
     Stages call it first, so that they do not work for hours and then fail to write the result.
     """
     path = Path(path)
+    if "\0" in str(path):
+        raise DDError(f"{path}: is no name that a file can have")
     if path.is_dir():
         raise DDError(f"{path}: is a folder; name a file in it")
     if path.exists() and not path.is_file():  # as root, a rename would replace /dev/null for all
         raise DDError(
             f"{path}: is a device, pipe or socket, which must not be replaced; name a file"
         )
-    above = next(parent for parent in path.absolute().parents if parent.exists())
+    _check_above(path, path)
+
+
+def check_folder(path: str | Path) -> None:
+    """Raise a :class:`DDError` if files cannot be made in the folder ``path``, which may be new."""
+    path = Path(path)
+    if "\0" in str(path):
+        raise DDError(f"{path}: is no name that a folder can have")
+    if path.exists() and not path.is_dir():
+        raise DDError(f"{path}: is a file; name a folder")
+    _check_above(path / "file", path)
+
+
+def _check_above(file: Path, named: Path) -> None:
+    """Refuse ``file`` if its folder cannot be made or written to; messages are about ``named``."""
+    above = next(parent for parent in file.absolute().parents if os.path.lexists(parent))
+    if above.is_symlink() and not above.exists():
+        raise DDError(f"{named}: {above} is a link that leads nowhere; choose another place")
     if not above.is_dir():
-        raise DDError(f"{path}: its folder cannot be made, a file is in the way")
+        raise DDError(f"{named}: its folder cannot be made, a file is in the way")
     if not os.access(above, os.W_OK | os.X_OK):
-        raise DDError(f"{path}: {above} may not be written to; choose another place")
+        raise DDError(f"{named}: {above} may not be written to; choose another place")
 
 
 def check_out(path: Path, ending: str, *read: str | Path | None) -> None:
@@ -101,13 +120,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path. On success it becomes ``path`` in one step; else it is removed."""
     path = Path(path)
     check_target(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     # a folder, because safetensors itself also writes beside its target and renames
     workplace = path.with_name(f".{path.name}.{os.getpid()}@{platform.node()}.part")
     partial = workplace / path.name
     try:
         sweep(path)
-        workplace.mkdir(exist_ok=True)
+        _make(workplace, path)
         partial.touch()
         mode = partial.stat().st_mode
         yield partial
@@ -122,6 +140,17 @@ def replacing(path: str | Path) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(workplace, ignore_errors=True)
+
+
+def _make(workplace: Path, path: Path) -> None:
+    """Make the temporary folder for ``path``. Some folders, as ``/proc``, look as if they could be
+    written to."""
+    try:
+        workplace.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError:
+        raise DDError(
+            f"{path}: nothing can be made in {path.parent}; choose another place"
+        ) from None
 
 
 def sweep(path: Path) -> None:

@@ -6,6 +6,7 @@ same files as torch tensors (:mod:`dd.artifacts.tensors`).
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +22,10 @@ from dd.errors import DDError
 
 FORMAT = 1
 _PLACE = "in the header"
+_IMPORT = (
+    "`python -m dd import` makes a set of it (docs/sets.md), safetensors.torch.save_file a file of "
+    "other tensors"
+)
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"  # how files of torch.save start, new and old
 
 HEADER = ""  # the key of the header's own checksum among those of the tensors
@@ -150,22 +155,25 @@ def _opened(path: str | Path, framework: str = "numpy") -> Iterator[Any]:
     try:
         file = safetensors.safe_open(str(path), framework=framework)
     except (SafetensorError, OSError) as error:
-        if _is_pickled(place):
-            raise DDError(
-                f"{path}: is a file of torch.save, which can run code when it is read; where you "
-                "trust it, load it yourself and write its tensors with "
-                "safetensors.torch.save_file (docs/formats.md)"
-            ) from None
-        raise DDError(f"{path}: is truncated, broken or no safetensors file ({error})") from None
+        said = _foreign(place) or f"is truncated, broken or no safetensors file ({error})"
+        raise DDError(f"{path}: {said}") from None
     with file as opened:
         yield opened
 
 
-def _is_pickled(path: Path) -> bool:
-    """Whether a file that is no safetensors file starts as those of ``torch.save`` do."""
+def _foreign(path: Path) -> str:
+    """What a file that is no safetensors file is instead, and what reads it; "" if unknown."""
+    start, members = b"", []
     with suppress(OSError), open(path, "rb") as file:
-        return file.read(4).startswith((_ZIP, _PICKLE))
-    return False
+        start = file.read(4)
+    if start.startswith(_ZIP):
+        with suppress(zipfile.BadZipFile, ValueError, OSError), zipfile.ZipFile(path) as archive:
+            members = archive.namelist()
+    if any(name.endswith(".npy") for name in members):
+        return f"is a .npz file, no safetensors file; {_IMPORT}"
+    if start.startswith((_ZIP, _PICKLE)):
+        return f"is a file of torch.save, which can run code when it is read; {_IMPORT}"
+    return ""
 
 
 def _header(path: str | Path, file: Any, fields: Fields | None = None) -> dict[str, Any]:

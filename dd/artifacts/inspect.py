@@ -61,7 +61,16 @@ def describe(path: Path) -> list[str]:
     """
     if path.is_dir():
         raise DDError(f"{path}: is a folder; give a file in it")
-    return _DESCRIBERS.get(path.suffix.lower(), _describe_tensors)(path)
+    suffix = path.suffix.lower()
+    if suffix in _DESCRIBERS:
+        return _DESCRIBERS[suffix](path)
+    try:
+        return _describe_tensors(path)
+    except DDError as error:
+        if suffix == ".safetensors" or not path.is_file():
+            raise
+        known = ", ".join(_DESCRIBERS)
+        raise DDError(f"{error}; inspect reads .safetensors, {known}") from None
 
 
 def _describe_tensors(path: Path) -> list[str]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dd.data.dataset import Dataset
 from dd.data.space import beyond_normalised, like_pixels
-from dd.data.synthetic import SyntheticSet
+from dd.data.synthetic import SyntheticSet, renumbered
 from dd.errors import DDError, unknown
 
 SAME, OTHER, UNKNOWN = "same", "other", "unknown"
@@ -89,14 +89,11 @@ def _in_order(made: SyntheticSet, names: Any, dataset: Dataset) -> tuple[Synthet
     order = torch.tensor([dataset.classes.index(name) for name in names])
     labels = made.labels
     if labels.ndim == 1:
-        if not 0 <= int(labels.min()) <= int(labels.max()) < len(names):
-            return made, True  # refused with the range, when the labels are used
-        return replace(made, labels=order[labels]), True
-    if labels.shape[1] != len(names):
-        return made, True
-    moved = torch.empty_like(labels)
-    moved[:, order] = labels
-    return replace(made, labels=moved), True
+        fits = 0 <= int(labels.min()) <= int(labels.max()) < len(names)
+    else:
+        fits = labels.shape[1] == len(names)
+    # what does not fit is refused when the labels are used
+    return (replace(made, labels=renumbered(labels, order)) if fits else made), True
 
 
 def _units(made: SyntheticSet, dataset: Dataset) -> list[str]:

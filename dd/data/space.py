@@ -72,6 +72,12 @@ def like_pixels(low: float, high: float) -> bool:
     return low >= 0 and high <= 1
 
 
+def outside_pixels(pixels: Tensor) -> float:
+    """How many per cent of ``pixels`` in [0, 1] no 8 bits hold: rounded, they are not 0 to 255."""
+    levels = (pixels * 255).round()
+    return 100.0 * ((levels < 0) | (levels > 255)).double().mean().item()
+
+
 def beyond_normalised(low: float, high: float) -> bool:
     """Whether values from ``low`` to ``high`` go further than normalised ones hardly ever do."""
     return max(-low, high) > LARGEST

@@ -208,6 +208,15 @@ def hard_labels(labels: torch.Tensor) -> torch.Tensor:
     return labels.argmax(1) if labels.ndim == 2 else labels
 
 
+def renumbered(labels: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
+    """Labels ``[M]`` or ``[M, K]`` whose class k becomes class ``order[k]``; ``order`` ``[K]``."""
+    if labels.ndim == 1:
+        return order[labels]
+    moved = torch.empty_like(labels)
+    moved[:, order] = labels
+    return moved
+
+
 def are_probabilities(labels: torch.Tensor) -> bool:
     """Whether soft labels ``[M, K]`` are probabilities: from 0, and each row sums to 1 ± 0.01."""
     return bool(labels.min() >= 0 and (labels.sum(1) - 1).abs().max() < 1e-2)
@@ -269,6 +278,11 @@ def load(path: str | Path) -> SyntheticSet:
         raise DDError(f"{path}: 'labels' must be probabilities from 0 to 1, each row with sum 1")
     mean, std = tensors.get("mean"), tensors.get("std")
     _check_normalisation(path, mean, std, None if images is None else images.shape[1])
+    if images is not None and mean is not None and header.get("whitening") == "zca":
+        raise DDError(
+            f"{path}: it has 'mean' and 'std', but its images should be whitened (its header says "
+            "zca); leave one of these out"
+        )
     rate = tensors.get("learned_lr")
     if rate is not None and not (
         rate.numel() == 1 and not rate.is_complex() and 0 < rate.item() < math.inf

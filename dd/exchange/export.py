@@ -18,11 +18,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dd.artifacts.atomic import check_apart, check_target, replacing
+from dd.artifacts.atomic import check_apart, check_folder, check_target, replacing
 from dd.data import synthetic
 from dd.data.dataset import Dataset, load_dataset
 from dd.data.fit import fit
-from dd.data.space import Space
+from dd.data.space import Space, outside_pixels
 from dd.data.synthetic import SyntheticSet
 from dd.errors import DDError
 from dd.runtime.say import say
@@ -76,6 +76,12 @@ def _pickled(made: SyntheticSet, dataset: Dataset | None, out: Path) -> None:
     with replacing(out) as partial:
         partial.write_bytes(written.getbuffer())
     notes = [f"{out}: {len(made)} images in {_units(made, dataset)}", *_left_out(made)]
+    names = dataset.classes if dataset else made.header.get("classes")
+    if names:
+        listed = ", ".join(names[:2])
+        notes.append(
+            f"the names of its classes are left out, labels are in the order {listed}, ..."
+        )
     if made.regresses:
         notes.append("its labels are targets of a regression, which the file does not say")
     say("; ".join(notes))
@@ -110,7 +116,7 @@ def _pictures(path: Path, made: SyntheticSet, dataset: Dataset | None, out: Path
     count, channels = len(pixels), pixels.shape[1]
     if channels not in (1, 3):
         raise DDError(f"{path}: has {channels} channels; PNG files are made of 1 or 3")
-    cut = 100.0 * ((pixels < 0) | (pixels > 1)).double().mean().item()
+    cut = outside_pixels(pixels)
     values = (pixels.clamp(0, 1) * 255).round().to(torch.uint8).movedim(1, -1).numpy()
     folders, digits = _folders(path, made, dataset), max(5, len(str(count - 1)))
     files = [
@@ -137,7 +143,7 @@ def _pictures(path: Path, made: SyntheticSet, dataset: Dataset | None, out: Path
 
 def _check_free(out: Path, files: Sequence[Path]) -> None:
     """Refuse a folder with other files: they would look like images of the set."""
-    check_target(out / "x.png")
+    check_folder(out)
     known = set(files)
     there = (path for path in out.rglob("*") if path.is_file() and path not in known)
     # what a killed process left is swept when its file is written

@@ -5,7 +5,7 @@ dc            ``{'data': [[images, labels], ...]}``: DC, DSA, DM and what builds
               entries are several sets, or states of one set
 pair          ``images_NAME.pt`` beside ``labels_NAME.pt``, perhaps ``lr_NAME.pt``: MTT, DATM
 fields        ``{'images': images, 'labels': labels}``, perhaps with ``lr``; or ``[images, labels]``
-arrays        the same as ``.npz``
+arrays        the same as ``.npz``; FRePo's have ``image`` and ``label``
 folders       image files in a folder for each class: SRe2L and what builds on its code
 set           a safetensors file as ``docs/formats.md`` describes it
 ============  =====================================================================================
@@ -45,8 +45,8 @@ MOST_UNPACKED = 2 << 30  # bytes of compressed arrays
 
 BEST = "best"  # what the field's code calls the set with the highest accuracy on the test split
 _NAMES: Mapping[str, Sequence[str]] = {  # of tensors and arrays, by what they are
-    "images": ("images", "image_syn", "x", "data"),
-    "labels": ("labels", "label_syn", "y", "targets"),
+    "images": ("images", "image", "image_syn", "x", "data"),
+    "labels": ("labels", "label", "label_syn", "y", "targets"),
     "lr": ("lr", "syn_lr", "learned_lr"),
 }
 _METHODS = ("dsa", "dm", "dc", "mtt")  # words of a file's name that name a recipe
@@ -81,14 +81,23 @@ class Found:
     ready: synthetic.SyntheticSet | None = None
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def place(self) -> str:
+        """Where it is, for errors: its path; in a file with several sets its entry, too."""
+        entry = f", entry {self.entry}" if self.form == "dc" and len(self.entries) > 1 else ""
+        return f"{self.path}{entry}"
+
+    @property
+    def path(self) -> Path:
+        """Its first file, or the folder that holds those of its classes."""
+        return self.files[0].parent.parent if self.form == "folders" else self.files[0]
+
     def digest(self) -> str:
         """16 hexadecimal digits of the SHA-256 of its file; of several, of their names and
         digests."""
         if len(self.files) == 1:
             return file_digest(self.files[0])
-        root = self.files[0].parent
-        if self.form == "folders":
-            root = root.parent
+        root = self.path if self.form == "folders" else self.path.parent
         listed = (f"{file.relative_to(root).as_posix()}\0{file_digest(file)}\n"
                   for file in sorted(self.files))  # fmt: skip
         return digest("".join(listed).encode("utf-8", "surrogateescape"))
@@ -178,14 +187,14 @@ def _of_pickle(path: Path, entry: str) -> list[Found]:
 
 
 def _of_two(path: Path, held: Any, name: str, entries: list[str], form: str = "dc") -> Found:
-    what = f"entry {name}" if form == "dc" else "it"
+    what, of = (f"entry {name}", f" of entry {name}") if form == "dc" else ("it", "")
     if not isinstance(held, list | tuple) or len(held) != 2:
         size = f" of {len(held)}" if isinstance(held, list | tuple | dict) else ""
         raise DDError(
             f"{path}: {what} is a {type(held).__name__}{size}, it must be a pair: images and labels"
         )
     images, labels = (
-        plain(path, held[at], f"{part} of {what}") for at, part in enumerate(("images", "labels"))
+        plain(path, held[at], part + of) for at, part in enumerate(("images", "labels"))
     )
     return Found(form, [path], name, entries, images, labels, _objective(path, "dc"))
 
@@ -306,11 +315,16 @@ def _check_size(path: Path, members: Sequence[zipfile.ZipInfo]) -> None:
 def _check_array(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
     """Refuse an array of what torch has no numbers of, and one that claims more than is there."""
     with archive.open(member) as stream:
-        version = numpy.lib.format.read_magic(stream)
-        header = numpy.lib.format.read_array_header_1_0
-        if version != (1, 0):
-            header = numpy.lib.format.read_array_header_2_0
-        shape, _, kind = header(stream)
+        try:
+            version = numpy.lib.format.read_magic(stream)
+            header = numpy.lib.format.read_array_header_1_0
+            if version != (1, 0):
+                header = numpy.lib.format.read_array_header_2_0
+            shape, _, kind = header(stream)
+        except ValueError:  # what NumPy says of it may be long, or show objects of Python
+            raise DDError(
+                f"{path}: '{member.filename}' does not start as an array of NumPy does"
+            ) from None
         claimed = kind.itemsize * int(numpy.prod([int(side) for side in shape], dtype=object))
     if kind.hasobject or kind.kind not in "biuf":
         raise DDError(f"{path}: '{member.filename}' is of {kind}, it must be numbers")

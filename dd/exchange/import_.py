@@ -17,14 +17,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dd.artifacts.atomic import check_apart, check_safetensors, check_target
+from dd.artifacts.atomic import check_apart, check_folder, check_safetensors, check_target
 from dd.artifacts.provenance import command_line, provenance
 from dd.config import recipes
 from dd.config.settings import MOST, at_most
 from dd.data import synthetic
 from dd.data.extent import KNOWN
 from dd.data.raw import source_digest
+from dd.data.synthetic import renumbered
 from dd.errors import DDError, unknown
+from dd.exchange.classes import class_numbers
 from dd.exchange.forms import ALL, CODE, FILES, LAST, Found, is_set, read
 from dd.exchange.target import Target, target_of
 from dd.exchange.units import (
@@ -115,6 +117,7 @@ def run(arguments: argparse.Namespace) -> None:
         found = read(path, arguments.entry, target.extent.channels)
         if len(found) == 1:
             check_safetensors("--out", out)
+            check_target(out)
             _check_apart(out, path)
             say(_advice(_write(found[0], path, target, arguments, out), out, arguments))
             return
@@ -129,7 +132,8 @@ def run(arguments: argparse.Namespace) -> None:
         skipped["sets"] += 1
         say(f"import: skipped: {error}")
 
-    for source, name in _sets(path, skipped) if path.is_dir() else [(path, path.stem)]:
+    several = path.is_dir() and not is_set(path)
+    for source, name in _sets(path, skipped) if several else [(path, _stem(path))]:
         try:
             found = read(source, arguments.entry, target.extent.channels)
         except DDError as error:
@@ -159,6 +163,8 @@ def _check_options(arguments: argparse.Namespace) -> None:
     objective, rate = arguments.objective, arguments.lr
     if objective is not None and objective not in recipes.objectives():
         raise DDError(f"--objective: {unknown('objective', objective, recipes.objectives())}")
+    if arguments.normalise_as is not None and arguments.units == WHITENED:
+        raise DDError("--normalise-as: whitened images have no mean and std; leave it out")
     if rate is not None and not 0 < rate < 3e38:
         raise DDError(f"--lr is {rate}, it must be a number above 0")
     if arguments.iterations is not None and arguments.iterations < 0:
@@ -170,7 +176,7 @@ def _check_options(arguments: argparse.Namespace) -> None:
 def _check_folder(out: Path) -> None:
     if out.suffix == ".safetensors":
         raise DDError(f"--out: {out} must be a folder, for a file of each set")
-    check_target(out / "x.safetensors")
+    check_folder(out)
 
 
 def _check_apart(out: Path, path: Path) -> None:
@@ -178,6 +184,11 @@ def _check_apart(out: Path, path: Path) -> None:
     inside, read_from = out.resolve(), path.resolve()
     if inside == read_from or (path.is_dir() and inside.is_relative_to(read_from)):
         raise DDError(f"--out: {out} is in {path}, which is read; choose another place")
+
+
+def _stem(path: Path) -> str:
+    """The name of a file without its ending, or that of a folder."""
+    return path.resolve().name if path.is_dir() else path.stem
 
 
 def _sets(root: Path, skipped: Counter[str], depth: int = _DEPTH) -> Iterator[tuple[Path, str]]:
@@ -206,23 +217,23 @@ def _write(
     check_target(out)
     check_apart(out, arguments.data)
     target = target.as_in(CODE.get(found.form))
-    said = [f"{found.files[0]}: form {found.form}", *found.notes]
+    said = [f"{found.path}: form {found.form}", *found.notes]
     if len(found.entries) > 1:
         others = f" of {', '.join(found.entries)}, which may be several sets or states of one"
         said.append(f"entry {found.entry}{others} (--entry)")
-    try:
-        made, notes, taken = _made(found, target, arguments.units)
-    except DDError as error:
-        raise DDError(f"{found.files[0]}: {error}") from None
     objective = arguments.objective or found.objective
     if objective not in recipes.objectives():
         objective = "dc"
+    try:
+        made, notes, taken = _made(found, target, arguments.units, objective)
+    except DDError as error:
+        raise DDError(f"{found.place}: {error}") from None
     if arguments.lr is not None:
         made.learned_lr = arguments.lr
     hard = made.hard_labels
     each = hard.bincount(minlength=target.extent.classes).tolist()
     if arguments.ipc is not None:
-        _check_ipc(found.files[0], made, each, arguments.ipc)
+        _check_ipc(found.place, made, each, arguments.ipc)
     lacking = [str(label) for label, count in enumerate(each) if not count]
     if lacking:
         notes.append(f"no image of {len(lacking)} classes, the first is {lacking[0]}")
@@ -258,7 +269,7 @@ def _sizes(each: list[int]) -> str:
     return str(min(each)) if min(each) == max(each) else f"{min(each)} to {max(each)}"
 
 
-def _check_ipc(file: Path, made: synthetic.SyntheticSet, each: list[int], ipc: int) -> None:
+def _check_ipc(place: str, made: synthetic.SyntheticSet, each: list[int], ipc: int) -> None:
     """Refuse a set that has not ``ipc`` images of each class.
 
     Labels that were learned need not have their largest value at the class for which an image was
@@ -271,24 +282,30 @@ def _check_ipc(file: Path, made: synthetic.SyntheticSet, each: list[int], ipc: i
     held = f"{sum(each)} images" if made.labels.ndim == 2 else f"{_sizes(each)} images a class"
     wanted = f"ipc {ipc}" + (f", {ipc * len(each)} images" if made.labels.ndim == 2 else "")
     raise DDError(
-        f"{file}: holds {held}, not {wanted} (--ipc; in a run, that of its entry in imported)"
+        f"{place}: holds {held}, not {wanted} (--ipc; in a run, that of its entry in imported)"
     )
 
 
 def _made(
-    found: Found, target: Target, units: str
+    found: Found, target: Target, units: str, objective: str
 ) -> tuple[synthetic.SyntheticSet, list[str], dict[str, str]]:
     """The set in the units of this suite, what a user must know, and what was assumed."""
     shape = (target.extent.channels, *target.extent.size)
-    images, notes = _shaped(found.images, shape, target.name)
+    order, notes = _order(found, target)
+    images, more = _shaped(found.images, shape, target.name)
+    notes += more
     ready = found.ready
-    regresses = ready is not None and ready.regresses
+    regresses = recipes.learns_targets(objective) if ready is None else ready.regresses
     labels, more = class_labels(found.labels, target.extent.classes, regresses)
     notes += more
+    if order is not None:
+        labels = renumbered(labels, order)
     if len(labels) != len(images):
         raise DDError(f"it has {len(images)} images and {len(labels)} labels")
     said = None if ready is None else _own_units(ready)
     if ready is not None and said is not None:
+        if target.stated:
+            raise DDError("it says what its images are; leave --normalise-as out")
         if units not in (AUTO, said):
             raise DDError(
                 f"it says what its images are; leave --units out (they are {said}, not {units})"
@@ -304,10 +321,10 @@ def _made(
     notes += more
     header = {} if ready is None else dict(ready.header)  # what it says of itself stays true
     header["whitening"] = "zca" if taken == WHITENED else "none"
-    if found.names is not None:
-        classes, note = _classes(found.names, target)
-        notes.append(note)
-        header |= {"classes": classes} if classes else {}
+    if order is not None and target.classes is not None:
+        header["classes"] = list(target.classes)
+    if ready is None and regresses and labels.ndim == 2:
+        header["labels"] = "targets"
     mean, std = (None, None) if taken == WHITENED else (target.space.mean, target.space.std)
     schedule = None if ready is None else ready.schedule
     made = synthetic.SyntheticSet(
@@ -332,7 +349,9 @@ def _of_files(units: str) -> str:
 
 def _shaped(images: Tensor, shape: tuple[int, ...], name: str) -> tuple[Tensor, list[str]]:
     """The images as ``[M, C, H, W]``."""
-    if images.dtype == torch.bool or not images.numel():
+    if not images.numel():
+        raise DDError(f"it has no images ({list(images.shape)})")
+    if images.dtype == torch.bool:
         raise DDError(f"its images are {images.dtype} {list(images.shape)}, not numbers")
     if shape[0] == 1 and tuple(images.shape[1:]) == shape[1:]:
         images = images.unsqueeze(1)
@@ -344,16 +363,32 @@ def _shaped(images: Tensor, shape: tuple[int, ...], name: str) -> tuple[Tensor, 
     raise DDError(f"its images are {list(images.shape)}, those of {name} are [M, {expected}]")
 
 
-def _classes(names: list[str], target: Target) -> tuple[list[str] | None, str]:
-    """The names of the classes, from those of their folders if the dataset has the same."""
+def _order(found: Found, target: Target) -> tuple[Tensor | None, list[str]]:
+    """The class of the dataset that each label of ``found`` is, ``[K]``, and what a user must know;
+    None if labels are taken as they are."""
+    code, numbered = CODE.get(found.form), None
+    if found.names is None and code is not None:
+        numbered = target.order_in(code)
+    names = found.names if numbered is None else numbered
+    if names is None:
+        return None, []
     if len(names) != target.extent.classes:
+        what = "folders for" if numbered is None else "labels for"
         raise DDError(
-            f"it has folders for {len(names)} classes, {target.name} has {target.extent.classes}"
+            f"it has {what} {len(names)} classes, {target.name} has {target.extent.classes}"
         )
-    if target.classes is not None and set(names) == set(target.classes):
-        return names, f"folders are classes of {target.name} by name"
+    order = class_numbers(names, target.classes or (), target.name)
     listed = ", ".join(names[:2])
-    return None, f"folders in order ({listed}, ...) are taken as the classes of {target.name}"
+    if code is None:
+        if order is not None:
+            return order, [f"folders are classes of {target.name} by name"]
+        return None, [f"folders in order ({listed}, ...) are taken as the classes of {target.name}"]
+    said = f"{code.upper()}'s code numbers the classes of {target.published} as {listed}, ..."
+    if order is None:
+        raise DDError(
+            f"{said}, and {target.name} names none of them; prepare it from folders of these names"
+        )
+    return order, [f"{said}; labels are put in the order of {target.name}"]
 
 
 def _advice(made: synthetic.SyntheticSet, out: Path, arguments: argparse.Namespace) -> str:
@@ -365,7 +400,8 @@ def _advice(made: synthetic.SyntheticSet, out: Path, arguments: argparse.Namespa
     words = ["python", "-m", "dd", "evaluate", *files, "--arch", "convnet", "--out", "RESULTS.csv"]
     if made.schedule is not None:
         return f"import: evaluate by: {shlex.join([*words, '--protocol', 'steps'])} (its own steps)"
-    words += ["--protocol", "regression"] if made.regresses else []
+    regresses = made.regresses or recipes.learns_targets(objective)
+    words += ["--protocol", "regression"] if regresses else []
     whitened = "; prepare DATA with --zca" if made.whitening == "zca" else ""
     soft = "; it learns from labels of views: python -m dd relabel" if objective == "sre2l" else ""
     return (

@@ -32,6 +32,9 @@ _NUMBERS = frozenset(  # types of tensors that torch converts to others
     }
 )
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"  # how files of torch.save start, new and old
+_SIZES = re.compile(
+    r"wrong byte size|alloc_cpu|Overflow when unpacking"
+)  # how torch says that a size is a wrong one
 _TRUST = "a set needs tensors, lists, text and numbers, and nothing else is read"
 
 
@@ -67,10 +70,10 @@ def load_pickled(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         raise DDError(f"{path}: {_refusal(str(error))}") from None
     except Exception as error:  # damaged bytes lead to errors of any type
-        raise DDError(
-            f"{path}: is broken, or no file of torch.save ({type(error).__name__}: "
-            f"{_first_line(error)})"
-        ) from None
+        said = f"{type(error).__name__}: {_first_line(error)}"
+        if _SIZES.search(said):
+            said = "it claims other sizes of tensors than it holds"
+        raise DDError(f"{path}: is broken, or no file of torch.save ({said})") from None
 
 
 def plain(path: Path, value: Any, what: str) -> Tensor:
@@ -87,10 +90,9 @@ def plain(path: Path, value: Any, what: str) -> Tensor:
     """
     if not isinstance(value, Tensor):
         raise DDError(f"{path}: {what} must be a tensor, found {_kind(value)}")
+    if odd := _oddity(value):
+        raise DDError(f"{path}: {what} is no ordinary tensor of numbers ({odd})")
     tensor = value.detach()
-    odd = tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested
-    if odd or tensor.dtype not in _NUMBERS or tensor.device.type != "cpu":
-        raise DDError(f"{path}: {what} is no ordinary tensor of numbers ({tensor.dtype})")
     stored = tensor.untyped_storage().nbytes()
     if tensor.numel() * tensor.itemsize > stored:
         raise DDError(
@@ -98,6 +100,17 @@ def plain(path: Path, value: Any, what: str) -> Tensor:
             "are stored"
         )
     return tensor
+
+
+def _oddity(tensor: Tensor) -> str:
+    """What keeps ``tensor`` from being an ordinary one; "" if nothing does."""
+    if tensor.is_nested:
+        return "it is nested"
+    if tensor.layout != torch.strided:
+        return f"it is sparse, {tensor.layout}"
+    if tensor.device.type != "cpu":
+        return f"its values are not stored, it is of the device {tensor.device.type}"
+    return "" if tensor.dtype in _NUMBERS else str(tensor.dtype)
 
 
 def _check_container(path: Path) -> None:
@@ -118,8 +131,12 @@ def _check_container(path: Path) -> None:
         raise DDError(f"{path}: is truncated or broken ({error})") from None
     # torch.save does not compress, so a compressed member is somebody's trick
     packed = [member for member in members if member.compress_type != zipfile.ZIP_STORED]
+    if packed:
+        raise DDError(
+            f"{path}: its part '{packed[0].filename}' is compressed; torch.save writes no such file"
+        )
     claimed = sum(member.file_size for member in members)
-    if packed or claimed > path.stat().st_size:
+    if claimed > path.stat().st_size:
         raise DDError(
             f"{path}: its parts claim {claimed} bytes, the file has {path.stat().st_size}; "
             "torch.save writes no such file"
@@ -130,6 +147,20 @@ def _check_container(path: Path) -> None:
                 f"{path}: describes its tensors in {member.file_size} bytes, at most {MOST_NAMES} "
                 "are read"
             )
+    _check_sums(path)
+
+
+def _check_sums(path: Path) -> None:
+    """Refuse a file with a part that is not what was written; torch does not look at it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            changed = archive.testzip()
+    except Exception as error:  # damaged bytes lead to errors of any type
+        raise DDError(f"{path}: is truncated or broken ({_first_line(error)})") from None
+    if changed is not None:
+        raise DDError(
+            f"{path}: is broken: its part '{changed}' has another CRC-32 than was written"
+        )
 
 
 def _refusal(message: str) -> str:

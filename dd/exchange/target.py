@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 
 from dd.artifacts.headers import load_arrays, read_header
 from dd.config.normalisation import DATA, Constants, constants, of_published
+from dd.data.classes import IMAGENET_SUBSETS, NAMES, order_in
 from dd.data.dataset import HEADER
 from dd.data.extent import KNOWN, Extent, of_file
 from dd.data.space import Space, check_constants
@@ -22,11 +24,12 @@ class Target:
     Attributes:
         name, label: of the dataset.
         extent: the size and the number of its images and classes.
-        classes: the names of its classes; None if they are not known.
+        classes: the names of its classes, in its order; None if they are not known.
         space: the normalisation that is assumed of images.
         said: whose normalisation that is.
         published: the published dataset that it is, for which public codes have constants; None if
-            none has, or if a user says whose mean and std images are normalised with.
+            none has.
+        stated: whether a user says whose mean and std images are normalised with.
         code: the method in whose public code the dataset has this normalisation; None if it is that
             of options or of the prepared file.
     """
@@ -34,22 +37,28 @@ class Target:
     name: str
     label: str
     extent: Extent
-    classes: list[str] | None
+    classes: Sequence[str] | None
     space: Space
     said: str
     published: str | None = None
+    stated: bool = False
     code: str | None = None
 
     def as_in(self, code: str | None) -> Target:
         """The same, normalised as in the public code of the method ``code``, if it has constants
         for this dataset."""
-        if code is None or self.published is None:
+        if code is None or self.published is None or self.stated:
             return self
-        said = of_published(self.published, code)
+        said = _units_of(self.published, code)
         known = constants(said)
         if known is None or len(known.mean) != self.extent.channels:  # made grey, or of three
             return self
         return replace(self, space=_space(known), said=said, code=code)
+
+    def order_in(self, code: str | None) -> Sequence[str] | None:
+        """Its classes as the public code of the method ``code`` numbers them; None if in its own
+        order."""
+        return order_in(self.published, code)
 
     @property
     def told(self) -> str:
@@ -81,16 +90,20 @@ def target_of(data: Path | None, dataset: str | None, normalise_as: str | None) 
 def _published(name: str, normalise_as: str | None) -> Target:
     if name not in KNOWN:
         raise DDError(f"--dataset: {unknown('dataset', name, KNOWN)}; or give --data FILE")
-    said = normalise_as or of_published(name)
+    said = normalise_as or _units_of(name)
     known = constants(said)
+    if known is None and normalise_as is not None:
+        raise DDError(
+            f"--normalise-as: {DATA} means the mean and std of a prepared dataset; give --data FILE"
+        )
     if known is None:
         raise DDError(
             f"--dataset: the field has no mean and std for {name}; give --normalise-as, or --data "
             "FILE with a prepared file"
         )
     _check_channels(known, said, KNOWN[name].channels, name)
-    published = None if normalise_as else name
-    return Target(name, name, KNOWN[name], None, _space(known), said, published)
+    stated = normalise_as is not None
+    return Target(name, name, KNOWN[name], NAMES.get(name), _space(known), said, name, stated)
 
 
 def _prepared(path: Path, dataset: str | None, normalise_as: str | None) -> Target:
@@ -100,20 +113,27 @@ def _prepared(path: Path, dataset: str | None, normalise_as: str | None) -> Targ
     check_constants(path, mean, std, extent.channels)
     name = header.get("name", path.stem)
     said, space = header.get("normalisation") or DATA, Space(mean, std)
-    if dataset is not None and of_published(dataset) == DATA:
+    if dataset is not None and _units_of(dataset) == DATA:
         raise DDError(f"--dataset: the field has no mean and std for {dataset}; leave it out")
-    # a folder of images is taken for the dataset whose constants it is prepared with
-    names = [dataset] if dataset is not None else [header.get("source", ""), said]
-    published = next((name for name in names if of_published(name) != DATA), None)
-    stated = normalise_as or (of_published(dataset) if dataset is not None else DATA)
-    if known := constants(stated):
-        _check_channels(known, stated, extent.channels, name)
-        said, space = stated, _space(known)
+    classes = header.get("classes")
+    # a folder of images is taken for the subset of ImageNet whose folders are its classes, else for
+    # the dataset whose constants it is prepared with
+    subset = (one for one in IMAGENET_SUBSETS if set(classes or ()) == set(NAMES[one]))
+    names = [dataset] if dataset is not None else [*subset, header.get("source", ""), said]
+    published = next((name for name in names if _units_of(name) != DATA), None)
+    units = normalise_as or (_units_of(dataset) if dataset is not None else DATA)
+    if known := constants(units):
+        _check_channels(known, units, extent.channels, name)
+        said, space = units, _space(known)
     if said == DATA:
         said = f"the training images of {name}"
-    published = None if normalise_as else published
-    classes = header.get("classes")
-    return Target(name, header.get("label", name), extent, classes, space, said, published)
+    label, stated = header.get("label", name), normalise_as is not None
+    return Target(name, label, extent, classes, space, said, published, stated)
+
+
+def _units_of(dataset: str, code: str = "dc") -> str:
+    """Whose mean and std a published dataset has in a method's code; see :func:`of_published`."""
+    return of_published("imagenet" if dataset in IMAGENET_SUBSETS else dataset, code)
 
 
 def _check_channels(known: Constants, said: str, channels: int, name: str) -> None:

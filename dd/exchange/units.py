@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dd.data.space import LARGEST, Space, beyond_normalised, like_pixels
+from dd.data.space import LARGEST, Space, beyond_normalised, like_pixels, outside_pixels
 from dd.data.synthetic import are_probabilities
 from dd.errors import DDError
 
@@ -54,8 +54,7 @@ def in_space(images: Tensor, units: str, space: Space, said: str) -> InSpace:
     """
     whole = not images.is_floating_point()
     values = images.float()
-    if not values.isfinite().all():
-        raise DDError("its images hold NaN or infinite values")
+    _check_finite("images", images, values)
     low, high = values.min().item(), values.max().item()
     spread = values.std().item() if values.numel() > 1 else 0.0
     found = f"values from {low:.3g} to {high:.3g}, standard deviation {spread:.3g}"
@@ -68,8 +67,7 @@ def in_space(images: Tensor, units: str, space: Space, said: str) -> InSpace:
     notes = [f"{_SAID[taken].format(said=said)} ({found})"]
     if taken in (PIXELS, BYTES):
         values = values / top
-        outside = 100.0 * ((values < 0) | (values > 1)).double().mean().item()
-        if outside:
+        if outside := outside_pixels(values):
             notes.append(f"{outside:.3g} % of the values are outside the range of pixels")
         return InSpace(space.from_pixels(values), taken, notes)
     notes += _doubts(taken, low, high, spread)
@@ -127,12 +125,13 @@ def class_labels(labels: Tensor, classes: int, regresses: bool = False) -> tuple
     """
     if labels.ndim == 2 and labels.shape[1] == 1 < classes:
         labels = labels[:, 0]
-    if not labels.numel() or labels.ndim not in (1, 2) or labels.dtype == torch.bool:
+    if not labels.numel():
+        raise DDError(f"it has no labels ({list(labels.shape)})")
+    if labels.ndim not in (1, 2) or labels.dtype == torch.bool:
         raise DDError(f"its labels are {labels.dtype} {list(labels.shape)}, not [M] or [M, K]")
     # torch has no minimum of some types, such as uint16 and float8
     values = labels.double() if labels.ndim == 1 else labels.float()
-    if not values.isfinite().all():
-        raise DDError("its labels hold NaN or infinite values")
+    _check_finite("labels", labels, values)
     if labels.ndim == 2:
         return _soft(values, classes, regresses)
     if not torch.equal(values, values.round()):
@@ -150,4 +149,15 @@ def _soft(labels: Tensor, classes: int, regresses: bool) -> tuple[Tensor, list[s
         return labels.contiguous(), ["labels are targets of a regression"]
     if are_probabilities(labels):
         return labels.contiguous(), ["labels are taken as probabilities"]
-    return labels.softmax(1), ["labels are taken as logits; their softmax is stored"]
+    named = "targets of a regression are kept if --objective is a method that learns such, frepo"
+    return labels.softmax(1), [f"labels are taken as logits; their softmax is stored ({named})"]
+
+
+def _check_finite(what: str, given: Tensor, values: Tensor) -> None:
+    """Refuse ``values``, which are those ``given`` as float32, if one is not finite."""
+    if values.isfinite().all():
+        return
+    if given.dtype == torch.float64 and given.isfinite().all():
+        most = given.abs().max().item()
+        raise DDError(f"its {what} hold values beyond those of float32, up to {most:.3g}")
+    raise DDError(f"its {what} hold NaN or infinite values")

@@ -139,7 +139,7 @@ def setup(
             torch.cuda.set_device(chosen.index or 0)
         except RuntimeError as error:  # another process has it alone, or it is broken
             raise DDError(f"--device: '{device}' refuses: {_first(error)}; use cpu") from None
-    elif chosen.type != "cpu":
+    elif device != "cpu":
         raise DDError(f"--device: '{device}' is not supported; use auto, cpu, cuda or cuda:N")
     precisions.choose(precision, chosen)
     return chosen

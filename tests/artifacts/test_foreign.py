@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torchvision.datasets import MNIST
 
-from dd.artifacts.atomic import check_target
+from dd.artifacts.atomic import check_folder, check_target
 from dd.artifacts.headers import read_header
 from dd.artifacts.text import load_json, load_rows, read_text, save_text
 from dd.command import main
@@ -80,6 +80,34 @@ def test_what_is_no_file_is_not_replaced(what, odd):
         assert "must not be replaced" in refused(lambda path, do=write: do(path, "x"), odd[what])
     after = odd[what].lstat()
     assert (after.st_mode, after.st_ino) == (before.st_mode, before.st_ino)
+
+
+@pytest.mark.parametrize("check", [check_target, check_folder])
+def test_places_where_nothing_can_be_made(check, tmp_path):
+    (tmp_path / "loose").symlink_to(tmp_path / "away" / "x")
+    (tmp_path / "file").touch()
+    for name, fault in (
+        ("a\0b", f"is no name that a {'file' if check is check_target else 'folder'} can have"),
+        ("loose/x", f"{tmp_path / 'loose'} is a link that leads nowhere; choose another place"),
+        ("file/x", "its folder cannot be made, a file is in the way"),
+    ):
+        assert fault in refused(check, tmp_path / name)
+
+
+def test_a_place_for_a_folder(tmp_path):
+    """The folder that was named is what a message is about."""
+    (tmp_path / "file").touch()
+    assert "is a file; name a folder" in refused(check_folder, tmp_path / "file")
+    (tmp_path / "loose").symlink_to(tmp_path / "away")
+    assert "is a link that leads nowhere" in refused(check_folder, tmp_path / "loose")
+    check_folder(tmp_path)
+    check_folder(tmp_path / "new" / "folder")
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="only Linux has /proc")
+def test_a_folder_that_only_looks_as_if_it_could_be_written_to():
+    said = refused(lambda path: save_text(path, "x"), Path("/proc/x.csv"))
+    assert "nothing can be made in /proc; choose another place" in said
 
 
 @pytest.mark.parametrize("name", ["\ud800", "a\0b"])

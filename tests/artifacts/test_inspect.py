@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -155,6 +156,24 @@ def test_bad_files_are_one_line(tmp_path, capsys, name):
     assert str(path) in error
     assert expected in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["notes.md", "set.pt", "set.npz"])
+def test_other_files_are_called_what_they_are(tmp_path, capsys, name):
+    """With what reads them, and what this command reads."""
+    path = tmp_path / name
+    expected = "no safetensors file (Error"
+    if name == "set.pt":
+        torch.save({"images": torch.zeros(2)}, path)
+        expected = "is a file of torch.save, which can run code when it is read; `python -m dd impo"
+    elif name == "set.npz":
+        numpy.savez(path, images=numpy.zeros(2))
+        expected = "is a .npz file, no safetensors file; `python -m dd import` makes a set of it"
+    else:
+        path.write_text("# Notes, longer than eight bytes")
+    status, _, error = inspect(capsys, path)
+    assert (status, error.count("\n")) == (2, 1)
+    assert expected in error and error.endswith("inspect reads .safetensors, .csv, .json, .jsonl\n")
 
 
 def test_truncated_artifact(tmp_path, capsys):

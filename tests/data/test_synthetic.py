@@ -129,8 +129,16 @@ def test_sets_that_cannot_be(digits, changes):
 @pytest.mark.parametrize(("header", "expected"), [({}, None), ({"whitening": "zca"}, "zca")])
 def test_whitening_is_in_the_header(digits, tmp_path, header, expected):
     path = tmp_path / "set.safetensors"
-    synthetic.save(path, dataclasses.replace(example(digits), header=header))
+    made = dataclasses.replace(example(digits), header=header, mean=None, std=None)
+    synthetic.save(path, made)
     assert synthetic.load(path).whitening == synthetic.whitening(path) == expected
+
+
+def test_a_set_is_whitened_or_has_mean_and_std(digits, tmp_path):
+    path = tmp_path / "set.safetensors"
+    synthetic.save(path, dataclasses.replace(example(digits), header={"whitening": "zca"}))
+    with pytest.raises(DDError, match=r"set\.safetensors: it has 'mean' and 'std', but its images"):
+        synthetic.load(path)
 
 
 def test_evaluation_is_in_the_set_s_space(tmp_path):

@@ -11,6 +11,7 @@ from PIL import Image
 from dd.command import main
 from dd.data import synthetic
 from dd.data.dataset import load_dataset
+from dd.data.space import Space
 from dd.data.synthetic import SyntheticSet
 from tests.support.others import a_set
 
@@ -146,6 +147,34 @@ def test_what_other_forms_do_not_hold_is_said(tmp_path, digits, out, capsys):
     ) in said
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_the_order_of_the_classes_is_said_where_a_form_does_not_hold_it(
+    made, tmp_path, named, capsys
+):
+    stored = synthetic.load(made)
+    stored.header = {"classes": CLASSES[::-1]} if named else {}
+    synthetic.save(made, stored)
+    assert run("export", made, "--out", tmp_path / "x.pt") == 0
+    said = "names of its classes are left out, labels are in the order class 9, class 8, ..."
+    assert (said in capsys.readouterr().out) == named
+
+
+def test_pixels_of_8_bits_are_not_cut_off(tmp_path, capsys):
+    """Whatever normalising them and going back rounds."""
+    pixels = torch.arange(256.0).repeat(3).view(1, 3, 16, 16) / 255
+    mean, std = torch.tensor([0.4914, 0.4822, 0.4465]), torch.tensor([0.2023, 0.1994, 0.2010])
+    space = Space(mean, std)
+    images = space.from_pixels(pixels)
+    back = space.to_pixels(images)
+    assert ((back < 0) | (back > 1)).any()  # the rounding that is not meant
+    path = tmp_path / "x.safetensors"
+    synthetic.save(path, SyntheticSet(images, torch.tensor([0]), mean, std))
+    assert run("export", path, "--out", tmp_path / "out") == 0
+    assert "outside" not in capsys.readouterr().out
+    found = np.asarray(Image.open(tmp_path / "out/0/00000.png"))
+    assert (found.transpose(2, 0, 1).ravel() == np.tile(np.arange(256), 3)).all()
+
+
 def test_indices_are_real_images(tmp_path, digits, digits_file):
     path = tmp_path / "x.safetensors"
     indices = torch.tensor([5, 17])
@@ -188,6 +217,7 @@ def test_no_class_leads_out_of_the_folder(made, tmp_path, name, capsys):
     [
         ("x.png", "must end in .pt, or be a folder"),
         ("there", "holds another file, file; name a new folder"),
+        ("there/file", "there/file: is a file; name a folder"),
     ],
 )
 def test_places(made, tmp_path, capsys, out, message):

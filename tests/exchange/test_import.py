@@ -414,6 +414,77 @@ def test_units_that_a_safetensors_file_contradicts(
         assert torch.equal(made.images, images / 8)
 
 
+@pytest.mark.parametrize("says", ["mean and std", "whitening"])
+def test_what_a_set_says_of_its_images_needs_no_mean_and_std(tmp_path, digits_words, says, capsys):
+    space = (torch.tensor([0.5]), torch.tensor([0.25])) if says == "mean and std" else (None, None)
+    header = {"whitening": "zca"} if says == "whitening" else {}
+    path, out = tmp_path / "theirs.safetensors", tmp_path / "x.safetensors"
+    synthetic.save(path, synthetic.SyntheticSet(*a_set(), *space, header=header))
+    said = refused(capsys, path, *digits_words, "--normalise-as", "mnist", "--out", out)
+    assert "it says what its images are; leave --normalise-as out" in said
+
+
+@pytest.mark.parametrize("names", [("image", "label"), ("images", "labels")])
+def test_targets_of_frepo(tmp_path, digits_words, digits, names, capsys):
+    """Channels last, one-hot minus 1/K, of which no softmax is taken; nor on the way back."""
+    images, labels = a_set()
+    targets = torch.eye(10)[labels] - 0.1
+    stored = {names[0]: images.movedim(1, -1).numpy(), names[1]: targets.numpy()}
+    path, out = archive_of(tmp_path / "step000100.npz", **stored), tmp_path / "x.safetensors"
+    words = [*digits_words, "--objective", "frepo"]
+    made = imported(path, *words, out=out)
+    assert torch.equal(made.labels, targets) and torch.equal(made.images, images)
+    assert made.regresses and made.header["objective"] == "frepo"
+    assert "--protocol regression" in capsys.readouterr().out
+    assert main(["export", str(out), "--out", str(tmp_path / "x.pt")]) == 0
+    again = imported(tmp_path / "x.pt", *words, out=tmp_path / "y.safetensors")
+    assert torch.equal(again.labels, targets) and again.regresses
+    made = imported(path, *digits_words, out=out)  # whose they are is not said
+    assert torch.allclose(made.labels, targets.softmax(1)) and not made.regresses
+    assert "targets of a regression are kept if --objective" in capsys.readouterr().out
+
+
+def test_bytes_that_were_changed(tmp_path, digits_words, capsys):
+    """The sums of the archive are looked at, which torch does not do."""
+    path = dc_form(tmp_path / "a.pt", a_set())
+    content, values = path.read_bytes(), a_set()[0].numpy().tobytes()
+    changed = bytearray(values)
+    changed[100] ^= 1
+    assert content.count(values) == 1
+    path.write_bytes(content.replace(values, bytes(changed)))
+    said = refused(capsys, path, *digits_words, "--out", tmp_path / "x.safetensors")
+    assert "a.pt: is broken: its part 'a/data/0' has another CRC-32 than was written" in said
+
+
+def test_every_pair_of_a_folder(tmp_path, digits_words, capsys):
+    """Labels and rates that belong to a set are no sets that were left out."""
+    root, out = tmp_path / "mtt.run", tmp_path / "out"
+    root.mkdir()
+    for number, name in enumerate(("0", "500", "best")):
+        for part, tensor in zip(("images", "labels"), a_set(number), strict=True):
+            torch.save(tensor, root / f"{part}_{name}.pt")
+    torch.save(torch.tensor(0.01), root / "lr_500.pt")
+    words = ["import", str(root), *map(str, digits_words), "--entry", "all", "--out", str(out)]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "skipped" not in said and "import: 3 sets in" in said
+    for number, name in enumerate(("0", "500", "best")):
+        made = synthetic.load(out / f"mtt.run-{name}.safetensors")
+        assert torch.equal(made.images, a_set(number)[0])
+
+
+def test_each_entry_that_is_skipped_is_named(tmp_path, digits_words, capsys):
+    path = dc_form(
+        tmp_path / "a.pt", a_set(), (a_set()[0], a_set()[1] + 1), (a_set()[0] * 0, a_set()[1] + 2)
+    )
+    words = ["import", str(path), *map(str, digits_words), "--entry", "all"]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    for entry, low in (("1", 1), ("2", 2)):
+        fault = f"skipped: {path}, entry {entry}: its labels span {low} to"
+        assert said.count(fault) == 1
+
+
 def test_a_folder_of_sets(tmp_path, digits_words, capsys):
     root, out = tmp_path / "root", tmp_path / "out"
     (root / "mtt/run").mkdir(parents=True)
@@ -492,6 +563,7 @@ def test_the_command_that_is_named_evaluates_it(tmp_path, digits_words, digits_f
         ([-1.0, 0.5, 90.0], "auto", "normalised", "a value is beyond 20"),
         ([-1.0, 0.5, 2.0], "whitened", "whitened", "distilled without ZCA? (--units normalised)"),
         ([-0.1, 0.5, 1.0], "pixels", "pixels", "33.3 % of the values are outside"),
+        ([-0.001, 0.5, 1.001], "pixels", "pixels", "as pixels in [0, 1]"),
     ],
 )
 def test_units(values, given, taken, said):
@@ -499,6 +571,7 @@ def test_units(values, given, taken, said):
     images = torch.tensor(values).view(1, 1, 1, 3)
     found = in_space(images, given, space, "x")
     assert found.units == taken and any(said in note for note in found.notes)
+    assert ("outside" in found.notes[-1]) == ("outside" in said)
     pixels = {"pixels": images, "bytes": images / 255}.get(taken)
     expected = images if pixels is None else (pixels - 0.5) / 0.25
     assert torch.allclose(found.images, expected)
@@ -627,7 +700,7 @@ FAULTS = {
     ),
     "sparse": (
         lambda p: dc_form(p / "x.pt", (a_set()[0].to_sparse(), a_set()[1])),
-        "is no ordinary tensor of numbers",
+        "is no ordinary tensor of numbers (it is sparse, torch.sparse_coo)",
     ),
     "a view that is larger than what is stored": (
         lambda p: dc_form(p / "x.pt", (torch.zeros(1, 1, 8, 8).expand(10**9, 1, 8, 8), a_set()[1])),
@@ -643,7 +716,35 @@ FAULTS = {
     ),
     "compressed": (
         lambda p: repacked(dc_form(p / "a.pt", a_set()), p / "x.pt", zipfile.ZIP_DEFLATED),
-        "torch.save writes no such file",
+        "x.pt: its part 'a/data.pkl' is compressed; torch.save writes no such file",
+    ),
+    "of the device meta": (
+        lambda p: dc_form(p / "x.pt", (a_set()[0].to("meta"), a_set()[1])),
+        "is no ordinary tensor of numbers (its values are not stored, it is of the device meta)",
+    ),
+    "no images": (
+        lambda p: dc_form(p / "x.pt", (a_set()[0][:0], a_set()[1][:0])),
+        "x.pt: it has no images ([0, 1, 8, 8])",
+    ),
+    "no label": (
+        lambda p: dc_form(p / "x.pt", (a_set()[0], a_set()[1][:0])),
+        "x.pt: it has no labels ([0])",
+    ),
+    "images beyond float32": (
+        lambda p: dc_form(p / "x.pt", (a_set()[0].double().sign() * 1e300, a_set()[1])),
+        "its images hold values beyond those of float32, up to 1e+300",
+    ),
+    "lists for images": (
+        lambda p: saved(p, [a_set()[0].tolist(), a_set()[1]]),
+        "x.pt: images must be a tensor, found list",
+    ),
+    "another size in an old container": (
+        lambda p: lengthened(dc_form(p / "x.pt", a_set(), _use_new_zipfile_serialization=False)),
+        "no file of torch.save (it claims other sizes of tensors than it holds)",
+    ),
+    "code in the header of an array": (
+        lambda p: with_code(archive_of(p / "a.npz", x=np.zeros((4, 8, 8)), y=np.arange(4)), p),
+        "x.npz: 'x.npy' does not start as an array of NumPy does",
     ),
     "unknown entry": (lambda p: dc_form(p / "x.pt", a_set(), a_set()), "unknown entry '7'"),
     "rate": (
@@ -665,7 +766,7 @@ FAULTS = {
     ),
     "soft labels beyond float32": (
         lambda p: dc_form(p / "x.pt", (a_set()[0], torch.eye(10, dtype=torch.float64) * 1e300)),
-        "its labels hold NaN or infinite values",
+        "its labels hold values beyond those of float32, up to 1e+300",
     ),
     "labels beyond 63 bits": (
         lambda p: archive_of(p / "x.npz", x=a_set()[0], y=np.full(10, 2**64 - 1, np.uint64)),
@@ -683,7 +784,7 @@ FAULTS = {
     "an empty folder": (lambda p: p, "no set could be imported (it is empty)"),
     "a folder of one class": (
         lambda p: pictures(p / "x", np.zeros((1, 8, 8), np.uint8), [0], ["a"]),
-        "it has folders for 1 classes, digits has 10",
+        "in/x: it has folders for 1 classes, digits has 10",
     ),
 }  # fmt: skip
 
@@ -719,6 +820,23 @@ def shortened(path, folder):
     return folder / "x.npz"
 
 
+def lengthened(path):
+    """A file of the old container in which a tensor of 640 values claims more than there can be."""
+    content, count = path.read_bytes(), b"M\x80\x02"
+    assert content.count(count) == 1
+    path.write_bytes(content.replace(count, b"\x8a\x09" + (10**6).to_bytes(9, "little")))
+    return path
+
+
+def with_code(path, folder):
+    """An array whose header calls a function."""
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(folder / "x.npz", "w") as new:
+        for member in old.infolist():
+            data = old.read(member).replace(b"(4, 8, 8)", b"(exit(),)")
+            new.writestr(member.filename, data)
+    return folder / "x.npz"
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_faults(fault, tmp_path, digits_words, capsys):
     make, message = FAULTS[fault]
@@ -740,6 +858,12 @@ def test_faults(fault, tmp_path, digits_words, capsys):
         (["--dataset", "cifar"], "did you mean 'cifar"),
         (["--dataset", "digits"], "the field has no mean and std for digits"),
         (["--dataset", "mnist", "--normalise-as", "cifar10"], "is for 3 channels, mnist has 1"),
+        (["--dataset", "mnist", "--normalise-as", "data"], "of a prepared dataset; give --data FI"),
+        (
+            ["--dataset", "mnist", "--normalise-as", "mnist", "--units", "whitened"],
+            "--normalise-as: whitened images have no mean and std; leave it out",
+        ),
+        (["--dataset", "mnist", "--out", "a\0b.safetensors"], "is no name that a file can have"),
         (["--dataset", "mnist", "--objective", "dcc"], "unknown objective 'dcc'"),
         (["--dataset", "mnist", "--lr", "0"], "--lr is 0.0, it must be a number above 0"),
         (["--dataset", "mnist", "--lr", "nan"], "--lr is nan"),

@@ -124,6 +124,17 @@ def test_a_method_that_sees_whitened_images_imports_such(tmp_path):
         job.check(plan.run, [])
 
 
+@pytest.mark.parametrize("published", ["imagewoof", "imagenette", "covid_cxr", "cifar100"])
+def test_the_published_dataset_is_named_if_something_is_known_of_it(tmp_path, published):
+    """Its mean and std, or as of ImageNet's subsets how others number its classes."""
+    plan = Plan(load_run(write_run(tmp_path, sets_root="there", imported=[ENTRY])))
+    (job,) = plan.of(Import)
+    told = plan.run.datasets["digits"] | {"comparable_to": published}
+    run = replace(plan.run, datasets={"digits": told})
+    expected = None if published == "covid_cxr" else published
+    assert job.options(run)["dataset"] == expected
+
+
 def test_only_listed_methods_are_imported_and_only_listed_sets_exist(tmp_path):
     """dc is: its set at 60 is a hole; dc+pool is distilled."""
     plan = Plan(load_run(write_run(tmp_path, imported=[ENTRY], sets_root="there")))

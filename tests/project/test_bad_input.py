@@ -32,6 +32,7 @@ CASES = {
     "unknown objective": (DISTILL.replace("{o}", "dcc"), "unknown objective 'dcc'", "dc, dd, dm"),
     "unknown protocol": (f"{HARD} --protocol smooth", "unknown protocol 'smooth'", "hard, kd"),
     "unknown device": (f"{DM} --device tpu9", "--device", "tpu9", "cpu"),
+    "a number of the CPU": (f"{DM} --device cpu:1", "--device", "'cpu:1' is not supported", "cpu"),
     "device not here": (f"{DM} --device cuda:99", "--device", "cuda:99", "use cpu"),
     "device not here, evaluate": (f"{HARD} --device cuda:99", "--device", "cuda:99", "use cpu"),
     "threads negative": (f"{DM} --threads -1", "--threads is -1", "0 (torch's choice)"),

@@ -92,7 +92,8 @@ def broken_sets(root, good):
     for name, changes in faults.items():
         tensors = {k: v.contiguous() for k, v in (good | changes).items() if v is not None}
         save_file(tensors, root / f"{name}.safetensors")
-    save_tensors(root / "white.safetensors", "synthetic", good, {"whitening": "zca"})
+    bare = {name: tensor for name, tensor in good.items() if name not in ("mean", "std")}
+    save_tensors(root / "white.safetensors", "synthetic", bare, {"whitening": "zca"})
     save_tensors(root / "space.safetensors", "synthetic", good, {"whitening": "pca"})
     save_tensors(root / "plain.safetensors", "synthetic", good, {"whitening": "none"})
     chosen = {"indices": torch.arange(10), "labels": labels}

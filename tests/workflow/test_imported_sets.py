@@ -122,5 +122,5 @@ def test_a_set_that_does_not_fit_is_one_line(folder):
     dc_form(folder / "there/a.pt", a_set(shape=(3, 8, 8)), a_set(shape=(3, 8, 8)))
     done = snakemake(folder, *WORDS)
     assert done.returncode != 0
-    fault = "there/a.pt: its images are [10, 3, 8, 8], those of digits are [M, 1, 8, 8]"
+    fault = "there/a.pt, entry 0: its images are [10, 3, 8, 8], those of digits are [M, 1, 8, 8]"
     assert f"error: {fault}" in said(done)
