@@ -12,7 +12,7 @@ import torch
 from dd import plugins
 from dd.config import plugin_files
 from dd.contracts import Breach, blame, check_call, check_shape, said, within
-from dd.errors import DDError
+from dd.errors import DDError, is_out_of_memory
 from dd.networks.architectures import NETWORKS
 from dd.networks.base import Network
 from dd.networks.empty import made_empty
@@ -120,8 +120,11 @@ def _check_logits(
     try:
         with torch.no_grad():
             logits = network(images)
-    except (AttributeError, RuntimeError) as error:
-        if blame(error):  # its own code, whose author needs the traceback
+    except DDError:
+        raise
+    except Exception as error:
+        # of its own code the author needs the traceback
+        if is_out_of_memory(error) or blame(error):
             raise
         raise Breach(f"it fails on images {list(images.shape)}: {said(error)}") from None
     check_shape("the logits of 2 images", logits, (2, classes))

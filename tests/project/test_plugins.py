@@ -900,7 +900,7 @@ def test_a_protocol_that_breaks_its_contract(
         ("size[1]", "size[1] + 1",
          "it fails on images [2, 1, 8, 8]: RuntimeError: mat1 and mat2 shapes cannot be multiplied "
          "(2x64 and 65x10)"),
-        (8 * " " + "self.c", "        self.own = nn.Parameter(nn.Linear(1, 1).bias)\n        self.c",
+        ("super().__init__()", "super().__init__(); self.own = nn.Parameter(nn.Linear(1, 1).bias)",
          "no initialisation is known for own of Broken; parameters may be those of convolutions, "
          "linear layers, norms and embeddings"),
         ("size, classes, width_factor=1.0", "classes",
