@@ -127,7 +127,7 @@ def _check_logits(
         if is_out_of_memory(error) or blame(error):
             raise
         raise Breach(f"it fails on images {list(images.shape)}: {said(error)}") from None
-    check_shape("the logits of 2 images", logits, (2, classes))
+    check_shape("its answer to 2 images, their logits,", logits, (2, classes))
 
 
 def _clear(network: Network) -> None:

@@ -895,7 +895,7 @@ def test_a_protocol_that_breaks_its_contract(
     ("old", "new", "message"),
     [
         ("classes)", "classes + 1)",
-         "the logits of 2 images has shape [2, 11], it must be of shape [2, 10]"),
+         "its answer to 2 images, their logits, has shape [2, 11], it must be of shape [2, 10]"),
         ("self.classifier", "self.end", "Broken must set self.classifier, a linear layer"),
         ("size[1]", "size[1] + 1",
          "it fails on images [2, 1, 8, 8]: RuntimeError: mat1 and mat2 shapes cannot be multiplied "
