@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from dd import __version__, plugins
+from dd import __version__, contracts, plugins
 from dd.artifacts.atomic import check_ending, check_target
 from dd.config import plugin_files
 from dd.errors import (
@@ -152,9 +152,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             print(f"error: {where}{error.strerror or error}", file=sys.stderr)
         return 1
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # near its limit a process fails anywhere: a library may lose a part that it has not loaded
-        if not (is_out_of_memory(error) or near_memory_limit()):
+        if isinstance(error, SystemExit) or not (is_out_of_memory(error) or near_memory_limit()):
+            if message := contracts.blame(error):
+                print(f"error: {message}", end="", file=sys.stderr)
+                return 2
             raise
         reason = no_memory(error) or "the system gives no more"
         if not is_out_of_memory(error):

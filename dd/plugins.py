@@ -177,6 +177,12 @@ def used_of(kind: str) -> list[Entry]:
     return sorted((entry for entry in _used if entry.kind == kind), key=lambda entry: entry.name)
 
 
+def of_module(name: str) -> Plugin | None:
+    """The plug-in that a module belongs to, if this process has used it."""
+    top = name.partition(".")[0]
+    return next((entry.plugin for entry in _used if top in entry.plugin.modules), None)
+
+
 @cache
 def installed() -> Catalogue:
     """What installed packages bring, from their metadata."""

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
-from dd import plugins
+from dd import contracts, plugins
 from dd.errors import DDError, unknown
 from dd.plugins import Entry
 
@@ -76,6 +76,8 @@ class Registry(Generic[T]):
                     f"{entry}: {entry.attribute or entry.module} is no class derived from "
                     f"{base.__module__}.{base.__name__}"
                 )
+            if fault := contracts.misfit(item, base):
+                raise DDError(f"{entry}: {fault}")
             if fault := resolve("dd.config.settings:fault")(getattr(item, "Settings", None)):
                 raise DDError(f"{entry}: its Settings {fault}")
         elif not callable(item):

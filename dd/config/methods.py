@@ -14,8 +14,15 @@ from typing import Any
 
 from dd import plugins
 from dd.config import plugin_files
-from dd.config.recipes import objectives, parametrisations, regularisers, resolve, resolve_part
-from dd.config.settings import NUMBER, Type, as_type, from_text
+from dd.config.recipes import (
+    objectives,
+    parametrisations,
+    regularisers,
+    resolve,
+    resolve_part,
+    type_in,
+)
+from dd.config.settings import Type, as_type, from_text, type_by
 from dd.errors import DDError, unknown
 from dd.plugins import Entry
 
@@ -145,7 +152,7 @@ def _settings(tail: str, known: Mapping[str, Any], owner: str, text: str) -> dic
     for name, value in given.items():
         if name not in known:
             raise unknown(f"setting of {owner}", name, known)
-        given[name] = _value(f"method '{text}': {name}", value, type(known[name]))
+        given[name] = _value(f"method '{text}': {name}", value, type_in(owner, known[name]))
     return given
 
 
@@ -243,7 +250,7 @@ def parse_protocol(
         if option not in defaults:
             raise unknown(f"option of protocol '{name}'", option, defaults)
         # a definition such as `temperature: 3` allows any number, not only whole numbers
-        expected = NUMBER if isinstance(defaults[option], int) else type(defaults[option])
+        expected = type_by(defaults[option])
         options[option] = _value(f"protocol '{text}': {option}", value, expected)
     changed = [
         f"{option}={format_value(options[option])}"

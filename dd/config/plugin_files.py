@@ -8,7 +8,8 @@ when something of its plug-in is used, so one that is broken does not disturb ot
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,39 @@ def like(entry: Entry) -> str:
 def options(entry: Entry) -> dict[str, Any]:
     """The options of a protocol with their defaults."""
     return {name: value for name, value in described(entry).items() if name != "like"}
+
+
+def check_defaults(
+    entry: Entry,
+    of_file: Mapping[str, Any],
+    of_class: Mapping[str, Any],
+    takes: Callable[[str], bool] = lambda option: False,
+) -> None:
+    """Raise a :class:`DDError` if the class of an entry has other options than its file.
+
+    A name without an option stands for the default, which a plan takes from the file and a command
+    from the class. So two defaults would be two things of one name.
+
+    Args:
+        entry: a network or a protocol.
+        of_file: the defaults in its file, by option.
+        of_class: those of its class; ``MISSING``: it leaves the default to the file.
+        takes: whether the class takes an option that it does not name.
+    """
+    for key, default in of_file.items():
+        if key not in of_class:
+            if takes(key):
+                continue
+            have = f"its options are {', '.join(of_class)}" if of_class else "it has no options"
+            raise DDError(f"{entry}: '{key}' is an option in its file, not in its class; {have}")
+        if of_class[key] not in (MISSING, default):
+            raise DDError(
+                f"{entry}: the default of '{key}' is {default} in its file, {of_class[key]} in its "
+                "class"
+            )
+    for key, default in of_class.items():
+        if key not in of_file and default is MISSING:
+            raise DDError(f"{entry}: its class needs '{key}', which is no option in its file")
 
 
 def _document(module: str, plugin: Plugin) -> Mapping[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 from dd import plugins
 from dd.config import plugin_files
 from dd.config.documents import read_yaml
-from dd.config.settings import as_type
+from dd.config.settings import Type, as_type, type_by
 from dd.errors import DDError, unknown
 from dd.plugins import Catalogue, Entry
 
@@ -97,6 +97,12 @@ def plugin(name: str) -> Entry | None:
     """The objective, parametrisation or regulariser of a plug-in called ``name``, if there is one;
     it then counts as used."""
     return plugins.find(name, plugin_files.PARTS, (*load_recipes(), "evaluation"))
+
+
+def type_in(name: str, value: Any) -> Type:
+    """The type of a setting that has ``value`` in the block ``name``. A plug-in may write a whole
+    number where its class, which is not known here, takes any."""
+    return type_by(value) if plugin(name) else type(value)
 
 
 @cache
@@ -346,7 +352,7 @@ def _resolve(
     for key, value in overrides.items():
         if key not in settings:
             raise unknown(f"{part} setting of {name}", key, settings)
-        as_type(f"{part} setting '{key}' of {name}", value, type(settings[key]))
+        as_type(f"{part} setting '{key}' of {name}", value, type_in(name, settings[key]))
     return {**settings, **overrides}
 
 

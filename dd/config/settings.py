@@ -172,8 +172,13 @@ def fault(cls: Any) -> str:
 
 def assumed(values: Mapping[str, Any], text: str) -> Declared:
     """Settings of which only defaults are known, such as those of a plug-in that is not imported:
-    each has the type of its default, and ``text`` as its meaning."""
-    return {name: (_alone(name, type(value), value), text) for name, value in values.items()}
+    each has the type of its default (:func:`type_by`), and ``text`` as its meaning."""
+    return {name: (_alone(name, type_by(value), value), text) for name, value in values.items()}
+
+
+def type_by(default: Any) -> Type:
+    """The type of a setting of which only a default in a document is known."""
+    return NUMBER if isinstance(default, int) else type(default)
 
 
 def shared(one: dataclasses.Field, other: dataclasses.Field) -> dataclasses.Field:

@@ -27,6 +27,7 @@ from dd.config.settings import (
     given_settings,
     shared,
 )
+from dd.contracts import owner, within
 from dd.data.dataset import load_dataset, read_name
 from dd.distill.assemble import assemble
 from dd.distill.objectives import OBJECTIVES
@@ -189,7 +190,9 @@ def run(arguments: argparse.Namespace) -> None:
     values = recipe | {"iterations": snapshots[-1]}
     settings: Settings = build(objective.Settings, values, arguments.objective)
     dataset = load_dataset(arguments.data, device, settings.whitening)
-    loops = [assemble(arguments, settings, dataset, snapshots, device)]
+    whose = owner("objective", arguments.objective)
+    with within(whose):
+        loops = [assemble(arguments, settings, dataset, snapshots, device)]
 
     def distil() -> None:
         loop = loops.pop() if loops else assemble(arguments, settings, dataset, snapshots, device)
@@ -197,7 +200,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     # Two processes in one folder would mix their checkpoints, so the second waits for the first.
     # All checks are above: an error appears at once, not after this wait.
-    with alone(arguments.out):
+    with alone(arguments.out), within(whose):
         or_anew("distill", distil)
     say(
         f"distill: {', '.join(f'it{n}' for n in snapshots)} of {arguments.objective} in "

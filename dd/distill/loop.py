@@ -26,6 +26,7 @@ from dd.artifacts.fields import SECONDS, block, whole
 from dd.artifacts.provenance import earlier, stage_provenance
 from dd.artifacts.tensors import load_tensors
 from dd.artifacts.text import parse_json, read_text, save_text
+from dd.contracts import check_metrics, within
 from dd.data import synthetic
 from dd.data.dataset import Dataset
 from dd.data.synthetic import SyntheticSet
@@ -83,15 +84,15 @@ class DistillationLoop:
         with Progress("distill", last, "it", initial=self.iteration) as progress:
             while self.iteration < last:
                 try:
-                    values = self.objective.iteration(self.iteration + 1, self.canvas)
-                    loss = float(values["loss"])  # the other values may be text
+                    with within(f"iteration {self.iteration + 1}"):
+                        values = self._iteration(self.iteration + 1)
+                    loss = float(values["loss"])
                     if not math.isfinite(loss):
                         raise Divergence(f"the loss is {loss}; try a smaller --lr-img")
                 except Divergence as error:
                     raise self._given_up(error, self.iteration + 1) from None
                 self.iteration += 1
                 self.seconds = before + time.monotonic() - started
-                values |= self.canvas.metrics()
                 line = {"iteration": self.iteration, **values, "seconds": round(self.seconds, 6)}
                 self.metrics.append(json.dumps(line))
                 progress.update(loss=loss)
@@ -102,18 +103,33 @@ class DistillationLoop:
                     pace.saved()
         self._deliver()
 
+    def _iteration(self, number: int) -> dict[str, float | str]:
+        """One iteration; its metrics, checked."""
+        values = self.objective.iteration(number, self.canvas)
+        check_metrics("it", values, needed=["loss"])
+        further = self.canvas.metrics()
+        check_metrics("the parametrisation or regulariser", further)
+        return {**values, **further}
+
     def _given_up(self, error: Divergence, number: int) -> DDError:
         """Keep the last finite images, and return the error of iteration ``number`` with what the
         user needs to know."""
         settings = dataclasses.asdict(self.objective.settings)
         if not self._sound():
-            path = self._state
-            kept = f"; the last checkpoint is {path}" if path.exists() else ""
+            kept = "; its images are not finite any more, so none are kept"
+            if self._state.exists():
+                kept += f"; the last checkpoint is {self._state}"
         else:
+            self._forget_last()
             synthetic.save(path := self.out / f"last-it{self.iteration}.safetensors", self._set())
             kept = f"; the images before it are in {path}"
         listed = ", ".join(f"{name}={value}" for name, value in settings.items())
         return DDError(f"{self.out}: diverged at iteration {number}: {error} ({listed}){kept}")
+
+    def _forget_last(self) -> None:
+        """Remove what an earlier start, which diverged, kept: it belongs to other settings."""
+        for path in self.out.glob("last-it*.safetensors"):
+            path.unlink()
 
     def _snapshot(self) -> None:
         """If this iteration is to be saved, keep its set in the checkpoint folder until the end."""
@@ -215,6 +231,7 @@ class DistillationLoop:
             with replacing(self.out / f"it{iteration}.safetensors") as partial:
                 shutil.copyfile(self._kept(iteration), partial)
         save_text(self.out / "metrics.jsonl", "".join(f"{line}\n" for line in self.metrics))
+        self._forget_last()
         shutil.rmtree(self.folder)
 
 

@@ -36,7 +36,7 @@ from dd.artifacts.provenance import makers_as_text
 from dd.artifacts.resume_rows import load_progress, save_progress
 from dd.artifacts.text import file_digest, save_rows
 from dd.config import plugin_files, recipes
-from dd.config.methods import parse_arch_settings
+from dd.config.methods import parse_arch_settings, protocol_of_plugin
 from dd.config.settings import (
     MOST,
     Declared,
@@ -49,10 +49,11 @@ from dd.config.settings import (
     given_settings,
     shared,
 )
+from dd.contracts import check_list, owner, within
 from dd.data.dataset import Dataset
 from dd.data.synthetic import SyntheticSet, hard_labels
 from dd.errors import DDError, unknown
-from dd.evaluate.protocols import PROTOCOLS, FixedStart, Hard, Task
+from dd.evaluate.protocols import PROTOCOLS, FixedStart, Hard, Task, check_options
 from dd.evaluate.set_options import add_set_options, read_set
 from dd.evaluate.soft_labels import SoftLabels
 from dd.networks.base import count_parameters
@@ -126,7 +127,10 @@ def evaluate(
 def _trained(protocol: Hard, arch: str, numbers: Sequence[int]) -> tuple[list[nn.Module], float]:
     """Networks that were trained, and the seconds that each took."""
     started = time.monotonic()
-    networks = protocol.train(arch, numbers)
+    with within(f"networks of {arch}"):
+        networks = protocol.train(arch, numbers)
+        count = len(numbers)
+        check_list("its method train", networks, count, f"a list of networks, {count} here")
     return networks, (time.monotonic() - started) / len(numbers)
 
 
@@ -339,12 +343,15 @@ def run(arguments: argparse.Namespace) -> None:
     counts = _counts(arguments)
     archs = list(counts)
     protocol_class = PROTOCOLS[arguments.protocol]
+    entry = protocol_of_plugin(arguments.protocol)
+    defaults = check_options(entry) if entry else {}
     given = given_settings(_protocol_settings(), options, protocol_class.Settings)
     for name in given:
         if name not in declared(protocol_class.Settings):
             raise DDError(
                 f"--{name.replace('_', '-')} is no option of --protocol {arguments.protocol}"
             )
+    given = defaults | given
     settings: Any = build(protocol_class.Settings, given, f"protocol {arguments.protocol}")
     check_out(arguments.out, ".csv", arguments.synthetic, arguments.data, arguments.labels)
     device = setup(arguments.device, arguments.threads, arguments.precision)
@@ -405,16 +412,17 @@ def run(arguments: argparse.Namespace) -> None:
     partial = arguments.out.with_name(f".{arguments.out.name}.partial.json")
     # Architectures and the number of networks are not part of the identity: they may change between
     # two starts without making finished networks invalid.
-    protocol = protocol_class(settings, task)
-    kept, earlier = load_progress("evaluate", partial, identity, _progress(protocol))
-    rows = kept.get("rows", [])
-    finished = [row for row in rows if row["network"] < counts.get(row["arch"], 0)]
-    rows = evaluate(
-        protocol,
-        counts,
-        finished,
-        lambda rows: save_progress(partial, identity, {"rows": rows}, earlier),
-    )
+    with within(owner("protocol", arguments.protocol)):
+        protocol = protocol_class(settings, task)
+        kept, earlier = load_progress("evaluate", partial, identity, _progress(protocol))
+        rows = kept.get("rows", [])
+        finished = [row for row in rows if row["network"] < counts.get(row["arch"], 0)]
+        rows = evaluate(
+            protocol,
+            counts,
+            finished,
+            lambda rows: save_progress(partial, identity, {"rows": rows}, earlier),
+        )
     where = {"synthetic": digest, "set_data": set_data}
     where |= {"device": device.type, "precision": precision.chosen()}
     if earlier:

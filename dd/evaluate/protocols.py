@@ -9,8 +9,10 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import nn
 
+from dd.config import plugin_files
 from dd.config.methods import TAKING_STEPS, needs_teacher
-from dd.config.settings import setting
+from dd.config.settings import declared, setting
+from dd.contracts import check_call
 from dd.data.dataset import Dataset
 from dd.data.synthetic import Schedule
 from dd.evaluate import kd, soft_labels
@@ -18,6 +20,7 @@ from dd.evaluate.soft_labels import LabelledViews, SoftLabels
 from dd.networks.build import create
 from dd.networks.init import fixed_start, initialise
 from dd.networks.options import canonical
+from dd.plugins import Entry
 from dd.registry import Registry
 from dd.rng import generator
 from dd.runtime import precision
@@ -134,6 +137,7 @@ class Task:
         Raises:
             TrainingDiverged: if a loss becomes NaN or infinite and the task is strict.
         """
+        check_call("its loss", criterion, ("logits", "labels", "guide", "epoch"))
         networks = self.networks(arch, numbers, role)
         order = [generator(self.seed + n, "evaluate", *role, "order") for n in numbers]
         try:
@@ -154,6 +158,23 @@ class Task:
                 f"{arch}: {error}, or let it count as a row, marked as diverged: --diverged record"
             ) from None
         return networks
+
+
+def check_options(entry: Entry) -> dict[str, Any]:
+    """The defaults of a plug-in's protocol, by option.
+
+    An option of training is none of its own, but may have a value in the file.
+
+    Raises:
+        DDError: if its class has other options than its file.
+    """
+    own = {
+        name: field.default for name, (field, _) in declared(PROTOCOLS[entry.name].Settings).items()
+    }
+    known = plugin_files.options(entry)
+    of_file = {name: known[name] for name in known if name in own or name not in declared(Recipe)}
+    plugin_files.check_defaults(entry, of_file, own)
+    return of_file
 
 
 @dataclasses.dataclass(frozen=True)

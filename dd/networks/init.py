@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from dd.contracts import Breach
 from dd.networks.base import Network
 from dd.rng import generator
 
@@ -29,7 +30,7 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
         generator: source of the draws; the global random state is not used.
 
     Raises:
-        TypeError: for a layer with parameters that this function does not know.
+        Breach: for a layer with parameters that this function does not know.
     """
     deviations = module.deviations if isinstance(module, Network) else {}
     for layer in module.modules():
@@ -50,8 +51,11 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
             nn.init.zeros_(layer.bias)
             if isinstance(layer, _BatchNorm):
                 layer.reset_running_stats()
-        elif any(True for _ in layer.parameters(recurse=False)):
-            raise TypeError(f"no initialisation for {type(layer).__name__}")
+        elif names := [name for name, _ in layer.named_parameters(recurse=False)]:
+            raise Breach(
+                f"no initialisation is known for {' and '.join(names)} of {type(layer).__name__}; "
+                "parameters may be those of convolutions, linear layers, norms and embeddings"
+            )
 
 
 def fixed_start(seed: int, which: int) -> torch.Generator:

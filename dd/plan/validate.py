@@ -193,6 +193,7 @@ def _declared(
         options = job.conditions(run)
         if entry := protocol_of_plugin(options["protocol"]):
             own = resolve(f"dd.evaluate.protocols:PROTOCOLS[{entry.name}]")
+            resolve("dd.evaluate.protocols:check_options")(entry)
             yield entry, "'like: soft'", planned_as(entry.name) == SOFT, own.needs_labels
             trained = own.also_trained(settings[-1])
             yield entry, "the teacher ('like: kd')", job.also_trained(run), trained

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from dd.contracts import check_shape
 from dd.data import augment
 from dd.data.dataset import Split
 from dd.errors import DDError
@@ -373,10 +374,14 @@ def _losses(
     guide: torch.Tensor | None,
     epoch: int,
 ) -> torch.Tensor:
-    """One loss per network, ``[N]``, from logits ``[N, b, K]``."""
-    return torch.stack(
-        [
-            criterion(own, target, None if guide is None else guide[n], epoch)
-            for n, (own, target) in enumerate(zip(logits, labels, strict=True))
-        ]
-    )
+    """One loss per network, ``[N]``, from logits ``[N, b, K]``.
+
+    Raises:
+        Breach: if a loss is not one number.
+    """
+    losses = [
+        criterion(own, target, None if guide is None else guide[n], epoch)
+        for n, (own, target) in enumerate(zip(logits, labels, strict=True))
+    ]
+    check_shape("the loss", losses[0], ())
+    return torch.stack(losses)

@@ -38,7 +38,7 @@ def test_settings_of_which_only_defaults_are_known():
     seen = {name: (f.name, type_of(f), f.default, text) for name, (f, text) in found.items()}
     assert seen == {
         "lambda": ("lambda", float, 0.5, "of a plug-in"),
-        "class": ("class", int, 3, "of a plug-in"),
+        "class": ("class", NUMBER, 3, "of a plug-in"),
         "mode": ("mode", str, "x", "of a plug-in"),
     }
 

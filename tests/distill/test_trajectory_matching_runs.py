@@ -145,6 +145,16 @@ def test_divergence_is_told_and_can_be_retried(
     retried = common | changes | cure
     assert main(distill(digits_file, [shard], out, objective, **retried)) == 0
     assert synthetic.load(out / "it4.safetensors").learned_lr > 0
+    assert not last.exists()  # it was of other settings
+
+
+def test_images_that_overflow_are_not_kept(digits_file, shard, tmp_path, monkeypatch, capsys):
+    """The loss tells it an iteration later, when there is nothing left to keep."""
+    monkeypatch.setattr(Pixels, "images", lambda self: self._images.detach() * float("inf"))
+    given = distill(digits_file, [shard], tmp_path, snapshots=[2])
+    assert main(given) == 2
+    assert "; its images are not finite any more, so none are kept\n" in capsys.readouterr().err
+    assert not list(tmp_path.glob("last-it*"))
 
 
 @pytest.mark.parametrize(

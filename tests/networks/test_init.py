@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from dd.errors import DDError
 from dd.networks.build import create
 from dd.networks.init import initialise
 from dd.rng import generator
@@ -84,5 +85,5 @@ def test_without_a_generator_all_parameters_are_zero():
 
 
 def test_a_layer_without_a_known_initialisation_is_refused():
-    with pytest.raises(TypeError, match="PReLU"):
+    with pytest.raises(DDError, match="no initialisation is known for weight of PReLU; "):
         initialise(nn.Sequential(nn.Linear(2, 2), nn.PReLU()), generator(0))

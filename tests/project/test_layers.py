@@ -16,7 +16,7 @@ LAYERS = (
     "report", "plan", "distill", "analyse", "evaluate", "pretrain", "training", "networks",
     "exchange", "data", "config", "artifacts", "runtime",
 )  # fmt: skip
-FLAT = ("errors", "plugins", "registry", "rng")  # below all layers
+FLAT = ("contracts", "errors", "plugins", "registry", "rng")  # below all layers
 TOP = ("__main__", "command")  # above them
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path

@@ -672,6 +672,278 @@ def Broken(images, size, labels, factor, **options):
             assert network.classifier.in_features == width
 
 
+MOVING = """
+from dataclasses import dataclass
+import torch
+from dd.distill.objectives.base import ImageSettings, Objective
+
+class Broken(Objective):
+    Settings = ImageSettings
+
+    def iteration(self, number, synthetic):
+        images = synthetic.images()
+        BODY
+"""
+RECIPE = """
+recipes:
+  broken:
+    own: {any: []}
+    distillation:
+      {iterations: 2, init: noise, lr_img: 1, momentum_img: 0, whitening: none, augment: none}
+    evaluation: dc
+"""
+
+
+@pytest.fixture
+def distilled(digits_file, tmp_path, capsys):
+    """A function: what `distill` with an objective of this code says, and its status."""
+
+    def run(code, *words):
+        site = written(tmp_path / "site", "dd-broken", code, RECIPE, objective="broken")
+        out = ["--data", str(digits_file), "--out", str(tmp_path / "out"), *LITTLE]
+        with found(site):
+            status = main(["distill", "--objective", "broken", "--ipc", "1", *out, *words])
+        return status, capsys.readouterr().err
+
+    return run
+
+
+GRADIENT = "the gradient of the images has shape [1, 1, 8, 8], it must be of shape [10, 1, 8, 8]"
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("return {'los': 1}", "it gives metrics without 'loss', which must be a number"),
+        ("return None", "it gives None, it must give a dict of metrics"),
+        ("return {'loss': images.sum()}",
+         "it gives a value of type Tensor as 'loss', it must be a number"),
+        ("return {'loss': 'low'}", "it gives a value of type str as 'loss', it must be a number"),
+        ("return {'loss': 1.0, 'more': [1]}",
+         "it gives a value of type list as 'more', it must be a number or text"),
+        ("synthetic.update(images[:1])", GRADIENT),
+        ("synthetic.update(None)",
+         "the gradient of the images is None, it must be of shape [10, 1, 8, 8]"),
+    ],
+)  # fmt: skip
+def test_an_objective_that_breaks_its_contract_is_one_line(body, message, distilled):
+    status, err = distilled(MOVING.replace("BODY", body))
+    line = f"error: objective 'broken' of plug-in dd-broken 1.0: iteration 1: {message}\n"
+    assert (status, err.splitlines(keepends=True)[-1]) == (2, line)
+
+
+def test_an_objective_without_the_method_is_told_of_it(distilled):
+    status, err = distilled(MOVING.replace("iteration", "iterate"))
+    assert status == 2 and err.count("\n") == 1
+    assert "1.0: iteration 1: Broken has no method 'iteration', which moves the images" in err
+
+
+@pytest.mark.parametrize("raised", ["ValueError('two\\nlines')", "SystemExit(0)"])
+def test_an_error_in_the_code_of_a_plug_in_shows_where(raised, distilled):
+    """One line, and of the traceback what its author can mend."""
+    status, err = distilled(MOVING.replace("BODY", f"raise {raised}"))
+    line, title, place, code = err.splitlines()
+    said = raised.replace("('", ": ").replace("(", ": ").replace("')", "").replace(")", "")
+    assert status == 2 and title == "In the plug-in (the last call last):"
+    assert line == (
+        "error: objective 'broken' of plug-in dd-broken 1.0: iteration 1: "
+        f"{said.replace(chr(92) + 'n', ' ')}"
+    )
+    assert place.endswith('__init__.py", line 11, in iteration') and code == f"    raise {raised}"
+
+
+def test_an_error_of_the_suite_itself_is_not_blamed_on_it(distilled, monkeypatch):
+    def broken(*given):
+        raise KeyError("ours")
+
+    monkeypatch.setattr(synthetic, "save", broken)
+    with pytest.raises(KeyError, match="ours"):
+        distilled(MOVING.replace("BODY", "return {'loss': 1.0}"))
+
+
+def test_a_whole_number_in_the_file_may_be_any_number_of_the_class(distilled, tmp_path):
+    code = MOVING.replace("BODY", "return {'loss': 1.0}")
+    assert distilled(code, "--lr-img", "0.5")[0] == 0
+    assert read_header(tmp_path / "out" / "it2.safetensors")["settings"]["lr_img"] == 0.5
+    with found(tmp_path / "site"):
+        assert parse("broken@lr_img=0.5").settings == {"lr_img": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("return images[:1], {}",
+         GRADIENT.replace("images", "regulariser")),
+        ("return images, {'more': images}",
+         "the parametrisation or regulariser gives a value of type Tensor as 'more', it must be a "
+         "number or text"),
+        ("return images", "the regulariser gives a value of type Tensor, it must give a gradient "
+         "and a dict of metrics"),
+    ],
+)  # fmt: skip
+def test_a_regulariser_that_breaks_its_contract(body, message, tmp_path, digits_file, capsys):
+    code = f"""{PARTS}
+class Broken(Regulariser):
+    Settings = Empty
+
+    def gradient(self, images, labels):
+        {body}
+"""
+    described = OF_KIND["regulariser"]
+    site = written(tmp_path / "site", "dd-broken", code, described, regulariser="broken")
+    words = ["--data", str(digits_file), "--out", str(tmp_path / "out"), *LITTLE, "--objective"]
+    words += ["dm", "--ipc", "1", "--network", "mlp", "--batch-real", "2", "--snapshots", "1"]
+    with found(site):
+        assert main(["distill", *words, "--regulariser", "broken"]) == 2
+    assert capsys.readouterr().err.endswith(f"error: objective 'dm': iteration 1: {message}\n")
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "message"),
+    [
+        ("objective", "class Broken(Objective):\n Settings = Settings\n"
+         " def iteration(self, synthetic): pass",
+         "its method iteration takes (self, synthetic), it must take (self, number, synthetic)"),
+        ("objective", "class Broken(Objective):\n Settings = Settings\n outcome = 1",
+         "its method outcome is no function"),
+        ("regulariser", "class Broken(Regulariser):\n Settings = Empty\n"
+         " def needs(self, settings): pass",
+         "its method needs takes (self, settings), it must take (settings)"),
+        ("protocol", "class Broken(Hard):\n def train(self, arch): pass",
+         "its method train takes (self, arch), it must take (self, arch, numbers)"),
+        ("protocol", "class Broken(Hard):\n def also_trained(settings): return []", ""),
+        ("protocol", "class Broken(Hard):\n @staticmethod\n def train(*given, **more): pass", ""),
+    ],
+)  # fmt: skip
+def test_methods_take_what_the_suite_gives(kind, code, message, run_file, tmp_path):
+    if not message:
+        return checked(kind, code, ("", ""), run_file, tmp_path)
+    with pytest.raises(DDError) as error:
+        checked(kind, code, ("", ""), run_file, tmp_path)
+    assert str(error.value).endswith(f"{kind} 'broken' of plug-in dd-broken 1.0: {message}")
+
+
+SHARE = """
+@dataclass(frozen=True)
+class Own:
+    share: float = setting("a share", default=0.2)
+
+class Broken(Hard):
+    Settings = Own
+
+    def facts(self, number):
+        return {"half": self.settings.share / 2}
+"""
+
+
+def test_a_protocol_whose_class_has_another_default(run_file, tmp_path, capsys):
+    """As for networks: a run takes the file's default, so the command must not take another."""
+    with pytest.raises(DDError) as error:
+        checked("protocol", SHARE, ("{}", "{share: 0.1}"), run_file, tmp_path)
+    line = (
+        "protocol 'broken' of plug-in dd-broken 1.0: the default of 'share' is 0.1 in its file, "
+        "0.2 in its class"
+    )
+    assert str(error.value).endswith(line)
+    words = ["--synthetic", "x", "--data", "y", "--arch", "mlp", "--out", str(tmp_path / "x.csv")]
+    with found(tmp_path / "site"):
+        assert main(["evaluate", "--protocol", "broken", *words]) == 2
+    assert said(capsys) == f"error: {line}\n"
+
+
+@pytest.fixture(scope="module")
+def random_set(digits_file, tmp_path_factory):
+    out = tmp_path_factory.mktemp("random")
+    words = ["--data", str(digits_file), "--out", str(out), *LITTLE, "--snapshots", "0"]
+    assert main(["distill", "--objective", "random", "--ipc", "1", *words]) == 0
+    return out / "it0.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("return self.task.train(arch, numbers, lambda logits, labels: logits.sum())",
+         "its loss takes (logits, labels), it must take (logits, labels, guide, epoch)"),
+        ("return self.task.train(arch, numbers, lambda logits, *others: logits.sum(1))",
+         "the loss has shape [10], it must be one number (shape [])"),
+        ("return self.task.train(arch, numbers, lambda *given: None)",
+         "the loss is None, it must be one number (shape [])"),
+        ("self.task.train(arch, numbers)",
+         "its method train gives None, it must give a list of networks, 1 here"),
+        ("return self.task.train(arch, numbers) * 2",
+         "its method train gives 2 things, it must give a list of networks, 1 here"),
+        ("raise RuntimeError('bang')", "RuntimeError: bang"),
+    ],
+)  # fmt: skip
+def test_a_protocol_that_breaks_its_contract(
+    code, message, random_set, digits_file, tmp_path, capsys
+):
+    code = f"{PARTS}\nclass Broken(Hard):\n def train(self, arch, numbers):\n  {code}"
+    site = written(tmp_path, "dd-broken", code, OF_KIND["protocol"], protocol="broken")
+    words = ["--synthetic", str(random_set), "--data", str(digits_file), "--arch", "mlp"]
+    words += ["--networks", "1", "--epochs", "1", "--out", str(tmp_path / "rows.csv"), *LITTLE]
+    capsys.readouterr()
+    with found(site):
+        assert main(["evaluate", "--protocol", "broken", *words]) == 2
+    err = capsys.readouterr().err.splitlines()
+    line = "error: protocol 'broken' of plug-in dd-broken 1.0: networks of mlp: "
+    assert [one for one in err if one.startswith("error")] == [line + message]
+    assert len(err) - err.index(line + message) == (4 if "RuntimeError" in message else 1)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("classes)", "classes + 1)",
+         "its answer to 2 images, their logits, has shape [2, 11], it must be of shape [2, 10]"),
+        ("self.classifier", "self.end", "Broken must set self.classifier, a linear layer"),
+        ("size[1]", "size[1] + 1",
+         "it fails on images [2, 1, 8, 8]: RuntimeError: mat1 and mat2 shapes cannot be multiplied "
+         "(2x64 and 65x10)"),
+        ("super().__init__()", "super().__init__(); self.own = nn.Parameter(nn.Linear(1, 1).bias)",
+         "no initialisation is known for own of Broken; parameters may be those of convolutions, "
+         "linear layers, norms and embeddings"),
+        ("size, classes, width_factor=1.0", "classes",
+         "its class takes (channels, classes), it must take (channels, size, classes, "
+         "width_factor)"),
+    ],
+)  # fmt: skip
+def test_a_network_that_breaks_its_contract(old, new, message, tmp_path):
+    code = NETWORK.replace(", OPTIONS", "").replace(old, new)
+    site = written(tmp_path, "dd-broken", code, "networks: {broken: {}}", network="broken")
+    with found(site), pytest.raises(DDError) as error:
+        create("broken", 1, (8, 8), 10, generator=torch.Generator())
+    assert str(error.value) == f"network 'broken' of plug-in dd-broken 1.0: {message}"
+
+
+def test_a_class_may_leave_a_default_to_the_file(random_set, digits_file, tmp_path):
+    code = PARTS + SHARE.replace(", default=0.2", "")
+    described = "protocols: {broken: {share: 0.5}}"
+    site = written(tmp_path, "dd-broken", code, described, protocol="broken")
+    words = ["--synthetic", str(random_set), "--data", str(digits_file), "--arch", "mlp"]
+    words += ["--networks", "1", "--epochs", "1", "--out", str(tmp_path / "rows.csv"), *LITTLE]
+    with found(site):
+        assert main(["evaluate", "--protocol", "broken", *words]) == 0
+    (row,) = load_rows(tmp_path / "rows.csv")
+    assert (row["share"], row["half"]) == ("0.5", "0.25")
+
+
+def test_a_network_is_tried_once_and_draws_nothing(tmp_path, monkeypatch):
+    code = (
+        NETWORK.replace(", OPTIONS", "")
+        + "\nBroken.seen = []\nembed = Broken.embed\n"
+        + ("Broken.embed = lambda self, x: (self.seen.append(x.shape), embed(self, x))[1]\n")
+    )
+    site = written(tmp_path, "dd-broken", code, "networks: {broken: {}}", network="broken")
+    with found(site):
+        state, stream = torch.get_rng_state(), torch.Generator().manual_seed(0)
+        networks = [create("broken", 1, (8, 8), 10, generator=stream) for _ in range(3)]
+        assert len(type(networks[0]).seen) == 1 and networks[0].training
+        assert torch.equal(torch.get_rng_state(), state)
+        again = create("broken", 1, (8, 8), 10, generator=torch.Generator().manual_seed(0))
+        assert torch.equal(again.classifier.weight, networks[0].classifier.weight)
+
+
 def test_reserved_names_are_the_options_of_the_commands():
     for kind, stage, fields in (
         ("objective", distill, distill._declared_settings()),

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 
 from dd.config.settings import setting
+from dd.contracts import Breach
 from dd.data.augment import MEANING, check_strategy
 from dd.data.dataset import Dataset
 from dd.data.space import WHITENINGS
@@ -178,12 +179,16 @@ class Objective:
         return self.kept[network]
 
     def iteration(self, number: int, synthetic: Parametrisation) -> dict[str, float | str]:
-        """Move the images once and return metrics, with ``loss``; ``number`` counts from 1.
+        """Move the images once and return metrics: numbers and text by name, with a number
+        ``loss``; ``number`` counts from 1.
 
         Raises:
             Divergence: if the step would ruin the images; raised before it moves them.
         """
-        raise TypeError(f"{type(self).__name__} selects, it has no iterations")
+        raise Breach(
+            f"{type(self).__name__} has no method 'iteration', which moves the images; a selection "
+            "has optimises = False and iterations: 0"
+        )
 
     def optimizer(self, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
         """The optimiser of the images, or of their latents: SGD with momentum. An objective

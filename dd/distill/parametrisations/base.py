@@ -13,6 +13,8 @@ from dd.registry import Registry
 Optimise = Callable[[Sequence[dict[str, Any]]], torch.optim.Optimizer]
 """Makes the objective's optimiser of parameter groups, each with ``params`` and ``lr``."""
 
+GRADIENT = "the gradient of the images"
+
 
 class Parametrisation(ABC):
     """Synthetic images under optimisation.

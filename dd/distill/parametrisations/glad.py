@@ -7,7 +7,13 @@ from dataclasses import dataclass
 import torch
 
 from dd.config.settings import setting
-from dd.distill.parametrisations.base import PARAMETRISATIONS, Optimise, Parametrisation
+from dd.contracts import check_shape
+from dd.distill.parametrisations.base import (
+    GRADIENT,
+    PARAMETRISATIONS,
+    Optimise,
+    Parametrisation,
+)
 from dd.pretrain.generators.base import Generator
 from dd.training.state import load_optimizer_state, optimizer_state, step
 
@@ -77,6 +83,7 @@ class Latents(Parametrisation):
             ]
         )
         self._images: torch.Tensor | None = None
+        self._shape = images.shape
 
     def images(self) -> torch.Tensor:
         if self._images is None:
@@ -86,6 +93,7 @@ class Latents(Parametrisation):
         return self._images
 
     def update(self, gradient: torch.Tensor, factor: float = 1.0) -> None:
+        check_shape(GRADIENT, gradient, self._shape)
         latents = list(self._latents.values())
         gradients = [torch.empty_like(latent) for latent in latents]
         for rows in self._pieces():

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from dd.artifacts.checkpoint import form, under
+from dd.contracts import check_shape
 from dd.distill.parametrisations.base import Optimise, Parametrisation
 from dd.errors import DDError
 from dd.training.state import load_optimizer_state, optimizer_state, step
@@ -66,6 +67,7 @@ class Labelled(Parametrisation):
         self.canvas.update(gradient, factor)
 
     def update_labels(self, gradient: Tensor, factor: float = 1.0) -> None:
+        check_shape("the gradient of the labels", gradient, self._values.shape)
         if self._soft:  # the vector-Jacobian product of a softmax
             gradient = self.labels * (gradient - (self.labels * gradient).sum(1, keepdim=True))
         self._values.grad = gradient

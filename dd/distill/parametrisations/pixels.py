@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from dd.distill.parametrisations.base import Optimise, Parametrisation
+from dd.contracts import check_shape
+from dd.distill.parametrisations.base import GRADIENT, Optimise, Parametrisation
 from dd.training.state import load_optimizer_state, optimizer_state, step
 
 
@@ -29,6 +30,7 @@ class Pixels(Parametrisation):
         return self._images.detach()
 
     def update(self, gradient: torch.Tensor, factor: float = 1.0) -> None:
+        check_shape(GRADIENT, gradient, self._images.shape)
         self._images.grad = gradient
         step(self._optimizer, factor)
 

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 
 import torch
 
-from dd.distill.parametrisations.base import Parametrisation
+from dd.contracts import check_list, check_shape
+from dd.distill.parametrisations.base import GRADIENT, Parametrisation
 from dd.networks.base import Network
 from dd.registry import Registry
 
@@ -71,7 +72,12 @@ class Regularised(Parametrisation):
         return self.canvas.images()
 
     def update(self, gradient: torch.Tensor, factor: float = 1.0) -> None:
-        own, self._metrics = self.regulariser.gradient(self.canvas.images(), self.labels)
+        images = self.canvas.images()
+        given = self.regulariser.gradient(images, self.labels)
+        check_list("the regulariser", given, 2, "a gradient and a dict of metrics")
+        own, self._metrics = given
+        check_shape("the gradient of the regulariser", own, images.shape)
+        check_shape(GRADIENT, gradient, images.shape)  # before their sum may broadcast
         self.canvas.update(gradient + own, factor)
 
     def metrics(self) -> dict[str, float]:
