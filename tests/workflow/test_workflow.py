@@ -221,12 +221,6 @@ def test_a_finished_run_can_be_checked_again(checkout):
     assert snakemake(checkout, *words).returncode == 0
     assert verify().returncode == 0 and table.read_bytes() == made
 
-    table.write_bytes(made.replace(b"digits", b"digist"))
-    forged = json.dumps(record | {"files": {}})  # one that says nothing of the table
-    (checkout / "results/tiny/run.json").write_text(forged)
-    done = verify()
-    assert "modelpool_ablation.csv is not what the files it is made from give" in done.stderr
-
 
 @pytest.mark.slow
 def test_commands_can_be_copied(checkout):
