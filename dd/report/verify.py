@@ -20,10 +20,11 @@ from dd.artifacts.atomic import inside
 from dd.artifacts.fields import TEXT, block_of, check_fields, missing
 from dd.artifacts.text import FileSum, file_sum, load_json, load_rows
 from dd.config.run import read_run
-from dd.errors import DDError, unknown
+from dd.errors import DDError
 from dd.plan.jobs import Evaluation
 from dd.plan.plan import ENDINGS, Plan, made_sets
 from dd.report import crate
+from dd.report.behind import behind, claim_of
 from dd.report.record import provenances
 from dd.report.table import render, write
 from dd.runtime.say import say
@@ -161,27 +162,6 @@ def wrong_crate(
     return {}
 
 
-def behind_claim(plan: Plan, claim: str) -> list[str]:
-    """Lines about each difference that a claim is about: its numbers, the files behind them.
-
-    Raises:
-        DDError: if the run has no table ``claims``, or no such claim.
-    """
-    path = Path(plan.run.root, "tables", "claims.csv")
-    rows = load_rows(path)
-    known = list(dict.fromkeys(row.get("claim", "") for row in rows))
-    if claim not in known:
-        raise unknown(f"claim of {path}", claim, known)
-    lines = []
-    for row in rows:
-        if row["claim"] == claim:
-            interval = f" ({row['low']} to {row['high']})" if row["low"] else ""
-            place = ", ".join(filter(None, (row["dataset"], row["place"], row["compared"])))
-            lines.append(f"{place}: {row['difference']}{interval} {row['unit']}")
-            lines += [f"  from {file}" for file in row["files"].split()]
-    return lines
-
-
 def _fault(root: Path, wrong: Mapping[str, str], removed: bool) -> DDError:
     """The error that names the first of the ``wrong`` files; they are removed if asked."""
     name, what = next(iter(wrong.items()))
@@ -204,7 +184,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="delete the files at fault, so that `snakemake` makes them again",
     )
     parser.add_argument(
-        "--claim", metavar="ID", help="also list the files behind this claim (default: none)"
+        "--claim",
+        metavar="ID",
+        help="also say what is behind the verdict on this claim: numbers, files and their rows "
+        "(default: none)",
     )
 
 
@@ -215,6 +198,7 @@ def run(arguments: argparse.Namespace) -> None:
     plan = Plan(read_run(config)).main
     for path in plan.files():
         inside(root, _name(path, plan), config)
+    claim = None if arguments.claim is None else claim_of(plan.run, arguments.claim)
     record = read_record(root)
     sums = found_sums(root, (CONFIG, RECORD, *record["files"]))  # in the order of a crate
     wrong = (
@@ -226,7 +210,7 @@ def run(arguments: argparse.Namespace) -> None:
         wrong = wrong_sets(plan, sums) | wrong_tables(plan) | wrong_crate(plan, record, sums)
     if wrong:
         raise _fault(root, wrong, arguments.remove)
-    for line in behind_claim(plan, arguments.claim) if arguments.claim else ():
+    for line in behind(claim) if claim else ():
         say(line)
     tables = [name for kind, name in plan.exhibits if kind == "table"]
     say(
