@@ -19,6 +19,7 @@ from typing import Any
 from dd.artifacts.atomic import check_out
 from dd.artifacts.fields import BLOCK, NUMBER, TEXT, Field, check_fields, missing, shown, whole
 from dd.artifacts.text import file_digest, load_json, load_rows, read_text, save_text
+from dd.config.run import check_run_folder
 from dd.errors import DDError, unknown
 from dd.report import escape
 from dd.report.compare import FOR, HOLDS, NOT_TESTED, REFUTED, UNDECIDED, worded
@@ -127,6 +128,7 @@ def findings(folder: Path) -> list[Finding]:
         DDError: if ``claims.csv`` or ``run.json`` is missing or malformed, or if the one is not
             what the other recorded; the message names it.
     """
+    check_run_folder(folder)
     record = folder / "run.json"
     document = load_json(record)
     if not isinstance(document, dict) or missing(document, _RUN):

@@ -19,7 +19,7 @@ from typing import Any
 from dd.artifacts.atomic import inside
 from dd.artifacts.fields import TEXT, block_of, check_fields, missing
 from dd.artifacts.text import FileSum, file_sum, load_json, load_rows
-from dd.config.run import read_run
+from dd.config.run import check_run_folder, read_run
 from dd.errors import DDError
 from dd.plan.jobs import Evaluation
 from dd.plan.plan import ENDINGS, Plan, made_sets
@@ -194,6 +194,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Check everything; the error names the first fault."""
     root = arguments.run
+    check_run_folder(root)
     config = root / CONFIG
     plan = Plan(read_run(config)).main
     for path in plan.files():
