@@ -563,9 +563,23 @@ def read_run(path: str | Path) -> Run:
 def _workflow_of(folder: str, config: Path) -> str:
     """Where the ``folder`` of the workflow is that the run of ``config`` was made with: as it says,
     or else in the first folder above the file that has one, so that any folder may be the current.
+
+    Raises:
+        DDError: if it is in none of them.
     """
     if not Path(folder, "schemas").is_dir():
         for above in config.resolve().parents:
             if (above / folder / "schemas").is_dir():
                 return str(above / folder)
+        raise DDError(
+            f"{config}: its workflow '{folder}' is neither here nor above the run's folder; start "
+            "in the checkout"
+        )
     return folder
+
+
+def check_run_folder(path: Path) -> None:
+    """Raise a :class:`DDError` unless ``path``, which should be the folder of a run, is one."""
+    if not path.is_dir():
+        meant = f"{path.parent}" if path.is_file() else "such as results/NAME"
+        raise DDError(f"{path}: is no folder; give the folder of the run: {meant}")

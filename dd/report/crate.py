@@ -11,10 +11,12 @@ Workflow Run Crate.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
+from dd.artifacts.fields import TEXT, Field, block, block_of, both, list_of, optional
 from dd.artifacts.text import FileSum
 from dd.plan.jobs import Evaluation, Import
 from dd.plan.plan import ENDINGS, Plan, made_sets
@@ -41,6 +43,26 @@ FORMATS: dict[str, Any] = {
     ".tex": "text/x-tex",
 }
 FACTS = ("device", "precision", "threads", "cpu", "gpu", "machine", "python", "wall_seconds")
+
+RECORD: Mapping[str, Field] = {  # what a crate takes from run.json, besides the plug-ins
+    "run": TEXT,
+    "title": TEXT,
+    "code": block({"tables and figures": TEXT}),
+    "python": TEXT,
+    "libraries": both(block({"snakemake": TEXT}), block_of(TEXT)),
+    "ended": optional(TEXT),
+}
+PLUGINS: Mapping[str, Field] = {"plugins": list_of(TEXT)}  # a run without any does not have them
+# By type of an entity, what it says of the files and jobs of a run. The rest is words about them,
+# which a later version may choose otherwise.
+SAID: Mapping[str, Sequence[str]] = {
+    "Dataset": ("hasPart", "mentions", "license", "datePublished"),
+    "File": ("sha256", "contentSize", "dateCreated"),
+    "CreateAction": ("object", "result", "instrument", "endTime"),
+    "SoftwareApplication": ("softwareVersion",),
+    "ComputationalWorkflow": ("version",),
+}
+OLDER = ("endTime",)  # older versions took that of the last artifact for that of the whole run
 
 
 def describe(
@@ -85,17 +107,36 @@ def describe(
     return crate.metadata.generate()
 
 
-def digests(document: Any) -> dict[str, str]:
-    """The checksums of the files in a ``ro-crate-metadata.json`` by name, as short as those of
-    ``run.json``; without what is no such entry."""
+def difference(document: Any, described: Any) -> str:
+    """The first entity in which a crate says something else of the run's files and jobs than it
+    should (:data:`SAID`), or which only one of them has; "" if they agree.
+
+    Crates of older versions may say when the whole run ended (:data:`OLDER`).
+
+    Args:
+        document: the content of a ``ro-crate-metadata.json``.
+        described: what :func:`describe` gives for the same files.
+    """
+    nothing: tuple[str, Mapping[str, Any]] = ("", {})
+    pairs = zip_longest(_said(described), _said(document), fillvalue=nothing)
+    for (wanted, facts), (found, more) in pairs:
+        same = {n: v for n, v in more.items() if n in facts or n not in OLDER}
+        if wanted != found or same != facts:
+            return min(filter(None, (wanted, found)))  # both are sorted
+    return ""
+
+
+def _said(document: Any) -> list[tuple[str, Mapping[str, Any]]]:
+    """The entities of :data:`SAID` with what they say, by identifier."""
     graph = document.get("@graph") if isinstance(document, dict) else None
-    found = {}
-    for entity in graph if isinstance(graph, list) else []:
-        if isinstance(entity, dict):
-            name, sha256 = entity.get("@id"), entity.get("sha256")
-            if isinstance(name, str) and isinstance(sha256, str):
-                found[unquote(name)] = FileSum(0, sha256).digest
-    return found
+    found = [
+        (str(entity.get("@id")), {name: entity[name] for name in names if name in entity})
+        for entity in (graph if isinstance(graph, list) else [])
+        if isinstance(entity, dict)
+        for kind, names in SAID.items()
+        if kind in _listed(entity.get("@type"))
+    ]
+    return sorted(found, key=lambda one: one[0])
 
 
 def _about(crate: ROCrate, plan: Plan, record: Mapping[str, Any]) -> None:
@@ -150,10 +191,8 @@ def _whole(
         "#run",
         "CreateAction",
         name=f"run {record['run']}",
-        description="From the first artifact to the last one: evaluations, tables and figures of "
-        "the artifacts that the other actions made.",
-        startTime=record["started"],
-        endTime=record["ended"],
+        # without times: nobody records when a run begins, nor when its last figure is there
+        description="Evaluations, tables and figures of the artifacts that the other actions made.",
         instrument=workflow,
         object=[crate.get(quote(config))],
         result=[crate.get(quote(name)) for name in made if name != config],

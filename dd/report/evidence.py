@@ -2,8 +2,8 @@
 
 It reads ``claims.csv`` and ``run.json`` of each run, from the run's folder (``results/NAME``) or
 from a folder that holds copies of both. Nothing is judged here: a verdict that no run's file has
-cannot appear. The page has a long form, and a short form that goes between two markers of another
-page.
+cannot appear, nor one from a file that is not what ``run.json`` recorded. The page has a long form,
+and a short form that goes between two markers of another page.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from typing import Any
 
 from dd.artifacts.atomic import check_out
 from dd.artifacts.fields import BLOCK, NUMBER, TEXT, Field, check_fields, missing, shown, whole
-from dd.artifacts.text import load_json, load_rows, read_text, save_text
+from dd.artifacts.text import file_digest, load_json, load_rows, read_text, save_text
+from dd.config.run import check_run_folder
 from dd.errors import DDError, unknown
 from dd.report import escape
 from dd.report.compare import FOR, HOLDS, NOT_TESTED, REFUTED, UNDECIDED, worded
@@ -28,7 +29,8 @@ from dd.report.read.claims import QUANTITIES
 from dd.runtime.say import say
 
 BEGIN, END = "<!-- evidence: begin -->", "<!-- evidence: end -->"
-_RUN: Mapping[str, Field] = {"run": TEXT, "title": TEXT, "configuration": BLOCK}
+_TABLE = "tables/claims.csv"  # its name in the record
+_RUN: Mapping[str, Field] = {"run": TEXT, "title": TEXT, "configuration": BLOCK, "files": BLOCK}
 _COLUMNS = (
     "claim", "paper", "says", "source", "dataset", "verdict", "limit", "scale", "place",
     "cell", "weakest", "difference", "low", "high", "unit", "quantity", "n_sets", "n_networks",
@@ -123,8 +125,10 @@ def findings(folder: Path) -> list[Finding]:
     """The verdicts of the run in ``folder``.
 
     Raises:
-        DDError: if ``claims.csv`` or ``run.json`` is missing or malformed; the message names it.
+        DDError: if ``claims.csv`` or ``run.json`` is missing or malformed, or if the one is not
+            what the other recorded; the message names it.
     """
+    check_run_folder(folder)
     record = folder / "run.json"
     document = load_json(record)
     if not isinstance(document, dict) or missing(document, _RUN):
@@ -132,8 +136,13 @@ def findings(folder: Path) -> list[Finding]:
     check_fields(record, document, _RUN)
     configured = document["configuration"].get("run", {})
     stands_in = bool(configured.get("stands_in_for")) if isinstance(configured, dict) else False
-    path = next((p for p in (folder / "tables/claims.csv", folder / "claims.csv") if p.is_file()),
+    path = next((p for p in (folder / _TABLE, folder / "claims.csv") if p.is_file()),
                 folder / "claims.csv")  # fmt: skip
+    if path.is_file() and file_digest(path) != document["files"].get(_TABLE):
+        raise DDError(
+            f"{path}: is not what {record} recorded (its checksum differs); take both from the "
+            "same finished run, or run snakemake again"
+        )
     grouped: dict[tuple[str, str], list[dict[str, str]]] = {}
     for row in load_rows(path):
         given = {name: text for name, text in row.items() if text is not None}
@@ -260,7 +269,7 @@ def updated(text: str, path: Path, form: str) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "runs", type=Path, nargs="*", metavar="DIR", help="folders with claims.csv and run.json"
+        "runs", type=Path, nargs="+", metavar="DIR", help="folders with claims.csv and run.json"
     )
     parser.add_argument("--out", type=Path, required=True, help="Markdown file of the long form")
     parser.add_argument(

@@ -7,11 +7,10 @@ from pathlib import Path
 
 from matplotlib import pyplot
 
-from dd.artifacts.atomic import check_out
-from dd.config.run import read_run
 from dd.errors import DDError
-from dd.plan.exhibits import Exhibit, load_exhibit
+from dd.plan.exhibits import Exhibit
 from dd.plan.kinds import kind_of
+from dd.report.asked import asked
 from dd.report.figures.style import save, use_style
 from dd.runtime.say import say
 
@@ -53,7 +52,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Render a figure."""
-    check_out(arguments.out, ".png", arguments.config, arguments.figure)
-    exhibit = load_exhibit("figure", arguments.figure, read_run(arguments.config))
+    exhibit = asked("figure", arguments.figure, arguments.config, arguments.out)
     render(exhibit, arguments.out)
     say(f"{arguments.out}: written, .pdf beside it")

@@ -166,16 +166,19 @@ def pair_words(claim: Claim, pair: Sequence[Any]) -> str:
 def judged(run: Run) -> Iterator[Judged]:
     """The verdict of ``run`` on each claim whose table or figure it makes, for each dataset."""
     for claim in load_claims(run):
-        every = found(claim)
-        for dataset in claim.exhibit.datasets:
-            groups = [group for group in every if group.dataset == dataset]
-            if reason := claim.untested(dataset):
-                yield Judged(claim, dataset, [], NOT_TESTED, reason)
-                continue
-            word = verdict(
-                [group.difference.estimate for group in groups], claim.expect, claim.margin
-            )
-            yield Judged(claim, dataset, groups, word, _missing(claim, dataset, groups))
+        yield from judged_claim(claim)
+
+
+def judged_claim(claim: Claim) -> Iterator[Judged]:
+    """The verdict of its run on a claim, for each dataset."""
+    every = found(claim)
+    for dataset in claim.exhibit.datasets:
+        groups = [group for group in every if group.dataset == dataset]
+        if reason := claim.untested(dataset):
+            yield Judged(claim, dataset, [], NOT_TESTED, reason)
+            continue
+        word = verdict([group.difference.estimate for group in groups], claim.expect, claim.margin)
+        yield Judged(claim, dataset, groups, word, _missing(claim, dataset, groups))
 
 
 def _missing(claim: Claim, dataset: str, groups: Sequence[Compared]) -> str:

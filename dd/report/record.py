@@ -131,13 +131,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Write ``run.json`` and ``ro-crate-metadata.json``."""
     check_out(arguments.out, ".json", arguments.config)
+    beside = arguments.out.with_name(crate.NAME)
+    if arguments.out.name == beside.name:
+        raise DDError(
+            f"--out: {beside} is written beside the record; choose another name: run.json"
+        )
     plan = Plan(read_run(arguments.config)).main
-    check_apart(arguments.out, *plan.files())
+    for path in (arguments.out, beside):
+        check_apart(path, arguments.config, *plan.files())
     sums = checksums(plan)
     origins = provenances(plan, sums)
     document = record(arguments.config, plan, sums, origins)
     save_json(arguments.out, document)
     more = {path.name: file_sum(path) for path in (arguments.config, arguments.out)}
     described = crate.describe(arguments.config.name, plan, document, more | sums, origins)
-    save_json(arguments.out.with_name(crate.NAME), described)
+    save_json(beside, described)
     say(f"{arguments.out}: {len(sums)} files of run {document['run']}")

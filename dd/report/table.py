@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dd.artifacts.atomic import check_out
 from dd.artifacts.text import save_rows, save_text
-from dd.config.run import read_run
-from dd.plan.exhibits import Exhibit, load_exhibit
+from dd.plan.exhibits import Exhibit
 from dd.plan.kinds import kind_of
+from dd.report.asked import asked
 from dd.report.sheet import Sheet
 from dd.report.tables.pivot import Rows
 from dd.runtime.say import say
@@ -38,8 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Render a table."""
-    check_out(arguments.out, ".csv", arguments.config, arguments.table)
-    exhibit = load_exhibit("table", arguments.table, read_run(arguments.config))
+    exhibit = asked("table", arguments.table, arguments.config, arguments.out)
     rows, sheet = render(exhibit)
     write(arguments.out, rows, sheet)
     say(f"{arguments.out}: {len(rows)} rows; .md, .tex and .html beside it")

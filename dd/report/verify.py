@@ -1,79 +1,113 @@
 """Check a finished run: files against their checksums, tables against the files behind them.
 
-All files that ``run.json`` lists must be unchanged, and ``config.json`` must say what ``run.json``
-says of it. All evaluations must belong to the synthetic sets in the folder. All tables, when
-rendered again, must give the same bytes. If there is a ``ro-crate-metadata.json``, it must have the
-checksums of these files. The run may come from somebody else, so files outside its folder are
-neither read nor removed, even if its ``run.json`` or ``config.json`` names them.
+``run.json`` must list all files of the run. All that it lists must be unchanged, and
+``config.json`` must say what ``run.json`` says of it. All evaluations must belong to the synthetic
+sets in the folder. All tables, when rendered again, must give the same bytes. If there is a
+``ro-crate-metadata.json``, it must say of these files and jobs what ``record`` says. The run may
+come from somebody else, so files outside its folder are neither read nor removed, even if its
+``run.json`` or ``config.json`` names them.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from dd.artifacts.atomic import inside
-from dd.artifacts.text import file_digest, load_json, load_rows
-from dd.config.run import read_run
-from dd.errors import DDError, unknown
+from dd.artifacts.fields import TEXT, block_of, check_fields, missing
+from dd.artifacts.text import FileSum, file_sum, load_json, load_rows
+from dd.config.run import check_run_folder, read_run
+from dd.errors import DDError
 from dd.plan.jobs import Evaluation
 from dd.plan.plan import ENDINGS, Plan, made_sets
 from dd.report import crate
+from dd.report.behind import behind, claim_of
+from dd.report.record import provenances
 from dd.report.table import render, write
 from dd.runtime.say import say
 
-CONFIG = "config.json"
+CONFIG, RECORD = "config.json", "run.json"
 
 
-def recorded(root: Path) -> dict[str, str]:
-    """The files that ``root/run.json`` lists, by their names there, with their checksums.
+def read_record(root: Path) -> dict[str, Any]:
+    """The content of ``root/run.json``.
 
     Raises:
-        DDError: if it is no record, or if a name leads out of ``root``.
+        DDError: if it is no record, or if the name of a file in it leads out of ``root``.
     """
-    record = root / "run.json"
-    document = load_json(record)
-    files = document.get("files") if isinstance(document, dict) else None
-    if not isinstance(files, dict):
-        raise DDError(f"{record}: is no record of `python -m dd record`")
+    path = root / RECORD
+    document = load_json(path)
+    if not isinstance(document, dict) or missing(document, ("files",)) is not None:
+        raise no_record(path)
+    files = document["files"]
+    if not block_of(TEXT).fits(files) or not all(map(TEXT.fits, files)):
+        raise no_record(path)
     for name in files:
-        inside(root, name, record)
-    return files
+        inside(root, name, path)
+    return document
 
 
-def changed_files(root: Path) -> dict[str, str]:
-    """The files of ``root/run.json`` that are missing or changed, with the fault of each."""
+def no_record(path: Path) -> DDError:
+    """A :class:`DDError` for a ``run.json`` that is something else."""
+    return DDError(f"{path}: is no record of `python -m dd record`")
+
+
+def found_sums(root: Path, names: Iterable[str]) -> dict[str, FileSum]:
+    """Size and checksum of those of the files called ``names`` that are in ``root``, by name."""
+    return {name: file_sum(root / name) for name in names if (root / name).is_file()}
+
+
+def changed_files(
+    root: Path, record: Mapping[str, Any], sums: Mapping[str, FileSum]
+) -> dict[str, str]:
+    """The files of ``record`` that are missing or changed, with the fault of each."""
     faults = {}
-    for name, digest in recorded(root).items():
-        path = root / name
-        if not path.is_file():
+    for name, digest in record["files"].items():
+        if (root / name).is_dir():
+            faults[name] = "is a folder, not the file that was recorded"
+        elif name not in sums:
             faults[name] = "is missing"
-        elif file_digest(path) != digest:
+        elif sums[name].digest != digest:
             faults[name] = "is not what was recorded (its checksum differs)"
     return faults
 
 
-def changed_configuration(root: Path) -> dict[str, str]:
-    """The fault of ``config.json``, if ``run.json`` has recorded another configuration."""
-    if load_json(root / "run.json").get("configuration") == load_json(root / CONFIG):
+def unrecorded_files(plan: Plan, record: Mapping[str, Any]) -> dict[str, str]:
+    """The fault of ``run.json``, if it does not list all files of the run."""
+    names = [_name(path, plan) for path in plan.files()]
+    if lost := [name for name in names if name not in record["files"]]:
+        return {RECORD: f"does not list {lost[0]} ({len(lost)} of {len(names)} files of the run)"}
+    return {}
+
+
+def changed_configuration(root: Path, record: Mapping[str, Any]) -> dict[str, str]:
+    """The fault of ``config.json``, if ``record`` has another configuration."""
+    if record.get("configuration") == load_json(root / CONFIG):
         return {}
     return {CONFIG: "is not what was recorded (run.json has another configuration)"}
 
 
-def remove(path: Path) -> None:
-    """Remove a file. Of a link, remove only the link, never its target. Do not remove a folder."""
+def remove(path: Path) -> bool:
+    """Remove a file. Of a link, remove only the link, never its target. Do not remove a folder.
+
+    Returns:
+        Whether there is nothing at ``path`` any more.
+    """
     if path.is_symlink() or path.is_file():
         path.unlink()
+    return not path.exists()
 
 
-def wrong_sets(plan: Plan) -> dict[str, str]:
+def wrong_sets(plan: Plan, sums: Mapping[str, FileSum]) -> dict[str, str]:
     """The evaluations that do not belong to the synthetic set in the folder, by their names in it,
     with the fault of each."""
     faults = {}
     for job in plan.of(Evaluation):
         path = job.file(plan.run)
-        digest = file_digest(job.snapshot.file(plan.run))
+        digest = sums[_name(job.snapshot.file(plan.run), plan)].digest
         if any(row.get("synthetic") != digest for row in load_rows(path)):
             faults[_name(path, plan)] = (
                 "is an evaluation of another synthetic set than the one in this run"
@@ -103,44 +137,43 @@ def _name(path: str, plan: Plan) -> str:
     return path.removeprefix(f"{plan.run.root}/")
 
 
-def wrong_crate(root: Path) -> dict[str, str]:
-    """The fault of ``ro-crate-metadata.json``, if it does not say of the files what ``run.json``
-    says, or has other checksums of it and of ``config.json``. A run that was recorded before this
-    suite wrote such files has none, which is no fault.
+def wrong_crate(
+    plan: Plan, record: Mapping[str, Any], sums: Mapping[str, FileSum]
+) -> dict[str, str]:
+    """The fault of ``ro-crate-metadata.json``, if it does not say of files and jobs what their
+    record gives. A run that was recorded before this suite wrote such files has none, which is no
+    fault.
 
     Raises:
-        DDError: if it is a link that leads out of ``root``, or no JSON.
+        DDError: if it is a link that leads out of the run, or no JSON; or if ``record`` has not
+            what is in a crate.
     """
+    root = Path(plan.run.root)
     path = inside(root, crate.NAME, root)
     if not path.is_file():
         return {}
-    own = {name: file_digest(root / name) for name in ("run.json", CONFIG)}
-    expected = own | recorded(root)
-    found = crate.digests(load_json(path))
-    if any(found.get(name) != digest for name, digest in expected.items()):
-        return {crate.NAME: "does not belong to run.json and config.json"}
+    document, fields = load_json(path), {**crate.RECORD, **crate.PLUGINS}
+    if missing(record, crate.RECORD) is not None:
+        raise no_record(root / RECORD)
+    check_fields(root / RECORD, record, fields)
+    described = crate.describe(CONFIG, plan, record, sums, provenances(plan, sums))
+    if entity := crate.difference(document, described):
+        return {crate.NAME: f"does not belong to run.json and config.json (see '{entity}' there)"}
     return {}
 
 
-def behind_claim(plan: Plan, claim: str) -> list[str]:
-    """Lines about each difference that a claim is about: its numbers, the files behind them.
-
-    Raises:
-        DDError: if the run has no table ``claims``, or no such claim.
-    """
-    path = Path(plan.run.root, "tables", "claims.csv")
-    rows = load_rows(path)
-    known = list(dict.fromkeys(row.get("claim", "") for row in rows))
-    if claim not in known:
-        raise unknown(f"claim of {path}", claim, known)
-    lines = []
-    for row in rows:
-        if row["claim"] == claim:
-            interval = f" ({row['low']} to {row['high']})" if row["low"] else ""
-            place = ", ".join(filter(None, (row["dataset"], row["place"], row["compared"])))
-            lines.append(f"{place}: {row['difference']}{interval} {row['unit']}")
-            lines += [f"  from {file}" for file in row["files"].split()]
-    return lines
+def _fault(root: Path, wrong: Mapping[str, str], removed: bool) -> DDError:
+    """The error that names the first of the ``wrong`` files; they are removed if asked."""
+    name, what = next(iter(wrong.items()))
+    more = f" (and {len(wrong) - 1} more files)" if len(wrong) > 1 else ""
+    done = ""
+    if removed:
+        stay = [name for name in wrong if not remove(root / name)]
+        done = "; removed: run snakemake again"
+        if stay:
+            rest = "; the others are removed" if len(stay) < len(wrong) else ""
+            done = f"; {stay[0]} stays, because it is a folder: move it away{rest}"
+    return DDError(f"{root}: {name} {what}{more}{done}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -151,29 +184,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="delete the files at fault, so that `snakemake` makes them again",
     )
     parser.add_argument(
-        "--claim", metavar="ID", help="also list the files behind this claim (default: none)"
+        "--claim",
+        metavar="ID",
+        help="also say what is behind the verdict on this claim: numbers, files and their rows "
+        "(default: none)",
     )
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Check everything; the error names the first fault."""
     root = arguments.run
+    check_run_folder(root)
     config = root / CONFIG
     plan = Plan(read_run(config)).main
     for path in plan.files():
         inside(root, _name(path, plan), config)
-    wrong = changed_files(root) | changed_configuration(root)
+    claim = None if arguments.claim is None else claim_of(plan.run, arguments.claim)
+    record = read_record(root)
+    sums = found_sums(root, (CONFIG, RECORD, *record["files"]))  # in the order of a crate
+    wrong = (
+        changed_files(root, record, sums)
+        | unrecorded_files(plan, record)
+        | changed_configuration(root, record)
+    )
     if not wrong:  # all others are about files that must be sound
-        wrong = wrong_sets(plan) | wrong_tables(plan) | wrong_crate(root)
+        wrong = wrong_sets(plan, sums) | wrong_tables(plan) | wrong_crate(plan, record, sums)
     if wrong:
-        if arguments.remove:
-            for name in wrong:
-                remove(root / name)
-        name, what = next(iter(wrong.items()))
-        more = f" (and {len(wrong) - 1} more files)" if len(wrong) > 1 else ""
-        done = "; removed: run snakemake again" if arguments.remove else ""
-        raise DDError(f"{root}: {name} {what}{more}{done}")
-    for line in behind_claim(plan, arguments.claim) if arguments.claim else ():
+        raise _fault(root, wrong, arguments.remove)
+    for line in behind(claim) if claim else ():
         say(line)
     tables = [name for kind, name in plan.exhibits if kind == "table"]
     say(

@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from dd.artifacts.headers import describe_tensors, read_header
+from dd.artifacts.text import save_json
 from dd.command import STAGES, Parser, main
 from dd.config.documents import read_yaml
 from dd.config.run import read_run
@@ -55,7 +56,7 @@ from tests.support.fuzz import (
 )
 from tests.support.others import a_set, archive_of, dc_form
 from tests.support.runs import ROOT, copy_workflow
-from tests.support.tables import claimed, fill
+from tests.support.tables import claimed, fill, record_of_claims
 
 pytestmark = pytest.mark.slow
 
@@ -630,6 +631,7 @@ def test_rows_of_claims(files, tmp_path, data):
     path = folder / "claims.csv"
     rows = list(csv.reader((files["CLAIMED"] / "claims.csv").read_text().splitlines()))
     change_rows(data, path, rows)
+    save_json(folder / "run.json", record_of_claims(path))  # it is about what is read after this
     run("claims", "evidence", files | {"CLAIMED": folder}, tmp_path, what=rows)
 
 

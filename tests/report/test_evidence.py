@@ -13,7 +13,7 @@ from dd.config.run import load_run
 from dd.plan.needs import seen
 from dd.report.evidence import BEGIN, END, findings, page, short
 from tests.support.runs import ROOT
-from tests.support.tables import fill, render
+from tests.support.tables import fill, record_of_claims, render
 
 DOCS = ROOT / "docs"
 
@@ -39,10 +39,17 @@ def runs(tmp_path):
         document["run"] |= only
         save_json(folder / "config.json", document)
         render(plan, "claims")
-        record = {"run": name, "title": f"Title of {name}", "configuration": document}
+        table, title = folder / "tables/claims.csv", f"Title of {name}"
+        record = record_of_claims(table, run=name, title=title, configuration=document)
         save_json(folder / "run.json", record)
         folders.append(folder)
     return folders
+
+
+def record_again(folder: Path) -> None:
+    """Make ``run.json`` say that the table of claims is as it should be, though it was changed."""
+    files = record_of_claims(folder / "tables/claims.csv")["files"]
+    save_json(folder / "run.json", load_json(folder / "run.json") | {"files": files})
 
 
 def test_verdicts_of_several_runs(runs, tmp_path):
@@ -89,6 +96,7 @@ def test_what_was_not_compared_stands_beside_a_verdict(runs, tmp_path):
         row["note"] = "not in this run: DC + MetaDD − DC"
         row["scale"] = "IPC 1; sets by the authors of Model Pool"
     save_rows(path, rows)
+    record_again(runs[0])
     found = findings(runs[0])
     out = tmp_path / "evidence.md"
     said = "IPC 1; sets by the authors of Model Pool"
@@ -110,6 +118,8 @@ def test_what_was_not_compared_stands_beside_a_verdict(runs, tmp_path):
     [
         ("run.json", None, None, "run.json: no such file"),
         ("run.json", '"title"', '"titel"', "is no record"),
+        ("run.json", '"files"', '"file"', "is no record"),
+        ("run.json", '"tables/', '"table/', "is not what"),
         ("tables/claims.csv", None, None, "claims.csv: no such file"),
         ("tables/claims.csv", "verdict", "verdicts", "has no column 'verdict'"),
         ("tables/claims.csv", ",holds,", ",held,", "verdict is 'held'"),
@@ -131,9 +141,31 @@ def test_broken_files_are_named(runs, tmp_path, capsys, name, old, new, message)
         text = path.read_text(encoding="utf-8")
         assert old in text
         path.write_text(text.replace(old, new), encoding="utf-8")
+        if name == "tables/claims.csv":
+            record_again(runs[0])
     assert main(["evidence", str(runs[0]), "--out", str(tmp_path / "page.md")]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "page.md").exists()
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_verdicts_that_the_record_does_not_have_are_refused(runs, tmp_path, capsys, flat):
+    folder = runs[0]
+    table = folder / "tables/claims.csv"
+    if flat:
+        table = table.rename(folder / "claims.csv")
+    text = table.read_text(encoding="utf-8")
+    assert ",holds," in text
+    table.write_text(text.replace(",holds,", ",refuted,"), encoding="utf-8")
+    assert main(["evidence", str(folder), "--out", str(tmp_path / "page.md")]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and f"{table}: is not what {folder}/run.json recorded" in said
+    assert not (tmp_path / "page.md").exists()
+
+
+def test_a_page_of_no_runs_is_refused(tmp_path, capsys):
+    assert main(["evidence", "--out", str(tmp_path / "page.md")]) == 2
+    assert "DIR" in capsys.readouterr().err and not (tmp_path / "page.md").exists()
 
 
 def test_a_page_without_markers_is_left(runs, tmp_path, capsys):
@@ -279,6 +311,6 @@ def test_the_page_is_not_written_over_by_the_long_form(how, tmp_path, capsys):
     if how == "link":
         (out := tmp_path / "link.md").symlink_to(page)
     before = page.read_text()
-    assert main(["evidence", "--out", str(out), "--into", str(page)]) == 2
+    assert main(["evidence", str(tmp_path), "--out", str(out), "--into", str(page)]) == 2
     assert f"--out: {out} is read by this command" in capsys.readouterr().err
     assert page.read_text() == before

@@ -175,7 +175,9 @@ def test_settings_of_protocols_are_those_of_the_evaluations():
     ("content", "message"),
     [
         (None, "no such file"),
-        ("", "has no column 'arch'"),
+        ("", "has no rows"),
+        ("arch,accuracy\n", "has no rows"),
+        ("network,accuracy\n1,5\n", "has no column 'arch'"),
         ("arch,seed\nmlp,0\n", "has no column 'accuracy'"),
         ("arch,accuracy\nconvnet,high\n", "accuracy 'high' is no percentage"),
         ("arch,accuracy\nconvnet,nan\n", "accuracy 'nan' is no percentage"),

@@ -2,8 +2,9 @@
 
 import csv
 from pathlib import Path
+from typing import Any
 
-from dd.artifacts.text import save_json, save_rows
+from dd.artifacts.text import file_digest, save_json, save_rows
 from dd.command import main
 from dd.plan.jobs import Evaluation
 from dd.plan.plan import Plan
@@ -38,8 +39,14 @@ def claimed(folder: Path) -> Path:
     words += ["--config", f"{plan.run.root}/config.json"]
     made = folder / "claimed"
     assert main([*words, "--out", str(made / "claims.csv")]) == 0
-    save_json(made / "run.json", {"run": "a", "title": "b", "configuration": {}})
+    save_json(made / "run.json", record_of_claims(made / "claims.csv"))
     return made
+
+
+def record_of_claims(path: Path, **more) -> dict[str, Any]:
+    """What ``run.json`` has beside a table of claims."""
+    files = {"tables/claims.csv": file_digest(path)}
+    return {"run": "a", "title": "b", "configuration": {}, "files": files, **more}
 
 
 def render(plan: Plan, name: str) -> list[dict[str, str]]:

@@ -169,7 +169,44 @@ def test_verify_wants_a_record(finished, capsys, content):
 def test_verify_removes_no_folder(finished, capsys):
     forge(finished / "run.json", lambda record: record["files"].update({"tables": "0"}))
     said = refused(capsys, "verify", str(finished), "--remove")
-    assert "tables is missing" in said and (finished / "tables/modelpool_ablation.csv").is_file()
+    assert "tables is a folder, not the file that was recorded; tables stays" in said
+    assert "removed" not in said and (finished / "tables/modelpool_ablation.csv").is_file()
+    sound = next((finished / "evaluations").rglob("*.csv"))
+    sound.write_text("x")
+    said = refused(capsys, "verify", str(finished), "--remove")
+    assert "tables stays" in said and said.endswith("the others are removed\n")
+    assert not sound.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", [1, 0])
+def test_a_record_must_list_all_files(finished, capsys, lost):
+    """One that says nothing of a changed file, or of any."""
+    (finished / "ro-crate-metadata.json").unlink()
+    data = finished / "data/digits.safetensors"
+    data.write_bytes(data.read_bytes()[:-1] + b"x")
+    kept = {"files": {}}
+    if lost:
+        kept["files"] = json.loads((finished / "run.json").read_text())["files"]
+        del kept["files"]["data/digits.safetensors"]
+    forge(finished / "run.json", lambda record: record.update(kept))
+    said = refused(capsys, "verify", str(finished), "--remove")
+    assert f"run.json does not list data/digits.safetensors ({lost or 8} of 8 files" in said
+    assert not (finished / "run.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ended": 1}, "run.json: 'ended' is 1, it must be text, or null"),
+        ({"libraries": {}}, "run.json: 'libraries' is {}"),
+        ({"plugins": "a"}, "run.json: 'plugins' is 'a'"),
+    ],
+)
+def test_what_a_crate_takes_from_a_record_is_checked(finished, capsys, change, message):
+    forge(finished / "run.json", lambda record: record.update(change))
+    assert message in refused(capsys, "verify", str(finished))
 
 
 @pytest.mark.slow

@@ -144,10 +144,13 @@ def rows_of_networks(path: str) -> list[dict[str, str]]:
     """The rows of an evaluation file: one for each network.
 
     Raises:
-        DDError: if the file is missing, or has no columns of architectures and accuracies.
+        DDError: if the file is missing, or has no rows, or no columns of architectures and
+            accuracies.
     """
     rows = load_rows(path)
+    if not rows:
+        raise DDError(f"{path}: has no rows, one for each network; evaluate again")
     for column in ("arch", "accuracy"):
-        if not rows or column not in rows[0]:
+        if column not in rows[0]:
             raise DDError(f"{path}: has no column '{column}'; evaluate again")
     return rows

@@ -14,6 +14,7 @@ from dd.plan.jobs import ActivationMaps, Erasing, Snapshot, distillations, evalu
 from dd.plan.needs import cam_rectify, seen
 from dd.report import intervals
 from dd.report.compare import Difference, average, compare
+from dd.report.labels import in_words
 from dd.report.read import erased
 from dd.report.read.accuracies import NO_SET, BySet, collect
 from dd.report.read.costs import origin
@@ -32,11 +33,13 @@ class Sample:
         published: the published value, if it can be compared.
         diverged: how many of its networks diverged.
         files: the files that hold the values.
+        rows: in words, what of these files counts.
     """
 
     cell: Cell
     by_set: BySet
     files: Sequence[str]
+    rows: str
     published: float | None = None
     diverged: int = 0
 
@@ -61,6 +64,21 @@ class Planned:
 
 
 @dataclass(frozen=True)
+class Source:
+    """From where the values of a compared cell come.
+
+    Attributes:
+        cell: what it is, in words.
+        rows: what of the files counts, in words.
+        files: the files that hold the values.
+    """
+
+    cell: str
+    rows: str
+    files: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Compared:
     """Two compared cells, or several such pairs that are judged by their mean difference.
 
@@ -69,7 +87,7 @@ class Compared:
         place: the axes that identify it, the pair of compared values among them.
         difference: the first minus the second.
         published: the same of the published values; None unless all cells have one.
-        files: the files that hold the values.
+        sources: of the values, for each cell.
         members: the pairs of cells, each with how many networks of both diverged.
     """
 
@@ -77,8 +95,13 @@ class Compared:
     place: Mapping[str, Any]
     difference: Difference
     published: float | None
-    files: Sequence[str]
+    sources: Sequence[Source]
     members: Mapping[tuple[tuple[Any, Any], Place], tuple[int, int]]
+
+    @property
+    def files(self) -> list[str]:
+        """The files that hold the values, each once."""
+        return list(dict.fromkeys(file for source in self.sources for file in source.files))
 
     @property
     def pairs(self) -> set[tuple[Any, Any]]:
@@ -138,7 +161,7 @@ def _joined(members: Sequence[Compared]) -> Compared:
         members[0].place,
         average([pair.difference for pair in members]),
         fmean(values) if len(values) == len(members) else None,
-        list(dict.fromkeys(file for pair in members for file in pair.files)),
+        [source for pair in members for source in pair.sources],
         {key: both for pair in members for key, both in pair.members.items()},
     )
 
@@ -161,6 +184,12 @@ def planned(claim: Claim) -> list[Planned]:
 
 def _place(claim: Claim, cell: Cell) -> Place:
     return tuple((axis, value) for axis, value in cell.labels.items() if axis != claim.axis)
+
+
+def _words(labels: Mapping[str, Any]) -> str:
+    """A cell in words, without its dataset."""
+    axes = [axis for axis in labels if axis != "dataset"]
+    return in_words(axes, [labels[axis] for axis in axes])
 
 
 def _of_cells(
@@ -193,7 +222,7 @@ def _of_cells(
                 claim.group(dict(one.place), one.pair),
                 compare(first.by_set, second.by_set, inner, exact),
                 published,
-                [*first.files, *second.files],
+                [Source(_words(s.cell.labels), s.rows, s.files) for s in (first, second)],
                 {(one.pair, one.place): (first.diverged, second.diverged)},
             )
 
@@ -231,15 +260,29 @@ def _erasings(claim: Claim) -> Iterator[Compared]:
                 difference = Difference(estimate, IMAGES, 0, (images, images), IMAGES)
                 pair = (first, second)
                 key = (pair, tuple(place.items()))
+                sources = [
+                    Source(
+                        _words({"arch": network, claim.axis: kind}),
+                        f"row network={network}, erased={kind}: beyond_{beyond} of its images",
+                        [path],
+                    )
+                    for kind, beyond in (pair, reversed(pair))
+                ]
                 yield Compared(
-                    dataset, claim.group(place, pair), difference, None, [path], {key: (0, 0)}
+                    dataset, claim.group(place, pair), difference, None, sources, {key: (0, 0)}
                 )
 
 
 def _accuracies(exhibit: Exhibit) -> Iterator[Sample]:
     for cell, row in zip(exhibit.cells(), collect(exhibit), strict=True):
         files = [job.file(exhibit.run) for job in evaluations(cell, exhibit.run)]
-        yield Sample(cell, row["accuracies"], files, row["published"], row["diverged"])
+        counts = sorted({len(values) for values in row["accuracies"].values()})
+        rows = (
+            f"rows arch={canonical(str(cell.arch))}, protocol={' or '.join(cell.protocols)}, "
+            f"{' or '.join(map(str, counts))} networks of each set"
+        )
+        rows += f"; {row['note']}" if row["note"] else ""
+        yield Sample(cell, row["accuracies"], files, rows, row["published"], row["diverged"])
 
 
 def _variances(group: str) -> Callable[[Exhibit], Iterator[Sample]]:
@@ -259,7 +302,8 @@ def _variances(group: str) -> Callable[[Exhibit], Iterator[Sample]]:
                 seed: pooled([path], members, rectify)[0][VARIANCE].tolist()
                 for seed, path in files.items()
             }
-            yield Sample(cell, by_set, list(files.values()))
+            rows = f"maps of {', '.join(members)}: {VARIANCE} across them, of each image"
+            yield Sample(cell, by_set, list(files.values()), rows)
 
     return samples
 
@@ -279,7 +323,8 @@ def _memory(exhibit: Exhibit) -> Iterator[Sample]:
     on_gpu = all("gpu" in one for _, peaks, _ in found for one in peaks.values())
     for cell, peaks, paths in found:
         where = "gpu" if on_gpu else "host"
-        yield Sample(cell, {seed: [float(one[where])] for seed, one in peaks.items()}, paths)
+        by_set = {seed: [float(one[where])] for seed, one in peaks.items()}
+        yield Sample(cell, by_set, paths, f"header: provenance.peak_memory_mb.{where}")
 
 
 _FEW_MAPS = "fewer than two of its networks have maps"
