@@ -9,7 +9,7 @@ from dd.artifacts.atomic import check_out
 from dd.artifacts.text import save_rows, save_text
 from dd.config.run import read_run
 from dd.plan.exhibits import Exhibit, load_exhibit
-from dd.plan.kinds import kind_of
+from dd.plan.kinds import check_arrangement, kind_of
 from dd.report.sheet import Sheet
 from dd.report.tables.pivot import Rows
 from dd.runtime.say import say
@@ -17,6 +17,7 @@ from dd.runtime.say import say
 
 def render(exhibit: Exhibit) -> tuple[Rows, Sheet]:
     """The rows of a table, for its CSV, and the sheet for its renderings."""
+    check_arrangement(exhibit)
     return kind_of(exhibit).render(exhibit)
 
 

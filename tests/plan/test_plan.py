@@ -305,12 +305,15 @@ POOLS_ALONE = {  # nothing that needs a generator or class activation maps
         ({"axes": {"ipc": [1], "iterations": [1], "arch": ["vgg12"]}}, "unknown network 'vgg12'"),
         (
             {"axes": {"ipc": [1], "iterations": [1], "setting": ["x"]}},
-            "value of axis 'setting' 'x'",
+            "run mine, axes.setting: unknown value of axis 'setting' of modelpool_ablation 'x'",
         ),
         ({"axes": {"ipc": [1], "iterations": [1], "arhc": ["mlp"]}}, "axis 'arhc' is in none of"),
         ({"axes_for": {"metad": {}}}, "paper in axes_for of run mine 'metad': did you mean"),
         ({"axes_for": {"metadd_cost": {"arch": ["mlp"]}}}, "in axes_for of metadd_cost"),
-        ({"axes_for": {"metadd_cost": {"method": ["dcc"]}}}, "value of axis 'method' 'dcc'"),
+        (
+            {"axes_for": {"metadd_cost": {"method": ["dcc"]}}},
+            "axes_for.metadd_cost.method: unknown value of axis 'method' of metadd_cost 'dcc'",
+        ),
         (
             {"pretrained": {"digits": {"resnet18_bm": "x"}}},
             "pretrained of run mine, digits, 'resnet18_bm': did you mean 'resnet18_bn'?",

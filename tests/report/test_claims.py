@@ -271,14 +271,56 @@ def test_every_run_judges_claims(run):
         (("table: modelpool_ablation", "table: modelpool_ablaton"), "unknown table"),
         (("setting: [[", "settings: [["), "unknown axis of modelpool_ablation 'settings'"),
         (("[[pool, baseline]]", "[[pol, baseline]]"), "'pol': did you mean 'pool'"),
-        (("[[pool, baseline]]", "[[pool]]"), "compare"),
+        (("[[pool, baseline]]", "[[pool, pool]]"), "compare.setting: compares 'pool' with itself"),
+        (
+            ("[[pool, baseline]]", "[[pool, kd], [kd, pool]]"),
+            "compare.setting: compares 'kd' and 'pool' twice",
+        ),
+        (
+            ("source:", "average_over: [setting]\n  source:"),
+            "average_over: 'setting' is the axis that is compared",
+        ),
+        (
+            ("source:", "average_over: [dataset]\n  source:"),
+            "average_over: each dataset has a verdict of its own",
+        ),
+        (
+            ("source:", "cells: {setting: [pool]}\n  source:"),
+            "cells: 'setting' is the axis that is compared",
+        ),
+        (
+            ("{setting: [[pool, baseline]]}", '{ipc: [["10", 1]]}'),
+            "axis 'ipc' of modelpool_ablation has no text '10', but the number 10; write it "
+            "without quotes",
+        ),
+        (
+            ("[[pool, baseline]]", "[[pool]]"),
+            "pool-helps.compare.setting.0 has 1 entry, it must have at least 2",
+        ),
+        (
+            ("[[pool, baseline]]", "[[pool, kd, baseline]]"),
+            "pool-helps.compare.setting.0 has 3 entries, it must have at most 2",
+        ),
+        (
+            ("source:", "average_over: arch\n  source:"),
+            "pool-helps.average_over is 'arch', it must be 'all' or a list",
+        ),
+        (("source:", "unseen: false\n  source:"), "pool-helps.unseen is False, it must be true"),
         (("id: pool-helps", "id: Pool helps"), "id"),
-        (("source:", "margin: -1\n  source:"), "margin"),
+        (("- id: pool-helps\n  says", "- says"), "key 'id' is missing in 0"),
+        (("source:", "margin: -1\n  source:"), "pool-helps.margin is -1, it must be at least 0"),
         (("source:", "expect: equal\n  source:"), "'margin'"),
         (("source:", "expect: better\n  source:"), "expect"),
         (("source:", "cells: {arch: [mpl]}\n  source:"), "'mpl': did you mean 'mlp'"),
         (("source:", "average_over: [archs]\n  source:"), "unknown axis"),
-        (("  table: modelpool_ablation\n", ""), "pool-helps"),
+        (
+            ("  table: modelpool_ablation\n", ""),
+            "pool-helps must have exactly one of the keys 'table' or 'figure'",
+        ),
+        (
+            ("  table:", "  figure: modelpool_ablation\n  table:"),
+            "pool-helps must have exactly one of the keys 'table' or 'figure'",
+        ),
     ],
 )
 def test_bad_claims_stop_the_plan(tmp_path, change, message):
