@@ -410,6 +410,39 @@ def test_erasing_is_judged_over_test_images(tmp_path):
     assert [group.place["arch"] for group in only] == [rows[0]["network"]]
 
 
+@pytest.mark.parametrize(("gap", "interval"), [(0.0, False), (40.0, True)])
+def test_the_memory_of_a_distillation_counts_once(tmp_path, monkeypatch, gap, interval):
+    """Not once for each network, protocol and number of iterations beside which it stands."""
+    claim = CLAIM + "  quantity: memory\n  expect: lower\n"
+    plan = filled(workflow(tmp_path, claim, iterations=[60, 20]), gains())
+
+    def origin(path):
+        pool, seed = "dc+pool" in path, int("seed1" in path)
+        return {"peak_memory_mb": {"host": 900.0 - 100 * pool * (1 + gap * seed / 100)}}
+
+    monkeypatch.setattr(read_claims, "origin", origin)
+    (one,) = judged(plan.run)
+    assert [group.place["ipc"] for group in one.groups] == [1, 10]
+    assert all("it60" in file for group in one.groups for file in group.files)
+    assert [len(group.files) for group in one.groups] == [6, 6]
+    for low, high in (estimate.interval() for estimate in one.estimates):
+        assert (high - low > 1) == interval
+    assert one.verdict == "holds" and "60 iterations" in one.scale
+
+
+def test_methods_without_iterations_are_compared_once(tmp_path):
+    claim = CLAIM.replace("modelpool_ablation", "random").replace("setting", "method")
+    claim = claim.replace("pool, baseline", "herding, random")
+    copied = workflow(tmp_path, claim)
+    text = (copied / "config/tables/baselines.yaml").read_text()
+    text = text.replace("  arch: [convnet]", "  arch: [convnet]\n  iterations: [20, 60]")
+    text = text.replace("rows: [dataset, ipc]", "rows: [dataset, ipc, iterations]")
+    (copied / "config/tables/random.yaml").write_text(text)
+    run = replace(load_run("own", {}, copied), tables=["random"], axes={"ipc": [1]})
+    (claim,) = load_claims(run)
+    assert len(read_claims.planned(claim)) == 1
+
+
 def test_forest_plot_shows_every_difference(tmp_path):
     plan = filled(workflow(tmp_path, CLAIM), gains(convnet=2, mlp=3, mlp10=-2))
     exhibit = plan.exhibits["figure", "claims"]
