@@ -223,7 +223,8 @@ def _key(path: Iterable[str | int], document: Any) -> str:
     for name in path:
         document = document[name]
         own = document.get("id") if isinstance(name, int) and isinstance(document, dict) else None
-        names.append(own if isinstance(own, str) and own else str(name))
+        number = f"entry {name}" if not names and isinstance(name, int) else str(name)
+        names.append(own if isinstance(own, str) and own else number)
     return ".".join(names) or _WHOLE
 
 

@@ -307,7 +307,7 @@ def test_every_run_judges_claims(run):
         ),
         (("source:", "unseen: false\n  source:"), "pool-helps.unseen is False, it must be true"),
         (("id: pool-helps", "id: Pool helps"), "id"),
-        (("- id: pool-helps\n  says", "- says"), "key 'id' is missing in 0"),
+        (("- id: pool-helps\n  says", "- says"), "key 'id' is missing in entry 0"),
         (("source:", "margin: -1\n  source:"), "pool-helps.margin is -1, it must be at least 0"),
         (("source:", "expect: equal\n  source:"), "'margin'"),
         (("source:", "expect: better\n  source:"), "expect"),
