@@ -219,7 +219,7 @@ def _key(path: Iterable[str | int], document: Any) -> str:
 
     In a list, an entry with an ``id`` is named by it, others by their number from 0.
     """
-    names = []
+    names: list[str] = []
     for name in path:
         document = document[name]
         own = document.get("id") if isinstance(name, int) and isinstance(document, dict) else None

@@ -41,7 +41,7 @@ def configured(folder, capsys, name, change, **run) -> str:
     [
         (BARS, ("color:", "colour:"), "layout has no 'color'; it needs x, color, column, row"),
         (BARS, ("x: [arch], ", ""), "layout has no 'x'"),
-        (BARS, ("layout: {", "layout: {colum: [arch], "), "'colum': did you mean 'column'?"),
+        (BARS, ("layout: {", "layout: {columns: [arch], "), "'columns': did you mean 'column'?"),
         (
             BARS,
             ("column: [iterations]", "column: [dataset]"),
@@ -89,8 +89,8 @@ def configured(folder, capsys, name, change, **run) -> str:
         ),
         (
             ABLATION,
-            ("baseline: {method: dc,", "baseline: {methd: dc,"),
-            "no axis binds 'method'; did you mean it by 'methd'? (cell: dataset digits, ipc 1, "
+            ("baseline: {method: dc,", "baseline: {methood: dc,"),
+            "no axis binds 'method'; did you mean it by 'methood'? (cell: dataset digits, ipc 1, "
             "iterations 20, setting baseline, arch",
         ),
         (
