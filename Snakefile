@@ -52,6 +52,4 @@ onsuccess:
 
 
 onerror:
-    print(
-        f"run {RUN.name}: a job failed (its message is above); the same command goes on from here"
-    )
+    report_stop()

@@ -96,4 +96,4 @@ def unknown(what: str, name: object, known: Iterable[str]) -> DDError:
     known, name = sorted(known), str(name)
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean '{near[0]}'? " if near else ""
-    return DDError(f"unknown {what} '{name}': {hint}known are {', '.join(known)}")
+    return DDError(f"unknown {what} '{name}': {hint}known are {', '.join(known) or 'none'}")

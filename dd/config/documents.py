@@ -6,6 +6,7 @@ import copy
 import functools
 import math
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,11 @@ _LIMITS = {
     "maximum": "at most",
     "exclusiveMaximum": "below",
 }
-
+_COUNTS = {
+    **dict.fromkeys(("minItems", "minProperties", "minLength"), "at least"),
+    **dict.fromkeys(("maxItems", "maxProperties", "maxLength"), "at most"),
+}
+_WHOLE = "the file"  # as the place of a fault
 
 _TAG = "tag:yaml.org,2002:"
 # Numbers in scientific notation that YAML 1.1 takes as text: it wants a point and a sign.
@@ -159,7 +164,7 @@ def check(document: Any, schema: Any, where: str | Path) -> None:
     _check_finite(document, where, ())
     fault = best_match(Draft202012Validator(schema).iter_errors(document))
     if fault is not None:
-        raise DDError(f"{where}: {_explain(fault)}")
+        raise DDError(f"{where}: {_explain(fault, document)}")
 
 
 def _check_finite(value: Any, where: str | Path, path: tuple[Any, ...]) -> None:
@@ -177,28 +182,59 @@ def _parts(fault: ValidationError) -> tuple[Any, ...]:
     return fault.validator, fault.schema, fault.validator_value, fault.instance
 
 
-def _explain(fault: ValidationError) -> str:
-    key = ".".join(map(str, fault.absolute_path)) or "the file"
+def _explain(fault: ValidationError, document: Any) -> str:
+    key = _key(fault.absolute_path, document)
     rule, schema, limit, value = _parts(fault)
     if rule == "additionalProperties":
         known = schema.get("properties", {})
         extra = min(str(name) for name in value if name not in known)
-        return str(unknown("key" if key == "the file" else f"key of {key}", extra, known))
+        return str(unknown("key" if key == _WHOLE else f"key of {key}", extra, known))
     if rule == "required":
         missing = next(name for name in limit if name not in value)
         return f"key '{missing}' is missing in {key}"
-    if rule == "type":
-        kinds = [limit] if isinstance(limit, str) else limit
-        return f"{key} is {value!r}, it must be {' or '.join(_TYPES[kind] for kind in kinds)}"
     if rule == "enum":
         return str(unknown(f"value of {key}", str(value), map(str, limit)))
     if rule in _LIMITS:
         return f"{key} is {value!r}, it must be {_LIMITS[rule]} {limit}"
-    if rule in ("minItems", "minProperties", "minLength"):
-        return f"{key} is empty"
+    if rule in _COUNTS:
+        number = f"{len(value)} {'entry' if len(value) == 1 else 'entries'}"
+        must = f"it must have {_COUNTS[rule]} {limit}"
+        return f"{key} has {number}, {must}" if value else f"{key} is empty"
     if rule == "uniqueItems":
         return f"{key} lists a value twice"
     if rule == "pattern":
         what = f"a name in {key}" if "propertyNames" in fault.relative_schema_path else key
         return f"{what} is {value!r}, it must be {schema['description']}"
+    if rule in ("oneOf", "anyOf") and all(form.keys() == {"required"} for form in limit):
+        names = " or ".join(f"'{name}'" for form in limit for name in form["required"])
+        number = "exactly one" if rule == "oneOf" else "at least one"
+        return f"{key} must have {number} of the keys {names}"
+    if rule in ("oneOf", "anyOf", "const", "type"):
+        return f"{key} is {value!r}, it must be {_wanted(schema)}"
     return f"{key}: {' '.join(fault.message.split())}"
+
+
+def _key(path: Iterable[str | int], document: Any) -> str:
+    """Where something is in ``document``: its keys, joined by dots.
+
+    In a list, an entry with an ``id`` is named by it, others by their number from 0.
+    """
+    names: list[str] = []
+    for name in path:
+        document = document[name]
+        own = document.get("id") if isinstance(name, int) and isinstance(document, dict) else None
+        number = f"entry {name}" if not names and isinstance(name, int) else str(name)
+        names.append(own if isinstance(own, str) and own else number)
+    return ".".join(names) or _WHOLE
+
+
+def _wanted(schema: Mapping[str, Any]) -> str:
+    """What a schema asks for, in words."""
+    for rule in ("oneOf", "anyOf"):
+        if rule in schema:
+            return " or ".join(map(_wanted, schema[rule]))
+    if "const" in schema:
+        only = schema["const"]
+        return f"'{only}'" if isinstance(only, str) else str(only).lower()  # as YAML writes it
+    kinds = schema["type"]
+    return " or ".join(_TYPES[kind] for kind in ([kinds] if isinstance(kinds, str) else kinds))

@@ -11,7 +11,7 @@ from dd.analyse.regions import ERASED
 from dd.config.documents import load_config
 from dd.config.run import Run, stems
 from dd.errors import DDError, unknown
-from dd.plan.exhibits import Exhibit, load_exhibit
+from dd.plan.exhibits import Exhibit, load_exhibit, unknown_value
 
 ALL = "all"  # average_over: all axes
 GENERATOR = "given generator"  # a requirement: weights of a generator, not the suite's own
@@ -117,7 +117,9 @@ def _claim(path: str, entry: Mapping[str, Any], run: Run) -> Claim | None:
         if entry.get("unseen"):
             raise DDError("unseen is about distillations, of which erasing has none")
     named = {axis: [value for pair in pairs for value in pair], **cells}
-    _check(exhibit.name, {"dataset": None, **axes}, named, () if over == ALL else over)
+    listed = () if over == ALL else over
+    _check_meaning(axis, pairs, cells, listed)
+    _check(exhibit.name, {"dataset": None, **axes}, named, listed)
     if over == ALL:
         over = [PAIRS, *(name for name in axes if name != "dataset")]
     return Claim(
@@ -139,6 +141,30 @@ def _claim(path: str, entry: Mapping[str, Any], run: Run) -> Claim | None:
     )
 
 
+def _check_meaning(
+    axis: str,
+    pairs: Sequence[Sequence[Any]],
+    cells: Mapping[str, list[Any]],
+    over: Sequence[str],
+) -> None:
+    """Raise a :class:`DDError` for a comparison that says nothing, or says it twice."""
+    for number, (first, second) in enumerate(pairs):
+        if first == second:
+            raise DDError(f"compare.{axis}: compares {first!r} with itself")
+        if [first, second] in pairs[:number] or [second, first] in pairs[:number]:
+            raise DDError(f"compare.{axis}: compares {first!r} and {second!r} twice")
+    if axis in cells:
+        raise DDError(
+            f"cells: '{axis}' is the axis that is compared, compare names its values; leave it out"
+        )
+    if axis in over:
+        raise DDError(
+            f"average_over: '{axis}' is the axis that is compared; name others, or leave it out"
+        )
+    if "dataset" in over:
+        raise DDError("average_over: each dataset has a verdict of its own; leave 'dataset' out")
+
+
 def _check(
     owner: str, axes: Mapping[str, Any], named: Mapping[str, list[Any]], over: Sequence[str]
 ) -> None:
@@ -157,4 +183,4 @@ def _check(
         known = axes[axis]
         for value in values:
             if isinstance(known, list | Mapping) and value not in list(known):
-                raise unknown(f"value of axis '{axis}' of {owner}", str(value), map(str, known))
+                raise unknown_value(f"axis '{axis}' of {owner}", value, known)

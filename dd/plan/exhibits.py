@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from dd.config.run import Run
 from dd.config.settings import Type, as_type
 from dd.errors import DDError, unknown
 
-PIVOTS = ("results", "reweighting")  # kinds whose columns are axes
+PIVOTS = ("results", "reweighting", "areas")  # kinds whose columns are axes
 _TYPES: Mapping[str, Type] = {
     **dict.fromkeys(("dataset", "method", "arch", "protocol"), str),
     **dict.fromkeys(("ipc", "iterations"), int),
@@ -93,9 +94,14 @@ class Exhibit:
         return tuple(self.run.seeds)
 
     def values(self, axis: str) -> dict[Any, dict[str, Any]]:
-        """The values of ``axis`` in this run, and for each value the settings that it binds."""
+        """The values of ``axis`` in this run, and for each value the settings that it binds.
+
+        Raises:
+            DDError: for a value that the axis does not have, or that binds no block; the message
+                names where it stands.
+        """
         run, given = self.run, self.definition.get("axes", {}).get(axis)
-        asked = self._asked(axis)
+        _, asked = self._asked(axis)
         if isinstance(given, Mapping):
             for value, binds in given.items():
                 if not isinstance(binds, Mapping):
@@ -109,26 +115,46 @@ class Exhibit:
             chosen = list(given) if asked is None else asked
             for value in chosen:
                 if value not in given:
-                    raise unknown(f"value of axis '{axis}'", str(value), map(str, given))
+                    fault = unknown_value(f"axis '{axis}' of {self.name}", value, given)
+                    raise DDError(f"{self.where(axis)}: {fault}")
             return {value: dict(given[value]) for value in chosen}
         if isinstance(given, list):
             return {value: {axis: value} for value in (given if asked is None else asked)}
         if given in ("first", "last"):
             if asked is None:
-                raise DDError(f"axis '{axis}' is '{given}', but run {run.name} lists no {axis}")
+                raise DDError(
+                    f"{self.where(axis)} is '{given}', but run {run.name} lists no {axis} in axes, "
+                    f"only {', '.join(run.axes)}"
+                )
             given = (min if given == "first" else max)(asked)
         return {given: {axis: given}}
 
-    def _asked(self, axis: str) -> list[Any] | None:
-        """The values that the run sets for ``axis``; None if it sets none.
+    def where(self, axis: str, value: Any = None) -> str:
+        """Where the values of ``axis`` stand, for messages: in the run, or in the definition; for
+        one that is a block in the definition with ``value``: where this stands."""
+        given = self.definition.get("axes", {}).get(axis)
+        if isinstance(given, Mapping) and value in given:
+            return f"{self.path}: axes.{axis}.{value}"
+        key, _ = self._asked(axis)
+        return f"run {self.run.name}, {key}" if key else f"{self.path}: axes.{axis}"
+
+    @property
+    def selected(self) -> set[str]:
+        """The options of protocols whose best value it selects."""
+        binds = [bound for axis in self.axes for bound in self.values(axis).values()]
+        chosen = [bound["select"] for bound in binds if "select" in bound]
+        return {select["axis"] for select in chosen if _SELECT.fits(select)}  # cells refuse others
+
+    def _asked(self, axis: str) -> tuple[str, list[Any] | None]:
+        """The values that the run sets for ``axis`` and their key in the run; None if it sets none.
 
         Values for this table or figure come first, then those for its paper, then those for all.
         """
         run = self.run
         for narrower in (self.name, self.definition["paper"]):
             if axis in run.axes_for.get(narrower, {}):
-                return run.axes_for[narrower][axis]
-        return run.axes.get(axis)
+                return f"axes_for.{narrower}.{axis}", run.axes_for[narrower][axis]
+        return (f"axes.{axis}", run.axes[axis]) if axis in run.axes else ("", None)
 
     def cells(self) -> list[Cell]:
         """All cells that are not excluded. The last axis varies fastest.
@@ -138,17 +164,18 @@ class Exhibit:
         """
         if "axes" not in self.definition:
             return []
-        try:
-            axes = {axis: self.values(axis) for axis in self.axes}
-            rules = [*self.definition.get("exclude", []), *self.left_out()]
-            cells = []
-            for combination in itertools.product(*(values.items() for values in axes.values())):
-                labels = dict(zip(axes, (value for value, _ in combination), strict=True))
-                bound = {key: value for _, binds in combination for key, value in binds.items()}
-                if not _excluded(labels, rules):
+        axes = {axis: self.values(axis) for axis in self.axes}
+        rules = [*self.definition.get("exclude", []), *self.left_out()]
+        cells = []
+        for combination in itertools.product(*(values.items() for values in axes.values())):
+            labels = dict(zip(axes, (value for value, _ in combination), strict=True))
+            bound = {key: value for _, binds in combination for key, value in binds.items()}
+            if not _excluded(labels, rules):
+                try:
                     cells.append(self._cell(labels, bound))
-        except DDError as error:
-            raise DDError(f"{self.path}: {error}") from None
+                except DDError as error:
+                    place = ", ".join(f"{axis} {value}" for axis, value in labels.items())
+                    raise DDError(f"{self.path}: {error} (cell: {place})") from None
         return cells
 
     def left_out(self) -> list[Mapping[str, list[Any]]]:
@@ -165,7 +192,10 @@ class Exhibit:
         run = self.run
         for key in ("method", "ipc"):
             if key not in bound:
-                raise DDError(f"no axis binds '{key}'")
+                others = sorted(bound.keys() - {*BOUND})
+                near = difflib.get_close_matches(key, others, n=1)
+                hint = f"; did you mean it by '{near[0]}'?" if near else ""
+                raise DDError(f"no axis binds '{key}'{hint}")
         for key, wanted in _TYPES.items():
             if key in bound:
                 as_type(f"'{key}', which an axis binds,", bound[key], wanted)
@@ -193,9 +223,29 @@ class Exhibit:
                 f"protocol '{name}': only a 'released' protocol may be selected on test data"
             )
         axis, values = bound["select"]["axis"], bound["select"]["values"]
-        asked = self._asked(axis)
+        _, asked = self._asked(axis)
         values = values if asked is None else asked
         return tuple(str(parse_protocol(name, known, **options, **{axis: v})) for v in values)
+
+
+def unknown_value(owner: str, value: Any, known: Iterable[Any]) -> DDError:
+    """A :class:`DDError` for a value that is not in ``known``, those of ``owner``.
+
+    In YAML the number 10 and the text "10" are two values. If only this is wrong, it says so.
+    """
+    known = list(known)
+    for one in known:
+        if str(one) == str(value):
+            quotes = "with" if isinstance(one, str) else "without"
+            return DDError(
+                f"{owner} has no {_kind(value)} {value!r}, but the {_kind(one)} {one!r}; write it "
+                f"{quotes} quotes"
+            )
+    return unknown(f"value of {owner}", str(value), map(str, known))
+
+
+def _kind(value: Any) -> str:
+    return "text" if isinstance(value, str) else "number"
 
 
 def _excluded(labels: Mapping[str, Any], rules: Iterable[Mapping[str, list[Any]]]) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dd.errors import DDError, unknown
 from dd.plan.claims import claim_files, load_claims
 from dd.plan.exhibits import Exhibit, published_files
 from dd.plan.jobs import (
@@ -135,7 +136,10 @@ class Kind:
     Attributes:
         renderer: ``MODULE:FUNCTION`` that renders it from an :class:`Exhibit`.
         reads: what it is made from.
-        parts: the keys that the ``layout`` of a figure must have.
+        parts: what has a place for each axis: the keys that the ``layout`` of a figure must have,
+            and of a table those of ``rows`` and ``columns`` that it has.
+        single: those of ``parts`` whose axes may have one value only.
+        x: the axis that the part ``x`` must be; "" for any.
         distilled: whether it shows what only a distillation by this suite leaves (its metrics, and
             tensors beside the images), and so no imported sets.
     """
@@ -143,6 +147,8 @@ class Kind:
     renderer: str
     reads: tuple[Read, ...] = ()
     parts: tuple[str, ...] = ()
+    single: tuple[str, ...] = ()
+    x: str = ""
     distilled: bool = False
 
     def render(self, exhibit: Exhibit) -> Any:
@@ -155,19 +161,23 @@ class Kind:
 
 
 TABLES = {
-    "results": Kind("dd.report.tables.pivot:results", (ACCURACIES,)),
+    "results": Kind("dd.report.tables.pivot:results", (ACCURACIES,), ("rows", "columns")),
     "reweighting": Kind(
-        "dd.report.tables.reweighting:reweighting", (ACCURACIES, SETS), distilled=True
+        "dd.report.tables.reweighting:reweighting",
+        (ACCURACIES, SETS),
+        ("rows", "columns"),
+        single=("columns",),
+        distilled=True,
     ),
-    "cost": Kind("dd.report.tables.cost:cost", (SETS, METRICS)),
-    "areas": Kind("dd.report.tables.areas:areas", (MAPS,)),
+    "cost": Kind("dd.report.tables.cost:cost", (SETS, METRICS), ("rows",)),
+    "areas": Kind("dd.report.tables.areas:areas", (MAPS,), ("rows", "columns")),
     "stages": Kind("dd.report.tables.stages:stages", (COSTS,)),
     "settings": Kind("dd.report.tables.settings:settings", (POOLS,)),
     "hyperparameters": Kind("dd.report.tables.hyperparameters:hyperparameters"),
     "listing": Kind("dd.report.tables.listing:listing"),
     "evaluations": Kind("dd.report.tables.evaluations:evaluations", (EVALUATIONS,)),
     "claims": Kind("dd.report.tables.claims:claims", (CLAIMS,)),
-    "ranking": Kind("dd.report.tables.ranking:ranking", (ACCURACIES, SETS)),
+    "ranking": Kind("dd.report.tables.ranking:ranking", (ACCURACIES, SETS), ("rows",)),
 }
 FIGURES = {
     "curve": Kind(
@@ -180,6 +190,7 @@ FIGURES = {
         "dd.report.figures.training_curves:draw",
         (ACCURACIES, METRICS),
         ("x", "color", "column", "row"),
+        x="iterations",
         distilled=True,
     ),
     "images": Kind("dd.report.figures.images:draw", (SETS, IMAGES), ("block", "row")),
@@ -187,10 +198,19 @@ FIGURES = {
         "dd.report.figures.difference:draw", (SETS,), ("color", "column", "row"), distilled=True
     ),
     "weights": Kind(
-        "dd.report.figures.weights:draw", (SETS,), ("x", "column", "row"), distilled=True
+        "dd.report.figures.weights:draw",
+        (SETS,),
+        ("x", "column", "row"),
+        x="iterations",
+        distilled=True,
     ),
     "cams": Kind("dd.report.figures.cams:draw", (MAPS, SETS, IMAGES), ("block", "row")),
-    "variance": Kind("dd.report.figures.variance:draw", (MAPS,), ("x", "color", "column", "row")),
+    "variance": Kind(
+        "dd.report.figures.variance:draw",
+        (MAPS,),
+        ("x", "color", "column", "row"),
+        x="iterations",
+    ),
     "erasing": Kind("dd.report.figures.erasing:draw", (ERASED,)),  # a panel per dataset, no cells
     "stages": Kind("dd.report.figures.stages:draw", (COSTS,)),
     "claims": Kind("dd.report.figures.claims:draw", (CLAIMS,)),
@@ -203,6 +223,42 @@ FIGURES = {
 def kind_of(exhibit: Exhibit) -> Kind:
     """The kind of a table or figure."""
     return (TABLES if exhibit.renders == "table" else FIGURES)[exhibit.definition["kind"]]
+
+
+def check_arrangement(exhibit: Exhibit) -> None:
+    """Check that each axis with several values has a place in ``exhibit``; without one, cells would
+    hide each other.
+
+    Raises:
+        DDError: for an axis without a place, and a layout without a part of its kind, or with a
+            part that its kind does not have; the message names it and the file.
+    """
+    kind, definition, figure = kind_of(exhibit), exhibit.definition, exhibit.renders == "figure"
+    places = definition.get("layout", {}) if figure else definition
+    for part in kind.parts:
+        if part not in places:
+            raise DDError(
+                f"{exhibit.path}: layout has no '{part}'; it needs {', '.join(kind.parts)}"
+            )
+    for part in places if figure else ():
+        if part not in kind.parts:
+            raise DDError(f"{exhibit.path}: {unknown('part of layout', part, kind.parts)}")
+    if kind.x and places["x"] != [kind.x]:
+        raise DDError(f"{exhibit.path}: layout: x must be [{kind.x}]")
+    cells = exhibit.cells()
+    several = [axis for axis in exhibit.axes if len({cell.labels[axis] for cell in cells}) > 1]
+    for axis in several:
+        holding = [part for part in kind.parts if axis in places[part]]
+        if kind.parts and not holding:
+            raise DDError(
+                f"{exhibit.path}: axis '{axis}' has several values but no place; put it into "
+                f"{' or '.join(kind.parts)}{' of layout' if figure else ''}"
+            )
+        if {*holding} & {*kind.single}:
+            raise DDError(
+                f"{exhibit.path}: axis '{axis}' has several values and is in {holding[0]}, where a "
+                f"table of kind {definition['kind']} shows one; put it into rows"
+            )
 
 
 def networks_behind(exhibit: Exhibit) -> list[Pretraining]:

@@ -46,7 +46,7 @@ class Plan:
         run = self.run
         known = {axis for exhibit in self.exhibits.values() for axis in exhibit.axes}
         for exhibit in self.exhibits.values():
-            known |= _selected(exhibit)
+            known |= exhibit.selected
         for axis in run.axes:
             if axis not in known:
                 raise DDError(
@@ -75,7 +75,7 @@ class Plan:
         """Raise a :class:`DDError` unless ``name`` is a table, figure or paper of the run that has
         all these ``axes``."""
         named = self._named("axes_for", name)
-        known_axes = {axis for exhibit in named for axis in (*exhibit.axes, *_selected(exhibit))}
+        known_axes = {axis for exhibit in named for axis in (*exhibit.axes, *exhibit.selected)}
         for axis in axes:
             if axis not in known_axes:
                 raise unknown(f"axis in axes_for of {name}, run {self.run.name},", axis, known_axes)
@@ -177,9 +177,3 @@ def made_sets(plan: Plan) -> str:
     distilled, imported = len(plan.of(Distillation)), len(plan.of(Import))
     counts = [f"{distilled} distillations"] if distilled or not imported else []
     return ", ".join(counts + ([f"{imported} imported sets"] if imported else []))
-
-
-def _selected(exhibit: Exhibit) -> set[str]:
-    """The options of protocols whose best value this table or figure selects."""
-    binds = [bound for axis in exhibit.axes for bound in exhibit.values(axis).values()]
-    return {bound["select"]["axis"] for bound in binds if "select" in bound}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -23,9 +24,17 @@ from dd.config.settings import build
 from dd.data.raw import check_enough
 from dd.errors import DDError, unknown
 from dd.networks.options import canonical
-from dd.plan.exhibits import Exhibit
-from dd.plan.jobs import STAGES, Distillation, Evaluation, Job, Pretraining, check_networks_for
-from dd.plan.kinds import kind_of
+from dd.plan.exhibits import Exhibit, published_files, unknown_value
+from dd.plan.jobs import (
+    STAGES,
+    Distillation,
+    Evaluation,
+    Job,
+    Preparation,
+    Pretraining,
+    check_networks_for,
+)
+from dd.plan.kinds import check_arrangement, kind_of
 from dd.plan.needs import auxiliary_networks
 from dd.plan.plan import Plan
 from dd.plugins import Entry
@@ -54,6 +63,11 @@ def check_plan(plan: Plan, narrowed: Collection[str] = ()) -> None:
             raise unknown(f"stage in resources of run {run.name}", stage, known)
     for dataset, files in run.pretrained.items():
         used = [job.network for job in plan.of(Pretraining) if job.dataset == dataset]
+        if files and not used:
+            raise DDError(
+                f"run {run.name}, pretrained: no method of the run uses frozen networks of "
+                f"{dataset}; leave the entry out"
+            )
         for name in files:
             if name not in used:
                 raise unknown(f"network in pretrained of run {run.name}, {dataset},", name, used)
@@ -63,11 +77,14 @@ def check_plan(plan: Plan, narrowed: Collection[str] = ()) -> None:
             canonical(spec)
     check_networks_for(run)
     for exhibit in plan.exhibits.values():
+        check_arrangement(exhibit)
+        _check_published(exhibit)
+        _check_networks(exhibit)
         _check_distilled(exhibit)
     _check_exclude(plan, narrowed)
     _check_numbers(plan, narrowed)
     _check_imported(plan, narrowed)
-    sizes = {path: _class_sizes(path) for path in plan.current_images}
+    sizes = {job.file(run): _class_sizes(plan, job) for job in plan.of(Preparation)}
     for job in plan.jobs:
         with _within(f"run {run.name}, {job}"):
             settings: list[Any] = []
@@ -102,13 +119,7 @@ def _check_exclude(plan: Plan, narrowed: Collection[str]) -> None:
             for value in values:
                 if value in axes[axis] or (axis == "dataset" and "datasets" in narrowed):
                     continue
-                if alike := [known for known in axes[axis] if str(known) == str(value)]:
-                    kinds = {True: "text", False: "number"}
-                    raise DDError(
-                        f"axis '{axis}' {where} has no {kinds[isinstance(value, str)]} {value!r}, "
-                        f"but the {kinds[isinstance(alike[0], str)]} {alike[0]!r}"
-                    )
-                raise unknown(f"value of axis '{axis}' {where}", str(value), map(str, axes[axis]))
+                raise unknown_value(f"axis '{axis}' {where}", value, axes[axis])
 
 
 def _check_numbers(plan: Plan, narrowed: Collection[str]) -> None:
@@ -147,6 +158,25 @@ def _check_imported(plan: Plan, narrowed: Collection[str]) -> None:
 
 def _place(ipc: int, iterations: int, seed: int) -> str:
     return f"IPC {ipc}, {iterations} iterations, seed {seed}"
+
+
+def _check_published(exhibit: Exhibit) -> None:
+    """Refuse a file of published values that does not exist."""
+    for path in map(Path, published_files(exhibit)):
+        if not path.is_file():
+            known = [file.name for file in path.parent.glob("*.csv")]
+            fault = unknown(f"file in {path.parent}", path.name, known)
+            raise DDError(f"{exhibit.path}: published.file: {fault}")
+
+
+def _check_networks(exhibit: Exhibit) -> None:
+    """Refuse a network that nobody knows, with the place where it stands."""
+    used = list({cell.arch for cell in exhibit.cells()} - {None})
+    for axis in exhibit.axes:
+        for value, binds in exhibit.values(axis).items():
+            if binds.get("arch") in used:
+                with _within(exhibit.where(axis, value)):
+                    canonical(binds["arch"])
 
 
 def _check_distilled(exhibit: Exhibit) -> None:
@@ -199,9 +229,25 @@ def _declared(
             yield entry, "the teacher ('like: kd')", job.also_trained(run), trained
 
 
-def _class_sizes(path: str) -> tuple[list[int], list[str]] | None:
-    """The training images of each class in a prepared file, and the classes; None if it is broken,
-    which the jobs that need it say."""
+def _class_sizes(plan: Plan, job: Preparation) -> tuple[list[int], list[str]] | None:
+    """The training images of each class, and the classes, as far as they are known before the job:
+    from the file that it made before, or from an image folder.
+
+    None if nobody knows, or the file or the folder is broken, which the jobs that need it say.
+    """
+    path, options = job.file(plan.run), plan.run.datasets[job.dataset]
+    if path in plan.current_images:
+        return _sizes_of_file(path)
+    if options["source"] == "image-folder" and "root" in options:
+        try:
+            listing = resolve("dd.data.layouts:image_folder")(Path(options["root"]))
+        except DDError:
+            return None
+        return [len(files) for files in listing.train], listing.classes
+    return None
+
+
+def _sizes_of_file(path: str) -> tuple[list[int], list[str]] | None:
     try:
         tensors, header = load_arrays(path, "dataset", only=["train_labels"])
     except DDError:

@@ -305,12 +305,15 @@ POOLS_ALONE = {  # nothing that needs a generator or class activation maps
         ({"axes": {"ipc": [1], "iterations": [1], "arch": ["vgg12"]}}, "unknown network 'vgg12'"),
         (
             {"axes": {"ipc": [1], "iterations": [1], "setting": ["x"]}},
-            "value of axis 'setting' 'x'",
+            "run mine, axes.setting: unknown value of axis 'setting' of modelpool_ablation 'x'",
         ),
         ({"axes": {"ipc": [1], "iterations": [1], "arhc": ["mlp"]}}, "axis 'arhc' is in none of"),
         ({"axes_for": {"metad": {}}}, "paper in axes_for of run mine 'metad': did you mean"),
         ({"axes_for": {"metadd_cost": {"arch": ["mlp"]}}}, "in axes_for of metadd_cost"),
-        ({"axes_for": {"metadd_cost": {"method": ["dcc"]}}}, "value of axis 'method' 'dcc'"),
+        (
+            {"axes_for": {"metadd_cost": {"method": ["dcc"]}}},
+            "axes_for.metadd_cost.method: unknown value of axis 'method' of metadd_cost 'dcc'",
+        ),
         (
             {"pretrained": {"digits": {"resnet18_bm": "x"}}},
             "pretrained of run mine, digits, 'resnet18_bm': did you mean 'resnet18_bn'?",
@@ -358,6 +361,25 @@ def test_ipc_above_the_size_of_a_class_once_the_data_is_known(tmp_path, capsys):
     said = capsys.readouterr().err
     assert "--ipc is 140, but class '8' of digits has 139 training images" in said
     assert said.count("\n") == 1
+
+
+def test_ipc_above_the_size_of_a_class_of_an_image_folder(tmp_path, capsys):
+    """Counted without reading an image."""
+    from dd.command import main
+
+    for split, count in (("train", 3), ("test", 1)):
+        for name in ("a", "b"):
+            (tmp_path / "images" / split / name).mkdir(parents=True)
+            for number in range(count + (name == "a")):
+                (tmp_path / "images" / split / name / f"{number}.png").touch()
+    datasets = {"own": {"source": "image-folder", "root": str(tmp_path / "images"), "label": "x"}}
+    argv = ["configure", "--out", str(tmp_path / "config.json"), "--set"]
+    argv.append(f"results={tmp_path / 'results'}")
+    for ipc, code in ((3, 0), (4, 2)):
+        changes = {"axes": {"ipc": [ipc]}, "tables": ["baselines"], "figures": [], "axes_for": {}}
+        run = str(write_run(tmp_path, datasets=datasets, **changes))
+        assert main([*argv[:1], "--run", run, *argv[1:]]) == code
+    assert "--ipc is 4, but class 'b' of own has 3 training images" in capsys.readouterr().err
 
 
 def test_only_released_protocols_may_be_selected_on_test_data(cifar10):

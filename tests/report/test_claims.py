@@ -281,14 +281,56 @@ def test_every_run_judges_claims(run):
         (("table: modelpool_ablation", "table: modelpool_ablaton"), "unknown table"),
         (("setting: [[", "settings: [["), "unknown axis of modelpool_ablation 'settings'"),
         (("[[pool, baseline]]", "[[pol, baseline]]"), "'pol': did you mean 'pool'"),
-        (("[[pool, baseline]]", "[[pool]]"), "compare"),
+        (("[[pool, baseline]]", "[[pool, pool]]"), "compare.setting: compares 'pool' with itself"),
+        (
+            ("[[pool, baseline]]", "[[pool, kd], [kd, pool]]"),
+            "compare.setting: compares 'kd' and 'pool' twice",
+        ),
+        (
+            ("source:", "average_over: [setting]\n  source:"),
+            "average_over: 'setting' is the axis that is compared",
+        ),
+        (
+            ("source:", "average_over: [dataset]\n  source:"),
+            "average_over: each dataset has a verdict of its own",
+        ),
+        (
+            ("source:", "cells: {setting: [pool]}\n  source:"),
+            "cells: 'setting' is the axis that is compared",
+        ),
+        (
+            ("{setting: [[pool, baseline]]}", '{ipc: [["10", 1]]}'),
+            "axis 'ipc' of modelpool_ablation has no text '10', but the number 10; write it "
+            "without quotes",
+        ),
+        (
+            ("[[pool, baseline]]", "[[pool]]"),
+            "pool-helps.compare.setting.0 has 1 entry, it must have at least 2",
+        ),
+        (
+            ("[[pool, baseline]]", "[[pool, kd, baseline]]"),
+            "pool-helps.compare.setting.0 has 3 entries, it must have at most 2",
+        ),
+        (
+            ("source:", "average_over: arch\n  source:"),
+            "pool-helps.average_over is 'arch', it must be 'all' or a list",
+        ),
+        (("source:", "unseen: false\n  source:"), "pool-helps.unseen is False, it must be true"),
         (("id: pool-helps", "id: Pool helps"), "id"),
-        (("source:", "margin: -1\n  source:"), "margin"),
+        (("- id: pool-helps\n  says", "- says"), "key 'id' is missing in entry 0"),
+        (("source:", "margin: -1\n  source:"), "pool-helps.margin is -1, it must be at least 0"),
         (("source:", "expect: equal\n  source:"), "'margin'"),
         (("source:", "expect: better\n  source:"), "expect"),
         (("source:", "cells: {arch: [mpl]}\n  source:"), "'mpl': did you mean 'mlp'"),
         (("source:", "average_over: [archs]\n  source:"), "unknown axis"),
-        (("  table: modelpool_ablation\n", ""), "pool-helps"),
+        (
+            ("  table: modelpool_ablation\n", ""),
+            "pool-helps must have exactly one of the keys 'table' or 'figure'",
+        ),
+        (
+            ("  table:", "  figure: modelpool_ablation\n  table:"),
+            "pool-helps must have exactly one of the keys 'table' or 'figure'",
+        ),
     ],
 )
 def test_bad_claims_stop_the_plan(tmp_path, change, message):
@@ -376,6 +418,39 @@ def test_erasing_is_judged_over_test_images(tmp_path):
         assert group.difference.sets == 0
     only = found(replace(claim, cells={"arch": [rows[0]["network"]]}))
     assert [group.place["arch"] for group in only] == [rows[0]["network"]]
+
+
+@pytest.mark.parametrize(("gap", "interval"), [(0.0, False), (40.0, True)])
+def test_the_memory_of_a_distillation_counts_once(tmp_path, monkeypatch, gap, interval):
+    """Not once for each network, protocol and number of iterations beside which it stands."""
+    claim = CLAIM + "  quantity: memory\n  expect: lower\n"
+    plan = filled(workflow(tmp_path, claim, iterations=[60, 20]), gains())
+
+    def origin(path):
+        pool, seed = "dc+pool" in path, int("seed1" in path)
+        return {"peak_memory_mb": {"host": 900.0 - 100 * pool * (1 + gap * seed / 100)}}
+
+    monkeypatch.setattr(read_claims, "origin", origin)
+    (one,) = judged(plan.run)
+    assert [group.place["ipc"] for group in one.groups] == [1, 10]
+    assert all("it60" in file for group in one.groups for file in group.files)
+    assert [len(group.files) for group in one.groups] == [6, 6]
+    for low, high in (estimate.interval() for estimate in one.estimates):
+        assert (high - low > 1) == interval
+    assert one.verdict == "holds" and "60 iterations" in one.scale
+
+
+def test_methods_without_iterations_are_compared_once(tmp_path):
+    claim = CLAIM.replace("modelpool_ablation", "random").replace("setting", "method")
+    claim = claim.replace("pool, baseline", "herding, random")
+    copied = workflow(tmp_path, claim)
+    text = (copied / "config/tables/baselines.yaml").read_text()
+    text = text.replace("  arch: [convnet]", "  arch: [convnet]\n  iterations: [20, 60]")
+    text = text.replace("rows: [dataset, ipc]", "rows: [dataset, ipc, iterations]")
+    (copied / "config/tables/random.yaml").write_text(text)
+    run = replace(load_run("own", {}, copied), tables=["random"], axes={"ipc": [1]})
+    (claim,) = load_claims(run)
+    assert len(read_claims.planned(claim)) == 1
 
 
 def test_forest_plot_shows_every_difference(tmp_path):

@@ -17,8 +17,6 @@ from dd.data import synthetic
 from dd.data.dataset import load_dataset
 from dd.data.fit import SAME, Fit
 from dd.data.synthetic import SyntheticSet
-from dd.errors import DDError
-from dd.plan.exhibits import load_exhibit
 from dd.plan.jobs import (
     Distillation,
     Evaluation,
@@ -26,7 +24,6 @@ from dd.plan.jobs import (
 )
 from dd.plan.kinds import kind_of
 from dd.plan.plan import Plan
-from dd.report.figure import check_layout
 from dd.report.figures import difference, images, training_curves, weights
 from tests.support.figures import FIGURES, convnet, exhibit_of
 from tests.support.runs import FORMULA, assert_no_formulas, every_ipc, with_formulas
@@ -171,16 +168,6 @@ def test_every_set_is_shown_in_pixels(plan, tmp_path):
         assert main([*command, "--figure", str(FIGURES / "modelpool_images.yaml")]) == 0
         drawn.append(numpy.asarray(Image.open(out).convert("L")).astype(int))
     assert numpy.abs(drawn[0] - drawn[1]).max() <= 2
-
-
-def test_layout_must_place_every_axis(plan):
-    exhibit = load_exhibit("figure", FIGURES / "modelpool_ablation.yaml", plan.run)
-    layout = {part: axes for part, axes in exhibit.definition["layout"].items() if part != "row"}
-    exhibit.definition["layout"] = layout
-    with pytest.raises(DDError, match="layout has no 'row'"):
-        check_layout(exhibit, ("x", "row"))
-    with pytest.raises(DDError, match="axis 'ipc' has several values but no part in layout"):
-        check_layout(exhibit, ("x",))
 
 
 def test_images_per_class_are_shown(plan):

@@ -146,7 +146,7 @@ def test_reweighting_shows_one_column(tmp_path, capsys):
     config = f"{plan.run.root}/config.json"
     words = ["table", "--config", config, "--table", str(path), "--out", f"{tmp_path}/t.csv"]
     assert main(words) == 2
-    assert "wide.yaml: columns: only one column of accuracies" in capsys.readouterr().err
+    assert "axis 'weights' has several values and is in columns" in capsys.readouterr().err
 
 
 def test_a_table_of_weights_is_made_from_sets_and_evaluations():

@@ -101,6 +101,22 @@ def test_two_at_once(finished, finished_run, tmp_path, monkeypatch):
     assert_as(finished, finished_run, monkeypatch)
 
 
+def test_the_last_line_says_why_a_run_ended(finished, tmp_path):
+    """Nothing failed where its user stopped it."""
+    shutil.rmtree(finished / "results/tiny/evaluations")
+    log = tmp_path / "log"
+    stopped = begin(finished, log)
+    until_said("evaluate digits", stopped, log)
+    stopped.send_signal(signal.SIGTERM)
+    assert stopped.wait(timeout=DEADLINE) != 0
+    assert "run tiny: stopped before its end; the same command goes on from here" in log.read_text()
+    (made,) = (finished / "results/tiny").rglob("it1.safetensors")
+    made.write_bytes(made.read_bytes()[:-9])
+    shutil.rmtree(finished / "results/tiny/evaluations")
+    failed = snakemake(finished, *RUN)
+    assert "run tiny: a job failed (its message is above); the same command" in failed.stdout
+
+
 def test_damaged_files_are_found_and_made_again(finished, finished_run, monkeypatch, capsys):
     """A set cut short and data with a flipped bit: named, removed on request, and made again."""
     monkeypatch.chdir(finished)

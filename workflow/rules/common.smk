@@ -158,6 +158,13 @@ def lost():
     return [path for path in recorded() if not Path(path).is_file()]
 
 
+def report_stop():
+    """Print why the run ended early. Ctrl-C and SIGTERM end it without a failed job."""
+    failed = getattr(workflow.scheduler, "failed", ())
+    why = "a job failed (its message is above)" if failed else "stopped before its end"
+    print(f"run {RUN.name}: {why}; the same command goes on from here")
+
+
 def report_made():
     """Print where the tables and figures are."""
     for kind in ("table", "figure"):

@@ -9,7 +9,6 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from dd.errors import DDError
 from dd.plan.exhibits import Exhibit
 from dd.plan.jobs import distillations
 from dd.report.captions import facts
@@ -37,8 +36,6 @@ def draw(exhibit: Exhibit) -> Figure:
     deviation.
     """
     layout, rows = exhibit.definition["layout"], collect(exhibit)
-    if layout["x"] != ["iterations"]:
-        raise DDError(f"{exhibit.path}: layout: x must be [iterations]")
     lines: dict[tuple, list] = {}
     for cell, row in zip(exhibit.cells(), rows, strict=True):
         spot = tuple(place(row, layout[part]) for part in ("row", "column", "color"))

@@ -7,7 +7,6 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from dd.errors import DDError
 from dd.plan.exhibits import Exhibit
 from dd.plan.jobs import ActivationMaps, Snapshot, distillations
 from dd.plan.needs import cam_rectify
@@ -28,8 +27,6 @@ def draw(exhibit: Exhibit) -> Figure:
     seeds, with a band of one standard deviation.
     """
     layout = exhibit.definition["layout"]
-    if layout["x"] != ["iterations"]:
-        raise DDError(f"{exhibit.path}: layout: x must be [iterations]")
     lines: dict[tuple, dict[int, tuple[float, float]]] = {}
     shown: set[int] = set()
     for cell in exhibit.cells():

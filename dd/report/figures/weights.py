@@ -30,8 +30,6 @@ def draw(exhibit: Exhibit) -> Figure:
     all weights over ``x``. The sets of all seeds are pooled.
     """
     layout = exhibit.definition["layout"]
-    if layout["x"] != ["iterations"]:
-        raise DDError(f"{exhibit.path}: layout: x must be [iterations]")
     facets: dict[tuple, dict[int, list[str]]] = {}
     for cell in exhibit.cells():
         at = labels(exhibit, cell)

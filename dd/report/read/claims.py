@@ -127,6 +127,7 @@ class Quantity:
         digits: shown after the point.
         lacking: why a cell of a table may have no values.
         pairs: the pairs of cells of a claim.
+        behind: what the values of a cell depend on. Cells that agree in it have the same values.
     """
 
     label: str
@@ -134,6 +135,7 @@ class Quantity:
     digits: int
     lacking: str
     pairs: Callable[[Claim], Iterator[Compared]]
+    behind: Callable[[Cell], tuple[Any, ...]]
 
 
 def found(claim: Claim) -> list[Compared]:
@@ -167,19 +169,28 @@ def _joined(members: Sequence[Compared]) -> Compared:
 
 
 def planned(claim: Claim) -> list[Planned]:
-    """The pairs of cells of the claim's table that it is about, whether they have values or not."""
+    """The pairs of cells of the claim's table that it is about, whether they have values or not.
+
+    Several cells may show the same values: the memory of a distillation stands beside each network
+    that is evaluated. Of pairs of such cells one counts, that with the most iterations.
+    """
+    behind = QUANTITIES[claim.quantity].behind
     places: dict[Place, dict[Any, Cell]] = {}
     for cell in claim.exhibit.cells():
         if claim.includes(cell.labels):
             place = _place(claim, cell)
             places.setdefault(place, {})[cell.labels[claim.axis]] = cell
-    return [
+    listed = [
         Planned(pair, place, (by_value[pair[0]], by_value[pair[1]]))
         for place, by_value in places.items()
         for pair in claim.pairs
         if by_value.keys() >= set(pair)
         and not (claim.unseen and _seen(claim.exhibit, *(by_value[value] for value in pair)))
     ]
+    by_iterations = sorted(listed, key=lambda one: max(cell.iterations for cell in one.cells))
+    counted = {(one.pair, *map(behind, one.cells)): one for one in by_iterations}
+    kept = {id(one) for one in counted.values()}
+    return [one for one in listed if id(one) in kept]
 
 
 def _place(claim: Claim, cell: Cell) -> Place:
@@ -273,6 +284,18 @@ def _erasings(claim: Claim) -> Iterator[Compared]:
                 )
 
 
+def _distillation(cell: Cell) -> tuple[Any, ...]:
+    return cell.dataset, cell.method, cell.ipc
+
+
+def _set(cell: Cell) -> tuple[Any, ...]:
+    return *_distillation(cell), cell.iterations
+
+
+def _evaluated(cell: Cell) -> tuple[Any, ...]:
+    return *_set(cell), cell.protocols, cell.arch
+
+
 def _accuracies(exhibit: Exhibit) -> Iterator[Sample]:
     for cell, row in zip(exhibit.cells(), collect(exhibit), strict=True):
         files = [job.file(exhibit.run) for job in evaluations(cell, exhibit.run)]
@@ -331,13 +354,28 @@ _FEW_MAPS = "fewer than two of its networks have maps"
 
 QUANTITIES = {
     "accuracy": Quantity(
-        "Difference of test accuracy", "points", 2, NO_SET, _of_cells(_accuracies, NETWORKS)
+        "Difference of test accuracy",
+        "points",
+        2,
+        NO_SET,
+        _of_cells(_accuracies, NETWORKS),
+        _evaluated,
     ),
     "auxiliary_variance": Quantity(
-        "Difference of CAM variance", "", 4, _FEW_MAPS, _of_cells(_variances(AUXILIARY), IMAGES)
+        "Difference of CAM variance",
+        "",
+        4,
+        _FEW_MAPS,
+        _of_cells(_variances(AUXILIARY), IMAGES),
+        _set,
     ),
     "unseen_variance": Quantity(
-        "Difference of CAM variance", "", 4, _FEW_MAPS, _of_cells(_variances(UNSEEN), IMAGES)
+        "Difference of CAM variance",
+        "",
+        4,
+        _FEW_MAPS,
+        _of_cells(_variances(UNSEEN), IMAGES),
+        _set,
     ),
     "memory": Quantity(
         "Difference of peak memory",
@@ -345,8 +383,9 @@ QUANTITIES = {
         0,
         "nobody says what the distillations of others took",
         _of_cells(_memory, JOBS, exact=True),
+        _distillation,
     ),
     "erased_accuracy": Quantity(
-        "Difference of test accuracy", "points", 2, "nothing was erased", _erasings
+        "Difference of test accuracy", "points", 2, "nothing was erased", _erasings, _evaluated
     ),
 }

@@ -29,10 +29,6 @@ FIGURES = 3  # significant figures that are shown
 def reweighting(exhibit: Exhibit) -> tuple[Rows, Sheet]:
     """The rows and the sheet of kind ``results``, with :data:`COLUMNS` beside each accuracy."""
     rows, sheet = results(exhibit)
-    if len(sheet.body) != len(rows):
-        raise DDError(
-            f"{exhibit.path}: columns: only one column of accuracies is possible, there are several"
-        )
     measured = [measures(exhibit, cell) for cell in exhibit.cells()]
     return (
         [row | rounded(values) for row, values in zip(rows, measured, strict=True)],
