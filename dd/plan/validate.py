@@ -30,7 +30,6 @@ from dd.plan.jobs import (
     Distillation,
     Evaluation,
     Job,
-    Preparation,
     Pretraining,
     check_networks_for,
 )
@@ -84,7 +83,7 @@ def check_plan(plan: Plan, narrowed: Collection[str] = ()) -> None:
     _check_exclude(plan, narrowed)
     _check_numbers(plan, narrowed)
     _check_imported(plan, narrowed)
-    sizes = {job.file(run): _class_sizes(plan, job) for job in plan.of(Preparation)}
+    sizes = {path: _class_sizes(path) for path in plan.current_images}
     for job in plan.jobs:
         with _within(f"run {run.name}, {job}"):
             settings: list[Any] = []
@@ -229,25 +228,9 @@ def _declared(
             yield entry, "the teacher ('like: kd')", job.also_trained(run), trained
 
 
-def _class_sizes(plan: Plan, job: Preparation) -> tuple[list[int], list[str]] | None:
-    """The training images of each class, and the classes, as far as they are known before the job:
-    from the file that it made before, or from an image folder.
-
-    None if nobody knows, or the file or the folder is broken, which the jobs that need it say.
-    """
-    path, options = job.file(plan.run), plan.run.datasets[job.dataset]
-    if path in plan.current_images:
-        return _sizes_of_file(path)
-    if options["source"] == "image-folder" and "root" in options:
-        try:
-            listing = resolve("dd.data.layouts:image_folder")(Path(options["root"]))
-        except DDError:
-            return None
-        return [len(files) for files in listing.train], listing.classes
-    return None
-
-
-def _sizes_of_file(path: str) -> tuple[list[int], list[str]] | None:
+def _class_sizes(path: str) -> tuple[list[int], list[str]] | None:
+    """The training images of each class in a prepared file, and the classes; None if it is broken,
+    which the jobs that need it say."""
     try:
         tensors, header = load_arrays(path, "dataset", only=["train_labels"])
     except DDError:

@@ -363,25 +363,6 @@ def test_ipc_above_the_size_of_a_class_once_the_data_is_known(tmp_path, capsys):
     assert said.count("\n") == 1
 
 
-def test_ipc_above_the_size_of_a_class_of_an_image_folder(tmp_path, capsys):
-    """Counted without reading an image."""
-    from dd.command import main
-
-    for split, count in (("train", 3), ("test", 1)):
-        for name in ("a", "b"):
-            (tmp_path / "images" / split / name).mkdir(parents=True)
-            for number in range(count + (name == "a")):
-                (tmp_path / "images" / split / name / f"{number}.png").touch()
-    datasets = {"own": {"source": "image-folder", "root": str(tmp_path / "images"), "label": "x"}}
-    argv = ["configure", "--out", str(tmp_path / "config.json"), "--set"]
-    argv.append(f"results={tmp_path / 'results'}")
-    for ipc, code in ((3, 0), (4, 2)):
-        changes = {"axes": {"ipc": [ipc]}, "tables": ["baselines"], "figures": [], "axes_for": {}}
-        run = str(write_run(tmp_path, datasets=datasets, **changes))
-        assert main([*argv[:1], "--run", run, *argv[1:]]) == code
-    assert "--ipc is 4, but class 'b' of own has 3 training images" in capsys.readouterr().err
-
-
 def test_only_released_protocols_may_be_selected_on_test_data(cifar10):
     exhibit = cifar10.exhibits["table", "modelpool_ablation_released"]
     notes = {cell.selected for cell in exhibit.cells() if "kd" in cell.labels["setting"]}
