@@ -40,10 +40,13 @@ _LIKE: Mapping[str, Mapping[str, str]] = {
     "iadd": {"cifar100": "cifar10"},  # builds on MTT
     "sre2l": {"cifar100": "cifar10", "tiny-imagenet": "tiny-imagenet-sre2l"},
     "dd": {"cifar10": DATA},
-    "frepo": {"cifar10": DATA, "cifar100": DATA, "tiny-imagenet": DATA},  # and then whitens
+    # it whitens what it has normalised, so that not even the same constants would be the same units
+    "frepo": {"cifar10": DATA, "cifar100": DATA, "tiny-imagenet": DATA},
 }
-"""By method: datasets that its public code does not normalise with DC's constants, and with
-whose it does."""
+"""By method: the datasets for which its public code has other constants than DC's, and whose."""
+
+IMAGENET_SUBSETS = ("imagenette", "imagewoof")
+"""Published datasets that are classes of ImageNet, and normalised with its mean and std."""
 
 
 def of_source(source: str) -> str:
@@ -61,6 +64,7 @@ def of_published(dataset: str, method: str = "dc") -> str:
         method: its objective; methods without constants of their own have those of DC.
     """
     plain = {name.replace("-", "").replace("_", ""): name for name in CONSTANTS}
+    plain |= dict.fromkeys(IMAGENET_SUBSETS, "imagenet")
     name = plain.get(dataset.replace("-", "").replace("_", ""), DATA)
     return _LIKE.get(method, {}).get(name, name)
 

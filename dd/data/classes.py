@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-IMAGENET_SUBSETS = ("imagenette", "imagewoof")
-"""Published datasets that are classes of ImageNet, and normalised with its mean and std."""
-
 _DIGITS = tuple("0123456789")
 
 NAMES: Mapping[str, Sequence[str]] = {

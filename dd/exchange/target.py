@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from dd.artifacts.headers import load_arrays, read_header
-from dd.config.normalisation import DATA, Constants, constants, of_published
-from dd.data.classes import IMAGENET_SUBSETS, NAMES, order_in
+from dd.config.normalisation import DATA, IMAGENET_SUBSETS, Constants, constants, of_published
+from dd.data.classes import NAMES, order_in
 from dd.data.dataset import HEADER
 from dd.data.extent import KNOWN, Extent, of_file
 from dd.data.space import Space, check_constants
@@ -49,7 +49,7 @@ class Target:
         for this dataset."""
         if code is None or self.published is None or self.stated:
             return self
-        said = _units_of(self.published, code)
+        said = of_published(self.published, code)
         known = constants(said)
         if known is None or len(known.mean) != self.extent.channels:  # made grey, or of three
             return self
@@ -90,7 +90,7 @@ def target_of(data: Path | None, dataset: str | None, normalise_as: str | None) 
 def _published(name: str, normalise_as: str | None) -> Target:
     if name not in KNOWN:
         raise DDError(f"--dataset: {unknown('dataset', name, KNOWN)}; or give --data FILE")
-    said = normalise_as or _units_of(name)
+    said = normalise_as or of_published(name)
     known = constants(said)
     if known is None and normalise_as is not None:
         raise DDError(
@@ -113,15 +113,15 @@ def _prepared(path: Path, dataset: str | None, normalise_as: str | None) -> Targ
     check_constants(path, mean, std, extent.channels)
     name = header.get("name", path.stem)
     said, space = header.get("normalisation") or DATA, Space(mean, std)
-    if dataset is not None and _units_of(dataset) == DATA:
+    if dataset is not None and of_published(dataset) == DATA:
         raise DDError(f"--dataset: the field has no mean and std for {dataset}; leave it out")
     classes = header.get("classes")
     # a folder of images is taken for the subset of ImageNet whose folders are its classes, else for
     # the dataset whose constants it is prepared with
     subset = (one for one in IMAGENET_SUBSETS if set(classes or ()) == set(NAMES[one]))
     names = [dataset] if dataset is not None else [*subset, header.get("source", ""), said]
-    published = next((name for name in names if _units_of(name) != DATA), None)
-    units = normalise_as or (_units_of(dataset) if dataset is not None else DATA)
+    published = next((name for name in names if of_published(name) != DATA), None)
+    units = normalise_as or (of_published(dataset) if dataset is not None else DATA)
     if known := constants(units):
         _check_channels(known, units, extent.channels, name)
         said, space = units, _space(known)
@@ -129,11 +129,6 @@ def _prepared(path: Path, dataset: str | None, normalise_as: str | None) -> Targ
         said = f"the training images of {name}"
     label, stated = header.get("label", name), normalise_as is not None
     return Target(name, label, extent, classes, space, said, published, stated)
-
-
-def _units_of(dataset: str, code: str = "dc") -> str:
-    """Whose mean and std a published dataset has in a method's code; see :func:`of_published`."""
-    return of_published("imagenet" if dataset in IMAGENET_SUBSETS else dataset, code)
 
 
 def _check_channels(known: Constants, said: str, channels: int, name: str) -> None:

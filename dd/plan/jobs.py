@@ -28,7 +28,6 @@ from dd.config.methods import (
 from dd.config.normalisation import DATA, of_published
 from dd.config.recipes import ASKED_OF_WEIGHTS, learns_targets, uses_generator, uses_pretrained
 from dd.config.run import DOWNLOADED, Run
-from dd.data.classes import IMAGENET_SUBSETS
 from dd.data.raw import (
     IMAGE_FILES,
     LISTING,
@@ -641,12 +640,11 @@ class Import(Job):
     def options(self, run: Run) -> dict[str, Any]:
         entry, made = self.entry(run), self.distillation
         published = run.datasets[made.dataset].get("comparable_to", "")
-        known = published in IMAGENET_SUBSETS or of_published(published) != DATA
         whitened = made.whitening(run) == "zca"
         return {
             "entry": entry.get("entry"),
             "units": "whitened" if whitened else entry.get("units"),
-            "dataset": published if known else None,
+            "dataset": None if of_published(published) == DATA else published,
             "objective": run.parse(made.method).objective,
             "lr": entry.get("lr"),
             "iterations": self.iterations,

@@ -69,6 +69,7 @@ def test_sources_without_constants_have_their_own():
     assert left == {"digits", "image-folder", "class-folders"}
     assert normalisation.of_published("tiny_imagenet") == "tiny-imagenet"
     assert normalisation.of_published("fashionmnist") == "fashion_mnist"
+    assert normalisation.of_published("imagewoof", "mtt") == "imagenet"
     assert normalisation.of_published("covid") == normalisation.of_published("") == "data"
 
 
