@@ -73,8 +73,8 @@ def settings_rows(run: Run) -> list[Row]:
 
 
 def _protocols(run: Run, plan: Plan) -> dict[str, dict[str, list[Any]]]:
-    """The values of each option with which each protocol of the run is used; without options, none
-    of a protocol."""
+    """By protocol and option, the values with which the run evaluates; protocols without options
+    are left out."""
     found: dict[str, dict[str, list[Any]]] = {}
     for protocol in dict.fromkeys(job.protocol for job in plan.of(Evaluation)):
         parsed = parse_protocol(protocol, run.protocols)
