@@ -75,14 +75,17 @@ def settings_rows(run: Run) -> list[Row]:
 def _protocols(run: Run, plan: Plan) -> dict[str, dict[str, list[Any]]]:
     """By protocol and option, the values with which the run evaluates; protocols without options
     are left out."""
-    found: dict[str, dict[str, list[Any]]] = {}
+    found: dict[str, dict[str, set[Any]]] = {}
     for protocol in dict.fromkeys(job.protocol for job in plan.of(Evaluation)):
         parsed = parse_protocol(protocol, run.protocols)
         for option, value in parsed.options.items():
             if option != "protocol":
                 used = found.setdefault(parsed.name.partition("@")[0], {})
-                used.setdefault(option, []).append(value)
-    return found
+                used.setdefault(option, set()).add(value)
+    return {
+        name: {option: sorted(values) for option, values in used.items()}
+        for name, used in found.items()
+    }
 
 
 def _instead(run: Run, name: str, job: Distillation) -> str:
