@@ -26,7 +26,7 @@ _IMPORT = (
     "`python -m dd import` makes a set of it (docs/sets.md), safetensors.torch.save_file a file of "
     "other tensors"
 )
-_ZIP, _PICKLE = b"PK\x03\x04", b"\x80"  # how files of torch.save start, new and old
+ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # how files of torch.save start, new and old
 
 HEADER = ""  # the key of the header's own checksum among those of the tensors
 Fields = Mapping[str, Field]
@@ -166,12 +166,12 @@ def _foreign(path: Path) -> str:
     start, members = b"", []
     with suppress(OSError), open(path, "rb") as file:
         start = file.read(4)
-    if start.startswith(_ZIP):
+    if start.startswith(ZIP):
         with suppress(zipfile.BadZipFile, ValueError, OSError), zipfile.ZipFile(path) as archive:
             members = archive.namelist()
     if any(name.endswith(".npy") for name in members):
         return f"is a .npz file, no safetensors file; {_IMPORT}"
-    if start.startswith((_ZIP, _PICKLE)):
+    if start.startswith((ZIP, PICKLE)):
         return f"is a file of torch.save, which can run code when it is read; {_IMPORT}"
     return ""
 

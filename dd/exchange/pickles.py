@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dd.artifacts.headers import PICKLE, ZIP
 from dd.errors import DDError
 
 MOST_NAMES = 32 << 20  # bytes of the part of a file that says what the tensors are
@@ -31,7 +32,6 @@ _NUMBERS = frozenset(  # types of tensors that torch converts to others
         torch.float8_e8m0fnu,
     }
 )
-_ZIP, _PICKLE = b"PK\x03\x04", b"\x80"  # how files of torch.save start, new and old
 _SIZES = re.compile(
     r"wrong byte size|alloc_cpu|Overflow when unpacking"
 )  # how torch says that a size is a wrong one
@@ -120,8 +120,8 @@ def _check_container(path: Path) -> None:
         raise DDError(f"{path}: is a device or pipe, no file" if there else f"{path}: no such file")
     with open(path, "rb") as file:
         start = file.read(4)
-    if not start.startswith(_ZIP):
-        if not start.startswith(_PICKLE):
+    if not start.startswith(ZIP):
+        if not start.startswith(PICKLE):
             raise DDError(f"{path}: is no file of torch.save")
         return
     try:
