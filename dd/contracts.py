@@ -52,6 +52,23 @@ def check_shape(what: str, tensor: Any, wanted: Sequence[int]) -> None:
         raise Breach(f"{what} {have}, it must be {right}")
 
 
+def check_tensors(what: str, values: Any, dotted: bool = False) -> None:
+    """Raise a :class:`Breach` unless ``values``, which ``what`` gives, are tensors by name.
+
+    Args:
+        what: gave the values.
+        values: should be a dictionary.
+        dotted: whether the names must have a dot.
+    """
+    if not isinstance(values, Mapping):
+        raise Breach(f"{what} gives {_article(values)}, it must give a dict of tensors")
+    for name, value in values.items():
+        if getattr(value, "shape", None) is None:
+            raise Breach(f"{what} gives {_article(value)} as '{name}', it must be a tensor")
+        if dotted and "." not in name:
+            raise Breach(f"{what} gives '{name}', whose name must have a dot, as in 'latent.code'")
+
+
 def check_list(what: str, values: Any, count: int, right: str) -> None:
     """Raise a :class:`Breach` unless ``values``, which ``what`` gives, are a list or a tuple of
     ``count``; ``right`` says of what."""

@@ -67,12 +67,17 @@ def check_out(path: Path, ending: str, *read: str | Path | None) -> None:
     check_ending("--out", path, ending)
 
 
-def check_apart(path: str | Path, *read: str | Path | None, option: str = "--out") -> None:
+def check_apart(
+    path: str | Path,
+    *kept: str | Path | None,
+    option: str = "--out",
+    because: str = "is read by this command",
+) -> None:
     """Raise a :class:`DDError` if the file ``path``, which is to be written, is one of those that
-    are ``read``, by its name or by a link."""
-    for other in read:
+    are ``kept`` (None for one that is not given), by its name or by a link."""
+    for other in kept:
         if other is not None and _same(path, other):
-            raise DDError(f"{option}: {path} is read by this command; choose another file")
+            raise DDError(f"{option}: {path} {because}; choose another file")
 
 
 def _same(path: str | Path, other: str | Path) -> bool:

@@ -19,6 +19,7 @@ import torch
 from dd.config import recipes
 from dd.config.methods import parse_part
 from dd.config.settings import build
+from dd.contracts import owner, within
 from dd.data.dataset import Dataset
 from dd.data.raw import check_enough
 from dd.distill.loop import DistillationLoop
@@ -36,6 +37,7 @@ from dd.distill.parametrisations import (
     Parametrisation,
     Pixels,
     Still,
+    check_parametrisation,
 )
 from dd.distill.regularisers import REGULARISERS, Regularised
 from dd.errors import DDError
@@ -147,9 +149,10 @@ def assemble(
         if not isinstance(settings, OptimisingSettings):
             return Still(start, labels)
         if parametrisation:
-            canvas = parametrisation.make(
-                prior, start, labels, parametrisation.settings, objective.optimizer, streams.start
-            )
+            given = (prior, start, labels, parametrisation.settings)
+            with within(owner("parametrisation", parametrisation.name)):
+                canvas = parametrisation.make(*given, objective.optimizer, streams.start)
+                check_parametrisation(canvas, start, labels)
         else:
             canvas = Pixels(start, labels, settings.lr_img, objective.optimizer)
         if regulariser:

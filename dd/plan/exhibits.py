@@ -269,6 +269,11 @@ def load_exhibit(kind: str, path: str | Path, run: Run) -> Exhibit:
     for axis in named:
         if axis not in exhibit.axes:
             raise DDError(f"{path}: {unknown('axis', axis, exhibit.axes)}")
+    given = definition.get("axes", {}).get(definition.get("best_of"))
+    for value in definition.get("best_except", ()):
+        if isinstance(given, list | Mapping) and value not in list(given):
+            fault = unknown_value(f"axis '{definition['best_of']}'", value, given)
+            raise DDError(f"{path}: best_except: {fault}")
     return exhibit
 
 

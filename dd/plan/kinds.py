@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from dd.errors import DDError, unknown
@@ -142,6 +143,8 @@ class Kind:
         x: the axis that the part ``x`` must be; "" for any.
         distilled: whether it shows what only a distillation by this suite leaves (its metrics, and
             tensors beside the images), and so no imported sets.
+        check: ``MODULE:FUNCTION`` that refuses an :class:`Exhibit` that no results could make
+            right; "" if there is nothing more to check than for all kinds.
     """
 
     renderer: str
@@ -150,6 +153,7 @@ class Kind:
     single: tuple[str, ...] = ()
     x: str = ""
     distilled: bool = False
+    check: str = ""
 
     def render(self, exhibit: Exhibit) -> Any:
         """Render ``exhibit``."""
@@ -173,11 +177,19 @@ TABLES = {
     "areas": Kind("dd.report.tables.areas:areas", (MAPS,), ("rows", "columns")),
     "stages": Kind("dd.report.tables.stages:stages", (COSTS,)),
     "settings": Kind("dd.report.tables.settings:settings", (POOLS,)),
-    "hyperparameters": Kind("dd.report.tables.hyperparameters:hyperparameters"),
-    "listing": Kind("dd.report.tables.listing:listing"),
+    "hyperparameters": Kind(
+        "dd.report.tables.hyperparameters:hyperparameters",
+        check="dd.report.tables.hyperparameters:check",
+    ),
+    "listing": Kind("dd.report.tables.listing:listing", check="dd.report.tables.listing:check"),
     "evaluations": Kind("dd.report.tables.evaluations:evaluations", (EVALUATIONS,)),
     "claims": Kind("dd.report.tables.claims:claims", (CLAIMS,)),
-    "ranking": Kind("dd.report.tables.ranking:ranking", (ACCURACIES, SETS), ("rows",)),
+    "ranking": Kind(
+        "dd.report.tables.ranking:ranking",
+        (ACCURACIES, SETS),
+        ("rows",),
+        check="dd.report.tables.ranking:check",
+    ),
 }
 FIGURES = {
     "curve": Kind(
@@ -225,7 +237,33 @@ def kind_of(exhibit: Exhibit) -> Kind:
     return (TABLES if exhibit.renders == "table" else FIGURES)[exhibit.definition["kind"]]
 
 
-def check_arrangement(exhibit: Exhibit) -> None:
+def check(exhibit: Exhibit) -> None:
+    """Check what is wrong in ``exhibit`` whatever the results are, so that no job runs for it in
+    vain.
+
+    Raises:
+        DDError: for an axis without a place, for published values that do not fit, and for what
+            its kind refuses; the message names it and the file.
+    """
+    _check_arrangement(exhibit)
+    _check_published(exhibit)
+    if own := kind_of(exhibit).check:
+        resolve(own)(exhibit)
+
+
+def _check_published(exhibit: Exhibit) -> None:
+    for path in map(Path, published_files(exhibit)):
+        if not path.is_file():
+            known = [file.name for file in path.parent.glob("*.csv")]
+            fault = unknown(f"file in {path.parent}", path.name, known)
+            raise DDError(f"{exhibit.path}: published.file: {fault}")
+    if exhibit.published:
+        published = resolve("dd.report.read.published:Published")(exhibit)
+        for cell in exhibit.cells():
+            published.of(cell)  # refuses two values for a cell
+
+
+def _check_arrangement(exhibit: Exhibit) -> None:
     """Check that each axis with several values has a place in ``exhibit``; without one, cells would
     hide each other.
 

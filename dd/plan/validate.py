@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy
@@ -24,7 +23,7 @@ from dd.config.settings import build
 from dd.data.raw import check_enough
 from dd.errors import DDError, unknown
 from dd.networks.options import canonical
-from dd.plan.exhibits import Exhibit, published_files, unknown_value
+from dd.plan.exhibits import Exhibit, unknown_value
 from dd.plan.jobs import (
     STAGES,
     Distillation,
@@ -33,7 +32,7 @@ from dd.plan.jobs import (
     Pretraining,
     check_networks_for,
 )
-from dd.plan.kinds import check_arrangement, kind_of
+from dd.plan.kinds import check, kind_of
 from dd.plan.needs import auxiliary_networks
 from dd.plan.plan import Plan
 from dd.plugins import Entry
@@ -76,8 +75,7 @@ def check_plan(plan: Plan, narrowed: Collection[str] = ()) -> None:
             canonical(spec)
     check_networks_for(run)
     for exhibit in plan.exhibits.values():
-        check_arrangement(exhibit)
-        _check_published(exhibit)
+        check(exhibit)
         _check_networks(exhibit)
         _check_distilled(exhibit)
     _check_exclude(plan, narrowed)
@@ -157,15 +155,6 @@ def _check_imported(plan: Plan, narrowed: Collection[str]) -> None:
 
 def _place(ipc: int, iterations: int, seed: int) -> str:
     return f"IPC {ipc}, {iterations} iterations, seed {seed}"
-
-
-def _check_published(exhibit: Exhibit) -> None:
-    """Refuse a file of published values that does not exist."""
-    for path in map(Path, published_files(exhibit)):
-        if not path.is_file():
-            known = [file.name for file in path.parent.glob("*.csv")]
-            fault = unknown(f"file in {path.parent}", path.name, known)
-            raise DDError(f"{exhibit.path}: published.file: {fault}")
 
 
 def _check_networks(exhibit: Exhibit) -> None:

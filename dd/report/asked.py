@@ -18,7 +18,7 @@ def asked(kind: str, given: str, config: str, out: Path) -> Exhibit:
 
     Raises:
         DDError: if there is no such file, it is no definition, or ``out`` or a file that is written
-            beside it is one from which the table or figure is made.
+            beside it is one from which the table or figure is made, or another file of the run.
     """
     endings = [f".{ending}" for ending in ENDINGS[kind]]
     check_out(out, endings[0], config, given)
@@ -27,9 +27,13 @@ def asked(kind: str, given: str, config: str, out: Path) -> Exhibit:
         raise _no_definition(kind, given, run)
     exhibit = load_exhibit(kind, given, run)
     there = [path for path in map(out.with_suffix, endings) if path.exists()]
-    made_from = inputs(exhibit, Plan(run).main.jobs) if there else []
-    for path in there:
-        check_apart(path, config, given, *made_from)
+    if there:
+        plan = Plan(run)
+        own = {f"{run.root}/{kind}s/{exhibit.name}{ending}" for ending in endings}
+        for path in there:
+            check_apart(path, config, given, *inputs(exhibit, plan.main.jobs))
+            others = [file for file in plan.files() if file not in own]
+            check_apart(path, *others, because="is another file of the run")
     return exhibit
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib import pyplot
 
 from dd.plan.exhibits import Exhibit
-from dd.plan.kinds import check_arrangement, kind_of
+from dd.plan.kinds import check, kind_of
 from dd.report.asked import asked
 from dd.report.figures.style import save, use_style
 from dd.runtime.say import say
@@ -17,7 +17,7 @@ from dd.runtime.say import say
 def render(exhibit: Exhibit, out: Path) -> None:
     """Draw ``exhibit`` and write it to ``out`` (PNG) and to a PDF beside it."""
     use_style()
-    check_arrangement(exhibit)
+    check(exhibit)
     figure = kind_of(exhibit).render(exhibit)
     save(figure, out)
     pyplot.close(figure)

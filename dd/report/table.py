@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dd.artifacts.text import save_rows, save_text
 from dd.plan.exhibits import Exhibit
-from dd.plan.kinds import check_arrangement, kind_of
+from dd.plan.kinds import check, kind_of
 from dd.report.asked import asked
 from dd.report.sheet import Sheet
 from dd.report.tables.pivot import Rows
@@ -16,7 +16,7 @@ from dd.runtime.say import say
 
 def render(exhibit: Exhibit) -> tuple[Rows, Sheet]:
     """The rows of a table, for its CSV, and the sheet for its renderings."""
-    check_arrangement(exhibit)
+    check(exhibit)
     return kind_of(exhibit).render(exhibit)
 
 

@@ -8,7 +8,7 @@ from dd.command import main
 from dd.config.run import load_run
 from dd.errors import DDError
 from dd.plan.exhibits import load_exhibit
-from dd.plan.kinds import check_arrangement
+from dd.plan.kinds import check
 from dd.plan.plan import Plan
 from dd.plan.validate import check_plan
 from tests.support.runs import copy_workflow
@@ -88,6 +88,31 @@ def configured(folder, capsys, name, change, **run) -> str:
             "published.file: unknown file in",
         ),
         (
+            "tables/baselines",
+            ("where: {arch: convnet}}", "where: {network: convnet}}"),
+            "published: unknown column 'network'",
+        ),
+        (
+            "tables/baselines",
+            ("where: {arch: convnet}}", "only: {method: [hering]}}"),
+            "published: unknown value of axis 'method' 'hering': did you mean 'herding'?",
+        ),
+        (
+            "tables/iadd_covid",
+            ("best_except: [full]", "best_except: [ful]"),
+            "best_except: unknown value of axis 'method' 'ful': did you mean 'full'?",
+        ),
+        (
+            "tables/ranking",
+            ("baseline: random", "baseline: randon"),
+            "baseline: unknown value of axis 'method' 'randon': did you mean 'random'?",
+        ),
+        (
+            "tables/ranking",
+            ("    random: {method: random, protocol: hard}\n", ""),
+            "baseline: unknown value of axis 'method' 'random'",
+        ),
+        (
             ABLATION,
             ("baseline: {method: dc,", "baseline: {methood: dc,"),
             "no axis binds 'method'; did you mean it by 'methood'? (cell: dataset digits, ipc 1, "
@@ -114,6 +139,22 @@ def test_a_mistake_in_a_definition_stops_before_any_job(tmp_path, capsys, name, 
     said = configured(tmp_path, capsys, name, change)
     assert message in said
     assert f"{name}.yaml" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("iadd_hyperparameters", ("- lr_img", "- lr_image"), "columns: unknown setting 'lr_image'"),
+        ("iadd_hyperparameters", ("[mtt, iadd]", "[mtt, iad]"), "unknown objective 'iad'"),
+        ("iadd_hyperparameters", ("[mtt, iadd]", "[dd]"), "run mine does not distil by dd"),
+        ("modelpool_taxonomy", (", year: 2018", ""), "entries.0 has no 'year'"),
+    ],
+)
+def test_a_mistake_in_a_table_without_cells_stops_before_any_job(
+    tmp_path, capsys, name, change, message
+):
+    beside = {"tables": ["iadd_covid", name], "axes": {"ipc": [1]}}
+    assert message in configured(tmp_path, capsys, f"tables/{name}", change, **beside)
 
 
 @pytest.mark.parametrize(
@@ -147,8 +188,8 @@ def test_an_axis_whose_other_values_are_left_out_needs_no_place(tmp_path):
     path.write_text(path.read_text(encoding="utf-8").replace(*ROWS), encoding="utf-8")
     run = load_run("smoke")
     with pytest.raises(DDError, match="axis 'iterations'"):
-        check_arrangement(load_exhibit("table", path, run))
-    check_arrangement(load_exhibit("table", path, replace(run, exclude=[{"iterations": [60]}])))
+        check(load_exhibit("table", path, run))
+    check(load_exhibit("table", path, replace(run, exclude=[{"iterations": [60]}])))
 
 
 def test_weights_for_networks_that_no_method_uses():

@@ -1086,6 +1086,39 @@ def test_a_parametrisation_without_a_generator(tmp_path, digits_file, capsys):
     assert not torch.equal(one, synthetic.load(tmp_path / "plain" / "it0.safetensors").images)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("return 2 * self.half.detach()", "return 2 * self.half[:1].detach()",
+         "what images() gives has shape [1, 1, 8, 8], it must be of shape [10, 1, 8, 8]"),
+        ("return 2 * self.half.detach()", "return 2 * self.half",
+         "what images() gives has a gradient function, it must be detached"),
+        ("self.labels, self.half = labels,", "self.half =",
+         "the attribute labels is None, it must be of shape [10]"),
+        ('return {"half": self.half.detach(), **', "return [self.half]\n        return {**",
+         "state() gives a value of type list, it must give a dict of tensors"),
+        ('return {"half": self.half.detach(), **', 'return {"steps": 3, **',
+         "state() gives a value of type int as 'steps', it must be a tensor"),
+        ("    def state(self)",
+         "    def extras(self):\n        return {'half': self.half}\n\n    def state(self)",
+         "extras() gives 'half', whose name must have a dot, as in 'latent.code'"),
+    ],
+)  # fmt: skip
+def test_a_parametrisation_that_breaks_its_contract(
+    old, new, message, tmp_path, digits_file, capsys
+):
+    described = "recipes: {scaled: {parametrisation: {lr: 0.025}}}"
+    assert FOURIER.count(old) == 1
+    code = FOURIER.replace(old, new)
+    site = written(tmp_path / "site", "dd-scaled", code, described, parametrisation="scaled")
+    words = ["--data", str(digits_file), "--out", str(tmp_path / "out"), *LITTLE, "--objective"]
+    words += ["dm", "--ipc", "1", "--network", "mlp", "--batch-real", "2", "--snapshots", "1"]
+    with found(site):
+        assert main(["distill", *words, "--parametrisation", "scaled"]) == 2
+    whose = "objective 'dm': parametrisation 'scaled' of plug-in dd-scaled 1.0"
+    assert capsys.readouterr().err.endswith(f"error: {whose}: {message}\n")
+
+
 LABELS = """
 from dd.evaluate.protocols import Soft
 

@@ -51,6 +51,27 @@ def test_a_table_is_not_written_over_what_it_is_made_from(plan, run, capsys):
     assert f"--out: {path} is read by this command" in said and path.read_bytes() == before
 
 
+def test_a_table_is_not_written_over_another_file_of_the_run(plan, run, capsys):
+    """A set that it does not read, and the CSV of another table; its own is made anew."""
+    tables = ROOT / "workflow/config/tables"
+    words = [
+        "table",
+        "--config",
+        run / "config.json",
+        "--table",
+        tables / "iadd_hyperparameters.yaml",
+    ]
+    (run / "tables").mkdir()
+    for path in (Path(plan.of(Evaluation)[0].file(plan.run)), run / "tables/cost.csv"):
+        path.touch()
+        before = path.read_bytes()
+        said = refused(capsys, *words, "--out", path)
+        assert f"--out: {path} is another file of the run; choose another file" in said
+        assert path.read_bytes() == before
+    for _ in range(2):
+        assert main([*map(str, words), "--out", str(run / "tables/iadd_hyperparameters.csv")]) == 0
+
+
 def test_what_is_written_beside_a_table_is_no_input_either(run, tmp_path, capsys):
     """A Markdown file that leads to the definition."""
     table = ROOT / "workflow/config/tables/modelpool_taxonomy.yaml"

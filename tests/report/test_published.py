@@ -157,7 +157,7 @@ def changed(folder: Path, published) -> str:
         ([{"file": "modelpool.csv", "were": {"table": 4}}],
          "unknown key of published.0 'were': did you mean 'where'?"),
         ("modelpool.csv", "published is 'modelpool.csv', it must be a block of keys or a list"),
-        ({"file": "nowhere.csv"}, "nowhere.csv: no such file"),
+        ({"file": "nowhere.csv"}, "published.file: unknown file in"),
     ],
 )  # fmt: skip
 def test_published_values_that_do_not_fit(tmp_path, capsys, published, message):

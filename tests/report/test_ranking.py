@@ -9,9 +9,10 @@ from scipy import stats
 from dd.data import synthetic
 from dd.data.synthetic import SyntheticSet
 from dd.errors import DDError
-from dd.plan.exhibits import load_exhibit
 from dd.plan.jobs import Distillation, Snapshot
+from dd.plan.kinds import check
 from dd.plan.plan import Plan
+from dd.plan.validate import check_plan
 from dd.report.figures import ranking as scatter
 from dd.report.tables.ranking import ranking
 from tests.support.tables import cell, fill, render
@@ -60,12 +61,29 @@ def test_gains_and_shares_by_hand(plan):
     assert cell(rows, ipc=1, method="full")["of_full"] == ""
 
 
-def test_a_run_without_the_baseline_is_refused(plan):
-    path = "workflow/config/tables/ranking.yaml"
+def test_a_run_without_the_baseline_is_refused_before_any_job(plan):
+    """It is missing everywhere, or at one IPC."""
     axes = {"ranking": {"method": ["mtt", "full"], "ipc": [1], "arch": ["convnet"]}}
-    exhibit = load_exhibit("table", path, replace(plan.run, axes_for=axes))
-    with pytest.raises(DDError, match=r"ranking\.yaml: method 'random' is not in run iadd-digits"):
-        ranking(exhibit)
+    for change, place in (
+        ({"axes_for": axes}, "mtt (dataset digits, ipc 1, arch convnet)"),
+        ({"exclude": [{"ipc": [10], "method": ["random"]}]}, "ipc 10, arch convnet)"),
+    ):
+        with pytest.raises(DDError) as caught:
+            check_plan(Plan(replace(plan.run, **change)))
+        said = str(caught.value)
+        assert said.startswith(
+            "run iadd-digits, table ranking: baseline 'random' is missing beside"
+        )
+        assert place in said and "; keep it in the run, or leave the table out" in said
+
+
+def test_a_ranking_is_of_methods(plan):
+    exhibit = plan.exhibits["table", "ranking"]
+    axes = {"what" if axis == "method" else axis: given
+            for axis, given in exhibit.definition["axes"].items()}  # fmt: skip
+    rows = ["dataset", "ipc", "arch", "what"]
+    with pytest.raises(DDError, match=r"ranking\.yaml: a ranking needs an axis 'method'"):
+        check(replace(exhibit, definition={**exhibit.definition, "axes": axes, "rows": rows}))
 
 
 def test_others_do_not_say_what_their_sets_took(plan):

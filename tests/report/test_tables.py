@@ -291,7 +291,7 @@ def test_the_full_dataset_is_evaluated_once(tmp_path):
     ("name", "change", "message"),
     [
         ("iadd_sota", {"best_except": ["ful"]},
-         "best_except: unknown method 'ful': did you mean 'full'?"),
+         "best_except: unknown value of axis 'method' 'ful': did you mean 'full'?"),
         ("iadd_weights", {"best_of": None, "best_except": ["none"]}, "key 'best_of' is missing"),
         ("iadd_sota", {"published": {"file": "baselines.csv", "where": {"archs": "convnet"}}},
          "published: unknown column 'archs': did you mean 'arch'?"),

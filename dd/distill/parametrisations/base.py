@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from dd.contracts import Breach, check_shape, check_tensors
 from dd.registry import Registry
 
 Optimise = Callable[[Sequence[dict[str, Any]]], torch.optim.Optimizer]
@@ -70,6 +71,20 @@ class Parametrisation(ABC):
     def extras(self) -> dict[str, torch.Tensor]:
         """Further tensors to store with the set; their names have a dot (``latent.code``)."""
         return {}
+
+
+def check_parametrisation(
+    made: Parametrisation, images: torch.Tensor, labels: torch.Tensor
+) -> None:
+    """Raise a :class:`Breach` unless ``made``, of initial ``images`` and ``labels``, has what the
+    loop reads of it."""
+    own = made.images()
+    check_shape("what images() gives", own, images.shape)
+    if own.requires_grad:
+        raise Breach("what images() gives has a gradient function, it must be detached")
+    check_shape("the attribute labels", getattr(made, "labels", None), labels.shape)
+    check_tensors("state()", made.state())
+    check_tensors("extras()", made.extras(), dotted=True)
 
 
 PARAMETRISATIONS: Registry[type[Parametrisation]] = Registry(

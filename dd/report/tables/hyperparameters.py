@@ -79,10 +79,19 @@ def setting_shown(name: str, value: Any) -> str:
     return "all" if name == "batch_syn" and value == 0 else format_value(value)
 
 
+def check(exhibit: Exhibit) -> None:
+    """Raise a :class:`DDError` for an objective or a column that the run does not have."""
+    _rows(exhibit)
+
+
+def _rows(exhibit: Exhibit) -> Rows:
+    objectives, columns = (exhibit.definition[key] for key in ("objectives", "columns"))
+    return hyperparameter_rows(exhibit.run, objectives, columns, exhibit.path)
+
+
 def hyperparameters(exhibit: Exhibit) -> tuple[Rows, Sheet]:
     """A row for each dataset, IPC and method: the settings named in the definition, as used."""
-    columns = exhibit.definition["columns"]
-    rows = hyperparameter_rows(exhibit.run, exhibit.definition["objectives"], columns, exhibit.path)
+    columns, rows = exhibit.definition["columns"], _rows(exhibit)
     sheet = Sheet(
         name=exhibit.name,
         title=exhibit.definition["title"],

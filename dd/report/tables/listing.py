@@ -9,16 +9,23 @@ from dd.report.labels import axis_label
 from dd.report.sheet import Sheet, Text
 from dd.report.tables.pivot import Rows
 
+SUITE = "in this suite"  # the column that the definition leaves out
+
+
+def check(exhibit: Exhibit) -> None:
+    """Raise a :class:`DDError` for an entry without one of the columns."""
+    for number, entry in enumerate(exhibit.definition["entries"]):
+        for column in exhibit.definition["columns"]:
+            if column != SUITE and column not in entry:
+                raise DDError(f"{exhibit.path}: entries.{number} has no '{column}'")
+
 
 def listing(exhibit: Exhibit) -> tuple[Rows, Sheet]:
     """The rows in the definition. ``in this suite`` is the method's name here, or ``–``."""
     columns = exhibit.definition["columns"]
     rows = []
     for entry in exhibit.definition["entries"]:
-        entry = entry | {"in this suite": _known(exhibit, entry.get("suite"))}
-        for column in columns:
-            if column not in entry:
-                raise DDError(f"{exhibit.path}: entry {entry} has no '{column}'")
+        entry = entry | {SUITE: _known(exhibit, entry.get("suite"))}
         rows.append({column: entry[column] for column in columns})
     return rows, plain(exhibit, rows)
 

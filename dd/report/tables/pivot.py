@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from dd.errors import DDError, unknown
 from dd.plan.exhibits import Exhibit
 from dd.report.captions import facts, usual_number, warnings
 from dd.report.compare import compare
@@ -108,7 +107,7 @@ def _best(exhibit: Exhibit, rows: Rows) -> set[int]:
     if axis is None:
         return set()
     groups: dict[tuple, Rows] = {}
-    apart, within = _apart(exhibit), "best_within" in exhibit.definition
+    apart, within = exhibit.definition.get("best_except", ()), "best_within" in exhibit.definition
     for cell, row in zip(exhibit.cells(), rows, strict=True):
         if row[axis] not in apart and row["mean"] is not None:
             key = [row[other] for other in exhibit.axes if other != axis]
@@ -127,23 +126,6 @@ def _separated(best: dict[str, Any], other: dict[str, Any]) -> bool:
     return interval is not None and interval[0] > 0
 
 
-def _apart(exhibit: Exhibit) -> list[Any]:
-    """The values of ``best_of`` that do not compete.
-
-    Raises:
-        DDError: if the axis does not have such a value; the message names it.
-    """
-    axis, apart = exhibit.definition["best_of"], exhibit.definition.get("best_except", [])
-    given = exhibit.definition["axes"].get(axis)
-    known = list(given) if isinstance(given, (list, Mapping)) else [given]
-    for value in apart:
-        if value not in known:
-            raise DDError(
-                f"{exhibit.path}: best_except: {unknown(axis, str(value), map(str, known))}"
-            )
-    return apart
-
-
 def _marks(exhibit: Exhibit, rows: Rows) -> str:
     """The meaning of brackets, bold type and the sign ˢ, as far as the sheet has them."""
     axis = exhibit.definition.get("best_of")
@@ -154,7 +136,9 @@ def _marks(exhibit: Exhibit, rows: Rows) -> str:
         text += f" Bold: best {axis_label(axis).lower()} {f'by {by}' if by else 'of each row'}"
         if "best_within" in exhibit.definition:
             text += f", among those of one {exhibit.definition['best_within']}"
-        apart = " and ".join(value_label(axis, value) for value in _apart(exhibit))
+        apart = " and ".join(
+            value_label(axis, value) for value in exhibit.definition.get("best_except", ())
+        )
         text += (
             ", and what the 90 % interval of its difference from the best does not separate from "
             "it, which depends on the scatter of both; nothing where it separates nothing"

@@ -6,10 +6,12 @@ differ (after DD-Ranking, arXiv:2505.13300).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from dd.errors import DDError
-from dd.plan.exhibits import Exhibit
+from dd.plan.exhibits import Exhibit, unknown_value
+from dd.plan.jobs import distillations
 from dd.report.captions import facts, warnings
 from dd.report.compare import compare, ratio
 from dd.report.intervals import Estimate
@@ -21,6 +23,35 @@ from dd.report.sheet import Sheet, Text
 from dd.report.tables.pivot import Rows, place_labels, rounded
 
 HEADER = ("Accuracy (%)", "Over random (points)", "Of full (%)", "Seconds", "Memory (MB)")
+
+
+REFERENCES = ("baseline", "ceiling")  # the methods that all others are compared with
+
+
+def check(exhibit: Exhibit) -> None:
+    """Raise a :class:`DDError` unless each cell has the baseline and the ceiling beside it."""
+    definition, run = exhibit.definition, exhibit.run
+    if "method" not in definition["axes"]:
+        raise DDError(f"{exhibit.path}: a ranking needs an axis 'method'")
+    known = definition["axes"]["method"]
+    for role in REFERENCES:
+        if isinstance(known, list | Mapping) and definition[role] not in known:
+            fault = unknown_value("axis 'method'", definition[role], known)
+            raise DDError(f"{exhibit.path}: {role}: {fault}")
+    groups: dict[tuple[Any, ...], set[str]] = {}
+    for cell in exhibit.cells():
+        if distillations(cell, run):  # others published the set, or it is ours
+            groups.setdefault(_group(cell.labels, exhibit), set()).add(cell.labels["method"])
+    for group, methods in groups.items():
+        for role in REFERENCES:
+            if definition[role] not in methods:
+                axes = (axis for axis in exhibit.axes if axis != "method")
+                place = ", ".join(f"{axis} {at}" for axis, at in zip(axes, group, strict=True))
+                raise DDError(
+                    f"run {run.name}, table {exhibit.name}: {role} '{definition[role]}' is missing "
+                    f"beside {', '.join(sorted(methods))} ({place}); keep it in the run, or leave "
+                    "the table out"
+                )
 
 
 def ranking(exhibit: Exhibit) -> tuple[Rows, Sheet]:
@@ -47,10 +78,10 @@ def measured(exhibit: Exhibit) -> Rows:
     """The numbers of each cell.
 
     Raises:
-        DDError: if a cell has no baseline or ceiling beside it, or a file behind it is missing.
+        DDError: if a file behind a cell is missing.
     """
     cells, collected = exhibit.cells(), collect(exhibit)
-    names = {role: exhibit.definition[role] for role in ("baseline", "ceiling")}
+    names = {role: exhibit.definition[role] for role in REFERENCES}
     beside: dict[tuple[Any, ...], BySet] = {
         (row["method"], *_group(row, exhibit)): row["accuracies"] for row in collected
     }
@@ -58,11 +89,9 @@ def measured(exhibit: Exhibit) -> Rows:
     for cell, row in zip(cells, collected, strict=True):
         if not row["n"]:  # others did not publish the set
             continue
-        found = {role: beside.get((name, *_group(row, exhibit))) for role, name in names.items()}
-        if missing := [names[role] for role, values in found.items() if not values]:
-            raise DDError(f"{exhibit.path}: method '{missing[0]}' is not in run {exhibit.run.name}")
-        over = compare(row["accuracies"], found["baseline"] or {}).estimate
-        share = ratio(row["accuracies"], found["ceiling"] or {})
+        baseline, ceiling = (beside[name, *_group(row, exhibit)] for name in names.values())
+        over = compare(row["accuracies"], baseline).estimate
+        share = ratio(row["accuracies"], ceiling)
         kept = (*exhibit.axes, "mean", "std", "n", "n_sets", "n_networks", "diverged")
         of_baseline, of_ceiling = (row["method"] == names[role] for role in names)
         rows.append(
@@ -74,7 +103,7 @@ def measured(exhibit: Exhibit) -> Rows:
     return rows
 
 
-def _group(row: dict[str, Any], exhibit: Exhibit) -> tuple[Any, ...]:
+def _group(row: Mapping[str, Any], exhibit: Exhibit) -> tuple[Any, ...]:
     return tuple(row[axis] for axis in exhibit.axes if axis != "method")
 
 
