@@ -55,6 +55,12 @@ def servers(both):
 
 
 @pytest.fixture
+def preloaded(monkeypatch):
+    """Servers that only spy import the libraries of their jobs all the same."""
+    monkeypatch.setenv("SPY_LIBRARIES", "1")
+
+
+@pytest.fixture
 def spied(monkeypatch, tmp_path):
     """The environment of commands that servers only spy on, and the servers."""
     monkeypatch.setattr(fork_server, "_SERVER", SPY)
@@ -136,7 +142,7 @@ def test_the_libraries_exist(kind):
 @pytest.mark.parametrize(
     ("stage", "modules"), [("evaluate", ["torch"]), ("figure", ["pandas", "torch"]), ("table", [])]
 )
-def test_the_process_is_that_of_the_command(spied, stage, modules):
+def test_the_process_is_that_of_the_command(preloaded, spied, stage, modules):
     own = {"OWN": "\udc80 \u2211", "SPY_STATUS": "7"}  # a byte that is no UTF-8
     process = started([stage, "--help"], environment := spied[0] | own)
     said = seen(process, environment)
@@ -301,14 +307,24 @@ def test_a_broken_message_is_no_end(served):
     assert done(HELP, served)[0] == 0
 
 
-def test_a_home_that_cannot_be_written(spied, tmp_path):
-    fork_server.end(spied[1])
+def test_a_home_that_cannot_be_written(tmp_path):
+    """The caches of libraries are elsewhere, in servers as in commands: nothing is said of them."""
     environment = unserved() | {"HOME": "/proc/nohome"}
+    figure = [
+        "figure",
+        "--config",
+        "no.json",
+        "--figure",
+        "no.yaml",
+        "--out",
+        str(tmp_path / "a.png"),
+    ]
+    alone = done(figure, environment)
     servers = fork_server.start(environment)
-    figure = ["figure", "--config", "no.json", "--figure", "no.yaml", "--out", "no.png"]
     found = [done(figure, environment) for _ in range(2)]
     fork_server.end(servers)
-    assert found == 2 * [found[0]]
+    assert found == 2 * [alone]
+    assert alone[0] == 2 and alone[2].count("\n") == 1 and "no.json" in alone[2]
 
 
 @pytest.mark.parametrize("argv", [HELP, ["--help"]])

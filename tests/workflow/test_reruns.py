@@ -58,7 +58,7 @@ ALL = {"prepare": 1, "distill_1": 1, "evaluate": 1}
 @pytest.mark.slow
 def test_nothing_is_done_again_for_nothing(run):
     assert work(run, "device=cpu") == {}
-    for place in ("pets/", "./pets", str(run / "pets"), str(run / "x" / ".." / "pets")):
+    for place in ("./pets/", str(run / "x" / ".." / "pets")):
         edit(run, root=place)
         assert work(run) == {}, place
     assert work(run, "data_root=pets/") == {}

@@ -18,7 +18,7 @@ from tests.support.runs import flip, snakemake, tiny_run
 
 pytestmark = pytest.mark.slow
 
-KILLS = 5
+KILLS = 3
 DEADLINE = 300  # seconds
 RUN = ("--config", "run=tiny.yaml")
 
