@@ -37,6 +37,8 @@ from dd.runtime.preemption import Pace
 from dd.runtime.progress import Progress
 from dd.runtime.say import say
 
+_OWN = ("iteration", "seconds")  # what the loop itself writes in each line of metrics
+
 
 class DistillationLoop:
     """A distillation in progress: images, random streams, iteration, and the files that it writes.
@@ -106,9 +108,9 @@ class DistillationLoop:
     def _iteration(self, number: int) -> dict[str, float | str]:
         """One iteration; its metrics, checked."""
         values = self.objective.iteration(number, self.canvas)
-        check_metrics("it", values, needed=["loss"])
+        check_metrics("it", values, needed=["loss"], taken=_OWN)
         further = self.canvas.metrics()
-        check_metrics("the parametrisation or regulariser", further)
+        check_metrics("the parametrisation or regulariser", further, taken=(*_OWN, *values))
         return {**values, **further}
 
     def _given_up(self, error: Divergence, number: int) -> DDError:
@@ -225,9 +227,10 @@ class DistillationLoop:
         return self.folder / "state.safetensors"
 
     def _streams(self) -> dict[str, torch.Generator]:
-        """The random streams whose state changes from iteration to iteration."""
+        """The random streams: a part of a plug-in may draw from any of them in an iteration."""
         streams = self.objective.streams
-        return {name: getattr(streams, name) for name in ("host", "network", "regulariser")}
+        names = ("host", "network", "start", "regulariser")
+        return {name: getattr(streams, name) for name in names}
 
     def _deliver(self) -> None:
         """Copy the snapshots to their declared names, then remove the checkpoint folder."""

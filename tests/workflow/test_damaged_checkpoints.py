@@ -170,6 +170,7 @@ INNER = {  # written again with sound checksums, as other code would
 CHANGE = torch.zeros(3)
 OWN = {
     "dm": {
+        "start of earlier versions": first("stream.start", None),
         "iteration lost": at(iteration=None),
         "iteration a text": at(iteration="2"),
         "iteration true": at(iteration=True),
