@@ -77,7 +77,9 @@ def check_list(what: str, values: Any, count: int, right: str) -> None:
         raise Breach(f"{what} gives {have}, it must give {right}")
 
 
-def check_metrics(what: str, values: Any, needed: Sequence[str] = ()) -> None:
+def check_metrics(
+    what: str, values: Any, needed: Sequence[str] = (), taken: Collection[str] = ()
+) -> None:
     """Raise a :class:`Breach` unless ``values`` of ``what`` are metrics: numbers or text, by name.
 
     A tensor is none, as a line of ``metrics.jsonl`` cannot hold it.
@@ -86,6 +88,7 @@ def check_metrics(what: str, values: Any, needed: Sequence[str] = ()) -> None:
         what: gave the values.
         values: should be a dictionary.
         needed: names that it must have, with numbers.
+        taken: names that others give in the same line.
     """
     if not isinstance(values, Mapping):
         raise Breach(f"{what} gives {_article(values)}, it must give a dict of metrics")
@@ -93,6 +96,8 @@ def check_metrics(what: str, values: Any, needed: Sequence[str] = ()) -> None:
         if name not in values:
             raise Breach(f"{what} gives metrics without '{name}', which must be a number")
     for name, value in values.items():
+        if name in taken:
+            raise Breach(f"{what} gives a metric '{name}', as others do; give it another name")
         words = "a number" if name in needed else "a number or text"
         if not isinstance(value, int | float) and (name in needed or not isinstance(value, str)):
             raise Breach(f"{what} gives {_article(value)} as '{name}', it must be {words}")

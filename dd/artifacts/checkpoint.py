@@ -13,10 +13,10 @@ import torch
 
 from dd.artifacts.fields import BLOCK, Field, list_of, some
 from dd.artifacts.provenance import MAKER, UNKNOWN, maker
+from dd.artifacts.resume_rows import Lost, start_anew, whole_progress
 from dd.artifacts.tensors import load_tensors, save_tensors
 from dd.artifacts.text import through_json
 from dd.errors import DDError, is_out_of_memory
-from dd.runtime.say import say
 
 T = TypeVar("T")
 Tensors = Mapping[str, torch.Tensor]
@@ -70,31 +70,42 @@ def save_checkpoint(
     save_tensors(path, "checkpoint", tensors, header)
 
 
-def load_checkpoint(stage: str, path: Path, facts: Mapping[str, Any], at: Field) -> Kept | None:
+def load_checkpoint(
+    stage: str, path: Path, facts: Mapping[str, Any], at: Field, lost: Lost = whole_progress
+) -> Kept | None:
     """The checkpoint of the job that ``facts`` identify.
 
-    None if ``path`` does not exist. Also None if it cannot be read, belongs to other facts, or does
-    not say how far the job was; then a line, which starts with ``stage``, says so.
+    None if ``path`` does not exist. Also None if it cannot be read, belongs to other facts, does
+    not say how far the job was, or what it counts on is lost: then :func:`start_anew`.
 
     Args:
         stage: the first word of messages.
         path: the file.
         facts: what identifies the job.
         at: what the stage needs to know of how far the job was.
+        lost: says what of the job's other files is lost, given how far it was.
     """
     if not path.exists():
         return None
     try:
+        return _kept(path, facts, at, lost)
+    except DDError as error:
+        start_anew(stage, path, str(error))
+        return None
+
+
+def _kept(path: Path, facts: Mapping[str, Any], at: Field, lost: Lost) -> Kept:
+    """The checkpoint in ``path``; a :class:`DDError` says why it cannot be used."""
+    try:
         tensors, header = load_tensors(path, "checkpoint", fields=_FIELDS)
     except (DDError, OSError) as error:
-        say(f"{stage}: starting anew, the checkpoint cannot be read ({error})")
-        return None
+        raise DDError(f"the checkpoint cannot be read ({error})") from None
     if header.get("facts") != through_json(facts):
-        say(f"{stage}: starting anew, {path} belongs to other settings")
-        return None
+        raise DDError(f"{path} belongs to other settings")
     if not at.fits(header.get("at")):
-        say(f"{stage}: starting anew, {path} does not say how far the job was ({at.what})")
-        return None
+        raise DDError(f"{path} does not say how far the job was ({at.what})")
+    if why := lost(header["at"]):
+        raise DDError(why)
     return Kept(path, tensors, header["at"], header.get("makers", [UNKNOWN]))
 
 
@@ -155,8 +166,7 @@ def or_anew(stage: str, work: Callable[[], T]) -> T:
     try:
         return work()
     except Unusable as error:
-        say(f"{stage}: starting anew, {error}")
-        error.path.unlink(missing_ok=True)
+        start_anew(stage, error.path, str(error))
     return work()
 
 

@@ -31,6 +31,7 @@ CODES = {
     torch.int64: "I64",
 }
 SUMS = "crc32."  # prefix of a tensor's name: the tensor of its rows' checksums
+LENGTH = 8  # bytes at the start of the file: the header's length
 ROOM = 1 << 14  # bytes by which the header may grow until the file is finished
 
 
@@ -49,7 +50,8 @@ class RowWriter:
         room: bytes by which the header may grow.
 
     Attributes:
-        found: whether a killed job has left a file of this layout (one of the same size).
+        found: whether a killed job with these tensors and facts has left its rows. If not, all
+            rows are fresh: rows of other settings are not kept.
     """
 
     def __init__(
@@ -69,14 +71,20 @@ class RowWriter:
         for name, (dtype, shape) in self.tensors.items():
             self.offsets[name] = size
             size += math.prod(shape) * dtype.itemsize
-        self.start = -(-(len(self._header(facts)) + room) // 64) * 64
+        header = self._header(facts)
+        self.start = -(-(len(header) + room) // 64) * 64
         size += self.start
         path.parent.mkdir(parents=True, exist_ok=True)
         self.file = os.open(self.partial, os.O_RDWR | os.O_CREAT, 0o666)
-        self.found = os.fstat(self.file).st_size == size
+        told = os.pread(self.file, len(header), LENGTH)
+        self.found = told == header and os.fstat(self.file).st_size == size
         try:
+            if not self.found:
+                os.ftruncate(self.file, 0)
             os.ftruncate(self.file, size)
             os.posix_fallocate(self.file, 0, size)
+            if not self.found:  # without its length: as long as rows are missing, nothing reads it
+                os.pwrite(self.file, header, LENGTH)
         except OSError as error:
             self.discard()
             raise OSError(error.errno, error.strerror, str(path)) from None
@@ -120,6 +128,13 @@ class RowWriter:
             if not name.startswith(SUMS)
         )
 
+    def lost(self, positions: Iterable[tuple[int, ...]]) -> str:
+        """Why the rows at ``positions``, which a killed job wrote, cannot be used; "" if they
+        can."""
+        if not self.found:
+            return f"the rows of {self.path} are gone, or of other settings"
+        return "" if self.intact(positions) else f"rows in {self.partial} are damaged"
+
     def _read(self, name: str, position: tuple[int, ...]) -> bytes:
         first, size = self._place(name, position)
         return os.pread(self.file, size, first)
@@ -131,10 +146,10 @@ class RowWriter:
     def finish(self, facts: Mapping[str, Any]) -> None:
         """Write the final header and rename the file to its final name."""
         header = self._header(facts)
-        room = self.start - 8  # the first eight bytes are the header's length
+        room = self.start - LENGTH
         if len(header) > room:
             raise ValueError(f"{self.path}: the header needs {len(header)} bytes, {room} are free")
-        os.pwrite(self.file, room.to_bytes(8, "little") + header.ljust(room), 0)
+        os.pwrite(self.file, room.to_bytes(LENGTH, "little") + header.ljust(room), 0)
         self.sync()
         os.close(self.file)
         os.replace(self.partial, self.path)

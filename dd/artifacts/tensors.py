@@ -7,6 +7,7 @@ sees half of a file, and a full disk leaves the old file in place. Nothing is ev
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -16,11 +17,17 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 from dd.artifacts.atomic import replacing
 from dd.artifacts.headers import FORMAT, HEADER, Fields, load
 from dd.artifacts.text import digest
+
+
+def tensors_digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    """16 digits that identify ``tensors``: their names, types, shapes and values."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return hashlib.sha256(save(plain)).hexdigest()[:16]
 
 
 def save_tensors(

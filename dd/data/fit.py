@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from dd.data.dataset import Dataset
+from dd.data.dataset import Dataset, Split
 from dd.data.space import beyond_normalised, like_pixels
 from dd.data.synthetic import SyntheticSet, renumbered
 from dd.errors import DDError, unknown
@@ -112,18 +112,18 @@ def _units(made: SyntheticSet, dataset: Dataset) -> list[str]:
     return [assumed]
 
 
-def in_test_split(images: Tensor, dataset: Dataset) -> list[int]:
-    """Which of ``images [M, C, H, W]``, in the space of ``dataset``, are in its test split.
+def in_split(images: Tensor, dataset: Dataset, split: Split) -> list[int]:
+    """Which of ``images [M, C, H, W]``, in the space of ``dataset``, are in its ``split``.
 
     Images are compared as pixels of 8 bits, which is what files hold.
     """
-    test = {
+    there = {
         key
-        for part in torch.arange(len(dataset.test), device=dataset.test.labels.device).split(_PIECE)
-        for key in _keys(dataset.test.pixels(part))
+        for part in torch.arange(len(split), device=split.labels.device).split(_PIECE)
+        for key in _keys(split.pixels(part))
     }
     keys = (key for part in images.split(_PIECE) for key in _keys(dataset.to_pixels(part)))
-    return [number for number, key in enumerate(keys) if key in test]
+    return [number for number, key in enumerate(keys) if key in there]
 
 
 def _keys(pixels: Tensor) -> Sequence[bytes]:

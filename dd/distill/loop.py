@@ -25,7 +25,7 @@ from dd.artifacts.checkpoint import (
 from dd.artifacts.fields import SECONDS, block, whole
 from dd.artifacts.provenance import earlier, stage_provenance
 from dd.artifacts.tensors import load_tensors
-from dd.artifacts.text import parse_json, read_text, save_text
+from dd.artifacts.text import parse_json, read_text, save_text, through_json
 from dd.contracts import check_metrics, within
 from dd.data import synthetic
 from dd.data.dataset import Dataset
@@ -36,6 +36,8 @@ from dd.errors import DDError, Divergence
 from dd.runtime.preemption import Pace
 from dd.runtime.progress import Progress
 from dd.runtime.say import say
+
+_OWN = ("iteration", "seconds")  # what the loop itself writes in each line of metrics
 
 
 class DistillationLoop:
@@ -106,9 +108,9 @@ class DistillationLoop:
     def _iteration(self, number: int) -> dict[str, float | str]:
         """One iteration; its metrics, checked."""
         values = self.objective.iteration(number, self.canvas)
-        check_metrics("it", values, needed=["loss"])
+        check_metrics("it", values, needed=["loss"], taken=_OWN)
         further = self.canvas.metrics()
-        check_metrics("the parametrisation or regulariser", further)
+        check_metrics("the parametrisation or regulariser", further, taken=(*_OWN, *values))
         return {**values, **further}
 
     def _given_up(self, error: Divergence, number: int) -> DDError:
@@ -161,9 +163,9 @@ class DistillationLoop:
             extras=outcome.extras | self.canvas.extras(),
             schedule=outcome.schedule,
             header={
-                **self.facts,
                 **kind,
                 **outcome.facts,
+                **self.facts,
                 "iteration": self.iteration,
                 "classes": dataset.classes,
                 "whitening": dataset.whitening,
@@ -182,28 +184,32 @@ class DistillationLoop:
     def _resume(self) -> None:
         last = self.snapshots[-1]
         needed = block({"iteration": whole(1, last), "seconds": SECONDS})
-        kept = load_checkpoint("distill", self._state, self.facts, needed)
+        lines = _lines(self.folder / "metrics.jsonl")
+
+        def lost(at: dict[str, Any]) -> str:
+            done = [n for n in self.snapshots if n <= at["iteration"]]
+            if all(map(self._is_whole, done)) and len(lines) >= at["iteration"]:
+                return ""
+            return f"{self.folder} has lost a snapshot or metrics"
+
+        kept = load_checkpoint("distill", self._state, self.facts, needed, lost)
         if kept is None:
             return
-        at = kept.at
-        done = [n for n in self.snapshots if n <= at["iteration"]]
-        lines = _lines(self.folder / "metrics.jsonl")
-        if not all(map(self._is_whole, done)) or len(lines) < at["iteration"]:
-            say(f"distill: starting anew, {self.folder} has lost a snapshot or metrics")
-            return
         restore(kept, self._tensors, self._load)
-        self.iteration, self.seconds = at["iteration"], at["seconds"]
+        self.iteration, self.seconds = kept.at["iteration"], kept.at["seconds"]
         self.metrics = lines[: self.iteration]
         say(f"distill: going on from iteration {self.iteration}")
         self.continued_from = earlier("distill", kept.makers)
 
     def _is_whole(self, iteration: int) -> bool:
-        """Whether the snapshot of ``iteration`` is in the checkpoint folder, undamaged."""
+        """Whether the snapshot of ``iteration`` of this distillation is in the checkpoint folder,
+        undamaged."""
         try:
-            load_tensors(self._kept(iteration), "synthetic")
+            _, header = load_tensors(self._kept(iteration), "synthetic")
         except (DDError, OSError):
             return False
-        return True
+        wanted = through_json({**self.facts, "iteration": iteration})
+        return wanted == {key: header.get(key) for key in wanted}
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         """The tensors of a checkpoint."""
@@ -221,9 +227,10 @@ class DistillationLoop:
         return self.folder / "state.safetensors"
 
     def _streams(self) -> dict[str, torch.Generator]:
-        """The random streams whose state changes from iteration to iteration."""
+        """The random streams: a part of a plug-in may draw from any of them in an iteration."""
         streams = self.objective.streams
-        return {name: getattr(streams, name) for name in ("host", "network", "regulariser")}
+        names = ("host", "network", "start", "regulariser")
+        return {name: getattr(streams, name) for name in names}
 
     def _deliver(self) -> None:
         """Copy the snapshots to their declared names, then remove the checkpoint folder."""

@@ -8,6 +8,9 @@ import torch.nn.functional as F
 from dd.config.methods import needs_teacher
 
 VARIANTS = ("paper", "released")
+# At this tau^2 and below, float32 rounds the factor of the KL term to 0 (half of its smallest
+# number), and with it the term and its gradient. Logits / tau overflow only at a much smaller tau.
+NO_WEIGHT = 2.0**-150
 
 
 def divergence(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
@@ -41,7 +44,8 @@ def loss(
     ``released``: alpha tau^3 KL(student || teacher) + (1 - alpha) CE, the loss of the published
     sweep over temperatures. Here logits are not divided by the temperature, the KL is multiplied by
     it, and goes from the student to the teacher. (In the sweep tau falls by a factor of 0.9 per
-    epoch.) At temperature 0 both are (1 - alpha) CE, their limit.
+    epoch.) At temperature 0 both are (1 - alpha) CE, their limit; so is ``paper`` where tau^2 is
+    0 in float32 (:data:`NO_WEIGHT`).
 
     Args:
         student: logits ``[B, K]``; labels: ``[B]`` int64 or ``[B, K]`` probabilities.
@@ -50,6 +54,8 @@ def loss(
     """
     hard = (1 - alpha) * F.cross_entropy(student, labels)
     if not needs_teacher(temperature, alpha):
+        return hard
+    if variant == "paper" and temperature**2 <= NO_WEIGHT:
         return hard
     assert teacher is not None  # it has a weight
     if variant == "paper":

@@ -130,7 +130,8 @@ class Task:
             arch: the architecture.
             numbers: of the networks.
             criterion: the loss.
-            teachers: a network for each, whose logits the loss gets; None: it gets none.
+            teachers: a network for each, whose logits the loss gets; None: it gets those of
+                ``views``, or none.
             views: what to train on instead of the set.
             role: names the random streams of networks that are not those to be tested.
 
@@ -149,7 +150,7 @@ class Task:
                 order,
                 criterion=criterion,
                 teachers=teachers,
-                guide=views,
+                guide=None if teachers else views,
                 together=self.together,
                 strict=self.strict,
             )
@@ -348,8 +349,7 @@ class Steps(Hard):
     """Networks take the steps that the set was made for: those of DD's students
     (arXiv:1811.10959), each on its own images, with its own learning rate; plain SGD, without
     augmentation. If the set was made for fixed initial parameters, networks of the architectures
-    that have these start from them: network n from those of student n, and after the last student
-    from the first again.
+    that have these start from them: network n from those of student n.
     """
 
     Settings = StepsSettings
@@ -361,7 +361,7 @@ class Steps(Hard):
         self.fixed = start is not None and canonical(arch) in start.networks
         for number, network in zip(numbers, networks, strict=True):
             if start is not None and self.fixed:
-                initialise(network, fixed_start(start.seed, number % start.students))
+                initialise(network, fixed_start(start.seed, number))
             self._take(network)
             if self.task.strict and not all(p.isfinite().all() for p in network.parameters()):
                 raise TrainingDiverged(

@@ -14,7 +14,7 @@ import argparse
 import dataclasses
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -114,10 +114,11 @@ class LabelWriter:
         writer = RowWriter(self.out, KIND, 1, tensors, facts)
         kept = state_path(self.out)
         needed = block({"done": whole(1, views - 1), "seconds": SECONDS})
-        at, earlier = load_progress("relabel", kept, facts, needed, writer.found)
-        if at and not writer.intact((view,) for view in range(at["done"])):
-            say(f"relabel: starting anew, rows in {writer.partial} are damaged")
-            at = {}
+
+        def lost(at: Mapping[str, Any]) -> str:
+            return writer.lost((view,) for view in range(at["done"]))
+
+        at, earlier = load_progress("relabel", kept, facts, needed, lost)
         done, before = at.get("done", 0), at.get("seconds", 0.0)
         if done:
             say(f"relabel: going on after {done} views")

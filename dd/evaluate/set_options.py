@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from dd.data import synthetic
 from dd.data.dataset import Dataset, load_dataset
-from dd.data.fit import fit, in_test_split
+from dd.data.fit import fit, in_split
 from dd.data.space import WHITENINGS
 from dd.data.synthetic import SyntheticSet
 from dd.errors import DDError
@@ -60,15 +62,35 @@ def read_set(
         say(f"{stage}: {arguments.synthetic}: {note}")
     # indices are of the training split: whatever it shares with the test split is the dataset's own
     if made.images is not None and not arguments.allow_test_images:
-        shared = in_test_split(made.images_for(dataset).to(device), dataset)
-        if shared:
-            raise DDError(
-                f"{arguments.synthetic}: {len(shared)} of its {len(made)} images "
-                f"{'is' if len(shared) == 1 else 'are'} in the test split of {dataset.name} (the "
-                f"first is image {shared[0]}): networks would be tested on images that they were "
-                "trained on; --allow-test-images overrides this"
-            )
+        images = made.images_for(dataset).to(device)
+        for note in _check_unseen(images, dataset, arguments.synthetic):
+            say(f"{stage}: {note}")
     return made, dataset, data
+
+
+def _check_unseen(images: Tensor, dataset: Dataset, path: Path) -> list[str]:
+    """Refuse the set at ``path`` if ``images`` of it are test images of ``dataset``; what a user
+    must know otherwise.
+
+    Images that are in both splits are the dataset's own, and only noted: a set of real training
+    images may hold them.
+    """
+    shared = in_split(images, dataset, dataset.test)
+    own = in_split(images[shared], dataset, dataset.train) if shared else []
+    both = {shared[number] for number in own}
+    tested = [number for number in shared if number not in both]
+    if tested:
+        raise DDError(
+            f"{path}: {_of(tested, images)} in the test split of {dataset.name} (the first is "
+            f"image {tested[0]}): networks would be tested on images that they were trained on; "
+            "--allow-test-images overrides this"
+        )
+    held = f"in the training and in the test split of {dataset.name}"
+    return [f"{path}: {_of(both, images)} {held}"] if both else []
+
+
+def _of(some: Collection[int], images: Tensor) -> str:
+    return f"{len(some)} of its {len(images)} images {'is' if len(some) == 1 else 'are'}"
 
 
 def _whitening(made: SyntheticSet, arguments: argparse.Namespace) -> str:

@@ -25,7 +25,11 @@ from dd.data.fit import fit
 from dd.data.space import Space, outside_pixels
 from dd.data.synthetic import SyntheticSet
 from dd.errors import DDError
+from dd.exchange.classes import class_numbers
 from dd.runtime.say import say
+
+# what no folder can have in its name on some system; the dot: hidden folders are not read
+_FORBIDDEN = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]|^(?:\.|$)')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,7 +73,7 @@ def run(arguments: argparse.Namespace) -> None:
 def _pickled(made: SyntheticSet, dataset: Dataset | None, out: Path) -> None:
     """A file in DC's form. Labels ``[M, K]`` stay what they are: probabilities, or targets."""
     check_target(out)
-    images = made.images if made.images is not None else _known(dataset).train.take(_indices(made))
+    images = made.images if made.images is not None else made.images_for(_known(dataset))
     pair = [images.contiguous(), made.labels.contiguous()]
     written = io.BytesIO()  # of a disk that is full, torch's own writer says nothing clear
     torch.save({"data": [pair], "accs_all_exps": {}}, written)
@@ -118,7 +122,7 @@ def _pictures(path: Path, made: SyntheticSet, dataset: Dataset | None, out: Path
         raise DDError(f"{path}: has {channels} channels; PNG files are made of 1 or 3")
     cut = outside_pixels(pixels)
     values = (pixels.clamp(0, 1) * 255).round().to(torch.uint8).movedim(1, -1).numpy()
-    folders, digits = _folders(path, made, dataset), max(5, len(str(count - 1)))
+    (folders, renamed), digits = _folders(path, made, dataset), max(5, len(str(count - 1)))
     files = [
         out / folders[label] / f"{position:0{digits}}.png"
         for position, label in enumerate(made.hard_labels.tolist())
@@ -129,7 +133,7 @@ def _pictures(path: Path, made: SyntheticSet, dataset: Dataset | None, out: Path
             shown = image[..., 0] if channels == 1 else image
             Image.fromarray(numpy.ascontiguousarray(shown)).save(partial, format="PNG")
     notes = [f"{cut:.3g} % of the values are outside the range of pixels and were cut off"]
-    notes = notes if cut else []
+    notes = [*(notes if cut else []), *([renamed] if renamed else [])]
     if made.labels.ndim == 2:
         kind = "targets" if made.regresses else "soft labels"
         notes.append(f"{kind} are left out: folders are the classes with the largest values")
@@ -153,12 +157,9 @@ def _check_free(out: Path, files: Sequence[Path]) -> None:
 
 def _pixels(made: SyntheticSet, dataset: Dataset | None) -> Tensor:
     """Pixels ``[M, C, H, W]``, 0 to 1 where they are in range."""
-    if made.images is None:
-        return _known(dataset).train.pixels(_indices(made))
-    if made.mean is not None and made.std is not None:
+    if made.images is not None and made.mean is not None and made.std is not None:
         return Space(made.mean, made.std).to_pixels(made.images)
-    space = _known(dataset).space
-    return space.to_pixels(made.images_for(_known(dataset)))
+    return _known(dataset).space.to_pixels(made.images_for(_known(dataset)))
 
 
 def _known(dataset: Dataset | None) -> Dataset:
@@ -170,13 +171,9 @@ def _known(dataset: Dataset | None) -> Dataset:
     return dataset
 
 
-def _indices(made: SyntheticSet) -> Tensor:
-    assert made.indices is not None  # it has no images
-    return made.indices
-
-
-def _folders(path: Path, made: SyntheticSet, dataset: Dataset | None) -> list[str]:
-    """The name of a folder for each label: the class, or its number if no name is known."""
+def _folders(path: Path, made: SyntheticSet, dataset: Dataset | None) -> tuple[list[str], str]:
+    """The name of a folder for each label: the class, or its number if no name is known; and how
+    other names than those of the classes came about, "" if there are none."""
     labels = made.hard_labels
     low, high = int(labels.min()), int(labels.max())
     names = dataset.classes if dataset else made.header.get("classes")
@@ -184,13 +181,25 @@ def _folders(path: Path, made: SyntheticSet, dataset: Dataset | None) -> list[st
         last = "" if names is None else f" to {len(names) - 1}"
         raise DDError(f"{path}: labels span {low} to {high}, they must be from 0{last}")
     if names is None:
-        return [str(label).zfill(len(str(high))) for label in range(high + 1)]
-    for name in names:
-        if not name or name.startswith(".") or re.search(r'[\x00-\x1f\x7f/\\:*?"<>|]', name):
-            raise DDError(
-                f"{path}: class {name!r} cannot be the name of a folder; give --data FILE with "
-                "other names"
-            )
-    if len({name.casefold() for name in names}) < len(names):
-        raise DDError(f"{path}: two classes have the same name; give --data FILE with other names")
-    return names
+        return _numbers(high + 1), ""
+    shown = [_FORBIDDEN.sub("-", name) for name in names]
+    if not _told_apart(shown, names):
+        return _numbers(len(names)), "folders are numbers of classes, whose names are no folders"
+    changed = [folder for folder, name in zip(shown, names, strict=True) if folder != name]
+    return shown, f"signs that no folder can have are replaced ({changed[0]})" if changed else ""
+
+
+def _numbers(count: int) -> list[str]:
+    return [str(label).zfill(len(str(count - 1))) for label in range(count)]
+
+
+def _told_apart(folders: Sequence[str], names: Sequence[str]) -> bool:
+    """Whether each of ``folders`` is another one, and means the class of its place in ``names`` to
+    a reader who knows these (`python -m dd import`)."""
+    if len({folder.casefold() for folder in folders}) < len(folders):
+        return False
+    try:
+        found = class_numbers(folders, names, "")
+    except DDError:
+        return False
+    return found is not None and found.tolist() == list(range(len(names)))

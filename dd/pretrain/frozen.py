@@ -6,13 +6,11 @@ The stage ``python -m dd pretrain`` writes it (:mod:`dd.pretrain.pretrain`).
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -27,7 +25,7 @@ from dd.artifacts.fields import (
     optional,
 )
 from dd.artifacts.headers import Fields
-from dd.artifacts.tensors import load_tensors, save_tensors
+from dd.artifacts.tensors import load_tensors, save_tensors, tensors_digest
 from dd.data.dataset import Dataset
 from dd.data.space import check_space
 from dd.errors import DDError
@@ -78,9 +76,8 @@ class Pretrained:
 
 def save(path: str | Path, network: Network, facts: Mapping[str, Any]) -> None:
     """Write ``network`` with the header ``facts`` and the digest of its tensors."""
-    state = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
-    digest = hashlib.sha256(safetensors.torch.save(state)).hexdigest()[:16]
-    save_tensors(path, KIND, state, {**facts, "digest": digest})
+    state = network.state_dict()
+    save_tensors(path, KIND, state, {**facts, "digest": tensors_digest(state)})
 
 
 def load(

@@ -95,13 +95,11 @@ class Checkpoints:
         """
         self._facts, self._rows, self._done, self._unit = facts, rows, done, unit
         loop = block({"epoch": whole(1), "seconds": SECONDS})
-        self._kept = load_checkpoint(self.stage, self.path, facts, both(loop, own))
-        if self._kept and rows and not rows.found:
-            say(f"{self.stage}: starting anew, {self.path} has no rows")
-            self._kept = None
-        if self._kept and rows and not rows.intact(written(self._kept.at)):
-            say(f"{self.stage}: starting anew, rows in {rows.partial} are damaged")
-            self._kept = None
+
+        def lost(at: Mapping[str, Any]) -> str:
+            return rows.lost(written(at)) if rows else ""
+
+        self._kept = load_checkpoint(self.stage, self.path, facts, both(loop, own), lost)
         if self._kept:
             self.at, self._before = self._kept.at, self._kept.at["seconds"]
         # From here on, SIGTERM ends the stage only after a checkpoint; before, it ends it at once.

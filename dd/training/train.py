@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dd.contracts import check_shape
+from dd.contracts import Breach, check_shape
 from dd.data import augment
 from dd.data.dataset import Split
 from dd.errors import DDError
@@ -151,7 +151,7 @@ def train(
         criterion: ``(logits, labels, teacher logits or None, epoch) -> loss``, the mean over the
             images of what depends on one image.
         teachers: one per network; their logits are the third argument of the criterion.
-        guide: gives this argument for all networks, instead of teachers.
+        guide: gives this argument for all networks, instead of teachers; one of the two at most.
         together: True: stack the networks; False: train one after the other; None: stack them on a
             GPU (expected to be faster, not measured yet), but not on the CPU, where stacking is
             faster only for tiny batches of tiny images (benchmarks/README.md).
@@ -160,7 +160,10 @@ def train(
 
     Raises:
         TrainingDiverged: if a loss becomes NaN or infinite and ``strict`` is true.
+        Breach: if there are teachers and a guide.
     """
+    if teachers and guide is not None:
+        raise Breach("teachers and a guide are given, but the loss gets the logits of one of them")
     if isinstance(images, torch.Tensor | Split):
         feed: Feed = augmented(images, recipe.augment)
     else:
@@ -176,7 +179,8 @@ def train(
         students = ensemble([networks[n] for n in group])
         if teachers:
             taught = ensemble([teachers[n] for n in group])
-            guide = Teachers(taught, feed if recipe.augment == "none" else None, len(labels))
+            fixed = isinstance(feed, Augmented) and feed.strategy == "none"
+            guide = Teachers(taught, feed if fixed else None, len(labels))
         own = [generators[n] for n in group]
         for epoch, optimizer in epochs(students, recipe):
             losses = train_epoch(

@@ -12,8 +12,8 @@ from dd.artifacts.resume_rows import load_progress, save_progress
 FACTS = {"size": (8, 8), "seed": 0, "views": {3: "a"}}  # JSON makes lists and text of them
 
 
-def load(stage, path, found=True):
-    kept, earlier = load_progress(stage, path, FACTS, BLOCK, found)
+def load(stage, path, lost=""):
+    kept, earlier = load_progress(stage, path, FACTS, BLOCK, lambda at: lost)
     assert earlier == []  # no other code was at work
     return kept
 
@@ -42,10 +42,12 @@ def test_what_is_not_the_jobs_own_is_said_and_set_aside(text, said, tmp_path, ca
     assert load("test", path) == {}
     out = capsys.readouterr().out
     assert out.startswith("test: starting anew, ") and said in out and out.count("\n") == 1
+    assert not path.exists()  # the new start writes over its rows
 
 
 def test_without_its_rows_it_is_worth_nothing(tmp_path, capsys):
     path = tmp_path / "kept.json"
     save_progress(path, FACTS, {"done": 3})
-    assert load("test", path, found=False) == {}
-    assert f"test: starting anew, {path} has no rows" in capsys.readouterr().out
+    assert load("test", path, lost="rows are lost") == {}
+    assert capsys.readouterr().out == "test: starting anew, rows are lost\n"
+    assert not path.exists()

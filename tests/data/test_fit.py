@@ -8,9 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from dd.artifacts.tensors import load_tensors, save_tensors
 from dd.command import main
 from dd.data import synthetic
-from dd.data.fit import OTHER, SAME, UNKNOWN, fit, in_test_split
+from dd.data.dataset import load_dataset
+from dd.data.fit import OTHER, SAME, UNKNOWN, fit, in_split
 from dd.data.synthetic import SyntheticSet
 from dd.errors import DDError
 
@@ -95,7 +97,7 @@ def test_test_images_are_found(digits):
     images = torch.cat([digits.test.take(places), digits.train.take(torch.arange(5))])
     images[1] += 0.002  # one that was moved, if by less than a pixel's step
     images[2] += 1.0
-    assert in_test_split(images, digits) == [0, 1]
+    assert in_split(images, digits, digits.test) == [0, 1]
 
 
 def run(digits_file, path, out, *more):
@@ -152,3 +154,25 @@ def test_test_images_in_a_set_are_refused(stage, made, digits, digits_file, tmp_
     assert "1 of its 20 images is in the test split of digits (the first is image 3)" in said
     assert "--allow-test-images" in said
     assert call("--allow-test-images") == 0
+
+
+def test_images_that_both_splits_hold_are_only_noted(made, digits_file, tmp_path, capsys):
+    """As those of a dataset whose training images occur again among its test images."""
+    tensors, header = load_tensors(digits_file, "dataset")
+    for place in (3, 4):
+        tensors["test_images"][place] = tensors["train_images"][place]
+    data = tmp_path / "twice.safetensors"
+    save_tensors(data, "dataset", tensors, header)
+    twice = load_dataset(data)
+    images = made.images.clone()
+    images[7] = twice.train.take(torch.tensor([3]))[0]
+    path = tmp_path / "real.safetensors"
+    synthetic.save(path, replace(made, images=images))
+    assert run(data, path, tmp_path / "a.csv") == 0
+    said = capsys.readouterr().out
+    assert "1 of its 20 images is in the training and in the test split of digits" in said
+    images[8] = twice.test.take(torch.tensor([5]))[0]  # no training image
+    synthetic.save(path, replace(made, images=images))
+    assert run(data, path, tmp_path / "b.csv") == 2
+    said = capsys.readouterr().err
+    assert "1 of its 20 images is in the test split of digits (the first is image 8)" in said

@@ -212,6 +212,21 @@ def test_batch_norm_sees_all_real_images_together(spec, pieces, digits, monkeypa
     assert sizes == pieces
 
 
+def test_a_batch_norm_never_sees_a_part_of_the_real_images(digits, monkeypatch):
+    """Where memory is too small for them, that is an error: half of them are another batch."""
+    objective = make("dd", digits, 3, NORMED, **SMALL)
+    synthetic = canvas(objective)
+    objective.iteration(1, synthetic)
+
+    def full(count):
+        if count > 20:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    objective.dataset = dataclasses.replace(digits, train=Watched(digits.train, full))
+    with pytest.raises(torch.OutOfMemoryError):
+        objective.iteration(2, synthetic)
+
+
 class Watched:
     """A split that tells what is taken."""
 

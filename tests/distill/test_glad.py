@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from dd.artifacts.checkpoint import save_checkpoint
 from dd.artifacts.headers import read_header
+from dd.artifacts.tensors import load_tensors, save_tensors
 from dd.command import main
 from dd.config import recipes
 from dd.config.settings import build
@@ -68,6 +69,17 @@ def test_images_are_those_of_the_codes():
     torch.testing.assert_close(images, canvas.generator.decode({"code": code}))
     assert not images.requires_grad and canvas.images() is images  # decoded once
     torch.testing.assert_close(code.mean((1, 2, 3)), torch.zeros(5).double(), atol=1e-6, rtol=0)
+
+
+def test_a_random_start_does_not_depend_on_pieces():
+    def start(piece):
+        prior = double()
+        images = torch.zeros(5, prior.channels, *SIZE).double()
+        made = settings(piece=piece, start="random")
+        given = (images, torch.arange(5), made, sgd, generator(0, "start"))
+        return Latents(prior, *given).extras()["latent.code"]
+
+    assert torch.equal(start(2), start(5)) and start(2).std() > 0
 
 
 def test_a_step_is_autograd_through_all_at_once():
@@ -147,6 +159,20 @@ def trained(digits_file, tmp_path_factory):
     where = ["--data", str(digits_file), "--out", str(path), "--device", "cpu"]
     assert main(["generator", *where, *SMALL]) == 0
     return path
+
+
+def test_what_identifies_a_generator_has_its_weights_and_precision(trained, digits, tmp_path):
+    """A file of an earlier version names no precision: it was trained in float32."""
+    tensors, header = load_tensors(trained, "generator")
+    told = load_generator(trained, digits, "cpu").describe()
+    other = tmp_path / "g.safetensors"
+    first = min(tensors)
+    del header["precision"]
+    save_tensors(other, "generator", tensors, header)
+    assert load_generator(other, digits, "cpu").describe() == told
+    assert told["precision"] == "float32"
+    save_tensors(other, "generator", tensors | {first: tensors[first] + 1}, header)
+    assert load_generator(other, digits, "cpu").describe() != told
 
 
 @pytest.mark.slow

@@ -404,3 +404,34 @@ def test_losses_are_those_of_the_probes(mode, digits, shard):
         expected = [mean_loss(*before, weights), mean_loss(*now, weights)]
         assert found[f"weighted.{SPEC}"].tolist() == pytest.approx(expected, rel=1e-6)
         assert found[f"weighted.{SPEC}"][0] < found[f"matching.{SPEC}"][0]
+
+
+@pytest.mark.parametrize("mode", WEIGHTS)
+def test_an_expert_that_does_not_move_is_named(mode, digits, shard, monkeypatch):
+    objective = make("iadd", digits, shard, weights=mode)
+    synthetic = Pixels(objective.start(), objective.labels(), 1.0, objective.optimizer)
+    objective.iteration(1, synthetic)
+    draw, before = objective.trajectories.draw, objective.learned[SPEC].clone()
+
+    def still(*arguments):
+        segment = draw(*arguments)
+        return dataclasses.replace(segment, target=segment.start)
+
+    monkeypatch.setattr(objective.trajectories, "draw", still)
+    named = (
+        "expert [01] of .* does not move from epoch [0-2] to [1-3], so there is nothing to match"
+    )
+    with pytest.raises(Divergence, match=named):
+        objective.iteration(2, synthetic)
+    assert torch.equal(objective.learned[SPEC], before)
+    with pytest.raises(Divergence, match=named):  # before the first iteration: no infinite values
+        objective.outcome(synthetic)
+
+
+@pytest.mark.parametrize("mode", WEIGHTS)
+def test_weights_are_not_blamed_for_a_student_that_ends_far_away(mode, digits, shard):
+    """Squares of 1e30 are infinite in float32 under any weights; MTT's message follows."""
+    objective = make("iadd", digits, shard, weights=mode)
+    segment = objective.trajectories.draw(SPEC, 2, 3, 1, generator(0))
+    value, _ = objective.compare(SPEC, segment.target * (1 + 1e-3) + 1e30, segment)
+    assert not math.isfinite(value)

@@ -58,6 +58,23 @@ def test_temperature_zero_is_the_limit(variant):
     assert kd.loss(student, teacher, labels, 0.0, 0.4, variant).item() == pytest.approx(limit, 1e-5)
 
 
+@pytest.mark.parametrize("tau", [1e-18, 2.7e-23, 2.6e-23, 1e-30, 3 * 0.9**950, 1e-300])
+def test_a_small_temperature_is_its_limit_in_float32(tau):
+    """On both sides of the bound, and where logits / tau overflow: the loss of float64, whose
+    divergence at such a tau is (s_k - s_t) / tau, t the teacher's and k the student's class."""
+    student, teacher, labels = logits(0), logits(1), torch.tensor([0, 3, 4, 1])
+    top = teacher.argmax(1, keepdim=True)
+    gap = student.max(1).values - student.gather(1, top)[:, 0]
+    hard = torch.nn.functional.cross_entropy(student, labels)
+    expected = 0.5 * tau * gap.mean() + 0.5 * hard
+    single = student.float().requires_grad_(True)
+    found = kd.loss(single, teacher.float(), labels, tau, 0.5)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+    (slope,) = torch.autograd.grad(found, single)
+    plain = 0.5 * torch.nn.functional.cross_entropy(single, labels)
+    assert torch.equal(slope, torch.autograd.grad(plain, single)[0])
+
+
 @pytest.mark.parametrize("variant", kd.VARIANTS)
 def test_gradient_by_finite_differences(variant):
     student, teacher = logits(0).requires_grad_(True), logits(1)
@@ -129,6 +146,14 @@ def task(digits, archs: list[str]) -> Task:
     images = digits.train.take(torch.stack([indices[0] for indices in digits.train.by_class]))
     recipe = Recipe(**resolve_evaluation("dc", "digits", 1, {"epochs": 3}))
     return Noted(digits, images, torch.arange(10), recipe, 0, 0.125, False, True)
+
+
+@pytest.mark.parametrize("teachers", [None, ["teacher"]])
+def test_teachers_come_before_the_labels_of_views(teachers, digits, monkeypatch):
+    given = {}
+    monkeypatch.setattr("dd.evaluate.protocols.train", lambda *_, **named: given.update(named))
+    task(digits, []).train("mlp", [0], teachers=teachers, views="views")
+    assert given["teachers"] == teachers and given["guide"] == (None if teachers else "views")
 
 
 def test_the_temperature_decays_by_epoch(digits):

@@ -70,12 +70,12 @@ def test_networks_take_the_steps_of_the_set(soft, digits):
 def test_fixed_initial_parameters_are_those_of_the_students(digits):
     given = task(digits, fixed=FixedStart(5, 2, frozenset([SPEC])))
     protocol = PROTOCOLS["steps"](None, given)
-    trained = protocol.train(SPEC, [0, 1, 2])
+    trained = protocol.train(SPEC, [0, 1])
     for number, network in enumerate(trained):
         start = create(SPEC, 1, (8, 8), 10, generator=None)
-        initialise(start, fixed_start(5, number % 2))
+        initialise(start, fixed_start(5, number))
         assert same(network, by_hand(given, start))
-    assert same(trained[0], trained[2]) and not same(trained[0], trained[1])
+    assert not same(*trained)
     assert protocol.facts(0)["fixed_start"] == 1
 
 

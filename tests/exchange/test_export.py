@@ -8,8 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
+from dd.artifacts.tensors import load_tensors, save_tensors
 from dd.command import main
 from dd.data import synthetic
+from dd.data.classes import NAMES
 from dd.data.dataset import load_dataset
 from dd.data.space import Space
 from dd.data.synthetic import SyntheticSet
@@ -201,15 +203,61 @@ def test_what_is_cut_off_is_said(tmp_path, digits, capsys):
     assert found[0].tolist() == [255, 0]
 
 
-@pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden", "a\nb", "a\\b", "CLASS 1"])
-def test_no_class_leads_out_of_the_folder(made, tmp_path, name, capsys):
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("../x", "-.-x"), ("a/b", "a-b"), (".hidden", "-hidden"), ("a\nb", "a-b"),
+        ("a\\b", "a-b"), ("", "0"), ("CLASS 1", "0"), ("class 1", "0"), ("class/1", "0"),
+    ],
+)  # fmt: skip
+def test_no_class_leads_out_of_the_folder(made, tmp_path, name, folder, capsys):
     stored = synthetic.load(made)
     stored.header = {"classes": [name, *CLASSES[1:]]}
     synthetic.save(made, stored)
-    assert run("export", made, "--out", tmp_path / "out/in") == 2
+    assert run("export", made, "--out", tmp_path / "out/in") == 0
+    said = capsys.readouterr().out
+    assert ("folders are numbers" if folder == "0" else f"are replaced ({folder})") in said
+    assert said.count("\n") == 1
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"in"}
+    (first, *others) = sorted(path.parent.name for path in tmp_path.glob("out/in/*/*.png"))[::2]
+    assert first == folder and len(others) == 9
+
+
+def test_names_with_signs_come_back(made, tmp_path, digits, digits_file):
+    """Those of Fashion-MNIST, to a dataset that has its classes in another order."""
+    stored = synthetic.load(made)
+    stored.header = {"classes": list(NAMES["fashion_mnist"]), "whitening": "none"}
+    synthetic.save(made, stored)
+    assert run("export", made, "--out", tmp_path / "out") == 0
+    assert (tmp_path / "out/T-shirt-top").is_dir()
+    tensors, header = load_tensors(digits_file, "dataset")
+    moved = [*reversed(NAMES["fashion_mnist"])]
+    save_tensors(tmp_path / "d.safetensors", "dataset", tensors, header | {"classes": moved})
+    words = ["--data", tmp_path / "d.safetensors", "--out", tmp_path / "again.safetensors"]
+    assert run("import", tmp_path / "out", *words) == 0
+    again = synthetic.load(tmp_path / "again.safetensors")
+    labels = dict(zip(again.labels.tolist(), again.images, strict=False))
+    for number in range(10):
+        last = stored.images[stored.labels == number][-1]
+        torch.testing.assert_close(labels[9 - number], last, atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("ending", ["", ".pt"])
+@pytest.mark.parametrize(
+    ("header", "indices", "message"),
+    [
+        ({"fingerprint": "0123"}, [5, 17], "indices are into a dataset with fingerprint 0123"),
+        ({}, [5, 10**6], "indices span 5 to 1000000"),
+    ],
+)
+def test_indices_are_those_of_their_own_dataset(
+    ending, header, indices, message, tmp_path, digits_file, capsys
+):
+    path, places = tmp_path / "x.safetensors", torch.tensor(indices)
+    synthetic.save(path, SyntheticSet(None, torch.tensor([0, 1]), indices=places, header=header))
+    assert run("export", path, "--out", tmp_path / f"o{ending}", "--data", digits_file) == 2
     said = capsys.readouterr().err
-    assert "cannot be the name of a folder" in said or "two classes have the same name" in said
-    assert said.count("\n") == 1 and not (tmp_path / "out").exists()
+    assert message in said and said.count("\n") == 1
 
 
 @pytest.mark.parametrize(

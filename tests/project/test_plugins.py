@@ -721,6 +721,8 @@ GRADIENT = "the gradient of the images has shape [1, 1, 8, 8], it must be of sha
         ("return {'loss': 'low'}", "it gives a value of type str as 'loss', it must be a number"),
         ("return {'loss': 1.0, 'more': [1]}",
          "it gives a value of type list as 'more', it must be a number or text"),
+        ("return {'loss': 1.0, 'seconds': 2}",
+         "it gives a metric 'seconds', as others do; give it another name"),
         ("synthetic.update(images[:1])", GRADIENT),
         ("synthetic.update(None)",
          "the gradient of the images is None, it must be of shape [10, 1, 8, 8]"),
@@ -775,8 +777,10 @@ def test_a_whole_number_in_the_file_may_be_any_number_of_the_class(distilled, tm
         ("return images[:1], {}",
          GRADIENT.replace("images", "regulariser")),
         ("return images, {'more': images}",
-         "the parametrisation or regulariser gives a value of type Tensor as 'more', it must be a "
-         "number or text"),
+         "the regulariser gives a value of type Tensor as 'more', it must be a number or text"),
+        ("return images, {'loss': 1.0}",
+         "the parametrisation or regulariser gives a metric 'loss', as others do; give it another "
+         "name"),
         ("return images", "the regulariser gives a value of type Tensor, it must give a gradient "
          "and a dict of metrics"),
     ],

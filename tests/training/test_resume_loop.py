@@ -111,6 +111,7 @@ def test_a_checkpoint_of_something_else_is_set_aside(tmp_path, capsys):
     job = checkpoints(tmp_path, {**FACTS, "what": "other"})
     assert f"test: starting anew, {job.path} belongs to other settings" in capsys.readouterr().out
     assert not job.found and job.at == {} and job.seconds < 60
+    assert not job.path.exists()
 
 
 def test_rows_and_checkpoint_belong_together(tmp_path, monkeypatch, capsys):
@@ -134,4 +135,4 @@ def test_rows_and_checkpoint_belong_together(tmp_path, monkeypatch, capsys):
     writer.discard()
     capsys.readouterr()
     assert not checkpoints(tmp_path, rows=rows()).found
-    assert "starting anew" in (said := capsys.readouterr().out) and "has no rows" in said
+    assert "starting anew" in (said := capsys.readouterr().out) and "are gone" in said

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from dd.contracts import Breach
 from dd.data import augment
 from dd.errors import DDError
 from dd.networks.build import create
@@ -217,6 +218,31 @@ def test_a_feed_and_a_guide_of_ones_own():
     assert [epoch for epoch, _ in asked] == [0, 0, 0, 1, 1, 1] and guided == [5, 5, 2] * 2
     for (_, indices), order in zip(asked, expected, strict=True):
         assert torch.equal(indices[0], order)
+
+
+def test_teachers_see_the_images_of_each_epoch_of_a_feed():
+    """Also if the recipe augments nothing: the feed does it itself."""
+    (teacher,), (student,) = networks("mlp:width=8", 1), networks("convnet:width=4", 1)
+    teacher.eval()
+    seen = []
+
+    class Views:
+        def batches(self, generators, size, epoch):
+            yield torch.arange(12)[None]
+
+        def batch(self, indices, generators, epoch):
+            return IMAGES[indices] + epoch
+
+    def criterion(logits, labels, guide, epoch):
+        seen.append(guide.detach().clone())
+        return cross_entropy(logits, labels, guide, epoch)
+
+    r = recipe(epochs=2, augment="none")
+    train([student], Views(), LABELS, r, streams(1), criterion=criterion, teachers=[teacher])
+    for epoch, found in enumerate(seen):
+        torch.testing.assert_close(found, teacher(IMAGES + epoch))
+    with pytest.raises(Breach, match="teachers and a guide"):
+        train([student], Views(), LABELS, r, streams(1), teachers=[teacher], guide=Views())
 
 
 def test_a_feed_says_what_the_batches_are():

@@ -170,6 +170,7 @@ INNER = {  # written again with sound checksums, as other code would
 CHANGE = torch.zeros(3)
 OWN = {
     "dm": {
+        "start of earlier versions": first("stream.start", None),
         "iteration lost": at(iteration=None),
         "iteration a text": at(iteration="2"),
         "iteration true": at(iteration=True),
@@ -234,6 +235,52 @@ def starts_anew(job, words, capsys):
     assert main(words) == 0
     said = [line for line in capsys.readouterr().out.splitlines() if "starting anew" in line]
     assert len(said) == 1 and said[0].startswith(f"{words[0]}: starting anew, "), said
+
+
+OTHER = {  # a setting that changes the result but not the layout of any file
+    "dm": ["--lr-img", "7"],
+    "iadd": ["--lr-img", "0.7"],
+    "buffer": ["--lr", "0.5"],
+    "pretrain": ["--lr", "0.5"],
+    "generator": ["--noise", "0.5"],
+    "relabel": ["--crop", "0.9"],
+    "evaluate": ["--lr", "0.5"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("job", OTHER)
+def test_two_settings_do_not_mix_in_one_place(job, command, stopped, tmp_path, monkeypatch, capsys):
+    """A job is killed; one of other settings starts in its place and dies before its first
+    checkpoint, after it has written rows or snapshots; then the first one starts again."""
+    files, expected = stopped(job)
+    laid(files, tmp_path)
+    words, dies = command(job, tmp_path), {"dm": 3, "iadd": 3}.get(job, 1)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        stop_at(patch, dies)
+        main([*words, *OTHER[job], *([] if job == "evaluate" else ["--checkpoint-every", "1000"])])
+    assert "belongs to other settings" in capsys.readouterr().out
+    assert not (tmp_path / KEPT[job]).exists()
+    assert main(words) == 0
+    assert "going on" not in capsys.readouterr().out
+    assert results(tmp_path) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("job", ["dm", "buffer", "relabel"])
+def test_a_checkpoint_knows_rows_and_snapshots_of_other_settings(
+    job, command, stopped, tmp_path, monkeypatch, capsys
+):
+    """Also if an earlier version, or a copy, left a checkpoint beside them."""
+    files, expected = stopped(job)
+    words = command(job, laid(files, tmp_path))
+    kept = (tmp_path / KEPT[job]).read_bytes()
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        stop_at(patch, DIES[job])
+        main([*words, *OTHER[job]])
+    (tmp_path / KEPT[job]).write_bytes(kept)
+    starts_anew(job, words, capsys)
+    assert results(tmp_path) == expected
 
 
 def signed(path, now):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -11,6 +12,7 @@ import torch
 
 from dd.artifacts.headers import read_header
 from dd.command import main
+from dd.distill.objectives.dm import DistributionMatching
 from tests.support.resuming import (
     METHODS,
     SNAPSHOTS,
@@ -76,6 +78,24 @@ def test_killed_at_any_write(data, tmp_path, monkeypatch):
         assert_same(out, reference, snapshots)
     # three snapshots, metrics and state of three iterations, three deliveries and the metrics
     assert deaths == 3 + 2 * 3 + 3 + 1
+
+
+@pytest.mark.parametrize("stream", ["host", "network", "start", "regulariser"])
+def test_an_objective_may_draw_from_any_stream(stream, data, tmp_path, monkeypatch):
+    """As docs/own.md says of one of a plug-in."""
+    moved = DistributionMatching.iteration
+
+    def drawing(self, number, synthetic):
+        drawn = torch.rand((), generator=getattr(self.streams, stream)).item()
+        return moved(self, number, synthetic) | {"drawn": drawn}
+
+    monkeypatch.setattr(DistributionMatching, "iteration", drawing)
+    for name, dies in (("alone", 0), ("killed", 2 + 2 * 2)):
+        with monkeypatch.context() as patch, contextlib.suppress(Killed):
+            stop_at(patch, dies)
+            main(distill(data, "dm", tmp_path / name, [0, 4]))
+    assert main(distill(data, "dm", tmp_path / "killed", [0, 4])) == 0
+    assert metrics(tmp_path / "killed") == metrics(tmp_path / "alone")
 
 
 def test_killed_while_tidying_up(data, alone, tmp_path, monkeypatch):

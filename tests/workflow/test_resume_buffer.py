@@ -66,8 +66,8 @@ def test_buffer_killed_at_any_write(together, data, shards, tmp_path, monkeypatc
         assert main(buffer(data, out, together)) == 0
         assert rows(out) == shards(together)
     # rows of both experts after 0 to 2 epochs, each with its checksum, checkpoints (of both or
-    # each) after the first one, the header, and the shard put in place
-    assert deaths == 2 * 3 * 2 + (1 if together == "yes" else 2) + 1 + 1
+    # each) after the first one, the header at both ends, and the shard put in place
+    assert deaths == 2 * 3 * 2 + (1 if together == "yes" else 2) + 2 + 1
 
 
 def test_rows_are_on_the_disk_before_the_checkpoint_that_counts_on_them(

@@ -19,9 +19,9 @@ from dd.training.recipe import Recipe
 from dd.training.train import train
 
 # One vectorised pass over all classes, or one pass per class? On the CPU one pass for all is faster
-# only up to this many pixels per image and for narrow networks (benchmarks/README.md). On a GPU
-# (not measured yet) the memory of a real batch of all classes is the limit: this is CIFAR-10's at
-# 256 images per class.
+# only up to this many pixels per image and for narrow networks. On a GPU it is faster, but takes
+# six to eight times the memory, so the limit is the size of a real batch of all classes: this is
+# CIFAR-10's at 256 images per class (both are measured in benchmarks/README.md).
 TOGETHER_PIXELS = 8 * 8
 TOGETHER_VALUES = 10 * 256 * 3 * 32 * 32
 BATCH_NORM_IMAGES = 16

@@ -104,7 +104,10 @@ class ImportanceAware(mtt.TrajectoryMatching):
         value, low, high, arrived, sound = torch.stack(
             [x.detach().to(loss) for x in looked]
         ).tolist()
-        if arrived and not (math.isfinite(value) and sound):
+        if self.settings.weights in RATES and arrived and not (math.isfinite(value) and sound):
+            plain, _ = super().compare(network, end.detach(), segment)
+            if not (math.isfinite(value) or math.isfinite(plain)):
+                return value, cotangent  # nor is it finite without weights: they are not the cause
             rate = RATES[self.settings.weights]
             raise Divergence(
                 f"the weights ran away (from {low:.3g} to {high:.3g}); try a smaller "

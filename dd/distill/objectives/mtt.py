@@ -98,6 +98,7 @@ class TrajectoryMatching(Objective):
         walk = student.walk(segment.start, rate, self.keep(name, student, segment.start))
         loss, cotangent = self.compare(name, walk.end, segment)
         if not math.isfinite(loss):
+            self._check_moves(name, segment)
             raise Divergence(f"the loss is {loss}; try a smaller --lr-img or --lr-student")
         gradient, by_rate = student.gradients(walk, rate, cotangent)
         if not gradient.isfinite().all():
@@ -180,6 +181,17 @@ class TrajectoryMatching(Objective):
             network, s.experts, s.max_start_epoch, s.expert_epochs, stream
         )
 
+    def _check_moves(self, network: str, segment: Segment) -> None:
+        """Raise a :class:`Divergence` if the expert of ``segment`` stays where it is: then the
+        losses, which are in units of its movement, are infinite."""
+        if not (segment.start - segment.target).square().sum():
+            last = segment.epoch + self.settings.expert_epochs
+            raise Divergence(
+                f"expert {segment.expert} of {network} does not move from epoch {segment.epoch} to "
+                f"{last}, so there is nothing to match; train its buffer with a larger --lr, or "
+                "give a smaller --max-start-epoch"
+            )
+
     def _student(
         self, network: nn.Module, synthetic: Parametrisation, stream: torch.Generator
     ) -> Student:
@@ -222,6 +234,7 @@ class TrajectoryMatching(Objective):
             total = torch.zeros((), device=self.device)
             for _ in range(PROBES):
                 segment = self._segment(name, stream)
+                self._check_moves(name, segment)
                 student = self._student(network, synthetic, stream)
                 end = student.walk(segment.start, float(self.rate)).end
                 scale = (segment.start - segment.target).square().mean()

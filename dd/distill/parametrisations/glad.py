@@ -50,7 +50,8 @@ class Latents(Parametrisation):
         labels: ``[M]`` int64, fixed.
         settings: see :class:`GladSettings`.
         optimise: makes the optimiser.
-        stream: on the CPU; a random start is drawn from it, piece by piece.
+        stream: on the CPU; a random start is drawn from it, for all images at once, so that it
+            does not depend on the size of a piece.
     """
 
     Settings = GladSettings
@@ -68,10 +69,11 @@ class Latents(Parametrisation):
         self.generator, self.labels, self.settings = generator, labels, settings
         encoded = settings.start == "images" and generator.encodes
         with torch.no_grad():
-            pieces = [
-                generator.latents(images[rows] if encoded else None, labels[rows], stream)
-                for rows in self._pieces()
-            ]
+            pieces = (
+                [generator.latents(images[p], labels[p], stream) for p in self._pieces()]
+                if encoded
+                else [generator.latents(None, labels, stream)]
+            )
         self._latents = {
             name: torch.cat([piece[name] for piece in pieces]).detach().requires_grad_(True)
             for name in sorted(pieces[0])

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from dd.contracts import check_list, check_shape
+from dd.contracts import check_list, check_metrics, check_shape
 from dd.distill.parametrisations.base import GRADIENT, Parametrisation
 from dd.networks.base import Network
 from dd.registry import Registry
@@ -75,10 +75,12 @@ class Regularised(Parametrisation):
         images = self.canvas.images()
         given = self.regulariser.gradient(images, self.labels)
         check_list("the regulariser", given, 2, "a gradient and a dict of metrics")
-        own, self._metrics = given
+        own, found = given
         check_shape("the gradient of the regulariser", own, images.shape)
         check_shape(GRADIENT, gradient, images.shape)  # before their sum may broadcast
         self.canvas.update(gradient + own, factor)
+        check_metrics("the regulariser", found, taken=self.canvas.metrics())
+        self._metrics = found
 
     def metrics(self) -> dict[str, float]:
         return self.canvas.metrics() | self._metrics

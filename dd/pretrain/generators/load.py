@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dd.artifacts.fields import TEXT, WHOLE, Field, block, whole
 from dd.artifacts.headers import Fields
-from dd.artifacts.tensors import load_tensors
+from dd.artifacts.tensors import load_tensors, tensors_digest
 from dd.artifacts.text import file_digest
 from dd.config.settings import MOST
 from dd.data.dataset import Dataset
@@ -90,6 +90,10 @@ def load_generator(
     network = create(dataset.channels, header["code"], width, None, device)
     take_weights(network, tensors, path, f"the {header['architecture']}")
     facts = {key: header[key] for key in ("architecture", "code", "seed", "settings", "device")}
+    facts |= {
+        "precision": header.get("precision", "float32"),
+        "digest": tensors_digest(tensors),
+    }
     return AutoencoderGenerator(network, dataset.channels, dataset.size, facts)
 
 
