@@ -728,7 +728,7 @@ class Evaluation(Job):
 
     Attributes:
         protocol: canonical, see :mod:`dd.config.methods`.
-        archs: the networks to evaluate, in alphabetical order.
+        archs: canonical specs of the networks to evaluate, in alphabetical order.
     """
 
     stage, module = "evaluate", "dd.evaluate.evaluate"
@@ -837,9 +837,7 @@ class Evaluation(Job):
         job trains is one of the networks.
         """
         common = self._passed(run)
-        tested = [canonical(arch) for arch in self.archs]
-        beside = [name for name in self.also_trained(run) if name not in tested]
-        archs = dict.fromkeys([*self.archs, *beside])
+        archs = dict.fromkeys([*self.archs, *self.also_trained(run)])
         own = {arch: self._passed(run, arch).items() - common.items() for arch in archs}
         return {arch: dict(sorted(settings)) for arch, settings in own.items() if settings}
 
@@ -876,8 +874,6 @@ class Evaluation(Job):
                     f"batch of evaluation is {recipe.batch}, of relabel {views['batch']}: "
                     "CutMix mixes the images of a batch; give both the same value"
                 )
-        for arch in self.archs:
-            canonical(arch)
         made = self.distillation
         protocol = parse_protocol(self.protocol, run.protocols).options["protocol"]
         settings_of_set = made.settings(run)
@@ -901,7 +897,7 @@ class Evaluation(Job):
         known = networks(run, made.method, made.dataset, made.ipc)
         for arch in self.archs:
             count = self.count(run, arch)
-            if count > students and canonical(arch) in known:
+            if count > students and arch in known:
                 raise DDError(
                     f"{count} networks of {arch}, but the set of {made.method} is for "
                     f"fixed initial parameters of {students}, so more networks would be the same "
@@ -1021,11 +1017,16 @@ def snapshots(cell: Cell, run: Run) -> list[Snapshot]:
 
 
 def evaluations(cell: Cell, run: Run) -> list[Evaluation]:
-    """The evaluations of a cell, one per protocol and set; empty if the cell has no network."""
+    """The evaluations of a cell, one per protocol and set; empty if the cell has no network.
+
+    Raises:
+        DDError: if its network is unknown.
+    """
     if cell.arch is None:
         return []
+    arch = canonical(str(cell.arch))
     return [
-        Evaluation(job, cell.iterations, protocol, (str(cell.arch),))
+        Evaluation(job, cell.iterations, protocol, (arch,))
         for protocol in cell.protocols
         for job in distillations(cell, run)
     ]

@@ -32,8 +32,8 @@ from dd.plan.jobs import (
     Pretraining,
     check_networks_for,
 )
-from dd.plan.kinds import check, kind_of
-from dd.plan.needs import auxiliary_networks
+from dd.plan.kinds import check, check_jobs, kind_of
+from dd.plan.needs import auxiliary_networks, cam_networks
 from dd.plan.plan import Plan
 from dd.plugins import Entry
 from dd.registry import resolve
@@ -52,9 +52,14 @@ def check_plan(plan: Plan, narrowed: Collection[str] = ()) -> None:
             may then be fewer than entries of the run are for.
     """
     run = plan.run
+    for exhibit in plan.exhibits.values():
+        _check_networks(exhibit)
     for name, block in run.recipes.items():
         with _within(f"run {run.name}, recipes of {name}"):
             _check_named(plan, block, narrowed)
+    if run.cam_networks:
+        with _within(f"run {run.name}, cam_networks"):
+            cam_networks(run)
     known = {stage.resources for stage in STAGES} | {"render"}
     for stage in run.resources:
         if stage not in known:
@@ -70,13 +75,10 @@ def check_plan(plan: Plan, narrowed: Collection[str] = ()) -> None:
             if name not in used:
                 raise unknown(f"network in pretrained of run {run.name}, {dataset},", name, used)
     _check_generators(plan, narrowed)
-    for spec in run.cam_networks:
-        with _within(f"run {run.name}, cam_networks"):
-            canonical(spec)
     check_networks_for(run)
     for exhibit in plan.exhibits.values():
         check(exhibit)
-        _check_networks(exhibit)
+        check_jobs(exhibit, plan.main.jobs)
         _check_distilled(exhibit)
     _check_exclude(plan, narrowed)
     _check_numbers(plan, narrowed)
