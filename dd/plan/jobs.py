@@ -26,7 +26,13 @@ from dd.config.methods import (
     planned_as,
 )
 from dd.config.normalisation import DATA, of_published
-from dd.config.recipes import ASKED_OF_WEIGHTS, learns_targets, uses_generator, uses_pretrained
+from dd.config.recipes import (
+    ASKED_OF_WEIGHTS,
+    epochs_of_steps,
+    learns_targets,
+    uses_generator,
+    uses_pretrained,
+)
 from dd.config.run import DOWNLOADED, Run
 from dd.data.raw import (
     IMAGE_FILES,
@@ -795,8 +801,9 @@ class Evaluation(Job):
         protocol = parse_protocol(self.protocol, run.protocols)
         settings = run.evaluation(made.method, made.dataset, made.ipc, network)
         known = made.settings(run)
-        if protocol.options["protocol"] == STEPS and "student_epochs" in known:
-            settings = {**settings, **TAKING_STEPS, "epochs": known["student_epochs"]}
+        epochs = epochs_of_steps(run.parse(made.method).objective)
+        if protocol.options["protocol"] == STEPS and epochs:
+            settings = {**settings, **TAKING_STEPS, "epochs": known[epochs]}
         return settings | dict(protocol.options)
 
     def _passed(self, run: Run, network: str = "") -> dict[str, Any]:
@@ -875,25 +882,27 @@ class Evaluation(Job):
                     "CutMix mixes the images of a batch; give both the same value"
                 )
         made = self.distillation
+        objective = run.parse(made.method).objective
         protocol = parse_protocol(self.protocol, run.protocols).options["protocol"]
         settings_of_set = made.settings(run)
-        if protocol == STEPS and "student_epochs" not in settings_of_set:
+        if protocol == STEPS and not epochs_of_steps(objective):
             raise DDError(
                 f"protocol {self.protocol}: networks take the steps for which a set was made, but "
                 f"{made.method} makes sets for no steps; use another protocol"
             )
-        if protocol == STEPS and settings_of_set["initialisation"] == "fixed":
-            self._check_starts(run, settings_of_set)
-        targets = learns_targets(run.parse(made.method).objective) and settings_of_set["lr_label"]
+        fixed = settings_of_set.get("initialisation") == "fixed"
+        if protocol == STEPS and fixed and "students" in settings_of_set:
+            self._check_starts(run, settings_of_set["students"])
+        targets = learns_targets(objective) and settings_of_set.get("lr_label", True)
         if targets and protocol in (HARD, KD):
             raise DDError(
                 f"protocol {self.protocol}: the labels of {made.method} are targets of a "
                 "regression, no probabilities; use the protocol regression, or lr_label=0"
             )
 
-    def _check_starts(self, run: Run, settings_of_set: Mapping[str, Any]) -> None:
-        """Refuse more networks than there are fixed initial parameters."""
-        made, students = self.distillation, settings_of_set["students"]
+    def _check_starts(self, run: Run, students: int) -> None:
+        """Refuse more networks than there are fixed initial parameters, those of ``students``."""
+        made = self.distillation
         known = networks(run, made.method, made.dataset, made.ipc)
         for arch in self.archs:
             count = self.count(run, arch)
