@@ -16,7 +16,15 @@ from dd import plugins
 from dd.artifacts.text import load_json
 from dd.config import plugin_files
 from dd.config.documents import check, read_yaml
-from dd.config.methods import Definitions, Method, Part, parse, protocol_of_plugin
+from dd.config.methods import (
+    SOFT,
+    Definitions,
+    Method,
+    Part,
+    parse,
+    planned_as,
+    protocol_of_plugin,
+)
 from dd.config.normalisation import CONSTANTS, constants, of_published, of_source
 from dd.config.recipes import (
     check_overrides,
@@ -29,6 +37,7 @@ from dd.config.recipes import (
     resolve_evaluation,
     resolve_part,
     resolve_training,
+    uses_pretrained,
 )
 from dd.errors import DDError, unknown
 
@@ -223,25 +232,25 @@ class Run:
     ) -> bool:
         """Whether this run uses exactly the settings of the recipe of ``method``.
 
-        The buffers and the evaluation of the networks ``trained`` must follow their recipes, too,
-        and the recipe must have settings of its own for this dataset and IPC. Of imported sets,
-        whose distillation was not ours, only images and evaluation count. A plug-in from which
-        anything of this comes must say where it was published (its ``source``).
+        What its distillation reads (buffers, frozen networks) and the evaluation of the networks
+        ``trained`` must follow their recipes, too, soft labels and their teachers included. The
+        recipe must have settings of its own for this dataset and IPC. Of imported sets, whose
+        distillation was not ours, only images and evaluation count. A plug-in from which anything
+        of this comes must say where it was published (its ``source``).
         """
         parsed = self.parse(method)
         objective = parsed.objective
-        trained = [*trained]
+        trained, protocols = [*trained], [*protocols]
+        specs = ".".join(trained).split(".")  # teachers are joined by dots
         named = [plugin(objective), *map(protocol_of_plugin, protocols)]
-        for spec in ".".join(trained).split("."):  # teachers are joined by dots
-            named.append(plugins.find(spec.partition(":")[0], ("network",), ()))
+        named += [plugins.find(spec.partition(":")[0], ("network",), ()) for spec in specs]
         if self.is_imported(dataset, method):
             distilled = evaluation_fallback(objective, dataset, ipc) is None
         else:
-            distilled = (
-                fallback(objective, dataset, ipc) is None
-                and self.distillation(method, dataset, ipc) == resolve(objective, dataset, ipc)
-                and self.training("buffer", dataset) == resolve_training("buffer", dataset)
-            )
+            distilled = self._distilled_as_published(method, dataset, ipc)
+        if any(planned_as(protocol) == SOFT for protocol in protocols):
+            distilled &= self._trained_as_published("relabel", dataset)
+            distilled &= self._trained_as_published("pretrain", dataset, *specs)
         return (
             distilled
             and all(plugin_files.source(entry) for entry in named if entry is not None)
@@ -253,6 +262,30 @@ class Run:
                 for network in trained
             )
             and not parsed.parts  # no published values to compare them with
+        )
+
+    def _distilled_as_published(self, method: str, dataset: str, ipc: int) -> bool:
+        """Whether the distillation by ``method``, and what it reads, are those of the recipes."""
+        parsed, settings = self.parse(method), self.distillation(method, dataset, ipc)
+        if fallback(parsed.objective, dataset, ipc) is not None:
+            return False
+        if settings != resolve(parsed.objective, dataset, ipc):
+            return False
+        if "experts" in settings and not self._trained_as_published("buffer", dataset):
+            return False
+        if not uses_pretrained(parsed.objective):
+            return True
+        if parsed.pool:  # any network may be in it
+            return not self._own("pretrain")
+        return self._trained_as_published("pretrain", dataset, settings["network"])
+
+    def _trained_as_published(self, stage: str, dataset: str, *networks: str) -> bool:
+        """Whether a ``stage`` on ``dataset`` has the settings of its recipe, for all
+        ``networks``."""
+        return all(
+            self.training(stage, dataset, network)
+            == resolve_training(stage, dataset, network=network)
+            for network in networks or ("",)
         )
 
     def _images_as_published(self, objective: str, dataset: str) -> bool:

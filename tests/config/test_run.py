@@ -29,6 +29,52 @@ def test_published_beside_a_network_under_the_papers_settings():
         assert changed.as_published("dc", "cifar10", 10, networks) == published
 
 
+FROZEN = {"pretrain": {"network": {"resnet18_bn": {"epochs": 1}}}}
+
+
+@pytest.mark.parametrize(
+    ("method", "protocol", "recipes", "published"),
+    [
+        ("sre2l", "hard", {}, True),
+        ("sre2l", "hard", FROZEN, False),
+        ("sre2l", "hard", {"pretrain": {"network": {"vit": {"epochs": 1}}}}, True),
+        ("sre2l+pool", "hard", FROZEN, False),
+        ("sre2l", "hard", {"relabel": {"views": 1}}, True),
+        ("sre2l", "soft", {"relabel": {"views": 1}}, False),
+        ("dm", "soft", FROZEN, False),
+        ("dm", "hard", FROZEN, True),
+        ("dc", "hard", {"buffer": {"epochs": 20}}, True),
+        ("mtt", "hard", {"buffer": {"epochs": 20}}, False),
+    ],
+)
+def test_published_values_ask_for_what_was_used_alone(method, protocol, recipes, published):
+    """Experts, frozen networks and soft labels count where a method or a protocol uses them."""
+    run = load_run("iadd")
+    units = "cifar100" if method in ("dc", "dm") else "cifar10"
+    options_ = run.datasets["cifar100"] | {"normalise_as": units}
+    run = replace(run, recipes=recipes, datasets={"cifar100": options_})
+    trained = ["convnet", *(["resnet18_bn.vit"] if protocol == "soft" else [])]
+    assert run.as_published(method, "cifar100", 10, trained, [protocol]) == published
+
+
+def test_two_datasets_of_one_label_are_refused(tmp_path):
+    """Tables would put the cells of both together; the label is what is shown, with its copy."""
+    names = {"a": "digits", "b": "digits"}
+    same = {name: {"source": "digits", "label": label} for name, label in names.items()}
+    with pytest.raises(DDError, match=r"mine\.yaml: dataset b: label 'digits' is that of a, too"):
+        load_run(str(write_run(tmp_path, datasets=same)))
+    copy = {"source": "image-folder", "root": "x", "comparable_to": "mnist"}
+    labelled = {
+        "a": copy | {"label": "MNIST", "copy": "JPEG"},
+        "b": copy | {"label": "MNIST", "copy": "PNG"},
+        "c": {"source": "digits", "label": "MNIST (PNG copy)"},
+    }
+    with pytest.raises(DDError, match=r"dataset c: label 'MNIST \(PNG copy\)' is that of b, too"):
+        load_run(str(write_run(tmp_path, datasets=labelled)))
+    del labelled["c"]
+    assert len(load_run(str(write_run(tmp_path, datasets=labelled))).datasets) == 2
+
+
 def test_an_image_folder_is_recognised_and_named(tmp_path):
     for part in ("train", "test"):
         (tmp_path / part).mkdir()
