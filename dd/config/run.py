@@ -527,8 +527,15 @@ def _check_names(run: Run) -> None:
     for name in run.optional:
         if name not in known["tables"] + known["figures"]:
             raise unknown("table or figure", name, known["tables"] + known["figures"])
+    labelled: dict[str, str] = {}
     for dataset, options in run.datasets.items():
         _check_images(dataset, options)
+        other = labelled.setdefault(options["label"], dataset)
+        if other != dataset:
+            raise DDError(
+                f"dataset {dataset}: label '{options['label']}' is that of {other}, too; tables "
+                "and figures tell datasets apart by their labels"
+            )
     for key in ("pretrained", "generators"):
         for dataset in getattr(run, key):
             if dataset not in run.datasets:
