@@ -596,8 +596,10 @@ def read_run(path: str | Path) -> Run:
     check(stated(run), schema, path)  # the file may come from anywhere, and its names become paths
     check_layout(Path(path).parent)
     plugin_files.use(run.plugins)
-    name = Path(os.path.abspath(path)).parent.name
-    return replace(run, name=name, results=str(Path(path).parent.parent))
+    folder, whole = Path(path).parent, Path(os.path.abspath(path)).parent
+    # the parent of "." is no path's parent
+    results = str(folder.parent) if folder.name == whole.name else os.path.relpath(whole.parent)
+    return replace(run, name=whole.name, results=results)
 
 
 def _workflow_of(folder: str, config: Path) -> str:

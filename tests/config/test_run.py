@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from dd.artifacts.text import save_json
 from dd.command import main
 from dd.config.run import DOWNLOADED, load_run, read_run
 from dd.errors import DDError
@@ -328,6 +329,41 @@ def test_wrong_overrides(name, overrides, message):
     with pytest.raises(DDError) as error:
         load_run(name, overrides)
     assert message in str(error.value)
+
+
+def test_a_text_that_looks_like_a_number_stays_text(tmp_path):
+    path = str(write_run(tmp_path))
+    for year in ("2024", 2024):  # as a list of --config gives it, and alone
+        run = load_run(path, {"sets_root": year, "results": year, "seeds": ["3", 4]})
+        assert (run.sets_root, run.results, run.seeds) == ("2024", "2024", [3, 4])
+    folder = split_folder(tmp_path / "images")
+    options_ = load_run("cifar10", {"data_root": folder, "copy": 2024}).datasets["cifar10"]
+    assert options_["label"] == "CIFAR-10 (2024 copy)"
+
+
+def test_a_run_may_leave_out_cells_by_true_and_false(tmp_path):
+    rule = {"pruned": [True]}
+    assert load_run(str(write_run(tmp_path, exclude=[rule]))).exclude == [rule]
+
+
+@pytest.mark.parametrize(
+    ("here", "config", "root"),
+    [
+        ("results/smoke", "config.json", "../smoke"),
+        ("results/smoke/tables", "../config.json", "../../smoke"),
+        ("results", "smoke/config.json", "./smoke"),
+        (".", "results/smoke/config.json", "results/smoke"),
+    ],
+)
+def test_the_folder_of_a_run_from_anywhere(here, config, root, tmp_path, monkeypatch):
+    workflow = str(Path("workflow").resolve())
+    save_json(tmp_path / "results/smoke/config.json", {"run": load_run("smoke").document()})
+    (tmp_path / "results/smoke/tables").mkdir()
+    (tmp_path / "workflow").symlink_to(workflow)
+    monkeypatch.chdir(tmp_path / here)
+    run = read_run(config)
+    assert (run.name, run.root) == ("smoke", root)
+    assert Path(run.root, "config.json").samefile(tmp_path / "results/smoke/config.json")
 
 
 def test_another_folder_has_no_workflow(tmp_path, monkeypatch):
