@@ -511,6 +511,7 @@ def _read_from(name: str, options: dict[str, Any], root: str, copy: str | None) 
         options = {"normalise_as": units} | options
     options["source"] = "image-folder"
     dropped = {"test_share", "split_seed", "groups"}  # the folder is already split
+    dropped |= {"no_download"}  # and nothing would be downloaded into it
     if "copy" not in options:
         options["label"] += " (image folder)"
         dropped |= {"comparable_to"}
@@ -563,6 +564,11 @@ def _check_images(dataset: str, options: Mapping[str, Any]) -> None:
                 f"dataset {dataset}: normalise_as {units} is for {len(known.mean)} channels, "
                 f"channels is {channels}"
             )
+    if "no_download" in options and options["source"] not in DOWNLOADED:
+        raise DDError(
+            f"dataset {dataset}: no_download is for {', '.join(DOWNLOADED)}; the source "
+            f"{options['source']} downloads nothing, leave it out"
+        )
     compared = "comparable_to" in options
     if compared and options["source"] in FOLDERS and "copy" not in options:
         raise DDError(

@@ -208,6 +208,11 @@ def test_published_values_of_methods_with_units_of_their_own():
         ({"normalise_as": "cifar"}, "unknown normalisation 'cifar': did you mean 'cifar10'"),
         ({"normalise_as": "cifar10", "channels": 1}, "is for 3 channels, channels is 1"),
         ({"source": "image-folder", "copy": "a\nb"}, "copy"),
+        ({"source": "image-folder", "copy": "JPEG\n"}, "copy"),
+        (
+            {"source": "image-folder", "comparable_to": None, "no_download": True},
+            "no_download is for cifar10, .*; the source image-folder downloads nothing, leave it",
+        ),
     ],
 )
 def test_what_a_dataset_says_must_go_together(tmp_path, changes, message):
@@ -218,6 +223,15 @@ def test_what_a_dataset_says_must_go_together(tmp_path, changes, message):
     path.write_text(yaml.safe_dump(document))
     with pytest.raises(DDError, match=message):
         load_run(str(path))
+
+
+def test_a_folder_of_images_takes_the_place_of_a_source_that_must_not_download(tmp_path):
+    document = yaml.safe_load(Path("workflow/config/runs/cifar10.yaml").read_text())
+    document["datasets"]["cifar10"]["no_download"] = True
+    path = tmp_path / "own.yaml"
+    path.write_text(yaml.safe_dump(document))
+    run = load_run(str(path), {"data_root": split_folder(tmp_path / "images")})
+    assert "no_download" not in run.datasets["cifar10"]
 
 
 def test_a_copy_of_nothing_is_refused(tmp_path):
