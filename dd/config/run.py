@@ -366,9 +366,11 @@ def load_run(
             and key.
     """
     overrides = dict(overrides or {})
-    for key in overrides:
+    for key, value in overrides.items():
         if key not in OVERRIDES:
             raise unknown("configuration key", str(key), ["run", *OVERRIDES])
+        if value is None or value == "":
+            raise DDError(f"{key}: is empty; give a value, or leave {key} out")
     name = str(name)
     runs = Path(workflow, "config", "runs")
     if not Path(workflow, "schemas").is_dir():
@@ -381,9 +383,8 @@ def load_run(
     schema = read_yaml(Path(workflow, "schemas", "run.schema.yaml"))
     document = read_yaml(path)
     check(document, schema, path)
-    data_root, copy = overrides.pop("data_root", None), overrides.pop("copy", None)
-    results = overrides.pop("results", "results")
-    results = os.path.normpath(str(results)) if results not in (None, "") else ""
+    data_root, copy = (overrides.pop(key, None) for key in ("data_root", "copy"))
+    results = os.path.normpath(str(overrides.pop("results", "results")))
     if isinstance(overrides.get("plugins"), str):
         overrides["plugins"] = [overrides["plugins"]]
     chosen = overrides.pop("datasets", None)
@@ -397,7 +398,8 @@ def load_run(
     check(document, schema, "--config")
     if data_root is not None:
         root = os.path.normpath(str(data_root))
-        document["datasets"] = _rooted(document["datasets"], root, copy)
+        described = None if copy is None else str(copy)
+        document["datasets"] = _rooted(document["datasets"], root, described)
         check(document, schema, "--config")
     if copy is not None and not any("copy" in o for o in document["datasets"].values()):
         raise DDError(
@@ -452,9 +454,9 @@ def check_layout(root: str | Path) -> None:
 
 def _typed(value: Any) -> Any:
     """A value of ``--config``. Snakemake leaves numbers in a list as text, so convert them."""
-    if isinstance(value, list):
-        return [_typed(entry) for entry in value]
-    return int(value) if isinstance(value, str) and value.isdecimal() else value
+    if not isinstance(value, list):
+        return value
+    return [int(v) if isinstance(v, str) and v.isdecimal() else v for v in value]
 
 
 def _chosen(datasets: dict[str, dict[str, Any]], names: Any) -> dict[str, dict[str, Any]]:
@@ -463,9 +465,9 @@ def _chosen(datasets: dict[str, dict[str, Any]], names: Any) -> dict[str, dict[s
     for name in names:
         if isinstance(name, (dict, list)):
             raise DDError(f"datasets: {name} is no name; give a name or a list of names")
-        if name not in datasets:
+        if str(name) not in datasets:
             raise unknown("dataset of the run", str(name), datasets)
-    return {name: datasets[name] for name in names}
+    return {str(name): datasets[str(name)] for name in names}
 
 
 def _rooted(

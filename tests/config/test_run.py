@@ -293,7 +293,6 @@ def test_a_folder_with_the_data_of_every_dataset(tmp_path):
         ({"axes_for": {"metadd": {"ipc": []}}}, "axes_for.metadd.ipc is empty"),
         ({"pretrained": {"digit": {}}}, "unknown dataset of pretrained 'digit': did you mean"),
         ({"generators": {"digits": {"weights": "x"}}}, "'adapter' is missing in generators.digits"),
-        ({"axes": {"iterations": [1]}}, "key 'ipc' is missing in axes"),
         ({"axes": {"ipc": [0], "iterations": [1]}}, "axes.ipc.0 is 0, it must be at least 1"),
         (
             {"axes": {"ipc": [1], "arch": [["mlp"]]}},
@@ -333,6 +332,11 @@ def test_wrong_runs(tmp_path, changes, message):
         ("smoke", {"datasets": {"digits": 1}}, "datasets: {'digits': 1} is no name"),
         ("smoke", {"datasets": {}}, "datasets: {} is no name"),
         ("smoke", {"datasets": [["digits"]]}, "datasets: ['digits'] is no name"),
+        *(
+            ("cifar10", {key: empty}, f"{key}: is empty; give a value, or leave {key} out")
+            for key in ("data_root", "results", "copy", "datasets", "sets_root", "seeds")
+            for empty in (None, "")
+        ),
         ("smoke", {"results": "README.md"}, "results: README.md is a file"),
         ("smoke", {"results": "README.md/x"}, "results: README.md is a file"),
         ("smoke", {"precision": "fp16"}, "unknown value of precision 'fp16': did you mean 'bf16'"),
