@@ -21,6 +21,7 @@ _TYPES: Mapping[str, Type] = {
     **dict.fromkeys(("dataset", "method", "arch", "protocol"), str),
     **dict.fromkeys(("ipc", "iterations"), int),
 }
+_MOST = {"ipc": 10**5, "iterations": 10**7}  # as in the schema of a run
 _SELECT = block({"axis": TEXT, "values": some(list_of(either(NUMBER, TEXT)))})
 BOUND = ("dataset", "method", "ipc", "iterations", "arch", "protocol", "select")
 
@@ -126,7 +127,13 @@ class Exhibit:
                     f"{self.where(axis)} is '{given}', but run {run.name} lists no {axis} in axes, "
                     f"only {', '.join(run.axes)}"
                 )
-            given = (min if given == "first" else max)(asked)
+            try:
+                given = (min if given == "first" else max)(asked)
+            except TypeError:
+                raise DDError(
+                    f"{self.where(axis)} has numbers and text, of which none is the {given}; write "
+                    "all without quotes, or all with"
+                ) from None
         return {given: {axis: given}}
 
     def where(self, axis: str, value: Any = None) -> str:
@@ -199,6 +206,9 @@ class Exhibit:
         for key, wanted in _TYPES.items():
             if key in bound:
                 as_type(f"'{key}', which an axis binds,", bound[key], wanted)
+        for key, most in _MOST.items():
+            if not 0 <= bound.get(key, 0) <= most:
+                raise DDError(f"'{key}', which an axis binds, is {bound[key]}, not 0 to {most}")
         if "select" in bound and not _SELECT.fits(bound["select"]):
             raise DDError(f"'select', which an axis binds, must be {_SELECT.what}")
         dataset, method, ipc = bound["dataset"], str(run.parse(bound["method"])), bound["ipc"]

@@ -95,10 +95,12 @@ def check_plan(plan: Plan, narrowed: Collection[str] = ()) -> None:
             for entry, what, said, found in _declared(plan, job, settings):
                 if said != found:
                     raise DDError(f"{entry}: {what} is {said} in its file, {found} in its class")
-            if isinstance(job, Distillation) and settings[0].starts_real:
-                (images,) = job.inputs(run)["data"]
-                if counted := sizes.get(images):
-                    check_enough(job.ipc, *counted, job.dataset)
+            if isinstance(job, Distillation):
+                _check_ipc(run, job)
+                if settings[0].starts_real:
+                    (images,) = job.inputs(run)["data"]
+                    if counted := sizes.get(images):
+                        check_enough(job.ipc, *counted, job.dataset)
     for entry in plugins.used_of("network"):
         with _within(f"run {run.name}"):
             resolve("dd.networks.build:check_options")(entry)
@@ -217,6 +219,14 @@ def _declared(
             yield entry, "'like: soft'", planned_as(entry.name) == SOFT, own.needs_labels
             trained = own.also_trained(settings[-1])
             yield entry, "the teacher ('like: kd')", job.also_trained(run), trained
+
+
+def _check_ipc(run: Run, job: Distillation) -> None:
+    """Refuse 0 images of a class, unless the method takes all that there are."""
+    name = run.parse(job.method).objective
+    if resolve(f"dd.distill.objectives:OBJECTIVES[{name}]").takes_all != (job.ipc == 0):
+        must = "at least 1" if job.ipc == 0 else f"0, because {name} takes all images"
+        raise DDError(f"ipc is {job.ipc}, it must be {must}")
 
 
 def _class_sizes(path: str) -> tuple[list[int], list[str]] | None:
