@@ -81,15 +81,18 @@ class Plan:
                 raise unknown(f"axis in axes_for of {name}, run {self.run.name},", axis, known_axes)
 
     def _names(self) -> list[tuple[str, str]]:
-        run = self.run
-        listed = [("table", name) for name in run.tables]
-        listed += [("figure", name) for name in run.figures]
+        run, listed = self.run, self._listed()
         return listed + [
             (kind, name)
             for name in run.optional
             for kind in ("table", "figure")
             if Path(run.path(f"{kind}s", f"{name}.yaml")).is_file() and (kind, name) not in listed
         ]
+
+    def _listed(self) -> list[tuple[str, str]]:
+        """Kinds and names of tables and figures that are not optional."""
+        listed = [("table", name) for name in self.run.tables]
+        return listed + [("figure", name) for name in self.run.figures]
 
     @cached_property
     def main(self) -> Plan:
@@ -141,8 +144,10 @@ class Plan:
         optional tables and figures.
         """
         by_target: dict[str, tuple[list[str], list[str]]] = {}
+        listed = self._listed()
         for (kind, name), exhibit in self.exhibits.items():
-            targets = [name] if name in self.run.optional else [exhibit.definition["paper"], name]
+            targets = [exhibit.definition["paper"]] if (kind, name) in listed else []
+            targets.append(name)
             for target in dict.fromkeys(targets):  # a paper's name may be that of its table
                 by_target.setdefault(target, ([], []))[kind == "figure"].append(name)
         return by_target
