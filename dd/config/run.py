@@ -45,7 +45,10 @@ OVERRIDES = (
     *("data_root", "copy", "datasets", "sets_root", "networks", "seeds", "device", "precision"),
     *("plugins", "results"),
 )
-_YOUNGER = ("networks_for", "seeds_for", "exclude", "imported", "sets_root", "plugins")
+_YOUNGER = (
+    *("networks_for", "seeds_for", "exclude", "imported", "sets_root", "plugins"),
+    "other_datasets",
+)
 DOWNLOADED = {
     "cifar10": ("cifar-10-batches-py", "cifar-10-python.tar.gz"),
     "cifar100": ("cifar-100-python", "cifar-100-python.tar.gz"),
@@ -94,6 +97,8 @@ class Run:
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         precision: in which networks compute: ``float32``, ``bf16`` or ``tf32``.
         plugins: modules that are plug-ins of this run and are not installed.
+        other_datasets: datasets of its file that its user left out. What the run says of them has
+            no effect, and tables and figures of them alone are left out.
         results: the folder of all runs.
         workflow: the folder of the workflow's configuration.
     """
@@ -123,6 +128,7 @@ class Run:
     device: str = "auto"
     precision: str = "float32"
     plugins: list[str] = dataclasses.field(default_factory=list)
+    other_datasets: list[str] = dataclasses.field(default_factory=list)
     results: str = "results"
     workflow: str = "workflow"
 
@@ -298,6 +304,12 @@ class Run:
         channels = options.get("channels", len(units.mean))
         return channels == len(units.mean) and not {"zca_eps", "resize"} & options.keys()
 
+    def check_dataset(self, what: str, name: str) -> None:
+        """Raise a :class:`DDError` if ``name``, given as ``what``, is no dataset of the run's
+        file."""
+        if name not in (*self.datasets, *self.other_datasets):
+            raise unknown(what, name, self.datasets)
+
     def normalisation(self, dataset: str) -> str:
         """The source of the mean and std that normalise ``dataset`` (``--normalise-as``)."""
         options = self.datasets[dataset]
@@ -389,8 +401,9 @@ def load_run(
         overrides["plugins"] = [overrides["plugins"]]
     chosen = overrides.pop("datasets", None)
     if chosen is not None:
-        document["datasets"] = _chosen(document["datasets"], chosen)
-    if overrides.get("sets_root") is not None:
+        known, document["datasets"] = document["datasets"], _chosen(document["datasets"], chosen)
+        document["other_datasets"] = [name for name in known if name not in document["datasets"]]
+    if "sets_root" in overrides:
         overrides["sets_root"] = os.path.normpath(str(overrides["sets_root"]))
     document |= {key: _typed(value) for key, value in overrides.items()}
     for key in overrides:
@@ -541,18 +554,16 @@ def _check_names(run: Run) -> None:
             )
     for key in ("pretrained", "generators"):
         for dataset in getattr(run, key):
-            if dataset not in run.datasets:
-                raise unknown(f"dataset of {key}", dataset, run.datasets)
+            run.check_dataset(f"dataset of {key}", dataset)
     for number, entry in enumerate(run.imported):
-        if entry["dataset"] not in run.datasets:
-            raise unknown(f"dataset of imported.{number}", entry["dataset"], run.datasets)
+        run.check_dataset(f"dataset of imported.{number}", entry["dataset"])
     if run.imported:
         run.is_imported("", "")  # parses the methods
-        if not run.sets_root:
+        if not run.sets_root and any(entry["dataset"] in run.datasets for entry in run.imported):
             raise DDError("imported: needs sets_root, the folder in which its files lie")
     for block, overrides in run.recipes.items():
         check_sections(block, overrides)
-        for dataset, ipc in itertools.product(run.datasets, run.axes["ipc"]):
+        for dataset, ipc in itertools.product(run.datasets, run.axes.get("ipc", [1])):
             check_overrides(block, dataset, ipc, merged(overrides, dataset, ipc))
 
 

@@ -94,6 +94,11 @@ class Exhibit:
                 return tuple(self.run.seeds_for[narrower])
         return tuple(self.run.seeds)
 
+    @property
+    def is_shown(self) -> bool:
+        """Whether the run shows it: not if its user left out all of its datasets."""
+        return not self.run.other_datasets or all(map(self.values, self.axes))
+
     def values(self, axis: str) -> dict[Any, dict[str, Any]]:
         """The values of ``axis`` in this run, and for each value the settings that it binds.
 
@@ -101,6 +106,12 @@ class Exhibit:
             DDError: for a value that the axis does not have, or that binds no block; the message
                 names where it stands.
         """
+        others = self.run.other_datasets
+        asked = self.asked_values(axis)
+        return {value: b for value, b in asked.items() if b.get("dataset") not in others}
+
+    def asked_values(self, axis: str) -> dict[Any, dict[str, Any]]:
+        """As :meth:`values`, those of datasets that the user of the run left out included."""
         run, given = self.run, self.definition.get("axes", {}).get(axis)
         _, asked = self._asked(axis)
         if isinstance(given, Mapping):
@@ -123,9 +134,10 @@ class Exhibit:
             return {value: {axis: value} for value in (given if asked is None else asked)}
         if given in ("first", "last"):
             if asked is None:
+                others = f", only {', '.join(run.axes)}" if run.axes else ""
                 raise DDError(
-                    f"{self.where(axis)} is '{given}', but run {run.name} lists no {axis} in axes, "
-                    f"only {', '.join(run.axes)}"
+                    f"{self.where(axis)} is '{given}', but run {run.name} lists no {axis} in axes"
+                    f"{others}"
                 )
             try:
                 given = (min if given == "first" else max)(asked)

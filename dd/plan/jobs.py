@@ -42,7 +42,7 @@ from dd.data.raw import (
     listing_digest,
     source_digest,
 )
-from dd.errors import DDError, unknown
+from dd.errors import DDError
 from dd.networks.options import auxiliaries, canonical
 from dd.networks.pool import load_pool
 from dd.plan.exhibits import Cell
@@ -62,6 +62,9 @@ Source: TypeAlias = "Job | Snapshot | str"
 
 Sources: TypeAlias = dict[str, list[Source]]
 """What a job reads, by option of its command."""
+
+Listing: TypeAlias = Callable[[str], str | None]
+"""By dataset, the digest of the files of its folder, if it is read from one."""
 
 _PLACES = (
     "root",
@@ -149,15 +152,15 @@ class Job(ABC):
         """The options of its command that may change while the result counts as the same."""
         return {"device": run.device}
 
-    def images(self, run: Run, listings: Mapping[str, str]) -> list[dict[str, Any]]:
+    def images(self, run: Run, listing: Listing) -> list[dict[str, Any]]:
         """What the images that it works on depend on: another value means other images.
 
         Args:
             run: the run.
-            listings: by dataset, the digest of the files of its folder, if it is read from one.
+            listing: asked for the datasets of these images.
         """
         return [
-            source.identity(run, listings)
+            source.identity(run, listing)
             for sources in self.reads(run).values()
             for source in sources
             if isinstance(source, Preparation)
@@ -249,16 +252,17 @@ class Preparation(Job):
     def places(self, run: Run) -> dict[str, Any]:
         return {name: value for name, value in self._given(run).items() if name in _PLACES}
 
-    def images(self, run: Run, listings: Mapping[str, str]) -> list[dict[str, Any]]:
-        return [self.identity(run, listings)]
+    def images(self, run: Run, listing: Listing) -> list[dict[str, Any]]:
+        return [self.identity(run, listing)]
 
-    def identity(self, run: Run, listings: Mapping[str, str]) -> dict[str, Any]:
+    def identity(self, run: Run, listing: Listing) -> dict[str, Any]:
         """What the content of its file depends on, as the file itself says it."""
-        return identity(self.options(run), listings.get(self.dataset))
+        return identity(self.options(run), listing(self.dataset))
 
-    def is_current(self, run: Run, listings: Mapping[str, str]) -> bool:
+    def is_current(self, run: Run, listing: Listing) -> bool:
         """Whether its file is there and holds the images that the run asks for."""
-        return self._said(run) == self.identity(run, listings)
+        said = self._said(run)
+        return said is not None and said == self.identity(run, listing)
 
     def listing(self, run: Run) -> str | None:
         """The digest of the files of the folder that it reads (:func:`listing_digest`).
@@ -661,8 +665,8 @@ class Import(Job):
         # Compared with the file, but no part of the result: a set imported before stays as it is.
         return {"ipc": self.distillation.ipc}
 
-    def images(self, run: Run, listings: Mapping[str, str]) -> list[dict[str, Any]]:
-        return [*super().images(run, listings), {"source": self._source(run)}]
+    def images(self, run: Run, listing: Listing) -> list[dict[str, Any]]:
+        return [*super().images(run, listing), {"source": self._source(run)}]
 
     def _source(self, run: Run) -> str | None:
         """The digest of the file or folder; if it is away, of what was imported before."""
@@ -1066,8 +1070,7 @@ def check_networks_for(run: Run) -> None:
         try:
             _rule(rule, run)
             for name in rule.get("dataset", ()):
-                if name not in run.datasets:
-                    raise unknown("dataset", name, run.datasets)
+                run.check_dataset("dataset", name)
         except DDError as error:
             raise DDError(f"run {run.name}, networks_for.{number}: {error}") from None
 

@@ -45,7 +45,7 @@ def auxiliary(run: Run, dataset: str) -> list[str]:
 
 def metadd(run: Run, dataset: str) -> dict[str, Any]:
     """The settings of MetaDD in this run unless a method or an objective sets others."""
-    return run.part(Part("metadd"), "", dataset, run.axes["ipc"][0])
+    return run.part(Part("metadd"), "", dataset, run.axes.get("ipc", [1])[0])
 
 
 def cam_rectify(run: Run) -> str:

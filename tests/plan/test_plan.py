@@ -1,6 +1,7 @@
 """The cells and jobs of the tables against counts made by hand; what stops before any job."""
 
 import json
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import yaml
 from dd.artifacts.text import save_json
 from dd.config.run import Run, load_run, read_run
 from dd.errors import DDError
+from dd.plan import jobs
 from dd.plan.exhibits import Cell, Exhibit, load_exhibit
 from dd.plan.jobs import (
     STAGES,
@@ -24,6 +26,7 @@ from dd.plan.jobs import (
 )
 from dd.plan.kinds import inputs
 from dd.plan.plan import Plan
+from dd.plan.validate import check_plan
 from tests.support.smoke import write_run
 
 
@@ -295,6 +298,23 @@ POOLS_ALONE = {  # nothing that needs a generator or class activation maps
         (
             {"recipes": {"dc": {"ipc": {1: {"dataset": {"cifar": {"lr_img": 5.0}}}}}}},
             "recipes of dc: unknown dataset 'cifar': did you mean 'cifar",
+        ),
+        (
+            {"cam_networks": ["mlp", "lenet", "mlp:width=128"]},
+            "cam_networks: networks 'mlp.lenet.mlp:width=128': mlp is named twice",
+        ),
+        *(
+            ({"axes_for": {"modelpool_ablation": {axis: values}}}, message)
+            for axis, values, message in (
+                ("ipc", [0], "ipc is 0, it must be at least 1"),
+                ("ipc", [-3], "'ipc', which an axis binds, is -3, not 0 to 100000"),
+                ("ipc", [10**6], "'ipc', which an axis binds, is 1000000, not 0 to 100000"),
+                ("iterations", [-1, 20], "'iterations', which an axis binds, is -1, not 0 to 1"),
+            )
+        ),
+        (
+            {"axes_for": {"metadd_images": {"ipc": ["1", 10]}}},
+            "axes_for.metadd_images.ipc has numbers and text, of which none is the first",
         ),
         ({"cam_networks": ["foo"], **POOLS_ALONE}, "cam_networks: unknown network 'foo'"),
         (
