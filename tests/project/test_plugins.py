@@ -541,7 +541,9 @@ OF_KIND = {
 
 
 def checked(kind, code, change, run_file, folder, protocol="hard"):
-    """Check a run with the thing ``broken`` of a kind; its file with a ``change`` (old, new)."""
+    """Check a run with the thing ``broken`` of a kind; its file with a ``change`` (old, new).
+
+    Returns the options of an evaluation."""
     described = OF_KIND[kind].replace(*change)
     site = written(folder / "site", "dd-broken", PARTS + code, described, **{kind: "broken"})
     method = {"objective": "broken", "protocol": "dc"}.get(kind, "dc+broken")
@@ -861,7 +863,8 @@ class Broken(Regulariser):
 )  # fmt: skip
 def test_methods_take_what_the_suite_gives(kind, code, message, run_file, tmp_path):
     if not message:
-        return checked(kind, code, ("", ""), run_file, tmp_path)
+        checked(kind, code, ("", ""), run_file, tmp_path)
+        return
     with pytest.raises(DDError) as error:
         checked(kind, code, ("", ""), run_file, tmp_path)
     assert str(error.value).endswith(f"{kind} 'broken' of plug-in dd-broken 1.0: {message}")
