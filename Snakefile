@@ -26,12 +26,12 @@ rule all:
 
 rule tables:
     input:
-        rendered("table", RUN.tables),
+        rendered("table", listed("table")),
 
 
 rule figures:
     input:
-        rendered("figure", RUN.figures),
+        rendered("figure", listed("figure")),
 
 
 # Each stage (preparation, buffers, pretraining, distillation, ...) has a file of rules. New files need no entry here.

@@ -126,6 +126,9 @@ def _of_plugin(entry: Entry) -> Mapping[str, Any]:
             if key not in known:
                 raise DDError(f"{entry}: {unknown('setting of evaluation', key, known)}")
             as_type(f"{entry}: evaluation setting '{key}'", given[key], type(known[key]))
+        settings = merged(block["distillation"], "")
+        if "steps" in block and block["steps"] not in settings:
+            raise DDError(f"{entry}: steps: {unknown('setting', block['steps'], settings)}")
     _check_own(str(entry), block)
     return block
 
@@ -237,6 +240,12 @@ def uses_pretrained(objective: str) -> bool:
 def learns_targets(objective: str) -> bool:
     """Whether labels that ``objective`` learns are targets of a regression, no probabilities."""
     return recipe(objective).get("labels") == "targets"
+
+
+def epochs_of_steps(objective: str) -> str | None:
+    """The setting of ``objective`` that says how often networks see the whole set in the steps
+    that the set says; None if its sets say no steps."""
+    return recipe(objective).get("steps")
 
 
 def uses_generator(parametrisation: str) -> bool:

@@ -16,7 +16,15 @@ from dd import plugins
 from dd.artifacts.text import load_json
 from dd.config import plugin_files
 from dd.config.documents import check, read_yaml
-from dd.config.methods import Definitions, Method, Part, parse, protocol_of_plugin
+from dd.config.methods import (
+    SOFT,
+    Definitions,
+    Method,
+    Part,
+    parse,
+    planned_as,
+    protocol_of_plugin,
+)
 from dd.config.normalisation import CONSTANTS, constants, of_published, of_source
 from dd.config.recipes import (
     check_overrides,
@@ -29,6 +37,7 @@ from dd.config.recipes import (
     resolve_evaluation,
     resolve_part,
     resolve_training,
+    uses_pretrained,
 )
 from dd.errors import DDError, unknown
 
@@ -36,7 +45,10 @@ OVERRIDES = (
     *("data_root", "copy", "datasets", "sets_root", "networks", "seeds", "device", "precision"),
     *("plugins", "results"),
 )
-_YOUNGER = ("networks_for", "seeds_for", "exclude", "imported", "sets_root", "plugins")
+_YOUNGER = (
+    *("networks_for", "seeds_for", "exclude", "imported", "sets_root", "plugins"),
+    "other_datasets",
+)
 DOWNLOADED = {
     "cifar10": ("cifar-10-batches-py", "cifar-10-python.tar.gz"),
     "cifar100": ("cifar-100-python", "cifar-100-python.tar.gz"),
@@ -85,6 +97,8 @@ class Run:
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         precision: in which networks compute: ``float32``, ``bf16`` or ``tf32``.
         plugins: modules that are plug-ins of this run and are not installed.
+        other_datasets: datasets of its file that its user left out. What the run says of them has
+            no effect, and tables and figures of them alone are left out.
         results: the folder of all runs.
         workflow: the folder of the workflow's configuration.
     """
@@ -114,6 +128,7 @@ class Run:
     device: str = "auto"
     precision: str = "float32"
     plugins: list[str] = dataclasses.field(default_factory=list)
+    other_datasets: list[str] = dataclasses.field(default_factory=list)
     results: str = "results"
     workflow: str = "workflow"
 
@@ -223,25 +238,25 @@ class Run:
     ) -> bool:
         """Whether this run uses exactly the settings of the recipe of ``method``.
 
-        The buffers and the evaluation of the networks ``trained`` must follow their recipes, too,
-        and the recipe must have settings of its own for this dataset and IPC. Of imported sets,
-        whose distillation was not ours, only images and evaluation count. A plug-in from which
-        anything of this comes must say where it was published (its ``source``).
+        What its distillation reads (buffers, frozen networks) and the evaluation of the networks
+        ``trained`` must follow their recipes, too, soft labels and their teachers included. The
+        recipe must have settings of its own for this dataset and IPC. Of imported sets, whose
+        distillation was not ours, only images and evaluation count. A plug-in from which anything
+        of this comes must say where it was published (its ``source``).
         """
         parsed = self.parse(method)
         objective = parsed.objective
-        trained = [*trained]
+        trained, protocols = [*trained], [*protocols]
+        specs = ".".join(trained).split(".")  # teachers are joined by dots
         named = [plugin(objective), *map(protocol_of_plugin, protocols)]
-        for spec in ".".join(trained).split("."):  # teachers are joined by dots
-            named.append(plugins.find(spec.partition(":")[0], ("network",), ()))
+        named += [plugins.find(spec.partition(":")[0], ("network",), ()) for spec in specs]
         if self.is_imported(dataset, method):
             distilled = evaluation_fallback(objective, dataset, ipc) is None
         else:
-            distilled = (
-                fallback(objective, dataset, ipc) is None
-                and self.distillation(method, dataset, ipc) == resolve(objective, dataset, ipc)
-                and self.training("buffer", dataset) == resolve_training("buffer", dataset)
-            )
+            distilled = self._distilled_as_published(method, dataset, ipc)
+        if any(planned_as(protocol) == SOFT for protocol in protocols):
+            distilled &= self._trained_as_published("relabel", dataset)
+            distilled &= self._trained_as_published("pretrain", dataset, *specs)
         return (
             distilled
             and all(plugin_files.source(entry) for entry in named if entry is not None)
@@ -255,6 +270,30 @@ class Run:
             and not parsed.parts  # no published values to compare them with
         )
 
+    def _distilled_as_published(self, method: str, dataset: str, ipc: int) -> bool:
+        """Whether the distillation by ``method``, and what it reads, are those of the recipes."""
+        parsed, settings = self.parse(method), self.distillation(method, dataset, ipc)
+        if fallback(parsed.objective, dataset, ipc) is not None:
+            return False
+        if settings != resolve(parsed.objective, dataset, ipc):
+            return False
+        if "experts" in settings and not self._trained_as_published("buffer", dataset):
+            return False
+        if not uses_pretrained(parsed.objective):
+            return True
+        if parsed.pool:  # any network may be in it
+            return not self._own("pretrain")
+        return self._trained_as_published("pretrain", dataset, settings["network"])
+
+    def _trained_as_published(self, stage: str, dataset: str, *networks: str) -> bool:
+        """Whether a ``stage`` on ``dataset`` has the settings of its recipe, for all
+        ``networks``."""
+        return all(
+            self.training(stage, dataset, network)
+            == resolve_training(stage, dataset, network=network)
+            for network in networks or ("",)
+        )
+
     def _images_as_published(self, objective: str, dataset: str) -> bool:
         """Whether ``dataset`` has the images of the authors of ``objective``: same size, channels,
         units and ZCA ε."""
@@ -264,6 +303,12 @@ class Run:
             return False
         channels = options.get("channels", len(units.mean))
         return channels == len(units.mean) and not {"zca_eps", "resize"} & options.keys()
+
+    def check_dataset(self, what: str, name: str) -> None:
+        """Raise a :class:`DDError` if ``name``, given as ``what``, is no dataset of the run's
+        file."""
+        if name not in (*self.datasets, *self.other_datasets):
+            raise unknown(what, name, self.datasets)
 
     def normalisation(self, dataset: str) -> str:
         """The source of the mean and std that normalise ``dataset`` (``--normalise-as``)."""
@@ -333,9 +378,11 @@ def load_run(
             and key.
     """
     overrides = dict(overrides or {})
-    for key in overrides:
+    for key, value in overrides.items():
         if key not in OVERRIDES:
             raise unknown("configuration key", str(key), ["run", *OVERRIDES])
+        if value is None or value == "":
+            raise DDError(f"{key}: is empty; give a value, or leave {key} out")
     name = str(name)
     runs = Path(workflow, "config", "runs")
     if not Path(workflow, "schemas").is_dir():
@@ -348,15 +395,15 @@ def load_run(
     schema = read_yaml(Path(workflow, "schemas", "run.schema.yaml"))
     document = read_yaml(path)
     check(document, schema, path)
-    data_root, copy = overrides.pop("data_root", None), overrides.pop("copy", None)
-    results = overrides.pop("results", "results")
-    results = os.path.normpath(str(results)) if results not in (None, "") else ""
+    data_root, copy = (overrides.pop(key, None) for key in ("data_root", "copy"))
+    results = os.path.normpath(str(overrides.pop("results", "results")))
     if isinstance(overrides.get("plugins"), str):
         overrides["plugins"] = [overrides["plugins"]]
     chosen = overrides.pop("datasets", None)
     if chosen is not None:
-        document["datasets"] = _chosen(document["datasets"], chosen)
-    if overrides.get("sets_root") is not None:
+        known, document["datasets"] = document["datasets"], _chosen(document["datasets"], chosen)
+        document["other_datasets"] = [name for name in known if name not in document["datasets"]]
+    if "sets_root" in overrides:
         overrides["sets_root"] = os.path.normpath(str(overrides["sets_root"]))
     document |= {key: _typed(value) for key, value in overrides.items()}
     for key in overrides:
@@ -364,7 +411,8 @@ def load_run(
     check(document, schema, "--config")
     if data_root is not None:
         root = os.path.normpath(str(data_root))
-        document["datasets"] = _rooted(document["datasets"], root, copy)
+        described = None if copy is None else str(copy)
+        document["datasets"] = _rooted(document["datasets"], root, described)
         check(document, schema, "--config")
     if copy is not None and not any("copy" in o for o in document["datasets"].values()):
         raise DDError(
@@ -419,9 +467,9 @@ def check_layout(root: str | Path) -> None:
 
 def _typed(value: Any) -> Any:
     """A value of ``--config``. Snakemake leaves numbers in a list as text, so convert them."""
-    if isinstance(value, list):
-        return [_typed(entry) for entry in value]
-    return int(value) if isinstance(value, str) and value.isdecimal() else value
+    if not isinstance(value, list):
+        return value
+    return [int(v) if isinstance(v, str) and v.isdecimal() else v for v in value]
 
 
 def _chosen(datasets: dict[str, dict[str, Any]], names: Any) -> dict[str, dict[str, Any]]:
@@ -430,9 +478,9 @@ def _chosen(datasets: dict[str, dict[str, Any]], names: Any) -> dict[str, dict[s
     for name in names:
         if isinstance(name, (dict, list)):
             raise DDError(f"datasets: {name} is no name; give a name or a list of names")
-        if name not in datasets:
+        if str(name) not in datasets:
             raise unknown("dataset of the run", str(name), datasets)
-    return {name: datasets[name] for name in names}
+    return {str(name): datasets[str(name)] for name in names}
 
 
 def _rooted(
@@ -478,6 +526,7 @@ def _read_from(name: str, options: dict[str, Any], root: str, copy: str | None) 
         options = {"normalise_as": units} | options
     options["source"] = "image-folder"
     dropped = {"test_share", "split_seed", "groups"}  # the folder is already split
+    dropped |= {"no_download"}  # and nothing would be downloaded into it
     if "copy" not in options:
         options["label"] += " (image folder)"
         dropped |= {"comparable_to"}
@@ -494,22 +543,27 @@ def _check_names(run: Run) -> None:
     for name in run.optional:
         if name not in known["tables"] + known["figures"]:
             raise unknown("table or figure", name, known["tables"] + known["figures"])
+    labelled: dict[str, str] = {}
     for dataset, options in run.datasets.items():
         _check_images(dataset, options)
+        other = labelled.setdefault(options["label"], dataset)
+        if other != dataset:
+            raise DDError(
+                f"dataset {dataset}: label '{options['label']}' is that of {other}, too; tables "
+                "and figures tell datasets apart by their labels"
+            )
     for key in ("pretrained", "generators"):
         for dataset in getattr(run, key):
-            if dataset not in run.datasets:
-                raise unknown(f"dataset of {key}", dataset, run.datasets)
+            run.check_dataset(f"dataset of {key}", dataset)
     for number, entry in enumerate(run.imported):
-        if entry["dataset"] not in run.datasets:
-            raise unknown(f"dataset of imported.{number}", entry["dataset"], run.datasets)
+        run.check_dataset(f"dataset of imported.{number}", entry["dataset"])
     if run.imported:
         run.is_imported("", "")  # parses the methods
-        if not run.sets_root:
+        if not run.sets_root and any(entry["dataset"] in run.datasets for entry in run.imported):
             raise DDError("imported: needs sets_root, the folder in which its files lie")
     for block, overrides in run.recipes.items():
         check_sections(block, overrides)
-        for dataset, ipc in itertools.product(run.datasets, run.axes["ipc"]):
+        for dataset, ipc in itertools.product(run.datasets, run.axes.get("ipc", [1])):
             check_overrides(block, dataset, ipc, merged(overrides, dataset, ipc))
 
 
@@ -523,6 +577,11 @@ def _check_images(dataset: str, options: Mapping[str, Any]) -> None:
                 f"dataset {dataset}: normalise_as {units} is for {len(known.mean)} channels, "
                 f"channels is {channels}"
             )
+    if "no_download" in options and options["source"] not in DOWNLOADED:
+        raise DDError(
+            f"dataset {dataset}: no_download is for {', '.join(DOWNLOADED)}; the source "
+            f"{options['source']} downloads nothing, leave it out"
+        )
     compared = "comparable_to" in options
     if compared and options["source"] in FOLDERS and "copy" not in options:
         raise DDError(
@@ -556,8 +615,10 @@ def read_run(path: str | Path) -> Run:
     check(stated(run), schema, path)  # the file may come from anywhere, and its names become paths
     check_layout(Path(path).parent)
     plugin_files.use(run.plugins)
-    name = Path(os.path.abspath(path)).parent.name
-    return replace(run, name=name, results=str(Path(path).parent.parent))
+    folder, whole = Path(path).parent, Path(os.path.abspath(path)).parent
+    # the parent of "." is no path's parent
+    results = str(folder.parent) if folder.name == whole.name else os.path.relpath(whole.parent)
+    return replace(run, name=whole.name, results=results)
 
 
 def _workflow_of(folder: str, config: Path) -> str:

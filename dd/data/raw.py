@@ -73,8 +73,17 @@ def listing_digest(root: str | Path) -> str:
     Two folders with the same digest are taken to hold the same images. Hidden entries do not count,
     as no layout reads them. The contents are not read: a file that changes and keeps its size goes
     unnoticed.
+
+    Raises:
+        DDError: if a folder in it cannot be read, or a link leads to itself; it names the path.
     """
-    files = sorted(_files(Path(root), "", _DEPTH))
+    try:
+        files = sorted(_files(Path(root), "", _DEPTH))
+    except OSError as error:
+        raise DDError(
+            f"{error.filename or root}: cannot be read ({error.strerror}); mend it, or take it out "
+            "of the folder of images"
+        ) from None
     digest = hashlib.sha256()
     for path, size in files:
         digest.update(f"{path}\0{size}\n".encode("utf-8", "surrogateescape"))

@@ -109,6 +109,8 @@ def _claim(path: str, entry: Mapping[str, Any], run: Run) -> Claim | None:
     if name not in (run.tables if kind == "table" else run.figures):
         return None
     exhibit = load_exhibit(kind, run.path(f"{kind}s", f"{name}.yaml"), run)
+    if not exhibit.is_shown:
+        return None
     ((axis, pairs),) = entry["compare"].items()
     cells, over = entry.get("cells", {}), entry.get("average_over", [])
     axes: Mapping[str, Any] = exhibit.definition.get("axes", {})

@@ -21,6 +21,7 @@ _TYPES: Mapping[str, Type] = {
     **dict.fromkeys(("dataset", "method", "arch", "protocol"), str),
     **dict.fromkeys(("ipc", "iterations"), int),
 }
+_MOST = {"ipc": 10**5, "iterations": 10**7}  # as in the schema of a run
 _SELECT = block({"axis": TEXT, "values": some(list_of(either(NUMBER, TEXT)))})
 BOUND = ("dataset", "method", "ipc", "iterations", "arch", "protocol", "select")
 
@@ -93,6 +94,11 @@ class Exhibit:
                 return tuple(self.run.seeds_for[narrower])
         return tuple(self.run.seeds)
 
+    @property
+    def is_shown(self) -> bool:
+        """Whether the run shows it: not if its user left out all of its datasets."""
+        return not self.run.other_datasets or all(map(self.values, self.axes))
+
     def values(self, axis: str) -> dict[Any, dict[str, Any]]:
         """The values of ``axis`` in this run, and for each value the settings that it binds.
 
@@ -100,6 +106,12 @@ class Exhibit:
             DDError: for a value that the axis does not have, or that binds no block; the message
                 names where it stands.
         """
+        others = self.run.other_datasets
+        asked = self.asked_values(axis)
+        return {value: b for value, b in asked.items() if b.get("dataset") not in others}
+
+    def asked_values(self, axis: str) -> dict[Any, dict[str, Any]]:
+        """As :meth:`values`, those of datasets that the user of the run left out included."""
         run, given = self.run, self.definition.get("axes", {}).get(axis)
         _, asked = self._asked(axis)
         if isinstance(given, Mapping):
@@ -122,11 +134,18 @@ class Exhibit:
             return {value: {axis: value} for value in (given if asked is None else asked)}
         if given in ("first", "last"):
             if asked is None:
+                others = f", only {', '.join(run.axes)}" if run.axes else ""
                 raise DDError(
-                    f"{self.where(axis)} is '{given}', but run {run.name} lists no {axis} in axes, "
-                    f"only {', '.join(run.axes)}"
+                    f"{self.where(axis)} is '{given}', but run {run.name} lists no {axis} in axes"
+                    f"{others}"
                 )
-            given = (min if given == "first" else max)(asked)
+            try:
+                given = (min if given == "first" else max)(asked)
+            except TypeError:
+                raise DDError(
+                    f"{self.where(axis)} has numbers and text, of which none is the {given}; write "
+                    "all without quotes, or all with"
+                ) from None
         return {given: {axis: given}}
 
     def where(self, axis: str, value: Any = None) -> str:
@@ -199,6 +218,9 @@ class Exhibit:
         for key, wanted in _TYPES.items():
             if key in bound:
                 as_type(f"'{key}', which an axis binds,", bound[key], wanted)
+        for key, most in _MOST.items():
+            if not 0 <= bound.get(key, 0) <= most:
+                raise DDError(f"'{key}', which an axis binds, is {bound[key]}, not 0 to {most}")
         if "select" in bound and not _SELECT.fits(bound["select"]):
             raise DDError(f"'select', which an axis binds, must be {_SELECT.what}")
         dataset, method, ipc = bound["dataset"], str(run.parse(bound["method"])), bound["ipc"]

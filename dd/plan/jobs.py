@@ -26,7 +26,13 @@ from dd.config.methods import (
     planned_as,
 )
 from dd.config.normalisation import DATA, of_published
-from dd.config.recipes import ASKED_OF_WEIGHTS, learns_targets, uses_generator, uses_pretrained
+from dd.config.recipes import (
+    ASKED_OF_WEIGHTS,
+    epochs_of_steps,
+    learns_targets,
+    uses_generator,
+    uses_pretrained,
+)
 from dd.config.run import DOWNLOADED, Run
 from dd.data.raw import (
     IMAGE_FILES,
@@ -36,7 +42,7 @@ from dd.data.raw import (
     listing_digest,
     source_digest,
 )
-from dd.errors import DDError, unknown
+from dd.errors import DDError
 from dd.networks.options import auxiliaries, canonical
 from dd.networks.pool import load_pool
 from dd.plan.exhibits import Cell
@@ -56,6 +62,9 @@ Source: TypeAlias = "Job | Snapshot | str"
 
 Sources: TypeAlias = dict[str, list[Source]]
 """What a job reads, by option of its command."""
+
+Listing: TypeAlias = Callable[[str], str | None]
+"""By dataset, the digest of the files of its folder, if it is read from one."""
 
 _PLACES = (
     "root",
@@ -143,15 +152,15 @@ class Job(ABC):
         """The options of its command that may change while the result counts as the same."""
         return {"device": run.device}
 
-    def images(self, run: Run, listings: Mapping[str, str]) -> list[dict[str, Any]]:
+    def images(self, run: Run, listing: Listing) -> list[dict[str, Any]]:
         """What the images that it works on depend on: another value means other images.
 
         Args:
             run: the run.
-            listings: by dataset, the digest of the files of its folder, if it is read from one.
+            listing: asked for the datasets of these images.
         """
         return [
-            source.identity(run, listings)
+            source.identity(run, listing)
             for sources in self.reads(run).values()
             for source in sources
             if isinstance(source, Preparation)
@@ -243,16 +252,17 @@ class Preparation(Job):
     def places(self, run: Run) -> dict[str, Any]:
         return {name: value for name, value in self._given(run).items() if name in _PLACES}
 
-    def images(self, run: Run, listings: Mapping[str, str]) -> list[dict[str, Any]]:
-        return [self.identity(run, listings)]
+    def images(self, run: Run, listing: Listing) -> list[dict[str, Any]]:
+        return [self.identity(run, listing)]
 
-    def identity(self, run: Run, listings: Mapping[str, str]) -> dict[str, Any]:
+    def identity(self, run: Run, listing: Listing) -> dict[str, Any]:
         """What the content of its file depends on, as the file itself says it."""
-        return identity(self.options(run), listings.get(self.dataset))
+        return identity(self.options(run), listing(self.dataset))
 
-    def is_current(self, run: Run, listings: Mapping[str, str]) -> bool:
+    def is_current(self, run: Run, listing: Listing) -> bool:
         """Whether its file is there and holds the images that the run asks for."""
-        return self._said(run) == self.identity(run, listings)
+        said = self._said(run)
+        return said is not None and said == self.identity(run, listing)
 
     def listing(self, run: Run) -> str | None:
         """The digest of the files of the folder that it reads (:func:`listing_digest`).
@@ -655,8 +665,8 @@ class Import(Job):
         # Compared with the file, but no part of the result: a set imported before stays as it is.
         return {"ipc": self.distillation.ipc}
 
-    def images(self, run: Run, listings: Mapping[str, str]) -> list[dict[str, Any]]:
-        return [*super().images(run, listings), {"source": self._source(run)}]
+    def images(self, run: Run, listing: Listing) -> list[dict[str, Any]]:
+        return [*super().images(run, listing), {"source": self._source(run)}]
 
     def _source(self, run: Run) -> str | None:
         """The digest of the file or folder; if it is away, of what was imported before."""
@@ -728,7 +738,7 @@ class Evaluation(Job):
 
     Attributes:
         protocol: canonical, see :mod:`dd.config.methods`.
-        archs: the networks to evaluate, in alphabetical order.
+        archs: canonical specs of the networks to evaluate, in alphabetical order.
     """
 
     stage, module = "evaluate", "dd.evaluate.evaluate"
@@ -795,8 +805,9 @@ class Evaluation(Job):
         protocol = parse_protocol(self.protocol, run.protocols)
         settings = run.evaluation(made.method, made.dataset, made.ipc, network)
         known = made.settings(run)
-        if protocol.options["protocol"] == STEPS and "student_epochs" in known:
-            settings = {**settings, **TAKING_STEPS, "epochs": known["student_epochs"]}
+        epochs = epochs_of_steps(run.parse(made.method).objective)
+        if protocol.options["protocol"] == STEPS and epochs:
+            settings = {**settings, **TAKING_STEPS, "epochs": known[epochs]}
         return settings | dict(protocol.options)
 
     def _passed(self, run: Run, network: str = "") -> dict[str, Any]:
@@ -837,9 +848,7 @@ class Evaluation(Job):
         job trains is one of the networks.
         """
         common = self._passed(run)
-        tested = [canonical(arch) for arch in self.archs]
-        beside = [name for name in self.also_trained(run) if name not in tested]
-        archs = dict.fromkeys([*self.archs, *beside])
+        archs = dict.fromkeys([*self.archs, *self.also_trained(run)])
         own = {arch: self._passed(run, arch).items() - common.items() for arch in archs}
         return {arch: dict(sorted(settings)) for arch, settings in own.items() if settings}
 
@@ -876,32 +885,32 @@ class Evaluation(Job):
                     f"batch of evaluation is {recipe.batch}, of relabel {views['batch']}: "
                     "CutMix mixes the images of a batch; give both the same value"
                 )
-        for arch in self.archs:
-            canonical(arch)
         made = self.distillation
+        objective = run.parse(made.method).objective
         protocol = parse_protocol(self.protocol, run.protocols).options["protocol"]
         settings_of_set = made.settings(run)
-        if protocol == STEPS and "student_epochs" not in settings_of_set:
+        if protocol == STEPS and not epochs_of_steps(objective):
             raise DDError(
                 f"protocol {self.protocol}: networks take the steps for which a set was made, but "
                 f"{made.method} makes sets for no steps; use another protocol"
             )
-        if protocol == STEPS and settings_of_set["initialisation"] == "fixed":
-            self._check_starts(run, settings_of_set)
-        targets = learns_targets(run.parse(made.method).objective) and settings_of_set["lr_label"]
+        fixed = settings_of_set.get("initialisation") == "fixed"
+        if protocol == STEPS and fixed and "students" in settings_of_set:
+            self._check_starts(run, settings_of_set["students"])
+        targets = learns_targets(objective) and settings_of_set.get("lr_label", True)
         if targets and protocol in (HARD, KD):
             raise DDError(
                 f"protocol {self.protocol}: the labels of {made.method} are targets of a "
                 "regression, no probabilities; use the protocol regression, or lr_label=0"
             )
 
-    def _check_starts(self, run: Run, settings_of_set: Mapping[str, Any]) -> None:
-        """Refuse more networks than there are fixed initial parameters."""
-        made, students = self.distillation, settings_of_set["students"]
+    def _check_starts(self, run: Run, students: int) -> None:
+        """Refuse more networks than there are fixed initial parameters, those of ``students``."""
+        made = self.distillation
         known = networks(run, made.method, made.dataset, made.ipc)
         for arch in self.archs:
             count = self.count(run, arch)
-            if count > students and canonical(arch) in known:
+            if count > students and arch in known:
                 raise DDError(
                     f"{count} networks of {arch}, but the set of {made.method} is for "
                     f"fixed initial parameters of {students}, so more networks would be the same "
@@ -1021,11 +1030,16 @@ def snapshots(cell: Cell, run: Run) -> list[Snapshot]:
 
 
 def evaluations(cell: Cell, run: Run) -> list[Evaluation]:
-    """The evaluations of a cell, one per protocol and set; empty if the cell has no network."""
+    """The evaluations of a cell, one per protocol and set; empty if the cell has no network.
+
+    Raises:
+        DDError: if its network is unknown.
+    """
     if cell.arch is None:
         return []
+    arch = canonical(str(cell.arch))
     return [
-        Evaluation(job, cell.iterations, protocol, (str(cell.arch),))
+        Evaluation(job, cell.iterations, protocol, (arch,))
         for protocol in cell.protocols
         for job in distillations(cell, run)
     ]
@@ -1056,8 +1070,7 @@ def check_networks_for(run: Run) -> None:
         try:
             _rule(rule, run)
             for name in rule.get("dataset", ()):
-                if name not in run.datasets:
-                    raise unknown("dataset", name, run.datasets)
+                run.check_dataset("dataset", name)
         except DDError as error:
             raise DDError(f"run {run.name}, networks_for.{number}: {error}") from None
 

@@ -145,6 +145,7 @@ class Kind:
             tensors beside the images), and so no imported sets.
         check: ``MODULE:FUNCTION`` that refuses an :class:`Exhibit` that no results could make
             right; "" if there is nothing more to check than for all kinds.
+        check_jobs: the same, for what depends on all jobs of the run, which it is given, too.
     """
 
     renderer: str
@@ -154,6 +155,7 @@ class Kind:
     x: str = ""
     distilled: bool = False
     check: str = ""
+    check_jobs: str = ""
 
     def render(self, exhibit: Exhibit) -> Any:
         """Render ``exhibit``."""
@@ -179,7 +181,7 @@ TABLES = {
     "settings": Kind("dd.report.tables.settings:settings", (POOLS,)),
     "hyperparameters": Kind(
         "dd.report.tables.hyperparameters:hyperparameters",
-        check="dd.report.tables.hyperparameters:check",
+        check_jobs="dd.report.tables.hyperparameters:check",
     ),
     "listing": Kind("dd.report.tables.listing:listing", check="dd.report.tables.listing:check"),
     "evaluations": Kind("dd.report.tables.evaluations:evaluations", (EVALUATIONS,)),
@@ -249,6 +251,17 @@ def check(exhibit: Exhibit) -> None:
     _check_published(exhibit)
     if own := kind_of(exhibit).check:
         resolve(own)(exhibit)
+
+
+def check_jobs(exhibit: Exhibit, jobs: Sequence[Job]) -> None:
+    """As :func:`check`, for what a kind refuses because of the jobs of the run.
+
+    Args:
+        exhibit: the table or figure.
+        jobs: all jobs of the run, without those of its optional tables and figures.
+    """
+    if own := kind_of(exhibit).check_jobs:
+        resolve(own)(exhibit, jobs)
 
 
 def _check_published(exhibit: Exhibit) -> None:

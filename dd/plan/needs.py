@@ -45,7 +45,7 @@ def auxiliary(run: Run, dataset: str) -> list[str]:
 
 def metadd(run: Run, dataset: str) -> dict[str, Any]:
     """The settings of MetaDD in this run unless a method or an objective sets others."""
-    return run.part(Part("metadd"), "", dataset, run.axes["ipc"][0])
+    return run.part(Part("metadd"), "", dataset, run.axes.get("ipc", [1])[0])
 
 
 def cam_rectify(run: Run) -> str:
@@ -73,6 +73,11 @@ def seen(run: Run, method: str, dataset: str, ipc: int) -> list[str]:
 
 
 def cam_networks(run: Run) -> list[str]:
-    """Canonical specs of the networks whose class activation maps the run computes."""
-    specs = run.cam_networks or auxiliary(run, next(iter(run.datasets)))
-    return [canonical(spec) for spec in specs]
+    """Canonical specs of the networks whose class activation maps the run computes.
+
+    Raises:
+        DDError: if ``cam_networks`` has an unknown network, or one twice.
+    """
+    if run.cam_networks:
+        return auxiliaries(".".join(run.cam_networks))
+    return auxiliary(run, next(iter(run.datasets)))

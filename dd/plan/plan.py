@@ -24,7 +24,8 @@ class Plan:
 
     Attributes:
         run: the run.
-        exhibits: the tables and figures by ``(kind, name)``, optional ones included.
+        defined: the tables and figures by ``(kind, name)``, optional ones included.
+        exhibits: those of them that are shown (:attr:`Exhibit.is_shown`).
     """
 
     def __init__(self, run: Run, whole: Plan | None = None) -> None:
@@ -35,17 +36,20 @@ class Plan:
                 that it does not have.
         """
         self.run = run
-        self.exhibits = {
+        self.defined = {
             (kind, name): load_exhibit(kind, run.path(f"{kind}s", f"{name}.yaml"), run)
             for kind, name in self._names()
         }
+        self.exhibits = {key: e for key, e in self.defined.items() if e.is_shown}
+        self._listings: dict[str, str | None] = {}
+        self._current: dict[str, bool] = {}
         if whole is None:
             self._check_names()
 
     def _check_names(self) -> None:
         run = self.run
-        known = {axis for exhibit in self.exhibits.values() for axis in exhibit.axes}
-        for exhibit in self.exhibits.values():
+        known = {axis for exhibit in self.defined.values() for axis in exhibit.axes}
+        for exhibit in self.defined.values():
             known |= exhibit.selected
         for axis in run.axes:
             if axis not in known:
@@ -64,7 +68,7 @@ class Plan:
 
     def _named(self, key: str, name: str) -> list[Exhibit]:
         """The tables and figures that ``name`` in ``key`` of the run names, by name or by paper."""
-        exhibits = self.exhibits.values()
+        exhibits = self.defined.values()
         named = [e for e in exhibits if name in (e.name, e.definition["paper"])]
         if not named:
             known = {word for e in exhibits for word in (e.name, e.definition["paper"])}
@@ -81,15 +85,18 @@ class Plan:
                 raise unknown(f"axis in axes_for of {name}, run {self.run.name},", axis, known_axes)
 
     def _names(self) -> list[tuple[str, str]]:
-        run = self.run
-        listed = [("table", name) for name in run.tables]
-        listed += [("figure", name) for name in run.figures]
+        run, listed = self.run, self._listed()
         return listed + [
             (kind, name)
             for name in run.optional
             for kind in ("table", "figure")
             if Path(run.path(f"{kind}s", f"{name}.yaml")).is_file() and (kind, name) not in listed
         ]
+
+    def _listed(self) -> list[tuple[str, str]]:
+        """Kinds and names of tables and figures that are not optional."""
+        listed = [("table", name) for name in self.run.tables]
+        return listed + [("figure", name) for name in self.run.figures]
 
     @cached_property
     def main(self) -> Plan:
@@ -109,19 +116,25 @@ class Plan:
         """The jobs of ``stage``."""
         return [job for job in self.jobs if type(job) is stage]
 
-    @cached_property
-    def listings(self) -> dict[str, str]:
-        """By dataset, the digest of the files of its folder, as far as there is one."""
-        found = {job.dataset: job.listing(self.run) for job in self.of(Preparation)}
-        return {dataset: digest for dataset, digest in found.items() if digest}
+    def listing(self, dataset: str) -> str | None:
+        """The digest of the files of the folder of ``dataset``, if there is one.
 
-    @cached_property
-    def current_images(self) -> frozenset[str]:
-        """The prepared files that already hold the images that the run asks for."""
-        prepared = self.of(Preparation)
-        return frozenset(
-            job.file(self.run) for job in prepared if job.is_current(self.run, self.listings)
-        )
+        A folder is listed when it is first asked for: with millions of files this takes minutes.
+
+        Raises:
+            DDError: if something in the folder cannot be read.
+        """
+        if dataset not in self._listings:
+            prepared = next(job for job in self.of(Preparation) if job.dataset == dataset)
+            self._listings[dataset] = prepared.listing(self.run)
+        return self._listings[dataset]
+
+    def is_current(self, prepared: str) -> bool:
+        """Whether a prepared file is there and holds the images that the run asks for."""
+        if prepared not in self._current:
+            (job,) = (job for job in self.of(Preparation) if job.file(self.run) == prepared)
+            self._current[prepared] = job.is_current(self.run, self.listing)
+        return self._current[prepared]
 
     def planned(self, job: J) -> J:
         """The job of the plan that is equal to ``job``.
@@ -141,8 +154,10 @@ class Plan:
         optional tables and figures.
         """
         by_target: dict[str, tuple[list[str], list[str]]] = {}
+        listed = self._listed()
         for (kind, name), exhibit in self.exhibits.items():
-            targets = [name] if name in self.run.optional else [exhibit.definition["paper"], name]
+            targets = [exhibit.definition["paper"]] if (kind, name) in listed else []
+            targets.append(name)
             for target in dict.fromkeys(targets):  # a paper's name may be that of its table
                 by_target.setdefault(target, ([], []))[kind == "figure"].append(name)
         return by_target

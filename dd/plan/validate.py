@@ -19,6 +19,7 @@ from dd.config.recipes import (
     uses_generator,
     uses_pretrained,
 )
+from dd.config.run import Run
 from dd.config.settings import build
 from dd.data.raw import check_enough
 from dd.errors import DDError, unknown
@@ -29,11 +30,12 @@ from dd.plan.jobs import (
     Distillation,
     Evaluation,
     Job,
+    Preparation,
     Pretraining,
     check_networks_for,
 )
-from dd.plan.kinds import check, kind_of
-from dd.plan.needs import auxiliary_networks
+from dd.plan.kinds import check, check_jobs, kind_of
+from dd.plan.needs import auxiliary_networks, cam_networks
 from dd.plan.plan import Plan
 from dd.plugins import Entry
 from dd.registry import resolve
@@ -48,18 +50,25 @@ def check_plan(plan: Plan, narrowed: Collection[str] = ()) -> None:
 
     Args:
         plan: the plan of the run.
-        narrowed: the keys of the run that its user replaced. Of ``datasets`` and ``seeds`` there
-            may then be fewer than entries of the run are for.
+        narrowed: the keys of the run that its user replaced. Of ``seeds`` there may then be fewer
+            than entries of the run are for.
     """
     run = plan.run
+    for exhibit in plan.exhibits.values():
+        _check_networks(exhibit)
     for name, block in run.recipes.items():
         with _within(f"run {run.name}, recipes of {name}"):
-            _check_named(plan, block, narrowed)
+            _check_named(run, block)
+    if run.cam_networks:
+        with _within(f"run {run.name}, cam_networks"):
+            cam_networks(run)
     known = {stage.resources for stage in STAGES} | {"render"}
     for stage in run.resources:
         if stage not in known:
             raise unknown(f"stage in resources of run {run.name}", stage, known)
     for dataset, files in run.pretrained.items():
+        if dataset in run.other_datasets:
+            continue
         used = [job.network for job in plan.of(Pretraining) if job.dataset == dataset]
         if files and not used:
             raise DDError(
@@ -69,19 +78,17 @@ def check_plan(plan: Plan, narrowed: Collection[str] = ()) -> None:
         for name in files:
             if name not in used:
                 raise unknown(f"network in pretrained of run {run.name}, {dataset},", name, used)
-    _check_generators(plan, narrowed)
-    for spec in run.cam_networks:
-        with _within(f"run {run.name}, cam_networks"):
-            canonical(spec)
+    _check_generators(plan)
     check_networks_for(run)
+    _check_exclude(plan)
+    _check_numbers(plan)
+    _check_imported(plan, narrowed)
     for exhibit in plan.exhibits.values():
         check(exhibit)
-        _check_networks(exhibit)
+        check_jobs(exhibit, plan.main.jobs)
         _check_distilled(exhibit)
-    _check_exclude(plan, narrowed)
-    _check_numbers(plan, narrowed)
-    _check_imported(plan, narrowed)
-    sizes = {path: _class_sizes(path) for path in plan.current_images}
+    prepared = {job.file(run) for job in plan.of(Preparation) if _is_current(plan, job)}
+    sizes = {path: _class_sizes(path) for path in prepared}
     for job in plan.jobs:
         with _within(f"run {run.name}, {job}"):
             settings: list[Any] = []
@@ -93,40 +100,55 @@ def check_plan(plan: Plan, narrowed: Collection[str] = ()) -> None:
             for entry, what, said, found in _declared(plan, job, settings):
                 if said != found:
                     raise DDError(f"{entry}: {what} is {said} in its file, {found} in its class")
-            if isinstance(job, Distillation) and settings[0].starts_real:
-                (images,) = job.inputs(run)["data"]
-                if counted := sizes.get(images):
-                    check_enough(job.ipc, *counted, job.dataset)
+            if isinstance(job, Distillation):
+                _check_ipc(run, job)
+                if settings[0].starts_real:
+                    (images,) = job.inputs(run)["data"]
+                    if counted := sizes.get(images):
+                        check_enough(job.ipc, *counted, job.dataset)
     for entry in plugins.used_of("network"):
         with _within(f"run {run.name}"):
             resolve("dd.networks.build:check_options")(entry)
 
 
-def _check_exclude(plan: Plan, narrowed: Collection[str]) -> None:
+def _is_current(plan: Plan, job: Preparation) -> bool:
+    """Whether the file of ``job`` holds the images that the run asks for.
+
+    Raises:
+        DDError: if the folder of its images cannot be read, whether there is a file or not: the
+            workflow lists the folder in any case.
+    """
+    with _within(f"run {plan.run.name}, {job}"):
+        plan.listing(job.dataset)
+        return plan.is_current(job.file(plan.run))
+
+
+def _check_exclude(plan: Plan) -> None:
     """Refuse a value in ``exclude`` that no table or figure has, and an axis that none shows."""
-    axes: dict[str, dict[Any, None]] = {}
-    for exhibit in plan.exhibits.values():
+    axes: dict[str, dict[Any, None]] = {"dataset": dict.fromkeys(plan.run.other_datasets)}
+    for exhibit in plan.defined.values():
         for axis in exhibit.axes:
-            axes.setdefault(axis, {}).update(dict.fromkeys(exhibit.values(axis)))
+            axes.setdefault(axis, {}).update(dict.fromkeys(exhibit.asked_values(axis)))
     for number, rule in enumerate(plan.run.exclude):
         where = f"in exclude.{number} of run {plan.run.name}"
         for axis, values in rule.items():
             if axis not in axes:
                 raise unknown(f"axis {where}", axis, axes)
             for value in values:
-                if value in axes[axis] or (axis == "dataset" and "datasets" in narrowed):
-                    continue
-                raise unknown_value(f"axis '{axis}' {where}", value, axes[axis])
+                if value not in axes[axis]:
+                    raise unknown_value(f"axis '{axis}' {where}", value, axes[axis])
 
 
-def _check_numbers(plan: Plan, narrowed: Collection[str]) -> None:
+def _check_numbers(plan: Plan) -> None:
     """Refuse a number of iterations or images in ``networks_for`` that no evaluation has."""
+    if plan.run.other_datasets:  # whose evaluations are not planned
+        return
     tested = plan.of(Evaluation)
     known = {
         "ipc": {job.distillation.ipc for job in tested},
         "iterations": {job.iterations for job in tested},
     }
-    for number, rule in enumerate([] if "datasets" in narrowed else plan.run.networks_for):
+    for number, rule in enumerate(plan.run.networks_for):
         for key in known.keys() & rule.keys():
             for value in rule[key]:
                 if value not in known[key]:
@@ -140,6 +162,8 @@ def _check_imported(plan: Plan, narrowed: Collection[str]) -> None:
     cells = [cell for exhibit in plan.exhibits.values() for cell in exhibit.cells()]
     for number, entry in enumerate(run.imported):
         method, dataset = str(run.parse(entry["method"])), entry["dataset"]
+        if dataset in run.other_datasets:
+            continue
         own = [cell for cell in cells if (cell.dataset, cell.method) == (dataset, method)]
         if not own:
             raise DDError(
@@ -217,6 +241,14 @@ def _declared(
             yield entry, "the teacher ('like: kd')", job.also_trained(run), trained
 
 
+def _check_ipc(run: Run, job: Distillation) -> None:
+    """Refuse 0 images of a class, unless the method takes all that there are."""
+    name = run.parse(job.method).objective
+    if resolve(f"dd.distill.objectives:OBJECTIVES[{name}]").takes_all != (job.ipc == 0):
+        must = "at least 1" if job.ipc == 0 else f"0, because {name} takes all images"
+        raise DDError(f"ipc is {job.ipc}, it must be {must}")
+
+
 def _class_sizes(path: str) -> tuple[list[int], list[str]] | None:
     """The training images of each class in a prepared file, and the classes; None if it is broken,
     which the jobs that need it say."""
@@ -241,7 +273,7 @@ def check_found(plan: Plan) -> None:
             job.check_found(run)
 
 
-def _check_named(plan: Plan, block: Mapping[str, Any], narrowed: Collection[str]) -> None:
+def _check_named(run: Run, block: Mapping[str, Any]) -> None:
     """Refuse a section of a block of recipes for a network, objective or dataset that nobody knows.
 
     A section for something that this run has not is no slip if it is known: a run may be a part of
@@ -252,21 +284,18 @@ def _check_named(plan: Plan, block: Mapping[str, Any], narrowed: Collection[str]
     for objective in _listed(block, "objective"):
         if objective not in evaluated():
             raise unknown("objective", objective, evaluated())
-    if "datasets" not in narrowed:  # those that were left out are known, too
-        known = {*plan.run.datasets, *datasets()}
-        for dataset in _listed(block, "dataset"):
-            if dataset not in known:
-                raise unknown("dataset", dataset, known)
+    known = {*run.datasets, *run.other_datasets, *datasets()}
+    for dataset in _listed(block, "dataset"):
+        if dataset not in known:
+            raise unknown("dataset", dataset, known)
 
 
-def _check_generators(plan: Plan, narrowed: Collection[str]) -> None:
+def _check_generators(plan: Plan) -> None:
     """Refuse an entry of ``generators`` from which no method of the run decodes."""
     run = plan.run
-    if narrowed:
-        return
     used = {job.dataset for job in plan.of(Distillation) if job.reads(run)["generator"]}
     for dataset in run.generators:
-        if dataset not in used:
+        if dataset not in (*used, *run.other_datasets):
             raise DDError(
                 f"run {run.name}, generators: no method of the run decodes latents of the "
                 f"generator of {dataset}; leave the entry out"

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from dd.artifacts.text import save_json
 from dd.command import main
 from dd.config.run import DOWNLOADED, load_run, read_run
 from dd.errors import DDError
@@ -27,6 +28,52 @@ def test_published_beside_a_network_under_the_papers_settings():
     for networks, published in ((["mlp"], True), (["vgg11"], False), (["mlp", "vgg11"], False)):
         assert run.as_published("dc", "cifar10", 10, networks)
         assert changed.as_published("dc", "cifar10", 10, networks) == published
+
+
+FROZEN = {"pretrain": {"network": {"resnet18_bn": {"epochs": 1}}}}
+
+
+@pytest.mark.parametrize(
+    ("method", "protocol", "recipes", "published"),
+    [
+        ("sre2l", "hard", {}, True),
+        ("sre2l", "hard", FROZEN, False),
+        ("sre2l", "hard", {"pretrain": {"network": {"vit": {"epochs": 1}}}}, True),
+        ("sre2l+pool", "hard", FROZEN, False),
+        ("sre2l", "hard", {"relabel": {"views": 1}}, True),
+        ("sre2l", "soft", {"relabel": {"views": 1}}, False),
+        ("dm", "soft", FROZEN, False),
+        ("dm", "hard", FROZEN, True),
+        ("dc", "hard", {"buffer": {"epochs": 20}}, True),
+        ("mtt", "hard", {"buffer": {"epochs": 20}}, False),
+    ],
+)
+def test_published_values_ask_for_what_was_used_alone(method, protocol, recipes, published):
+    """Experts, frozen networks and soft labels count where a method or a protocol uses them."""
+    run = load_run("iadd")
+    units = "cifar100" if method in ("dc", "dm") else "cifar10"
+    options_ = run.datasets["cifar100"] | {"normalise_as": units}
+    run = replace(run, recipes=recipes, datasets={"cifar100": options_})
+    trained = ["convnet", *(["resnet18_bn.vit"] if protocol == "soft" else [])]
+    assert run.as_published(method, "cifar100", 10, trained, [protocol]) == published
+
+
+def test_two_datasets_of_one_label_are_refused(tmp_path):
+    """Tables would put the cells of both together; the label is what is shown, with its copy."""
+    names = {"a": "digits", "b": "digits"}
+    same = {name: {"source": "digits", "label": label} for name, label in names.items()}
+    with pytest.raises(DDError, match=r"mine\.yaml: dataset b: label 'digits' is that of a, too"):
+        load_run(str(write_run(tmp_path, datasets=same)))
+    copy = {"source": "image-folder", "root": "x", "comparable_to": "mnist"}
+    labelled = {
+        "a": copy | {"label": "MNIST", "copy": "JPEG"},
+        "b": copy | {"label": "MNIST", "copy": "PNG"},
+        "c": {"source": "digits", "label": "MNIST (PNG copy)"},
+    }
+    with pytest.raises(DDError, match=r"dataset c: label 'MNIST \(PNG copy\)' is that of b, too"):
+        load_run(str(write_run(tmp_path, datasets=labelled)))
+    del labelled["c"]
+    assert len(load_run(str(write_run(tmp_path, datasets=labelled))).datasets) == 2
 
 
 def test_an_image_folder_is_recognised_and_named(tmp_path):
@@ -161,6 +208,11 @@ def test_published_values_of_methods_with_units_of_their_own():
         ({"normalise_as": "cifar"}, "unknown normalisation 'cifar': did you mean 'cifar10'"),
         ({"normalise_as": "cifar10", "channels": 1}, "is for 3 channels, channels is 1"),
         ({"source": "image-folder", "copy": "a\nb"}, "copy"),
+        ({"source": "image-folder", "copy": "JPEG\n"}, "copy"),
+        (
+            {"source": "image-folder", "comparable_to": None, "no_download": True},
+            "no_download is for cifar10, .*; the source image-folder downloads nothing, leave it",
+        ),
     ],
 )
 def test_what_a_dataset_says_must_go_together(tmp_path, changes, message):
@@ -171,6 +223,15 @@ def test_what_a_dataset_says_must_go_together(tmp_path, changes, message):
     path.write_text(yaml.safe_dump(document))
     with pytest.raises(DDError, match=message):
         load_run(str(path))
+
+
+def test_a_folder_of_images_takes_the_place_of_a_source_that_must_not_download(tmp_path):
+    document = yaml.safe_load(Path("workflow/config/runs/cifar10.yaml").read_text())
+    document["datasets"]["cifar10"]["no_download"] = True
+    path = tmp_path / "own.yaml"
+    path.write_text(yaml.safe_dump(document))
+    run = load_run(str(path), {"data_root": split_folder(tmp_path / "images")})
+    assert "no_download" not in run.datasets["cifar10"]
 
 
 def test_a_copy_of_nothing_is_refused(tmp_path):
@@ -232,7 +293,6 @@ def test_a_folder_with_the_data_of_every_dataset(tmp_path):
         ({"axes_for": {"metadd": {"ipc": []}}}, "axes_for.metadd.ipc is empty"),
         ({"pretrained": {"digit": {}}}, "unknown dataset of pretrained 'digit': did you mean"),
         ({"generators": {"digits": {"weights": "x"}}}, "'adapter' is missing in generators.digits"),
-        ({"axes": {"iterations": [1]}}, "key 'ipc' is missing in axes"),
         ({"axes": {"ipc": [0], "iterations": [1]}}, "axes.ipc.0 is 0, it must be at least 1"),
         (
             {"axes": {"ipc": [1], "arch": [["mlp"]]}},
@@ -272,6 +332,11 @@ def test_wrong_runs(tmp_path, changes, message):
         ("smoke", {"datasets": {"digits": 1}}, "datasets: {'digits': 1} is no name"),
         ("smoke", {"datasets": {}}, "datasets: {} is no name"),
         ("smoke", {"datasets": [["digits"]]}, "datasets: ['digits'] is no name"),
+        *(
+            ("cifar10", {key: empty}, f"{key}: is empty; give a value, or leave {key} out")
+            for key in ("data_root", "results", "copy", "datasets", "sets_root", "seeds")
+            for empty in (None, "")
+        ),
         ("smoke", {"results": "README.md"}, "results: README.md is a file"),
         ("smoke", {"results": "README.md/x"}, "results: README.md is a file"),
         ("smoke", {"precision": "fp16"}, "unknown value of precision 'fp16': did you mean 'bf16'"),
@@ -282,6 +347,41 @@ def test_wrong_overrides(name, overrides, message):
     with pytest.raises(DDError) as error:
         load_run(name, overrides)
     assert message in str(error.value)
+
+
+def test_a_text_that_looks_like_a_number_stays_text(tmp_path):
+    path = str(write_run(tmp_path))
+    for year in ("2024", 2024):  # as a list of --config gives it, and alone
+        run = load_run(path, {"sets_root": year, "results": year, "seeds": ["3", 4]})
+        assert (run.sets_root, run.results, run.seeds) == ("2024", "2024", [3, 4])
+    folder = split_folder(tmp_path / "images")
+    options_ = load_run("cifar10", {"data_root": folder, "copy": 2024}).datasets["cifar10"]
+    assert options_["label"] == "CIFAR-10 (2024 copy)"
+
+
+def test_a_run_may_leave_out_cells_by_true_and_false(tmp_path):
+    rule = {"pruned": [True]}
+    assert load_run(str(write_run(tmp_path, exclude=[rule]))).exclude == [rule]
+
+
+@pytest.mark.parametrize(
+    ("here", "config", "root"),
+    [
+        ("results/smoke", "config.json", "../smoke"),
+        ("results/smoke/tables", "../config.json", "../../smoke"),
+        ("results", "smoke/config.json", "./smoke"),
+        (".", "results/smoke/config.json", "results/smoke"),
+    ],
+)
+def test_the_folder_of_a_run_from_anywhere(here, config, root, tmp_path, monkeypatch):
+    workflow = str(Path("workflow").resolve())
+    save_json(tmp_path / "results/smoke/config.json", {"run": load_run("smoke").document()})
+    (tmp_path / "results/smoke/tables").mkdir()
+    (tmp_path / "workflow").symlink_to(workflow)
+    monkeypatch.chdir(tmp_path / here)
+    run = read_run(config)
+    assert (run.name, run.root) == ("smoke", root)
+    assert Path(run.root, "config.json").samefile(tmp_path / "results/smoke/config.json")
 
 
 def test_another_folder_has_no_workflow(tmp_path, monkeypatch):

@@ -1,13 +1,16 @@
 """What identifies raw images: their source, options and files, not their place."""
 
+import errno
 import hashlib
 import os
+from pathlib import Path
 
 import pytest
 
 from dd.artifacts.headers import read_header
 from dd.command import main
 from dd.data.raw import identity, listing_digest
+from dd.errors import DDError
 from tests.support.broken import image, image_folder
 
 
@@ -20,6 +23,29 @@ def test_the_digest_of_a_listing_by_hand(tmp_path):
     assert listing_digest(tmp_path) == expected
     (tmp_path / "b").rename(tmp_path / "c")
     assert listing_digest(tmp_path) != expected
+
+
+def test_what_cannot_be_read_in_a_folder_is_named(tmp_path, monkeypatch):
+    image_folder(tmp_path / "pets")
+    link = tmp_path / "pets/train/self"
+    link.symlink_to(link)
+    with pytest.raises(DDError) as error:
+        listing_digest(tmp_path / "pets")
+    assert str(error.value).startswith(f"{link}: cannot be read (Too many levels of symbolic ")
+    link.unlink()
+    closed = tmp_path / "pets/lost+found"
+    closed.mkdir()
+    real = os.scandir
+
+    def scandir(folder):  # the superuser may read every folder
+        if Path(folder) == closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return real(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(DDError) as error:
+        listing_digest(tmp_path / "pets")
+    assert str(error.value).startswith(f"{closed}: cannot be read (Permission denied); mend it")
 
 
 def test_a_loop_of_links_ends(tmp_path):

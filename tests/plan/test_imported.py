@@ -320,7 +320,7 @@ def test_fewer_seeds_or_datasets_of_a_run_leave_entries_unused(tmp_path):
     digits = {"source": "digits", "label": "digits"}
     changes = {
         "axes": axes, "axes_for": {}, "tables": ["modelpool_ablation"], "figures": [],
-        "datasets": {"digits": digits, "more": digits}, "seeds": [0, 1],
+        "datasets": {"digits": digits, "more": digits | {"label": "more"}}, "seeds": [0, 1],
         "imported": [ENTRY, ENTRY | {"seed": 1}], "exclude": [{"dataset": ["more"]}],
     }  # fmt: skip
     run = str(write_run(tmp_path, sets_root=str(tmp_path), **changes))

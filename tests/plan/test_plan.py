@@ -1,6 +1,7 @@
 """The cells and jobs of the tables against counts made by hand; what stops before any job."""
 
 import json
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import yaml
 from dd.artifacts.text import save_json
 from dd.config.run import Run, load_run, read_run
 from dd.errors import DDError
+from dd.plan import jobs
 from dd.plan.exhibits import Cell, Exhibit, load_exhibit
 from dd.plan.jobs import (
     STAGES,
@@ -24,6 +26,7 @@ from dd.plan.jobs import (
 )
 from dd.plan.kinds import inputs
 from dd.plan.plan import Plan
+from dd.plan.validate import check_plan
 from tests.support.smoke import write_run
 
 
@@ -296,6 +299,23 @@ POOLS_ALONE = {  # nothing that needs a generator or class activation maps
             {"recipes": {"dc": {"ipc": {1: {"dataset": {"cifar": {"lr_img": 5.0}}}}}}},
             "recipes of dc: unknown dataset 'cifar': did you mean 'cifar",
         ),
+        (
+            {"cam_networks": ["mlp", "lenet", "mlp:width=128"]},
+            "cam_networks: networks 'mlp.lenet.mlp:width=128': mlp is named twice",
+        ),
+        *(
+            ({"axes_for": {"modelpool_ablation": {axis: values}}}, message)
+            for axis, values, message in (
+                ("ipc", [0], "ipc is 0, it must be at least 1"),
+                ("ipc", [-3], "'ipc', which an axis binds, is -3, not 0 to 100000"),
+                ("ipc", [10**6], "'ipc', which an axis binds, is 1000000, not 0 to 100000"),
+                ("iterations", [-1, 20], "'iterations', which an axis binds, is -1, not 0 to 1"),
+            )
+        ),
+        (
+            {"axes_for": {"metadd_images": {"ipc": ["1", 10]}}},
+            "axes_for.metadd_images.ipc has numbers and text, of which none is the first",
+        ),
         ({"cam_networks": ["foo"], **POOLS_ALONE}, "cam_networks: unknown network 'foo'"),
         (
             {"generators": {"digits": {"weights": "no", "adapter": "no:no"}}, **POOLS_ALONE},
@@ -344,6 +364,116 @@ def test_sections_of_recipes_for_what_a_run_has_not(tmp_path):
     out = str(tmp_path / "config.json")
     for words in ([], ["datasets=[digits]"]):
         assert main(["configure", "--run", run, "--out", out, "--set", "seeds=[0]", *words]) == 0
+
+
+def test_all_images_are_taken_at_ipc_0_alone(tmp_path):
+    axes = {"ipc": [1], "iterations": [1], "method": ["full"], "setting": ["baseline"]}
+    tables = ["iadd_sota", "modelpool_ablation"]
+    path = write_run(tmp_path, axes=axes, axes_for={}, tables=tables, figures=[], optional=[])
+    run = load_run(str(path))
+    check_plan(Plan(run))
+    plan = Plan(run)
+    table = plan.exhibits["table", "iadd_sota"]
+    own = {"ipc": [1], "method": {"full": {"method": "full"}}, "arch": ["convnet"]}
+    changed = replace(table, definition=table.definition | {"axes": own})
+    plan.exhibits["table", "iadd_sota"] = changed
+    with pytest.raises(DDError, match="ipc is 1, it must be 0, because full takes all images"):
+        check_plan(plan)
+
+
+def test_datasets_that_the_user_leaves_out_have_no_effect(tmp_path):
+    """Whatever the run says of them; what shows nothing else is left out, too."""
+    run = load_run("paper", {"datasets": "cifar10"})
+    plan = Plan(run)
+    check_plan(plan, ["datasets"])
+    shown = {name for _, name in plan.exhibits}
+    assert {"modelpool_ablation", "iadd_sota", "modelpool_taxonomy", "claims", "cost"} <= shown
+    assert not any(name.startswith("metadd") for name in shown)
+    assert {job.dataset for job in plan.of(Preparation)} == {"cifar10"}
+    assert "metadd" not in plan.targets() and "iadd" in plan.targets()
+    path = tmp_path / "paper" / "config.json"
+    save_json(path, plan.document())
+    again = Plan(read_run(path))
+    assert list(again.exhibits) == list(plan.exhibits)
+    assert not any("tiny" in file for file in again.files())
+
+
+def test_every_key_may_name_a_dataset_that_the_user_leaves_out(tmp_path):
+    own, other = ({"source": "digits", "label": name} for name in ("one", "two"))
+    theirs = {"method": "dsa", "ipc": 1, "iterations": 1, "seed": 0, "file": "x", "by": "them"}
+    changes = {
+        "datasets": {"one": own, "two": other},
+        "axes_for": {"metadd": {"dataset": ["two"]}, "modelpool": {"dataset": ["one", "two"]}},
+        "imported": [theirs | {"dataset": "two"}],
+        "pretrained": {"two": {"resnet18_bn": "x"}},
+        "generators": {"two": {"weights": "x", "adapter": "x:y"}},
+        "networks_for": [{"networks": 3, "dataset": ["two"], "ipc": [7]}],
+        "exclude": [{"dataset": ["two"], "ipc": [1]}],
+    }  # fmt: skip
+    path = str(write_run(tmp_path, **changes))
+    plan = Plan(load_run(path, {"datasets": ["one"]}))
+    check_plan(plan, ["datasets"])
+    assert ("table", "modelpool_ablation") in plan.exhibits
+    assert ("table", "metadd_cross_arch") not in plan.exhibits
+    for key in ("imported", "pretrained", "generators", "networks_for", "exclude"):
+        wrong = changes | {
+            key: yaml.safe_load(re.sub(r"\btwo\b", "tw", yaml.safe_dump(changes[key])))
+        }
+        with pytest.raises(DDError, match="'tw'"):
+            check_plan(Plan(load_run(str(write_run(tmp_path, **wrong)), {"datasets": ["one"]})))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "jobs"),
+    [("table", "modelpool_taxonomy", set()), ("figure", "metadd_erasing", {"erase", "pretrain"})],
+)
+def test_a_run_without_images_per_class(kind, name, jobs, tmp_path):
+    own = {"tables": [], "figures": [], "optional": [], "axes_for": {}, "axes": {}}
+    plan = Plan(load_run(str(write_run(tmp_path, **own | {f"{kind}s": [name]}))))
+    check_plan(plan)
+    assert {job.stage for job in plan.jobs} - {"prepare"} == jobs
+
+
+def test_two_spellings_of_a_network_are_one(tmp_path):
+    axes = POOLS_ALONE["axes"] | {"arch": ["convnet", "convnet:width=128"]}
+    more = [{"networks": 3, "arch": ["convnet"]}]
+    path = write_run(tmp_path, **POOLS_ALONE | {"axes": axes, "networks_for": more})
+    plan = Plan(load_run(str(path)))
+    (job,) = plan.of(Evaluation)[:1]
+    assert job.archs == ("convnet",)
+    assert job.options(plan.run)["networks_of"] == []
+
+
+def test_an_optional_figure_leaves_the_table_of_its_name_to_the_paper(tmp_path):
+    own = {"tables": ["modelpool_ablation"], "optional": ["modelpool_ablation"]}
+    plan = Plan(load_run(str(write_run(tmp_path, **POOLS_ALONE | own))))
+    both = ["modelpool_ablation"]
+    assert plan.targets() == {"modelpool": (both, []), "modelpool_ablation": (both, both)}
+
+
+def test_a_job_lists_the_folder_of_its_own_dataset(tmp_path, monkeypatch):
+    """On a cluster each job plans the run again; a folder may hold millions of files."""
+    listed = []
+    monkeypatch.setattr(jobs, "listing_digest", lambda folder: listed.append(folder.name) or "x")
+    datasets = {}
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        datasets[name] = {"source": "image-folder", "label": name, "root": str(tmp_path / name)}
+    plan = Plan(load_run(str(write_run(tmp_path, datasets=datasets))))
+    job = next(job for job in plan.of(Distillation) if job.dataset == "two")
+    for _ in range(2):
+        (said,) = job.images(plan.run, plan.listing)
+    assert (said["listing"], listed) == ("x", ["two"])
+    assert not plan.is_current(job.inputs(plan.run)["data"][0])
+    assert listed == ["two"]
+
+
+def test_a_folder_that_cannot_be_read_stops_before_any_job(tmp_path):
+    (tmp_path / "self").symlink_to(tmp_path / "self")
+    images = {"source": "image-folder", "label": "x", "root": str(tmp_path)}
+    plan = Plan(load_run(str(write_run(tmp_path, datasets={"mine": images}, **POOLS_ALONE))))
+    with pytest.raises(DDError, match=r"run mine, mine: .*/self: cannot be read"):
+        check_plan(plan)
 
 
 def test_ipc_above_the_size_of_a_class_once_the_data_is_known(tmp_path, capsys):

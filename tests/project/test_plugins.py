@@ -540,19 +540,23 @@ OF_KIND = {
 }
 
 
-def checked(kind, code, change, run_file, folder):
-    """Check a run with the thing ``broken`` of a kind; its file with a ``change`` (old, new)."""
+def checked(kind, code, change, run_file, folder, protocol="hard"):
+    """Check a run with the thing ``broken`` of a kind; its file with a ``change`` (old, new).
+
+    Returns the options of an evaluation."""
     described = OF_KIND[kind].replace(*change)
     site = written(folder / "site", "dd-broken", PARTS + code, described, **{kind: "broken"})
     method = {"objective": "broken", "protocol": "dc"}.get(kind, "dc+broken")
-    protocol = "broken" if kind == "protocol" else "hard"
+    protocol = "broken" if kind == "protocol" else protocol
     table, run = yaml.safe_load(TABLE), yaml.safe_load(RUN)
     table["axes"] |= {"setting": {"a": {"method": method, "protocol": protocol}}, "arch": ["mlp"]}
     (run_file.parent / "workflow/config/tables/mine.yaml").write_text(yaml.safe_dump(table))
     run |= {"plugins": [], "recipes": {"evaluation": {"epochs": 2}}}
     run_file.write_text(yaml.safe_dump(run))
     with found(site):
-        check_plan(Plan(load(run_file)))
+        plan = Plan(load(run_file))
+        check_plan(plan)
+        return plan.of(Evaluation)[0].options(plan.run)
 
 
 @pytest.mark.parametrize(
@@ -600,6 +604,48 @@ def test_what_the_file_and_the_class_say(kind, code, change, message, run_file, 
 )  # fmt: skip
 def test_a_file_and_a_class_that_agree(kind, code, change, run_file, tmp_path):
     checked(kind, code, change, run_file, tmp_path)
+
+
+ROUNDS = """
+@dataclass(frozen=True)
+class Rounds(Settings):
+    student_epochs: int = setting("how many times")
+    initialisation: str = setting("of what", default="fixed")
+
+class Broken(Objective): Settings = Rounds
+"""
+
+
+@pytest.mark.parametrize(
+    "settings", ["student_epochs: 4", "student_epochs: 4, initialisation: fixed"]
+)
+def test_an_objective_whose_sets_say_the_steps(settings, run_file, tmp_path):
+    """It names the setting that says how long they are; its other settings may have any names."""
+    change = ("whitening: none}", f"whitening: none, {settings}}}, steps: student_epochs")
+    options = checked("objective", ROUNDS, change, run_file, tmp_path, "steps")
+    assert (options["epochs"], options["optimizer"], options["augment"]) == (4, "sgd", "none")
+    assert "lr" not in options and "batch" not in options  # the set says them
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        ("", "but broken makes sets for no steps"),
+        (", steps: epochs", "steps: unknown setting 'epoc"),
+    ],
+)
+def test_an_objective_that_does_not_say_how_long_its_steps_are(steps, message, run_file, tmp_path):
+    change = ("whitening: none}", f"whitening: none, student_epochs: 4}}{steps}")
+    with pytest.raises(DDError, match=message):
+        checked("objective", ROUNDS, change, run_file, tmp_path, "steps")
+
+
+def test_an_objective_whose_labels_are_targets_of_a_regression(run_file, tmp_path):
+    code = "class Broken(Objective): Settings = Settings"
+    with pytest.raises(DDError, match="the labels of broken are targets of a regression"):
+        checked("objective", code, ("own:", "labels: targets, own:"), run_file, tmp_path)
+    change = ("own:", "labels: targets, own:")
+    checked("objective", code, change, run_file, tmp_path / "again", "regression")
 
 
 def test_a_setting_of_the_file_that_the_class_lacks(run_file, tmp_path):
@@ -821,7 +867,8 @@ class Broken(Regulariser):
 )  # fmt: skip
 def test_methods_take_what_the_suite_gives(kind, code, message, run_file, tmp_path):
     if not message:
-        return checked(kind, code, ("", ""), run_file, tmp_path)
+        checked(kind, code, ("", ""), run_file, tmp_path)
+        return
     with pytest.raises(DDError) as error:
         checked(kind, code, ("", ""), run_file, tmp_path)
     assert str(error.value).endswith(f"{kind} 'broken' of plug-in dd-broken 1.0: {message}")

@@ -9,6 +9,7 @@ import tomllib
 
 import pytest
 import yaml
+from snakemake_interface_executor_plugins.settings import SharedFSUsage
 
 from dd import __version__
 from tests.support.runs import ROOT
@@ -75,6 +76,32 @@ def test_every_rule_that_runs_a_command_has_the_environment():
         assert len(re.findall(r"^\s+conda:", text, re.M)) == len(
             re.findall(r"^\s+shell:", text, re.M)
         )
+
+
+def profile(name):
+    return yaml.safe_load(read(f"workflow/profiles/{name}/config.yaml"))
+
+
+def test_only_rules_that_compute_ask_slurm_for_a_kind_of_gpu():
+    """``gpu_model`` of all jobs would make each of them ask for a GPU."""
+    local = re.search(r"^localrules:\n((?:    \w+,\n)+)", read("Snakefile"), re.M)[1].split(",\n")
+    without = set()
+    for path in (ROOT / "workflow/rules").glob("*.smk"):
+        for rule in re.split(r"^(?=rule )", path.read_text(encoding="utf-8"), flags=re.M)[1:]:
+            if "gpu=" not in rule:
+                without.add(rule.partition(":")[0].removeprefix("rule "))
+    without -= {name.strip() for name in local}
+    assert {"prepare", "import_set", "table"} <= without and "evaluate" not in without
+    assert set(profile("slurm")["set-resources"]) == {f'{rule}:gpu_model=""' for rule in without}
+
+
+def test_no_profile_needs_a_home_folder():
+    """All is on a file system that jobs share, but the source cache, which would lie there."""
+    shared = [profile(name)["shared-fs-usage"] for name in ("default", "gpu", "slurm")]
+    assert shared[0] == shared[1] == shared[2]
+    usual = {one.name.lower().replace("_", "-") for one in SharedFSUsage}
+    assert usual - {*shared[0]} <= {"source-cache", "software-deployment-cache"}
+    assert "source-cache" not in shared[0]
 
 
 def test_the_walk_leads_to_files_that_exist():

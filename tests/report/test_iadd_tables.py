@@ -192,7 +192,7 @@ def test_hyperparameters_are_those_of_the_papers(tmp_path):
 def test_hyperparameters_follow_the_run():
     run = every_ipc("smoke")
     rows = hyperparameter_rows(
-        run, ["iadd"], ["iterations", "buffer.epochs", "momentum_lr"], "here"
+        run, Plan(run).main.jobs, ["iadd"], ["iterations", "buffer.epochs", "momentum_lr"], "here"
     )
     label = run.datasets["digits"]["label"]
     place = [{"dataset": label, "ipc": ipc, "method": "iadd"} for ipc in (1, 10)]
@@ -238,5 +238,6 @@ def test_a_recipe_that_falls_back_is_said(tmp_path):
 
 
 def test_a_run_without_the_methods_has_no_hyperparameters():
+    plan = Plan(load_run("cifar10"))
     with pytest.raises(DDError, match="here: run cifar10 does not distil by mtt or iadd"):
-        hyperparameter_rows(load_run("cifar10"), ["mtt", "iadd"], ["iterations"], "here")
+        hyperparameter_rows(plan.run, plan.jobs, ["mtt", "iadd"], ["iterations"], "here")

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from dd.config.methods import format_value
-from dd.config.run import load_run
+from dd.config.run import load_run, read_run
 from dd.plan.jobs import Evaluation
 from dd.plan.plan import Plan
 from dd.runtime import fork_server
@@ -155,6 +155,30 @@ def test_wrong_configuration_is_one_line(checkout, words, message):
     assert done.returncode != 0
     said = [line for line in (done.stdout + done.stderr).splitlines() if "profile" not in line]
     assert len(said) == 1 and said[0].startswith("error: ") and message in said[0]
+
+
+@pytest.mark.slow
+def test_a_target_called_like_a_rule_is_one_line(checkout):
+    folder = checkout / "workflow/config"
+    (folder / "tables/modelpool_taxonomy.yaml").rename(folder / "tables/evaluate.yaml")
+    run = folder / "runs/smoke.yaml"
+    run.write_text(run.read_text().replace("- modelpool_taxonomy", "- evaluate"))
+    done = snakemake(checkout, "-n")
+    said = [line for line in (done.stdout + done.stderr).splitlines() if "profile" not in line]
+    assert done.returncode != 0 and said == [
+        "error: run smoke: a table, figure or paper is called 'evaluate', as a rule of the "
+        "workflow; rename it"
+    ]
+
+
+@pytest.mark.slow
+def test_a_value_means_the_same_in_the_plan_and_in_its_job(checkout):
+    """Snakemake takes a date for text, and YAML for a date."""
+    words = ["results=2024-11-27", "sets_root=2024", "device=cpu", "datasets=[digits]"]
+    done = snakemake(checkout, "configure", "--config", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = read_run(checkout / "2024-11-27/smoke/config.json")
+    assert (run.sets_root, run.device, list(run.datasets)) == ("2024", "cpu", ["digits"])
 
 
 @pytest.mark.slow

@@ -55,6 +55,11 @@ def rendered(kind, names):
     return [f"{RUN.root}/{kind}s/{name}.{ending}" for name in names]
 
 
+def listed(kind):
+    """The names of the tables or figures that are not optional."""
+    return [name for of, name in PLAN.main.exhibits if of == kind]
+
+
 def needed(stage, resource):
     """Threads, memory or time of a stage's jobs; those of distill if the run does not list the stage."""
     return {"render": RENDERING, **RUN.resources}.get(stage, RUN.resources["distill"])[resource]
@@ -75,7 +80,7 @@ def inputs(stage):
     def of(wildcards):
         files = JOBS[stage][wildcards.job].inputs(RUN)
         prepared = files.get("data", [])
-        if prepared and PLAN.current_images.issuperset(prepared):
+        if prepared and all(map(PLAN.is_current, prepared)):
             files["data"] = ancient(prepared)
         return files
 
@@ -84,7 +89,7 @@ def inputs(stage):
 
 def images(stage):
     """What the images of a job of ``stage`` depend on. If it changes, the job runs again."""
-    return lambda wildcards: json.dumps(JOBS[stage][wildcards.job].images(RUN, PLAN.listings))
+    return lambda wildcards: json.dumps(JOBS[stage][wildcards.job].images(RUN, PLAN.listing))
 
 
 def places(stage):

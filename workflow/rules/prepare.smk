@@ -8,7 +8,11 @@ rule configure:
         "../../environment.yml"
     params:
         run=config.get("run", "smoke"),
-        overrides=shlex.join(f"{key}={value}" for key, value in sorted(OVERRIDES.items())),
+        # JSON, so that `configure` reads each value as what it is here: 'no' and '2024-11-27' stay text
+        overrides=shlex.join(
+            f"{key}={json.dumps(value, ensure_ascii=False)}"
+            for key, value in sorted(OVERRIDES.items())
+        ),
         workflow=RUN.workflow,
         # not used in the command; if the document changes, Snakemake makes the file again
         document=PLAN.document(),

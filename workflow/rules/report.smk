@@ -17,9 +17,7 @@ def title(kind, name):
 
 def described(kind, name):
     """The caption of a table or figure, for the report."""
-    from dd.report.captions import (
-        caption,
-    )  # here, because it imports torch, which only a report needs
+    from dd.report.captions import caption
 
     return escape.rst(caption(PLAN.exhibits[kind, name]))
 

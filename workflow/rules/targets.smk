@@ -60,6 +60,11 @@ rule index:
 # A target `snakemake NAME` for each paper, table and figure of the run. A table and a figure with the same name
 # share a target.
 for target, (target_tables, target_figures) in PLAN.targets().items():
+    if target in {rule.name for rule in workflow.rules}:
+        sys.exit(
+            f"error: run {RUN.name}: a table, figure or paper is called '{target}', as a rule of the workflow; "
+            "rename it"
+        )
 
     rule:
         name:

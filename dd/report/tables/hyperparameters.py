@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from dd.config import recipes
@@ -11,7 +10,7 @@ from dd.config.methods import format_value
 from dd.config.run import Run
 from dd.errors import DDError, unknown
 from dd.plan.exhibits import Exhibit
-from dd.plan.jobs import Distillation
+from dd.plan.jobs import Distillation, Job
 from dd.plan.plan import Plan
 from dd.report.captions import facts
 from dd.report.labels import axis_label, setting_label, value_label
@@ -24,12 +23,13 @@ BUFFER = "buffer."  # prefix of settings with which experts are trained
 
 
 def hyperparameter_rows(
-    run: Run, objectives: Sequence[str], columns: Sequence[str], where: str
+    run: Run, jobs: Sequence[Job], objectives: Sequence[str], columns: Sequence[str], where: str
 ) -> list[dict[str, Any]]:
     """The settings of the distillations of ``run`` by ``objectives``.
 
     Args:
         run: the run.
+        jobs: all its jobs, without those of its optional tables and figures.
         objectives: methods that have a row; their variants (``iadd@weights=raw``) have none.
         columns: settings of the objectives, ``iterations``, and settings with which experts are
             trained, as ``buffer.<name>``.
@@ -46,9 +46,10 @@ def hyperparameter_rows(
     for name in objectives:
         if name not in recipes.objectives():
             raise DDError(f"{where}: {unknown('objective', name, recipes.objectives())}")
-    plan = Plan(replace(run, optional=[]))
     rows: dict[tuple, dict[str, Any]] = {}
-    for job in plan.of(Distillation):
+    for job in jobs:
+        if not isinstance(job, Distillation):
+            continue
         method = run.parse(job.method)
         if method.objective not in objectives or method.settings or method.parts:
             continue
@@ -79,19 +80,25 @@ def setting_shown(name: str, value: Any) -> str:
     return "all" if name == "batch_syn" and value == 0 else format_value(value)
 
 
-def check(exhibit: Exhibit) -> None:
-    """Raise a :class:`DDError` for an objective or a column that the run does not have."""
-    _rows(exhibit)
+def check(exhibit: Exhibit, jobs: Sequence[Job]) -> None:
+    """Raise a :class:`DDError` for an objective or a column that the run does not have.
+
+    Args:
+        exhibit: the table.
+        jobs: see :func:`hyperparameter_rows`.
+    """
+    _rows(exhibit, jobs)
 
 
-def _rows(exhibit: Exhibit) -> Rows:
+def _rows(exhibit: Exhibit, jobs: Sequence[Job]) -> Rows:
     objectives, columns = (exhibit.definition[key] for key in ("objectives", "columns"))
-    return hyperparameter_rows(exhibit.run, objectives, columns, exhibit.path)
+    return hyperparameter_rows(exhibit.run, jobs, objectives, columns, exhibit.path)
 
 
 def hyperparameters(exhibit: Exhibit) -> tuple[Rows, Sheet]:
     """A row for each dataset, IPC and method: the settings named in the definition, as used."""
-    columns, rows = exhibit.definition["columns"], _rows(exhibit)
+    columns = exhibit.definition["columns"]
+    rows = _rows(exhibit, Plan(exhibit.run).main.jobs)
     sheet = Sheet(
         name=exhibit.name,
         title=exhibit.definition["title"],
