@@ -209,13 +209,14 @@ class _Shard:
         self.experts, self.epochs, self.parameters = shape[0], shape[1] - 1, shape[2]
         self.network: str = self.header["network"]
         self.numbers = [entry["number"] for entry in self.header["experts"]]
+        self.rows = RowReader(path, ("row", "epoch"))
         self.identity = {
             "experts": self.numbers,
             "seed": self.header["seed"],
             "settings": self.header["settings"],
             "precision": self.header.get("precision", "float32"),
+            "digest": self.rows.digest(),
         }
-        self.rows = RowReader(path, ("row", "epoch"))
 
     def read(self, expert: int, epoch: int) -> torch.Tensor:
         """Parameters ``[P]``, float32, of an expert (its row in the shard) after an epoch."""

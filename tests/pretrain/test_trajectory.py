@@ -187,13 +187,13 @@ FACTS = {
 LAYOUT = [("weight", [2, 3]), ("bias", [2])]
 
 
-def made(path: Path, numbers=(0, 1), epochs=3, network="mlp", seed=0, **changes) -> Path:
-    """A shard whose value i of expert n at epoch t is 100 n + 10 t + i."""
+def made(path: Path, numbers=(0, 1), epochs=3, network="mlp", seed=0, more=0, **changes) -> Path:
+    """A shard whose value i of expert n at epoch t is 100 n + 10 t + i + ``more``."""
     facts = {**FACTS, "network": network, "seed": seed, "settings": {}, "layout": LAYOUT, **changes}
     writer = ShardWriter(path, (len(numbers), epochs + 1, 8), "float32", facts)
     for row, number in enumerate(numbers):
         for epoch in range(epochs + 1):
-            writer.write(row, epoch, torch.arange(8.0) + 100 * number + 10 * epoch)
+            writer.write(row, epoch, torch.arange(8.0) + 100 * number + 10 * epoch + more)
     entries = [{"number": number, "test_accuracy": 1.0} for number in numbers]
     writer.finish(facts | {"experts": entries})
     return path
@@ -324,6 +324,16 @@ def test_an_expert_is_taken_once(tmp_path):
         opened(one, one)
     elsewhere = made(tmp_path / "c.safetensors", network="lenet")
     assert set(opened(one, elsewhere).describe()) == {"mlp", "lenet"}
+
+
+def test_other_weights_are_other_experts(tmp_path):
+    """Whatever they were trained with: a distillation goes on with its own only."""
+    one, again, other = (
+        opened(made(tmp_path / f"{name}.safetensors", more=more)).describe()
+        for name, more in (("a", 0), ("b", 0), ("c", 1))
+    )
+    assert one == again != other
+    assert len(one["mlp"][0]["digest"]) == 16
 
 
 def broken(folder: Path) -> dict[str, Path]:
