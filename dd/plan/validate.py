@@ -74,13 +74,13 @@ def check_plan(plan: Plan, narrowed: Collection[str] = ()) -> None:
         with _within(f"run {run.name}, cam_networks"):
             canonical(spec)
     check_networks_for(run)
+    _check_exclude(plan, narrowed)  # before what a wrong value would leave without cells or sets
+    _check_imported(plan, narrowed)
     for exhibit in plan.exhibits.values():
         check(exhibit)
         _check_networks(exhibit)
         _check_distilled(exhibit)
-    _check_exclude(plan, narrowed)
     _check_numbers(plan, narrowed)
-    _check_imported(plan, narrowed)
     sizes = {path: _class_sizes(path) for path in plan.current_images}
     for job in plan.jobs:
         with _within(f"run {run.name}, {job}"):
