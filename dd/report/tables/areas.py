@@ -75,7 +75,8 @@ def areas(exhibit: Exhibit) -> tuple[Rows, Sheet]:
         keys=len(down),
         notes=warnings(exhibit),
     )
-    return [rounded(row) for row in rows], sheet
+    percent = [f"{name}{end}" for name in (META, HETEROGENEOUS) for end in ("", "_std")]
+    return [rounded(row, points=percent) for row in rows], sheet
 
 
 def compared(exhibit: Exhibit, shown: set[int]) -> str:

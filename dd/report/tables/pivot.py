@@ -15,6 +15,8 @@ from dd.report.sheet import Sheet, Text
 
 Rows = list[dict[str, Any]]
 Place = tuple[str, ...]
+POINTS = ("mean", "std", "std_sets", "std_within", "published", "published_std")
+"""Columns of accuracies."""
 
 
 def results(exhibit: Exhibit) -> tuple[Rows, Sheet]:
@@ -80,12 +82,19 @@ def arranged(
     ]
 
 
-def rounded(row: Mapping[str, Any], hidden: Collection[str] = ()) -> dict[str, Any]:
-    """A row for the CSV: numbers rounded to four decimals, missing values empty."""
+def rounded(
+    row: Mapping[str, Any], hidden: Collection[str] = (), points: Collection[str] = POINTS
+) -> dict[str, Any]:
+    """A row for the CSV: missing values empty, numbers rounded.
+
+    Those in percent and points, in the columns ``points``, have four decimals. All others have
+    six significant digits, and no fewer than four decimals: a rate or a variance may be small.
+    """
     shown = {key: value for key, value in row.items() if key not in hidden}
     for key, value in shown.items():
         if isinstance(value, float):
-            shown[key] = round(value, 4)
+            small = abs(value) < 100 and key not in points
+            shown[key] = float(f"{value:.6g}") if small else round(value, 4)
     return {key: "" if value is None else value for key, value in shown.items()}
 
 
