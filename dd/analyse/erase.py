@@ -32,6 +32,7 @@ from dd.analyse.regions import (
     regions,
 )
 from dd.artifacts.atomic import check_out
+from dd.artifacts.provenance import provenance_of_rows
 from dd.artifacts.text import save_rows
 from dd.data.dataset import Dataset, load_dataset
 from dd.data.space import WHITENINGS
@@ -260,9 +261,10 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.seed,
         arguments.rectify,
     )
+    where = provenance_of_rows(device)
     if used := plugins.used():
-        rows = [row | {"plugins": ", ".join(used)} for row in rows]
-    save_rows(arguments.out, rows)
+        where["plugins"] = ", ".join(used)
+    save_rows(arguments.out, [row | where for row in rows])
     for row in rows:
         if row["erased"] != NOTHING:
             say(

@@ -97,9 +97,18 @@ def provenance(**facts: Any) -> dict[str, Any]:
     }
     if used := plugins.used():
         origin["plugins"] = used
-    if str(facts.get("device", "")).startswith("cuda"):
-        origin["gpu"] = torch.cuda.get_device_name(facts["device"])
-    return origin
+    return origin | _gpu(facts.get("device", ""))
+
+
+def provenance_of_rows(device: torch.device) -> dict[str, str]:
+    """The columns of a CSV that say what computed it: code, and the name of the GPU on one."""
+    return {"code": code_version(), **_gpu(device)}
+
+
+def _gpu(device: torch.device | str) -> dict[str, str]:
+    import torch  # as above
+
+    return {"gpu": torch.cuda.get_device_name(device)} if str(device).startswith("cuda") else {}
 
 
 def stage_provenance(

@@ -32,7 +32,7 @@ from dd.artifacts.fields import (
     list_of,
     whole,
 )
-from dd.artifacts.provenance import makers_as_text
+from dd.artifacts.provenance import makers_as_text, provenance_of_rows
 from dd.artifacts.resume_rows import load_progress, save_progress
 from dd.artifacts.text import file_digest, save_rows
 from dd.config import plugin_files, recipes
@@ -425,6 +425,7 @@ def run(arguments: argparse.Namespace) -> None:
         )
     where = {"synthetic": digest, "set_data": set_data}
     where |= {"device": device.type, "precision": precision.chosen()}
+    where |= provenance_of_rows(device)
     if earlier:
         where["continued_from"] = makers_as_text(earlier)
     if used := plugins.used():

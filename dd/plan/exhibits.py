@@ -291,12 +291,25 @@ def load_exhibit(kind: str, path: str | Path, run: Run) -> Exhibit:
     for axis in named:
         if axis not in exhibit.axes:
             raise DDError(f"{path}: {unknown('axis', axis, exhibit.axes)}")
-    given = definition.get("axes", {}).get(definition.get("best_of"))
-    for value in definition.get("best_except", ()):
-        if isinstance(given, list | Mapping) and value not in list(given):
-            fault = unknown_value(f"axis '{definition['best_of']}'", value, given)
-            raise DDError(f"{path}: best_except: {fault}")
+    _check_values(
+        exhibit, "best_except", {definition.get("best_of"): definition.get("best_except", [])}
+    )
+    for number, rule in enumerate(definition.get("exclude", [])):
+        _check_values(exhibit, f"exclude.{number}", rule)
     return exhibit
+
+
+def _check_values(exhibit: Exhibit, key: str, named: Mapping[Any, Iterable[Any]]) -> None:
+    """Raise a :class:`DDError` for a value in ``key`` of the definition that its axis, if this
+    lists its values, has neither there nor in the run."""
+    for axis, values in named.items():
+        given = exhibit.definition.get("axes", {}).get(axis)
+        if isinstance(given, list | Mapping):
+            known = [*given, *(exhibit.values(axis) if isinstance(given, list) else ())]
+            for value in values:
+                if value not in known:
+                    fault = unknown_value(f"axis '{axis}'", value, known)
+                    raise DDError(f"{exhibit.path}: {key}: {fault}")
 
 
 def published_files(exhibit: Exhibit) -> list[str]:

@@ -175,8 +175,18 @@ TABLES = {
         single=("columns",),
         distilled=True,
     ),
-    "cost": Kind("dd.report.tables.cost:cost", (SETS, METRICS), ("rows",)),
-    "areas": Kind("dd.report.tables.areas:areas", (MAPS,), ("rows", "columns")),
+    "cost": Kind(
+        "dd.report.tables.cost:cost",
+        (SETS, METRICS),
+        ("rows",),
+        check="dd.report.read.costs:check",
+    ),
+    "areas": Kind(
+        "dd.report.tables.areas:areas",
+        (MAPS,),
+        ("rows", "columns"),
+        check="dd.report.read.maps:check",
+    ),
     "stages": Kind("dd.report.tables.stages:stages", (COSTS,)),
     "settings": Kind("dd.report.tables.settings:settings", (POOLS,)),
     "hyperparameters": Kind(
@@ -218,12 +228,18 @@ FIGURES = {
         x="iterations",
         distilled=True,
     ),
-    "cams": Kind("dd.report.figures.cams:draw", (MAPS, SETS, IMAGES), ("block", "row")),
+    "cams": Kind(
+        "dd.report.figures.cams:draw",
+        (MAPS, SETS, IMAGES),
+        ("block", "row"),
+        check="dd.report.read.maps:check",
+    ),
     "variance": Kind(
         "dd.report.figures.variance:draw",
         (MAPS,),
         ("x", "color", "column", "row"),
         x="iterations",
+        check="dd.report.read.maps:check",
     ),
     "erasing": Kind("dd.report.figures.erasing:draw", (ERASED,)),  # a panel per dataset, no cells
     "stages": Kind("dd.report.figures.stages:draw", (COSTS,)),
@@ -244,10 +260,12 @@ def check(exhibit: Exhibit) -> None:
     vain.
 
     Raises:
-        DDError: for an axis without a place, for published values that do not fit, and for what
-            its kind refuses; the message names it and the file.
+        DDError: for an axis without a place, for published values that do not fit, for cells that
+            have not what its kind shows, and for what its kind refuses; the message names it and
+            the file.
     """
     _check_arrangement(exhibit)
+    _check_cells(exhibit)
     _check_published(exhibit)
     if own := kind_of(exhibit).check:
         resolve(own)(exhibit)
@@ -262,6 +280,29 @@ def check_jobs(exhibit: Exhibit, jobs: Sequence[Job]) -> None:
     """
     if own := kind_of(exhibit).check_jobs:
         resolve(own)(exhibit, jobs)
+
+
+def _check_cells(exhibit: Exhibit) -> None:
+    """Check that cells of accuracies name a network, and that some cell has a set."""
+    kind, cells = kind_of(exhibit), exhibit.cells()
+    if not {ACCURACIES, SETS, MAPS} & {*kind.reads}:
+        return
+    shown = f"{exhibit.renders} of kind {exhibit.definition['kind']}"
+    for cell in cells if ACCURACIES in kind.reads else ():
+        if cell.arch is None:
+            place = ", ".join(f"{axis} {value}" for axis, value in cell.labels.items())
+            raise DDError(
+                f"{exhibit.path}: no axis binds 'arch', the network whose accuracy a {shown} shows "
+                f"(cell: {place})"
+            )
+    if not any(distillations(cell, exhibit.run) for cell in cells):
+        why = (
+            "its sets are imported, and imported lists none of them" if cells else "no cell is left"
+        )
+        raise DDError(
+            f"run {exhibit.run.name}, {exhibit.renders} {exhibit.name}: has no synthetic set to "
+            f"show ({why}); leave it out"
+        )
 
 
 def _check_published(exhibit: Exhibit) -> None:

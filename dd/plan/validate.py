@@ -80,6 +80,7 @@ def check_plan(plan: Plan, narrowed: Collection[str] = ()) -> None:
                 raise unknown(f"network in pretrained of run {run.name}, {dataset},", name, used)
     _check_generators(plan)
     check_networks_for(run)
+    # before the tables and figures, which a wrong value would leave without cells or sets
     _check_exclude(plan)
     _check_numbers(plan)
     _check_imported(plan, narrowed)

@@ -16,7 +16,8 @@ from dd.plan.jobs import Import, Snapshot, evaluations, snapshots
 from dd.plan.kinds import networks_behind
 from dd.pretrain.agreement import warning
 from dd.report import fallbacks
-from dd.report.labels import in_rule, value_label
+from dd.report.labels import in_rule, in_words, value_label
+from dd.report.read.accuracies import labels
 
 _FROZEN: Fields = {"network": NAME, "accuracy": PERCENT, "least_accuracy": PERCENT}
 
@@ -116,6 +117,30 @@ def number_of_sets(exhibit: Exhibit) -> str:
         return f"{counts[0]} to {counts[-1]} synthetic sets"
     sets = counts[0] if counts else len(exhibit.seeds)
     return "one synthetic set" if sets == 1 else f"{sets} synthetic sets"
+
+
+def first_sets(exhibit: Exhibit) -> list[str]:
+    """The sentence about which sets a figure shows that shows the first of each cell; none if there
+    is but one seed. Others may have published fewer sets of some cells."""
+    if len(exhibit.seeds) == 1:
+        return []
+    shown: dict[str, list[dict[str, Any]]] = {}
+    for cell in exhibit.cells():
+        if made := snapshots(cell, exhibit.run):
+            first = f"seed {made[0].distillation.seed}"
+            which = f"of {len(made)} synthetic sets, that of {first}"
+            which = which if len(made) > 1 else f"the synthetic set of {first}"
+            shown.setdefault(which, []).append(labels(exhibit, cell))
+    everywhere = [at for places in shown.values() for at in places]
+    several = [axis for axis in exhibit.axes if len({at[axis] for at in everywhere}) > 1]
+    said = [
+        which
+        if len(shown) == 1
+        else f"{which} ({'; '.join(in_words(several, [at[a] for a in several]) for at in places)})"
+        for which, places in shown.items()
+    ]
+    text = "; ".join(said)
+    return [f"{text[:1].upper()}{text[1:]}."]
 
 
 def imported(exhibit: Exhibit) -> list[str]:

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from dd.artifacts.atomic import check_out
 from dd.artifacts.fields import BLOCK, NUMBER, TEXT, Field, check_fields, missing, shown, whole
@@ -138,7 +139,12 @@ def findings(folder: Path) -> list[Finding]:
     stands_in = bool(configured.get("stands_in_for")) if isinstance(configured, dict) else False
     path = next((p for p in (folder / _TABLE, folder / "claims.csv") if p.is_file()),
                 folder / "claims.csv")  # fmt: skip
-    if path.is_file() and file_digest(path) != document["files"].get(_TABLE):
+    if path.is_file() and _TABLE not in document["files"]:
+        raise DDError(
+            f"{record}: does not list {_TABLE}, as of a run in which this table is optional; list "
+            "claims in tables of the run, and run snakemake again"
+        )
+    if path.is_file() and file_digest(path) != document["files"][_TABLE]:
         raise DDError(
             f"{path}: is not what {record} recorded (its checksum differs); take both from the "
             "same finished run, or run snakemake again"
@@ -222,13 +228,18 @@ def page(found: Iterable[Finding], out: Path) -> str:
                 numbers = (one.difference(), one.evidence()) if one.tested else ("–", "–")
                 cells = [
                     escape.markdown(one.data),
-                    f"[{escape.markdown(one.title)}]({os.path.relpath(one.folder, out.parent)})",
+                    f"[{escape.markdown(one.title)}]({_link(one.folder, out)})",
                     escape.markdown(one.scale) or "–",
                     one.bold,
                     *map(escape.markdown, numbers),
                 ]
                 lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _link(target: Path, out: Path) -> str:
+    """``target`` as the address of a link in ``out``: spaces and brackets would end it."""
+    return quote(os.path.relpath(target, out.parent))
 
 
 def short(found: Iterable[Finding], out: Path, page: Path) -> str:
@@ -240,8 +251,8 @@ def short(found: Iterable[Finding], out: Path, page: Path) -> str:
     for one in found:
         if one.stands_in or not one.tested:
             continue
-        anchor = f"{os.path.relpath(page, out.parent)}#{one.about['claim']}"
-        data = f"[{escape.markdown(one.data)}]({os.path.relpath(one.folder, out.parent)})"
+        anchor = f"{_link(page, out)}#{one.about['claim']}"
+        data = f"[{escape.markdown(one.data)}]({_link(one.folder, out)})"
         cells = [
             f"[{escape.markdown(one.about['says'])}]({anchor})",
             "; ".join(filter(None, (data, escape.markdown(one.about["scale"])))),

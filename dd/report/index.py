@@ -8,14 +8,15 @@ describe the run and list its settings; Snakemake's report shows them.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from dd.artifacts.atomic import check_out
-from dd.artifacts.text import load_json, save_text
-from dd.config.run import Run, load_run, read_run
+from dd.artifacts.text import load_json, save_text, through_json
+from dd.config.run import OVERRIDES, Run, load_run, read_run
 from dd.errors import DDError
 from dd.plan.exhibits import Exhibit
 from dd.plan.jobs import Evaluation, Import
@@ -60,7 +61,7 @@ def about(plan: Plan, record: dict[str, Any] | None) -> Sheet:
         "Data": "; ".join(_labels(run)),
         "Networks": "as published" if run.width_factor == 1 else scaled,
         **({} if run.precision == "float32" else {"Precision": run.precision}),
-        "Synthetic sets": f"one per method, IPC and seed ({seeds})",
+        "Synthetic sets": f"one per method, IPC and seed ({seeds}){_other_seeds(run)}",
         **_whose(plan),
         "Evaluation": f"{run.networks} networks per synthetic set and architecture{_numbers(run)}",
         "Made": f"{kinds.count('table')} tables and {kinds.count('figure')} figures from "
@@ -82,6 +83,13 @@ def _whose(plan: Plan) -> dict[str, str]:
     entries = [job.entry(plan.run) for job in plan.of(Import)]
     said = [f"{e['by']} ({e['from']})" if "from" in e else e["by"] for e in entries]
     return {"Imported sets": f"by {'; '.join(dict.fromkeys(said))}"} if said else {}
+
+
+def _other_seeds(run: Run) -> str:
+    """The seeds of tables, figures and papers that have others than the usual ones."""
+    return "".join(
+        f"; {', '.join(map(str, seeds))} for {name}" for name, seeds in run.seeds_for.items()
+    )
 
 
 def _numbers(run: Run) -> str:
@@ -108,7 +116,7 @@ def _machines(record: dict[str, Any]) -> dict[str, str]:
     libraries = (f"{name} {number}" for name, number in record["libraries"].items())
     described = {
         "Processor": ", ".join(hardware["cpu"]),
-        "Cores": str(hardware["cores"]),
+        "Cores": f"{hardware['cores']} (of the machine that recorded the run)",
         "GPU": ", ".join(hardware["gpu"]) or "none",
         "First artifact": _time(record["started"]),
         "Last artifact": _time(record["ended"]),
@@ -245,13 +253,15 @@ def config_words(run: Run) -> list[str]:
         words.append(f"datasets=[{','.join(run.datasets)}]")
     if run.sets_root != usual.sets_root:
         words.append("sets_root=DIR")
-    if run.seeds != usual.seeds:
+    if not _alike(run, usual, "seeds", "seeds_for"):
         words.append(f"seeds=[{','.join(map(str, run.seeds))}]")
     if run.plugins != usual.plugins:
         words.append(f"plugins=[{','.join(run.plugins)}]")
+    if not _alike(run, usual, "networks", "networks_for"):
+        words.append(f"networks={run.networks}")
     words += [
         f"{key}={getattr(run, key)}"
-        for key in ("networks", "device", "precision")
+        for key in ("device", "precision")
         if getattr(run, key) != getattr(usual, key)
     ]
     if run.results != usual.results:
@@ -264,9 +274,25 @@ def _ours(run: Run) -> Run | None:
     if not Path(run.path("runs", f"{run.name}.yaml")).is_file():
         return None
     ours = load_run(run.name, {}, run.workflow)
-    same = ("title", "axes", "axes_for", "recipes", "tables", "figures", "width_factor", "exclude",
-            "imported")  # fmt: skip
-    return ours if all(getattr(ours, key) == getattr(run, key) for key in same) else None
+    overridden = {*OVERRIDES, "networks_for", "seeds_for"}
+    # what is made on request alone, where and with how much memory makes no other run
+    places = {"name", "workflow", "resources", "optional"}
+    same = {field.name for field in dataclasses.fields(Run)} - overridden - places
+    if not _alike(ours, run, *same) or not ours.datasets.keys() >= run.datasets.keys():
+        return None
+    for number in ("networks", "seeds"):  # an override is for all, and leaves out the others
+        if getattr(run, f"{number}_for") and not _alike(ours, run, number, f"{number}_for"):
+            return None
+    for name, options in run.datasets.items():  # data_root changes more than the root
+        own = ours.datasets[name]
+        if options.get("root") == own.get("root") and through_json(options) != own:
+            return None
+    return ours
+
+
+def _alike(one: Run, other: Run, *keys: str) -> bool:
+    """Whether two runs have the same ``keys``, as config.json has them."""
+    return all(through_json(getattr(one, k)) == through_json(getattr(other, k)) for k in keys)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -26,6 +26,7 @@ from dd.plan.plan import Plan
 from dd.report import crate
 from dd.runtime.say import say
 
+UNNAMED = "a GPU whose name older evaluations do not say"
 LIBRARIES = ("torch", "torchvision", "numpy", "pandas", "matplotlib", "seaborn", "snakemake")
 
 
@@ -65,7 +66,8 @@ def record(
         provenance: its :func:`provenances`.
     """
     origins = [*provenance.values()]
-    makers = [*origins, *_earlier(origins), *_earlier_of_rows(plan)]
+    rows = [*_makers_of_rows(plan)]
+    makers = [*origins, *rows, *_earlier(origins), *_earlier_of_rows(plan)]
     used = {name for origin in origins for name in origin.get("plugins", [])}
     used |= {name for text in _texts_of_plugins(plan, makers) for name in text.split(", ")}
     run = plan.run
@@ -79,7 +81,7 @@ def record(
         "hardware": {
             "cpu": _all(origins, "cpu"),
             "cores": os.cpu_count(),
-            "gpu": _all(origins, "gpu"),
+            "gpu": _all([*origins, *rows], "gpu"),
             "torch": _all(makers, "torch"),
         },
         "started": min((origin["created"] for origin in origins), default=None),
@@ -89,6 +91,16 @@ def record(
         "configuration": load_json(config),
         "files": {name: summed.digest for name, summed in sums.items()},
     }
+
+
+def _makers_of_rows(plan: Plan) -> Iterator[dict[str, str]]:
+    """The code and the GPUs of evaluations and erasings, as far as their rows say it."""
+    for job in (*plan.of(Evaluation), *plan.of(Erasing)):
+        for row in load_rows(job.file(plan.run)):
+            made = {key: row[key] for key in ("code", "gpu") if row.get(key)}
+            if (row.get("device") or "").startswith("cuda"):
+                made = {"gpu": UNNAMED, **made}
+            yield made
 
 
 def _earlier(origins: Iterable[dict[str, Any]]) -> Iterator[dict[str, str]]:

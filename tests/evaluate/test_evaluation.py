@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from dd.artifacts.provenance import code_version, provenance_of_rows
 from dd.artifacts.text import load_rows
 from dd.command import main
 from dd.data import synthetic
@@ -118,3 +119,12 @@ def test_a_diverging_network_is_named_and_how_it_would_count(made, digits_file, 
         "error: mlp: training diverged: the loss is nan"
     )
     assert "use a smaller one, or" in said and said.endswith("--diverged record\n")
+
+
+def test_rows_say_what_code_made_them_and_on_which_gpu(evaluate, monkeypatch):
+    (row,) = evaluate("--arch", "mlp", "--epochs", "1")
+    assert row["code"] == code_version() and "gpu" not in row
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"Card {device}")
+    assert provenance_of_rows(torch.device("cuda:1")) == {
+        "code": code_version(), "gpu": "Card cuda:1",
+    }  # fmt: skip

@@ -129,6 +129,27 @@ def configured(folder, capsys, name, change, **run) -> str:
             "families.yaml: axes.method.frepo: unknown network 'convnett'",
         ),
         (
+            "tables/baselines",
+            ("where: {arch: convnet}}", "where: {arch: convnett}}"),
+            "published.where: unknown value of column 'arch' of",
+        ),
+        (
+            "tables/baselines",
+            ("axes:\n", "exclude: [{method: [hering]}]\naxes:\n"),
+            "exclude.0: unknown value of axis 'method' 'hering': did you mean 'herding'?",
+        ),
+        (
+            "tables/iadd_covid",
+            ("  arch: [convnet]\n", ""),
+            "no axis binds 'arch', the network whose accuracy a table of kind results shows (cell: "
+            "dataset digits, ipc 1, method random)",
+        ),
+        (
+            "figures/iadd_curves",
+            ("  arch: [convnet]\n", ""),
+            "no axis binds 'arch', the network whose accuracy a figure of kind curves shows (cell",
+        ),
+        (
             "tables/modelpool_ablation_released",
             ("axis: temperature", "axes: temperature"),
             "'select', which an axis binds, must be",
@@ -197,3 +218,53 @@ def test_weights_for_networks_that_no_method_uses():
     run = replace(run, axes={"ipc": [1]}, pretrained={"digits": {"resnet18": "x"}}, recipes={})
     with pytest.raises(DDError, match="no method of the run uses frozen networks of digits; leave"):
         check_plan(Plan(run))
+
+
+SETS = [
+    {"method": "dc", "dataset": "digits", "ipc": 1, "iterations": n, "seed": 0, "file": "a.pt",
+     "by": "them"}
+    for n in (20, 60)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "change", "message"),
+    [
+        ("figure", "metadd_variance", {"cam_networks": ["mlp"]}, "a comparison of maps needs at "),
+        ("figure", "metadd_cams", {"cam_networks": ["mlp"]}, "cam_networks are mlp: a comparison"),
+        ("table", "metadd_meta_area", {"cam_networks": ["mlp"]}, "a comparison of maps needs at "),
+        (
+            "table",
+            "metadd_cost",
+            {"recipes": {"dm": {"iterations": 1}}, "axes_for": {"metadd_cost": {"method": ["dm"]}}},
+            "run smoke, table metadd_cost: a cost needs at least 2 iterations, dm on digits at IPC "
+            "1 has 1; give it more, or leave it out",
+        ),
+        *(
+            (
+                kind,
+                name,
+                {"imported": SETS, "sets_root": "x", "axes_for": {name: axes}},
+                f"run smoke, {kind} {name}: has no synthetic set to show (its sets are imported, "
+                "and imported lists none of them); leave it out",
+            )
+            for kind, name, axes in (
+                ("figure", "modelpool_images", {"ipc": [10], "setting": ["baseline"]}),
+                ("figure", "modelpool_ablation", {"ipc": [10], "setting": ["baseline"]}),
+                ("table", "modelpool_ablation", {"ipc": [10], "setting": ["baseline"]}),
+            )
+        ),
+        (
+            "figure",
+            "modelpool_images",
+            {"exclude": [{"setting": ["baseline", "pool"]}]},
+            "has no synthetic set to show (no cell is left); leave it out",
+        ),
+    ],
+)
+def test_what_no_result_could_show_stops_before_any_job(kind, name, change, message):
+    exhibit = Plan(load_run("smoke")).exhibits[kind, name]
+    check(exhibit)
+    with pytest.raises(DDError) as caught:
+        check(replace(exhibit, run=replace(exhibit.run, **change)))
+    assert message in str(caught.value)

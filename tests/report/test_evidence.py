@@ -10,6 +10,7 @@ import pytest
 from dd.artifacts.text import file_digest, load_json, load_rows, save_json, save_rows
 from dd.command import main
 from dd.config.run import load_run
+from dd.errors import DDError
 from dd.plan.needs import seen
 from dd.report.evidence import BEGIN, END, findings, page, short
 from tests.support.runs import ROOT
@@ -119,7 +120,7 @@ def test_what_was_not_compared_stands_beside_a_verdict(runs, tmp_path):
         ("run.json", None, None, "run.json: no such file"),
         ("run.json", '"title"', '"titel"', "is no record"),
         ("run.json", '"files"', '"file"', "is no record"),
-        ("run.json", '"tables/', '"table/', "is not what"),
+        ("run.json", '"tables/', '"table/', "does not list tables/claims.csv"),
         ("tables/claims.csv", None, None, "claims.csv: no such file"),
         ("tables/claims.csv", "verdict", "verdicts", "has no column 'verdict'"),
         ("tables/claims.csv", ",holds,", ",held,", "verdict is 'held'"),
@@ -314,3 +315,23 @@ def test_the_page_is_not_written_over_by_the_long_form(how, tmp_path, capsys):
     assert main(["evidence", str(tmp_path), "--out", str(out), "--into", str(page)]) == 2
     assert f"--out: {out} is read by this command" in capsys.readouterr().err
     assert page.read_text() == before
+
+
+def test_links_lead_to_folders_with_any_name(runs, tmp_path):
+    folder = runs[0].rename(tmp_path / "my (best) results")
+    pages = tmp_path / "the pages"
+    out = pages / "which hold.md"
+    long, front = page(findings(folder), out), short(findings(folder), tmp_path / "a.md", out)
+    assert "[Title of cifar10](../my%20%28best%29%20results)" in long
+    assert "](my%20%28best%29%20results)" in front
+    assert "](the%20pages/which%20hold.md#modelpool-pool-mlp)" in front
+
+
+def test_a_table_that_the_record_does_not_list_is_said(runs):
+    """As of a run that makes it on request."""
+    record = load_json(runs[0] / "run.json")
+    save_json(runs[0] / "run.json", record | {"files": {}})
+    with pytest.raises(DDError) as caught:
+        findings(runs[0])
+    said = str(caught.value)
+    assert "run.json: does not list tables/claims.csv" in said and "checksum" not in said

@@ -138,3 +138,19 @@ def test_the_figure_shows_time_and_accuracy(plan):
     assert points == {"MTT": (35.0, pytest.approx(60.3125)), "IADD": (95.0, pytest.approx(50.3125))}
     lines = {line.get_label(): line.get_ydata()[0] for line in panel.lines}
     assert lines["Random"] == 20.0 and lines["Full dataset"] == pytest.approx(80.3125)
+
+
+def test_the_legend_has_the_dash_of_each_line(plan):
+    """Also where a panel lacks a line that another has."""
+    run = replace(plan.run, exclude=[{"ipc": [10], "method": ["herding"]}])
+    figure = scatter.draw(replace(plan.exhibits["figure", "ranking"], run=run))
+    (legend,) = figure.legends
+    names = [text.get_text() for text in legend.get_texts()]
+    shown = dict(zip(names, legend.legend_handles, strict=True))
+    for panel in figure.axes:
+        lines = [line for line in panel.lines if line.get_label() in ("k-centre", "Full dataset")]
+        assert len(lines) == 2
+        for line in lines:
+            key = shown[line.get_label()]
+            # matplotlib's own pattern of the dash, since 'get_linestyle' hides those of tuples
+            assert key._unscaled_dash_pattern == line._unscaled_dash_pattern

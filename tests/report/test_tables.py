@@ -12,6 +12,7 @@ from dd.config.run import load_run
 from dd.plan.jobs import Evaluation
 from dd.plan.plan import Plan
 from dd.report.sheet import Sheet, Text
+from dd.report.tables.pivot import rounded
 from dd.report.tables.settings import settings_rows
 from tests.support.tables import TABLES, cell, fill, render
 
@@ -162,6 +163,30 @@ def test_settings_are_those_that_run():
     fallback = "(fallback for digits (scikit-learn, 8x8))"
     assert {f"mtt, IPC 1 {fallback}", f"sre2l, IPC 1 {fallback}", "dc, IPC 1"} < distilled
     assert {"glad with mtt", "metadd with mtt"} < distilled  # theirs were chosen on digits
+
+
+def test_settings_that_differ_name_their_dataset():
+    """And no others: all sets of MTT on one dataset are trained on alike."""
+    names = [
+        row["name"] for row in settings_rows(load_run("iadd")) if row["part"] == "distillation"
+    ]
+    own = [name for name in names if name.startswith("mtt, IPC 10")]
+    assert [name for name in own if "fallback" not in name] == [
+        "mtt, IPC 10, CIFAR-10", "mtt, IPC 10, CIFAR-100", "mtt, IPC 10, Tiny ImageNet",
+    ]  # fmt: skip
+    assert "full, IPC 0" not in names or names.count("full, IPC 0") == 1
+    assert not any("digits" in row["name"].replace("fallback for digits", "")
+                   for row in settings_rows(load_run("smoke")))  # fmt: skip
+
+
+def test_small_numbers_keep_their_digits():
+    row = {"lr": 3e-5, "mean": 12.345678, "std": 0.123456789, "variance": 0.000123456789}
+    row |= {"seconds": 12345.67891, "ratio": 2.0, "n": 3, "none": None}
+    assert rounded(row) == {
+        "lr": 3e-5, "mean": 12.3457, "std": 0.1235, "variance": 0.000123457,
+        "seconds": 12345.6789, "ratio": 2.0, "n": 3, "none": "",
+    }  # fmt: skip
+    assert rounded(row, points=["variance"])["variance"] == 0.0001
 
 
 def test_settings_of_protocols_are_those_of_the_evaluations():

@@ -27,7 +27,7 @@ from dd.report.figures.style import (
 )
 from dd.report.labels import axis_label
 from dd.report.read import published
-from dd.report.read.accuracies import collect
+from dd.report.read.accuracies import collect, places
 
 LINES: tuple[LineStyleType, ...] = ("-", "--", ":", "-.")
 
@@ -40,8 +40,7 @@ def draw(exhibit: Exhibit) -> Figure:
     """
     layout, rows = exhibit.definition["layout"], collect(exhibit)
     across, down, hues, styles, ticks = (
-        list(dict.fromkeys(place(row, layout[part]) for row in rows))
-        for part in ("column", "row", "color", "style", "x")
+        places(exhibit, layout[part], rows) for part in ("column", "row", "color", "style", "x")
     )
     tint = colors(hues)
     size = (WIDTH, 0.6 + 2.6 * len(down))
@@ -62,6 +61,7 @@ def draw(exhibit: Exhibit) -> Figure:
                         and place(row, layout["color"]) == hue
                         and place(row, layout["style"]) == style
                     ]
+                    here.sort(key=lambda row: ticks.index(place(row, layout["x"])))
                     x = [ticks.index(place(row, layout["x"])) for row in here]
                     mean = [row["mean"] for row in here]
                     low = [row["mean"] - (row["std"] or 0) for row in here]

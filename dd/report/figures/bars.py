@@ -26,7 +26,7 @@ from dd.report.figures.style import (
 )
 from dd.report.labels import axis_label
 from dd.report.read import published
-from dd.report.read.accuracies import collect, flat
+from dd.report.read.accuracies import collect, flat, places
 
 BAR_WIDTH = 0.8  # width of all bars of a group, seaborn's default
 BAR_INCHES = 0.085  # least width of a bar, including its share of the gaps
@@ -38,15 +38,17 @@ def draw(exhibit: Exhibit) -> Figure:
     A marker on a bar shows the published value, if there is a comparable one.
     """
     layout, rows = exhibit.definition["layout"], collect(exhibit)
+    names = {
+        **dict.fromkeys(("column", "row"), lambda axes, at: facet(exhibit, (axes, at))),
+        **dict.fromkeys(("x", "color"), describe),
+    }
     for row in rows:
         row["accuracies"] = flat(row["accuracies"])
-        for part in ("x", "color"):
-            row[f"at {part}"] = describe(layout[part], place(row, layout[part]))
-        for part in ("column", "row"):
-            row[f"at {part}"] = facet(exhibit, (layout[part], place(row, layout[part])))
+        for part, name in names.items():
+            row[f"at {part}"] = name(layout[part], place(row, layout[part]))
     across, down, groups, hues = (
-        list(dict.fromkeys(row[f"at {part}"] for row in rows))
-        for part in ("column", "row", "x", "color")
+        list(dict.fromkeys(name(layout[part], at) for at in places(exhibit, layout[part], rows)))
+        for part, name in names.items()
     )
     there = [row for row in rows if row["n"]]  # no bar for a set that nobody published
     networks = pandas.DataFrame(there).explode("accuracies").astype({"accuracies": float})

@@ -27,10 +27,10 @@ from dd.plan.jobs import (
 )
 from dd.plan.needs import cam_rectify
 from dd.report import escape
-from dd.report.captions import facts, warnings
+from dd.report.captions import facts, first_sets, warnings
 from dd.report.figures.style import WIDTH, annotate, describe, facet, place
 from dd.report.labels import value_label
-from dd.report.read.accuracies import labels
+from dd.report.read.accuracies import labels, places
 from dd.report.read.maps import convention, groups, read
 
 CLASSES = 3  # classes shown of each set, unless the definition says how many
@@ -66,11 +66,13 @@ def draw(exhibit: Exhibit) -> Figure:
     layout = exhibit.definition["layout"]
     blocks: dict[tuple, list[Looked]] = {}
     members: dict[tuple, list[str]] = {}
+    shown = []
     thresholds: set[float] = set()
     for cell in exhibit.cells():
         if not distillations(cell, exhibit.run):  # others did not publish the set
             continue
         at = labels(exhibit, cell)
+        shown.append(at)
         block = place(at, layout["block"])
         # the auxiliary networks, or the unseen ones if there is no group of auxiliary networks
         members[block] = next(iter(groups(exhibit, cell.dataset).values()))
@@ -78,6 +80,7 @@ def draw(exhibit: Exhibit) -> Figure:
         images, threshold = _looked(exhibit, cell, name, members[block])
         blocks.setdefault(block, []).extend(images)
         thresholds.add(threshold)
+    blocks = {block: blocks[block] for block in places(exhibit, layout["block"], shown)}
     inches = [
         len(rows) * min((WIDTH - 1.6) / (len(members[b]) + 3), TALLEST) + 0.45
         for b, rows in blocks.items()
@@ -97,6 +100,7 @@ def draw(exhibit: Exhibit) -> Figure:
         exhibit.definition["caption"],
         looks,
         convention(exhibit),
+        *first_sets(exhibit),
         facts(exhibit, []),
         *warnings(exhibit),
     ]

@@ -12,7 +12,7 @@ from dd.errors import DDError
 from dd.plan.exhibits import Cell, Exhibit
 from dd.report.captions import facts
 from dd.report.figures.style import LAYERED, WIDTH, annotate, colors, describe, facet, place
-from dd.report.read.accuracies import labels
+from dd.report.read.accuracies import labels, places
 from dd.report.read.vectors import sets, vectors
 
 POINTS = 400  # points of a curve
@@ -29,15 +29,15 @@ def draw(exhibit: Exhibit) -> Figure:
     """
     layout = exhibit.definition["layout"]
     facets: dict[tuple, dict[str, numpy.ndarray]] = {}
-    for cell in exhibit.cells():
-        at = labels(exhibit, cell)
+    spots = [labels(exhibit, cell) for cell in exhibit.cells()]
+    for cell, at in zip(exhibit.cells(), spots, strict=True):
         spot = place(at, layout["row"]), place(at, layout["column"])
         name = describe(layout["color"], place(at, layout["color"]))
         plain, weighted = differences(exhibit, cell)
         facets.setdefault(spot, {})[name] = plain
         if weighted is not None:
             facets[spot][f"{name}{WEIGHTED}"] = weighted
-    down, across = (list(dict.fromkeys(spot[part] for spot in facets)) for part in (0, 1))
+    down, across = (places(exhibit, layout[part], spots) for part in ("row", "column"))
     tint = colors(list(dict.fromkeys(name for here in facets.values() for name in here)))
     size = (WIDTH, 0.7 + 3.4 * len(down))
     figure, panels = pyplot.subplots(

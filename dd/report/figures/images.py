@@ -18,9 +18,9 @@ from dd.data.fit import fit
 from dd.plan.exhibits import Exhibit
 from dd.plan.jobs import Preparation, snapshots
 from dd.report import escape
-from dd.report.captions import facts
+from dd.report.captions import facts, first_sets
 from dd.report.figures.style import WIDTH, annotate, describe, facet, in_words, place
-from dd.report.read.accuracies import labels
+from dd.report.read.accuracies import labels, places
 
 COLUMNS = 10  # most classes shown, so that images stay large enough to see
 NAMES = 1.2  # inches for names beside the images
@@ -36,6 +36,7 @@ def draw(exhibit: Exhibit) -> Figure:
     datasets: dict[tuple[str, str], Dataset] = {}
     blocks: dict[tuple, dict[str, numpy.ndarray]] = {}
     names: dict[tuple, list[str]] = {}
+    shown = []
     lacking = False
     for cell in cells:
         made = snapshots(cell, run)
@@ -49,15 +50,17 @@ def draw(exhibit: Exhibit) -> Figure:
             data = load_dataset(Preparation(cell.dataset, space).file(run), whitening=space)
             datasets[cell.dataset, space] = data
         dataset = datasets[cell.dataset, space]
+        shown.append(at)
         row = describe(layout["row"], row_at)
         blocks.setdefault(block, {})[row], lacks = tiles(path, dataset, count)
         lacking |= lacks
         names[block] = [escape.figure(name) for name in dataset.classes[:COLUMNS]]
+    blocks = {block: blocks[block] for block in places(exhibit, layout["block"], shown)}
     inches = [_inches(rows) + TITLES for rows in blocks.values()]
     figure = pyplot.figure(figsize=(WIDTH, sum(inches) + 0.7), layout="constrained")
-    places = figure.add_gridspec(len(blocks), 1, height_ratios=inches)
+    grid = figure.add_gridspec(len(blocks), 1, height_ratios=inches)
     for index, (block, rows) in enumerate(blocks.items()):
-        spot = places[index, 0]
+        spot = grid[index, 0]
         if _single(rows):
             panels = [figure.add_subplot(spot)]
             _draw_rows(panels[0], rows, names[block])
@@ -98,8 +101,8 @@ def tiles(path: str, dataset: Dataset, count: int) -> tuple[numpy.ndarray, bool]
     by_class = [(labels == k).nonzero()[:, 0] for k in range(len(dataset.classes))][:COLUMNS]
     count = min([count, *(len(indices) for indices in by_class if len(indices))])
     shown = pixels.new_ones(len(by_class), count, *pixels.shape[1:])
-    for places, indices in zip(shown, by_class, strict=True):
-        places[: len(indices)] = pixels[indices[:count]]
+    for row, indices in zip(shown, by_class, strict=True):
+        row[: len(indices)] = pixels[indices[:count]]
     edged = torch.nn.functional.pad(shown, (1, 1, 1, 1), value=1.0).movedim(2, -1)
     lacks = not all(map(len, by_class))
     return edged.expand(*edged.shape[:-1], 3).numpy(), lacks
@@ -184,6 +187,4 @@ def _common(exhibit: Exhibit) -> str:
     told = {axis for axes in exhibit.definition["layout"].values() for axis in axes} | {"dataset"}
     shared = [axis for axis in exhibit.axes if axis not in told]
     words = [in_words(shared, place(exhibit.cells()[0].labels, shared))] if shared else []
-    if len(exhibit.seeds) > 1:
-        words.append(f"Of {len(exhibit.seeds)} synthetic sets, that of seed {exhibit.seeds[0]}")
-    return "".join(f"{sentence}. " for sentence in words)
+    return "".join(f"{s} " for s in (*(f"{text}." for text in words), *first_sets(exhibit)))

@@ -24,7 +24,7 @@ from dd.report.figures.style import (
     mark_failed,
     place,
 )
-from dd.report.read.accuracies import collect
+from dd.report.read.accuracies import collect, places
 from dd.report.read.metrics import read_metric
 
 
@@ -40,7 +40,9 @@ def draw(exhibit: Exhibit) -> Figure:
     for cell, row in zip(exhibit.cells(), rows, strict=True):
         spot = tuple(place(row, layout[part]) for part in ("row", "column", "color"))
         lines.setdefault(spot, []).append((cell, row))
-    down, across, hues = (list(dict.fromkeys(spot[part] for spot in lines)) for part in range(3))
+    down, across, hues = (
+        places(exhibit, layout[part], rows) for part in ("row", "column", "color")
+    )
     tint, widths = colors(hues), dict(zip(hues, itertools.cycle(LAYERED), strict=False))
     size = (WIDTH, 0.9 + 3.2 * len(down))
     figure, panels = pyplot.subplots(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy
 from matplotlib import pyplot
 from matplotlib.figure import Figure
@@ -12,7 +14,7 @@ from dd.plan.jobs import ActivationMaps, Snapshot, distillations
 from dd.plan.needs import cam_rectify
 from dd.report.captions import facts, warnings
 from dd.report.figures.style import WIDTH, annotate, colors, describe, facet, place
-from dd.report.read.accuracies import labels
+from dd.report.read.accuracies import labels, places
 from dd.report.read.maps import AUXILIARY, UNSEEN, VARIANCE, groups, pooled
 from dd.report.tables.areas import compared
 
@@ -28,6 +30,7 @@ def draw(exhibit: Exhibit) -> Figure:
     """
     layout = exhibit.definition["layout"]
     lines: dict[tuple, dict[int, tuple[float, float]]] = {}
+    spots: list[dict[str, Any]] = []
     shown: set[int] = set()
     for cell in exhibit.cells():
         at = labels(exhibit, cell)
@@ -38,13 +41,17 @@ def draw(exhibit: Exhibit) -> Figure:
         ]
         if not files:  # others did not publish the set
             continue
+        spots.append(at)
         for group, members in groups(exhibit, cell.dataset).items():
             values, _, part = pooled(files, members, cam_rectify(exhibit.run))
             shown |= part
             by_image = values[VARIANCE]
             point = (by_image.mean(), by_image.std(ddof=1) if len(by_image) > 1 else 0.0)
             lines.setdefault((*spot, group), {})[cell.iterations] = point
-    down, across, hues, drawn = (list(dict.fromkeys(spot[i] for spot in lines)) for i in range(4))
+    down, across, hues = (
+        places(exhibit, layout[part], spots) for part in ("row", "column", "color")
+    )
+    drawn = list(dict.fromkeys(group for *_, group in lines))
     tint = colors(hues)
     size = (WIDTH, 0.8 + 2.6 * len(down))
     figure, panels = pyplot.subplots(

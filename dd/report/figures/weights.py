@@ -15,7 +15,7 @@ from dd.networks.build import create
 from dd.plan.exhibits import Exhibit
 from dd.report.captions import facts
 from dd.report.figures.style import WIDTH, annotate, colors, facet, place
-from dd.report.read.accuracies import labels
+from dd.report.read.accuracies import labels, places
 from dd.report.read.vectors import sets, vectors
 
 _FIELDS = {"classes": list_of(TEXT), "width_factor": NUMBER}  # of the header of a set
@@ -31,11 +31,11 @@ def draw(exhibit: Exhibit) -> Figure:
     """
     layout = exhibit.definition["layout"]
     facets: dict[tuple, dict[int, list[str]]] = {}
-    for cell in exhibit.cells():
-        at = labels(exhibit, cell)
+    spots = [labels(exhibit, cell) for cell in exhibit.cells()]
+    for cell, at in zip(exhibit.cells(), spots, strict=True):
         spot = place(at, layout["row"]), place(at, layout["column"])
         facets.setdefault(spot, {})[cell.iterations] = sets(exhibit, cell)
-    down, across = (list(dict.fromkeys(spot[part] for spot in facets)) for part in (0, 1))
+    down, across = (places(exhibit, layout[part], spots) for part in ("row", "column"))
     tint = colors(across)
     size = (WIDTH, 0.5 + 3.9 * len(down))
     figure, panels = pyplot.subplots(

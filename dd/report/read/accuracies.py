@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, TypeAlias
 
@@ -97,6 +97,22 @@ def mark_seen(exhibit: Exhibit, rows: list[dict[str, Any]]) -> None:
 def labels(exhibit: Exhibit, cell: Cell) -> dict[str, Any]:
     """The axes of a cell as shown: ``dataset`` by its label."""
     return {**cell.labels, "dataset": exhibit.run.datasets[cell.dataset]["label"]}
+
+
+def places(
+    exhibit: Exhibit, axes: Sequence[str], rows: Iterable[Mapping[str, Any]]
+) -> list[tuple[Any, ...]]:
+    """The places of ``rows`` on ``axes``, each once, in the order in which ``exhibit`` has the
+    values of its axes. The order of the rows is another one if cells are left out."""
+    order: dict[str, list[Any]] = {axis: [*exhibit.values(axis)] for axis in exhibit.axes}
+    order["dataset"] = [exhibit.run.datasets[name]["label"] for name in order["dataset"]]
+    found = dict.fromkeys(tuple(row[axis] for axis in axes) for row in rows)
+
+    def at(place: tuple[Any, ...]) -> list[int]:
+        values = dict(zip(axes, place, strict=True))
+        return [known.index(values[axis]) for axis, known in order.items() if axis in values]
+
+    return sorted(found, key=at)
 
 
 def _accuracies(cell: Cell, exhibit: Exhibit) -> tuple[BySet, int, str]:

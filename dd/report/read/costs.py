@@ -14,6 +14,20 @@ from dd.plan.exhibits import Cell, Exhibit
 from dd.plan.jobs import snapshots
 from dd.report.read.metrics import read_metric
 
+LEAST = 2  # iterations, since the time of the first one is left out
+
+
+def check(exhibit: Exhibit) -> None:
+    """Raise a :class:`DDError` for a cell whose distillation is too short to be timed."""
+    run = exhibit.run
+    for cell in exhibit.cells():
+        if cell.iterations < LEAST and not run.is_imported(cell.dataset, cell.method):
+            raise DDError(
+                f"run {run.name}, {exhibit.renders} {exhibit.name}: a cost needs at least {LEAST} "
+                f"iterations, {cell.method} on {cell.dataset} at IPC {cell.ipc} has "
+                f"{cell.iterations}; give it more, or leave it out"
+            )
+
 
 def seconds_per_iteration(paths: Sequence[str]) -> list[float]:
     """The time of each iteration in the files ``metrics.jsonl`` at ``paths``.
@@ -27,7 +41,7 @@ def seconds_per_iteration(paths: Sequence[str]) -> list[float]:
     for path in paths:
         times += numpy.diff(read_metric(path, "seconds")).tolist()
     if not times:
-        raise DDError(f"{paths[0]}: a cost needs at least 2 iterations; distil longer")
+        raise DDError(f"{paths[0]}: a cost needs at least {LEAST} iterations; distil longer")
     return times
 
 

@@ -154,6 +154,12 @@ def groups(exhibit: Exhibit, dataset: str) -> dict[str, list[str]]:
     return by_group
 
 
+def check(exhibit: Exhibit) -> None:
+    """Raise a :class:`DDError` if the run has too few networks for a comparison of maps."""
+    for dataset in dict.fromkeys(cell.dataset for cell in exhibit.cells()):
+        groups(exhibit, dataset)
+
+
 def measures(maps: numpy.ndarray, threshold: float) -> dict[str, numpy.ndarray]:
     """Measures of the maps of each image.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from dd.artifacts.text import load_rows
 from dd.config.methods import parse_protocol
@@ -148,6 +148,9 @@ def _source(exhibit: Exhibit, path: str, entry: Mapping[str, Any]) -> _Source:
     for column in columns:
         if column not in (*where, *exhibit.axes, *FACTS):
             raise DDError(f"{exhibit.path}: published column '{column}' of {path} is no axis")
+    chosen = [row for row in rows if _matches(row, where)]
+    if not chosen and rows:
+        _raise_for_none(exhibit, path, rows, where)
     only = {}
     for axis, values in entry.get("only", {}).items():
         known = exhibit.definition["axes"].get(axis)
@@ -157,7 +160,20 @@ def _source(exhibit: Exhibit, path: str, entry: Mapping[str, Any]) -> _Source:
                 fault = unknown(f"value of axis '{axis}'", str(value), map(str, known))
                 raise DDError(f"{exhibit.path}: published: {fault}")
         only[axis] = values if isinstance(values, Mapping) else {value: value for value in values}
-    return _Source([_value(path, row) for row in rows if _matches(row, where)], only)
+    return _Source([_value(path, row) for row in chosen], only)
+
+
+def _raise_for_none(
+    exhibit: Exhibit, path: str, rows: Sequence[Mapping[str, str]], where: Mapping[str, Any]
+) -> NoReturn:
+    """Say why ``where`` chooses none of the ``rows`` of a file."""
+    for column, value in where.items():
+        known = dict.fromkeys(row[column] for row in rows)
+        if not any(_same(text, value) for text in known):
+            fault = unknown(f"value of column '{column}' of {path}", str(value), known)
+            raise DDError(f"{exhibit.path}: published.where: {fault}")
+    said = ", ".join(f"{column} {value}" for column, value in where.items())
+    raise DDError(f"{exhibit.path}: published.where: no row of {path} has {said}")
 
 
 def _matches(row: Mapping[str, str], place: Mapping[str, Any]) -> bool:

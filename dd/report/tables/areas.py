@@ -12,7 +12,7 @@ from dd.report.labels import axis_label, value_label
 from dd.report.read.accuracies import labels
 from dd.report.read.maps import HETEROGENEOUS, META, VARIANCE, convention, groups, pooled
 from dd.report.sheet import Sheet, Text
-from dd.report.tables.pivot import Rows, arranged, place_labels, rounded
+from dd.report.tables.pivot import Rows, arranged, headings, place_labels, rounded
 
 MEASURES = {
     META: ("Meta region (% of area)", ".1f"),
@@ -55,7 +55,12 @@ def areas(exhibit: Exhibit) -> tuple[Rows, Sheet]:
             )
             for name, (heading, form) in MEASURES.items()
             for row in rows
-        }
+        },
+        [
+            (heading, *at)
+            for heading, _ in MEASURES.values()
+            for at in headings(exhibit, across, rows)
+        ],
     )
     least = " or ".join(f"{value:g}" for value in sorted(thresholds))
     looks = f"A network looks where its normalised map is at least {least}."
@@ -70,7 +75,8 @@ def areas(exhibit: Exhibit) -> tuple[Rows, Sheet]:
         keys=len(down),
         notes=warnings(exhibit),
     )
-    return [rounded(row) for row in rows], sheet
+    percent = [f"{name}{end}" for name in (META, HETEROGENEOUS) for end in ("", "_std")]
+    return [rounded(row, points=percent) for row in rows], sheet
 
 
 def compared(exhibit: Exhibit, shown: set[int]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -43,7 +44,13 @@ def claims(exhibit: Exhibit) -> tuple[Rows, Sheet]:
         notes=[*notes, *shared(verdicts), *warnings(exhibit)],
     )
     rows = [row for one in verdicts for row in _rows(exhibit, one)]
-    return [rounded(row) for row in rows], sheet
+    return [rounded(row, points=_in_points(row)) for row in rows], sheet
+
+
+def _in_points(row: Mapping[str, Any]) -> Sequence[str]:
+    """The columns of a row that are differences of accuracies."""
+    measured = ("difference", "low", "high", "published_difference")
+    return measured if row["unit"] == "points" else ()
 
 
 def _line(one: Judged) -> list[Text]:

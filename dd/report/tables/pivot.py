@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from dd.plan.exhibits import Exhibit
@@ -10,11 +10,13 @@ from dd.report.captions import facts, usual_number, warnings
 from dd.report.compare import compare
 from dd.report.labels import axis_label, value_label
 from dd.report.read import published
-from dd.report.read.accuracies import collect, mark_seen
+from dd.report.read.accuracies import collect, mark_seen, places
 from dd.report.sheet import Sheet, Text
 
 Rows = list[dict[str, Any]]
 Place = tuple[str, ...]
+POINTS = ("mean", "std", "std_sets", "std_within", "published", "published_std")
+"""Columns of accuracies."""
 
 
 def results(exhibit: Exhibit) -> tuple[Rows, Sheet]:
@@ -38,7 +40,8 @@ def pivot(exhibit: Exhibit, rows: Rows) -> Sheet:
                 _shown(row, usual), id(row) in best
             )
             for row in rows
-        }
+        },
+        headings(exhibit, across, rows),
     )
     notes = [f"† {note}." for note in dict.fromkeys(row["note"] for row in rows) if note]
     return Sheet(
@@ -57,26 +60,41 @@ def place_labels(row: Mapping[str, Any], axes: Sequence[str]) -> Place:
     return tuple(value_label(axis, row[axis]) for axis in axes)
 
 
-def arranged(cells: Mapping[tuple[Place, Place], Text]) -> tuple[list[Place], list[list[Text]]]:
-    """Arrange cells, which are given by their place in rows and in columns.
+def headings(exhibit: Exhibit, axes: Sequence[str], rows: Rows) -> list[Place]:
+    """The labels of the columns by ``axes`` that ``rows`` need, in the order of the axes."""
+    at = places(exhibit, axes, rows)
+    return [place_labels(dict(zip(axes, values, strict=True)), axes) for values in at]
+
+
+def arranged(
+    cells: Mapping[tuple[Place, Place], Text], columns: Iterable[Place]
+) -> tuple[list[Place], list[list[Text]]]:
+    """Arrange cells, which are given by their place in rows and in ``columns``.
 
     Returns:
-        The places in columns; and for each place in rows its labels and its cells, ``–`` for a
-        missing cell. The order is that of ``cells``.
+        The columns, each once; and for each place in rows its labels and its cells, ``–`` for a
+        missing cell. The order of rows is that of ``cells``.
     """
-    columns = list(dict.fromkeys(across for _, across in cells))
+    columns = list(dict.fromkeys(columns))
     return columns, [
         [*map(Text, key), *(cells.get((key, column), Text("–")) for column in columns)]
         for key in dict.fromkeys(down for down, _ in cells)
     ]
 
 
-def rounded(row: Mapping[str, Any], hidden: Collection[str] = ()) -> dict[str, Any]:
-    """A row for the CSV: numbers rounded to four decimals, missing values empty."""
+def rounded(
+    row: Mapping[str, Any], hidden: Collection[str] = (), points: Collection[str] = POINTS
+) -> dict[str, Any]:
+    """A row for the CSV: missing values empty, numbers rounded.
+
+    Those in percent and points, in the columns ``points``, have four decimals. All others have
+    six significant digits, and no fewer than four decimals: a rate or a variance may be small.
+    """
     shown = {key: value for key, value in row.items() if key not in hidden}
     for key, value in shown.items():
         if isinstance(value, float):
-            shown[key] = round(value, 4)
+            small = abs(value) < 100 and key not in points
+            shown[key] = float(f"{value:.6g}") if small else round(value, 4)
     return {key: "" if value is None else value for key, value in shown.items()}
 
 

@@ -20,11 +20,12 @@ from dd.report.numbers import interval, number
 from dd.report.read.accuracies import BySet, collect
 from dd.report.read.costs import costs
 from dd.report.sheet import Sheet, Text
-from dd.report.tables.pivot import Rows, place_labels, rounded
+from dd.report.tables.pivot import POINTS, Rows, place_labels, rounded
 
 HEADER = ("Accuracy (%)", "Over random (points)", "Of full (%)", "Seconds", "Memory (MB)")
 
 
+COMPARED = ("over_random", "of_full")  # points, percent
 REFERENCES = ("baseline", "ceiling")  # the methods that all others are compared with
 
 
@@ -71,7 +72,8 @@ def ranking(exhibit: Exhibit) -> tuple[Rows, Sheet]:
         keys=len(down),
         notes=warnings(exhibit),
     )
-    return [rounded(row, ("diverged",)) for row in ranked], sheet
+    bounds = [f"{name}{end}" for name in COMPARED for end in ("", "_low", "_high")]
+    return [rounded(row, ("diverged",), (*POINTS, *bounds)) for row in ranked], sheet
 
 
 def measured(exhibit: Exhibit) -> Rows:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,47 +29,73 @@ def settings_rows(run: Run) -> list[Row]:
     those of each objective, imported sets, the settings with which networks are trained on sets,
     and the protocols.
     Equal rows are shown once. If a method's recipe has no settings for a dataset or IPC, the name
-    in the row says so.
+    in the row says so. If datasets have other settings, it names the dataset.
     """
     plan = Plan(replace(run, optional=[]))
     methods = dict.fromkeys(job.method for job in plan.of(Distillation))
     rows = [row for method in methods if run.parse(method).pool for row in _pool_rows(run, method)]
-    for frozen in plan.of(Pretraining):
-        own = run.training(frozen.stage, frozen.dataset, frozen.network)
-        rows.append(_row("pretraining", frozen.network, settings=own))
-    for generator in plan.of(GeneratorTraining):
-        own = run.training(generator.stage, generator.dataset)
-        rows.append(_row("pretraining", generator.stage, settings=own))
-    for job in plan.of(Distillation):
-        objective = run.parse(job.method).objective
-        ran = {"iterations": job.snapshots[-1], **job.settings(run)}
-        name = f"{objective}, IPC {job.ipc}{_instead(run, objective, job)}"
-        rows.append(_row("distillation", name, settings=ran))
-        for part in run.parse(job.method).parts:
-            own = run.part(part, objective, job.dataset, job.ipc)
-            name = f"{part.name} with {objective}{_instead(run, part.name, job)}"
-            rows.append(_row("distillation", name, settings=own))
-        evaluation = run.evaluation(job.method, job.dataset, job.ipc)
-        rows.append(_row("evaluation", f"sets of {objective}, IPC {job.ipc}", settings=evaluation))
-    for imported in plan.of(Import):
-        given, made = imported.described(run), imported.distillation
-        name = f"{made.method}, IPC {made.ipc}, {imported.iterations} iterations, seed {made.seed}"
-        shown = ("by", "from", "file", "entry")
-        said: dict[str, Any] = {key: given[key] for key in shown if key in given}
-        rows.append(_row("import", name, settings=said))
-        objective = run.parse(made.method).objective
-        evaluation = run.evaluation(made.method, made.dataset, made.ipc)
-        rows.append(_row("evaluation", f"sets of {objective}, IPC {made.ipc}", settings=evaluation))
-    for tested in plan.of(Evaluation):
-        made = tested.distillation
-        for arch, own in tested.arch_settings(run).items():
-            name = f"{arch} on sets of {run.parse(made.method).objective}, IPC {made.ipc}"
-            rows.append(_row("evaluation", name, settings=own))
+    rows += _told_apart(run, _rows_of_datasets(run, plan))
     for name, used in _protocols(run, plan).items():
         rows.append(_row("protocol", name, settings=used))
     order = ["pool", "pretraining", "distillation", "import", "evaluation", "protocol"]
     unique = [dict(items) for items in dict.fromkeys(tuple(row.items()) for row in rows)]
     return sorted(unique, key=lambda row: order.index(row["part"]))
+
+
+def _told_apart(run: Run, rows: Sequence[tuple[str, Row]]) -> list[Row]:
+    """Rows, each given with its dataset. Those that bear one name on several datasets and have not
+    the same settings on each get the dataset's label."""
+    found: dict[str, dict[str, dict[str, None]]] = {}
+    for dataset, row in rows:
+        by_dataset = found.setdefault(row["part"] + row["name"], {})
+        by_dataset.setdefault(dataset, {})[row["settings"]] = None
+    told = []
+    for dataset, row in rows:
+        first, *others = found[row["part"] + row["name"]].values()
+        if any(other.keys() != first.keys() for other in others):
+            row = row | {"name": f"{row['name']}, {run.datasets[dataset]['label']}"}
+        told.append(row)
+    return told
+
+
+def _rows_of_datasets(run: Run, plan: Plan) -> list[tuple[str, Row]]:
+    """The rows of what is done with each dataset, each with the dataset."""
+    rows: list[tuple[str, Row]] = []
+    for frozen in plan.of(Pretraining):
+        own = run.training(frozen.stage, frozen.dataset, frozen.network)
+        rows.append((frozen.dataset, _row("pretraining", frozen.network, settings=own)))
+    for generator in plan.of(GeneratorTraining):
+        own = run.training(generator.stage, generator.dataset)
+        rows.append((generator.dataset, _row("pretraining", generator.stage, settings=own)))
+    for job in plan.of(Distillation):
+        objective = run.parse(job.method).objective
+        ran = {"iterations": job.snapshots[-1], **job.settings(run)}
+        name = f"{objective}, IPC {job.ipc}{_instead(run, objective, job)}"
+        rows.append((job.dataset, _row("distillation", name, settings=ran)))
+        for part in run.parse(job.method).parts:
+            own = run.part(part, objective, job.dataset, job.ipc)
+            name = f"{part.name} with {objective}{_instead(run, part.name, job)}"
+            rows.append((job.dataset, _row("distillation", name, settings=own)))
+        rows.append((job.dataset, _evaluation_row(run, job)))
+    for imported in plan.of(Import):
+        given, made = imported.described(run), imported.distillation
+        name = f"{made.method}, IPC {made.ipc}, {imported.iterations} iterations, seed {made.seed}"
+        shown = ("by", "from", "file", "entry")
+        said: dict[str, Any] = {key: given[key] for key in shown if key in given}
+        rows.append((made.dataset, _row("import", name, settings=said)))
+        rows.append((made.dataset, _evaluation_row(run, made)))
+    for tested in plan.of(Evaluation):
+        made = tested.distillation
+        for arch, own in tested.arch_settings(run).items():
+            name = f"{arch} on sets of {run.parse(made.method).objective}, IPC {made.ipc}"
+            rows.append((made.dataset, _row("evaluation", name, settings=own)))
+    return rows
+
+
+def _evaluation_row(run: Run, made: Distillation) -> Row:
+    """How networks are trained on the sets of a distillation."""
+    name = f"sets of {run.parse(made.method).objective}, IPC {made.ipc}"
+    return _row("evaluation", name, settings=run.evaluation(made.method, made.dataset, made.ipc))
 
 
 def _protocols(run: Run, plan: Plan) -> dict[str, dict[str, list[Any]]]:
