@@ -243,7 +243,8 @@ def results(out: Path) -> dict[str, Any]:
 
 
 def _timeless(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if key not in ("seconds", "device")}
+    left_out = ("seconds", "device", "gpu", "code")
+    return {key: value for key, value in row.items() if key not in left_out}
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

@@ -90,7 +90,11 @@ def enlarged(run: Run, times: int) -> dict[str, Any]:
     """
     document = stated(run)
     names = {old: [old, *(f"{old}_{n}" for n in range(1, times))] for old in run.datasets}
-    document["datasets"] = {new: run.datasets[old] for old in names for new in names[old]}
+    document["datasets"] = {
+        new: options | ({} if new == old else {"label": new})  # no two may have the same
+        for old, options in run.datasets.items()
+        for new in names[old]
+    }
     for axes in document.get("axes_for", {}).values():
         if "dataset" in axes:
             axes["dataset"] = [new for old in axes["dataset"] for new in names[old]]

@@ -19,7 +19,7 @@ import torch
 
 from dd.artifacts.atomic import sweep
 from dd.artifacts.headers import FORMAT, HEADER
-from dd.artifacts.text import digest
+from dd.artifacts.text import digest, through_json
 from dd.errors import DDError
 
 CODES = {
@@ -76,8 +76,7 @@ class RowWriter:
         size += self.start
         path.parent.mkdir(parents=True, exist_ok=True)
         self.file = os.open(self.partial, os.O_RDWR | os.O_CREAT, 0o666)
-        told = os.pread(self.file, len(header), LENGTH)
-        self.found = told == header and os.fstat(self.file).st_size == size
+        self.found = os.fstat(self.file).st_size == size and self._is_of(facts)
         try:
             if not self.found:
                 os.ftruncate(self.file, 0)
@@ -89,7 +88,24 @@ class RowWriter:
             self.discard()
             raise OSError(error.errno, error.strerror, str(path)) from None
 
-    def _header(self, facts: Mapping[str, Any]) -> bytes:
+    def _is_of(self, facts: Mapping[str, Any]) -> bool:
+        """Whether the header in the file is of these tensors and has all ``facts``. That of a job
+        which was killed at its very end has more."""
+        text = os.pread(self.file, self.start - LENGTH, LENGTH).decode("utf-8", "replace")
+        try:
+            entries, _ = json.JSONDecoder().raw_decode(text)
+            told = json.loads(entries.pop("__metadata__")["dd"])
+        except (ValueError, LookupError, TypeError, AttributeError):
+            return False
+        return (
+            entries == self._entries() and told.items() >= through_json(self._said(facts)).items()
+        )
+
+    def _said(self, facts: Mapping[str, Any]) -> dict[str, Any]:
+        return {"kind": self.kind, "format": FORMAT, **facts}
+
+    def _entries(self) -> dict[str, Any]:
+        """The tensors, as the header of a safetensors file describes them."""
         entries = {}
         for name, (dtype, shape) in self.tensors.items():
             first = self.offsets[name]
@@ -99,9 +115,12 @@ class RowWriter:
                 "shape": list(shape),
                 "data_offsets": [first, last],
             }
-        document = json.dumps({"kind": self.kind, "format": FORMAT, **facts})
+        return entries
+
+    def _header(self, facts: Mapping[str, Any]) -> bytes:
+        document = json.dumps(self._said(facts))
         metadata = {"dd": document, "sha256": json.dumps({HEADER: digest(document.encode())})}
-        return json.dumps({"__metadata__": metadata, **entries}).encode()
+        return json.dumps({"__metadata__": metadata, **self._entries()}).encode()
 
     def put(self, name: str, position: tuple[int, ...], values: torch.Tensor) -> None:
         """Write the row of tensor ``name`` at ``position``, and its checksum."""

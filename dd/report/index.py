@@ -274,7 +274,7 @@ def _ours(run: Run) -> Run | None:
     if not Path(run.path("runs", f"{run.name}.yaml")).is_file():
         return None
     ours = load_run(run.name, {}, run.workflow)
-    overridden = {*OVERRIDES, "networks_for", "seeds_for"}
+    overridden = {*OVERRIDES, "networks_for", "seeds_for", "other_datasets"}
     # what is made on request alone, where and with how much memory makes no other run
     places = {"name", "workflow", "resources", "optional"}
     same = {field.name for field in dataclasses.fields(Run)} - overridden - places

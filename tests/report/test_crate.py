@@ -290,9 +290,10 @@ def test_the_library_reads_it(finished):
 
 @pytest.mark.slow
 def test_it_is_made_again_byte_by_byte(finished):
-    before = (finished / crate.NAME).read_bytes()
+    before, recorded = (finished / crate.NAME).read_bytes(), load_json(finished / "run.json")
     words = ["record", "--config", str(finished / "config.json")]
     assert main([*words, "--out", str(finished / "run.json")]) == 0
+    assert load_json(finished / "run.json") == recorded
     assert (finished / crate.NAME).read_bytes() == before
     assert str(finished.absolute()).encode() not in before
 
