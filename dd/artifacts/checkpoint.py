@@ -98,7 +98,7 @@ def _kept(path: Path, facts: Mapping[str, Any], at: Field, lost: Lost) -> Kept:
     """The checkpoint in ``path``; a :class:`DDError` says why it cannot be used."""
     try:
         tensors, header = load_tensors(path, "checkpoint", fields=_FIELDS)
-    except (DDError, OSError) as error:
+    except DDError as error:
         raise DDError(f"the checkpoint cannot be read ({error})") from None
     if header.get("facts") != through_json(facts):
         raise DDError(f"{path} belongs to other settings")

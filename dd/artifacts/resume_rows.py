@@ -102,7 +102,7 @@ def _progress(path: Path, facts: Mapping[str, Any], needed: Field) -> dict[str, 
     file ``path`` does not tell."""
     try:
         kept = load_json(path)
-    except (DDError, OSError) as error:
+    except DDError as error:
         raise DDError(f"the checkpoint cannot be read ({error})") from None
     written = kept.pop(_SUM, None) if isinstance(kept, dict) else None
     if not isinstance(kept, dict) or kept.get(_FACTS) != through_json(facts):

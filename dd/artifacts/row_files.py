@@ -151,7 +151,7 @@ class RowWriter:
         """Why the rows at ``positions``, which a killed job wrote, cannot be used; "" if they
         can."""
         if not self.found:
-            return f"the rows of {self.path} are gone, or of other settings"
+            return f"the rows of {self.path} are gone, or of other settings or code"
         return "" if self.intact(positions) else f"rows in {self.partial} are damaged"
 
     def _read(self, name: str, position: tuple[int, ...]) -> bytes:

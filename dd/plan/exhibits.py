@@ -96,8 +96,12 @@ class Exhibit:
 
     @property
     def is_shown(self) -> bool:
-        """Whether the run shows it: not if its user left out all of its datasets."""
-        return not self.run.other_datasets or all(map(self.values, self.axes))
+        """Whether the run shows it: not if its user left out the datasets of all its cells."""
+        if not self.run.other_datasets:
+            return True
+        return all(map(self.values, self.axes)) and bool(
+            self.cells() or "axes" not in self.definition
+        )
 
     def values(self, axis: str) -> dict[Any, dict[str, Any]]:
         """The values of ``axis`` in this run, and for each value the settings that it binds.

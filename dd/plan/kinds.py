@@ -272,14 +272,13 @@ def check(exhibit: Exhibit) -> None:
 
 
 def check_jobs(exhibit: Exhibit, jobs: Sequence[Job]) -> None:
-    """As :func:`check`, for what a kind refuses because of the jobs of the run.
+    """As :func:`check`, for a kind that refuses something because of the jobs of the run.
 
     Args:
         exhibit: the table or figure.
         jobs: all jobs of the run, without those of its optional tables and figures.
     """
-    if own := kind_of(exhibit).check_jobs:
-        resolve(own)(exhibit, jobs)
+    resolve(kind_of(exhibit).check_jobs)(exhibit, jobs)
 
 
 def _check_cells(exhibit: Exhibit) -> None:

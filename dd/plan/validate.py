@@ -86,7 +86,8 @@ def check_plan(plan: Plan, narrowed: Collection[str] = ()) -> None:
     _check_imported(plan, narrowed)
     for exhibit in plan.exhibits.values():
         check(exhibit)
-        check_jobs(exhibit, plan.main.jobs)
+        if kind_of(exhibit).check_jobs:
+            check_jobs(exhibit, plan.main.jobs)
         _check_distilled(exhibit)
     prepared = {job.file(run) for job in plan.of(Preparation) if _is_current(plan, job)}
     sizes = {path: _class_sizes(path) for path in prepared}

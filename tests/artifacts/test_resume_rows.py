@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 
 import pytest
@@ -51,3 +52,18 @@ def test_without_its_rows_it_is_worth_nothing(tmp_path, capsys):
     assert load("test", path, lost="rows are lost") == {}
     assert capsys.readouterr().out == "test: starting anew, rows are lost\n"
     assert not path.exists()
+
+
+def test_a_disk_that_fails_does_not_cost_the_checkpoint(tmp_path, monkeypatch):
+    """It may work again for the next attempt; so nothing starts anew."""
+    path = tmp_path / "kept.json"
+    save_progress(path, FACTS, {"done": 3})
+
+    def failing(*_):
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dd.artifacts.resume_rows.load_json", failing)
+        with pytest.raises(OSError, match="Input/output error"):
+            load("test", path)
+    assert load("test", path) == {"done": 3}

@@ -90,3 +90,22 @@ def test_a_caption_names_the_set_that_is_shown(seeds, imported, said):
     run = replace(load_run("smoke"), seeds=seeds, imported=made, sets_root="x")
     exhibit = replace(Plan(load_run("smoke")).exhibits["figure", "modelpool_images"], run=run)
     assert first_sets(exhibit) == said
+
+
+@pytest.mark.parametrize("asked", [{"Ours": {"dataset": "digits"}}, ["elsewhere", "digits"]])
+def test_a_definition_may_name_datasets_in_its_own_way(plan, asked):
+    """By another name, or one that this run has not and leaves out."""
+    exhibit = without(plan, "table", "modelpool_ablation", {"dataset": ["elsewhere"]})
+    axes = {"dataset": asked, **exhibit.definition["axes"]}
+    exhibit = replace(exhibit, definition={**exhibit.definition, "axes": axes})
+    rows = [{"dataset": exhibit.run.datasets["digits"]["label"], "ipc": i} for i in (10, 1)]
+    assert [ipc for _, ipc in places(exhibit, ["dataset", "ipc"], rows)] == [1, 10]
+
+
+def test_an_exhibit_of_other_datasets_alone_is_not_shown(plan):
+    """Of all its cells only those of a dataset that was left out are there."""
+    run = replace(plan.run, other_datasets=["elsewhere"])
+    exhibit = replace(plan.exhibits["table", "modelpool_ablation"], run=run)
+    assert exhibit.is_shown
+    left_out = replace(run, exclude=[{"dataset": ["digits"]}])
+    assert not replace(exhibit, run=left_out).is_shown

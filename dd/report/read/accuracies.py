@@ -105,12 +105,15 @@ def places(
     """The places of ``rows`` on ``axes``, each once, in the order in which ``exhibit`` has the
     values of its axes. The order of the rows is another one if cells are left out."""
     order: dict[str, list[Any]] = {axis: [*exhibit.values(axis)] for axis in exhibit.axes}
-    order["dataset"] = [exhibit.run.datasets[name]["label"] for name in order["dataset"]]
+    datasets = exhibit.run.datasets
+    bound = [binds.get("dataset") for binds in exhibit.values("dataset").values()]
+    order["dataset"] = [datasets[name]["label"] for name in bound if name in datasets]
     found = dict.fromkeys(tuple(row[axis] for axis in axes) for row in rows)
 
     def at(place: tuple[Any, ...]) -> list[int]:
         values = dict(zip(axes, place, strict=True))
-        return [known.index(values[axis]) for axis, known in order.items() if axis in values]
+        given = [(values[axis], known) for axis, known in order.items() if axis in values]
+        return [known.index(one) if one in known else len(known) for one, known in given]
 
     return sorted(found, key=at)
 
