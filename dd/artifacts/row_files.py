@@ -230,9 +230,9 @@ class RowReader:
     def digest(self) -> str:
         """16 digits that identify all rows, by their checksums; "" if the file has none."""
         sums = [name for name in sorted(self._names) if name.startswith(SUMS)]
-        return (
-            digest(b"".join(_bytes(self._file.get_tensor(name)) for name in sums)) if sums else ""
-        )
+        if not sums:
+            return ""
+        return digest(b"".join(_bytes(self._file.get_tensor(name)) for name in sums))
 
     def _row(self, name: str, position: tuple[int, ...]) -> torch.Tensor:
         here = self._file.get_slice(name)[tuple(slice(at, at + 1) for at in position)]

@@ -7,7 +7,6 @@ sees half of a file, and a full disk leaves the old file in place. Nothing is ev
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import re
@@ -27,7 +26,7 @@ from dd.artifacts.text import digest
 def tensors_digest(tensors: Mapping[str, torch.Tensor]) -> str:
     """16 digits that identify ``tensors``: their names, types, shapes and values."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    return hashlib.sha256(save(plain)).hexdigest()[:16]
+    return digest(save(plain))
 
 
 def save_tensors(

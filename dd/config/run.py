@@ -46,8 +46,8 @@ OVERRIDES = (
     *("plugins", "results"),
 )
 _YOUNGER = (
-    *("networks_for", "seeds_for", "exclude", "imported", "sets_root", "plugins"),
-    "other_datasets",
+    *("networks_for", "seeds_for", "exclude", "imported"),
+    *("sets_root", "plugins", "other_datasets"),
 )
 DOWNLOADED = {
     "cifar10": ("cifar-10-batches-py", "cifar-10-python.tar.gz"),

@@ -13,7 +13,7 @@ from dd.artifacts.fields import NUMBER, TEXT, block, either, list_of, shown, som
 from dd.config.documents import load_config
 from dd.config.methods import parse_protocol
 from dd.config.run import Run
-from dd.config.settings import Type, as_type
+from dd.config.settings import MOST, Type, as_type
 from dd.errors import DDError, unknown
 
 PIVOTS = ("results", "reweighting", "areas")  # kinds whose columns are axes
@@ -21,7 +21,7 @@ _TYPES: Mapping[str, Type] = {
     **dict.fromkeys(("dataset", "method", "arch", "protocol"), str),
     **dict.fromkeys(("ipc", "iterations"), int),
 }
-_MOST = {"ipc": 10**5, "iterations": 10**7}  # as in the schema of a run
+_MOST = {"ipc": 10**5, "iterations": MOST}  # as in the schema of a run
 _SELECT = block({"axis": TEXT, "values": some(list_of(either(NUMBER, TEXT)))})
 BOUND = ("dataset", "method", "ipc", "iterations", "arch", "protocol", "select")
 

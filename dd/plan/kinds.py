@@ -145,7 +145,8 @@ class Kind:
             tensors beside the images), and so no imported sets.
         check: ``MODULE:FUNCTION`` that refuses an :class:`Exhibit` that no results could make
             right; "" if there is nothing more to check than for all kinds.
-        check_jobs: the same, for what depends on all jobs of the run, which it is given, too.
+        check_jobs: the same, for what depends on the jobs of the run; it is given these, too
+            (without those of optional tables and figures).
     """
 
     renderer: str
@@ -179,7 +180,7 @@ TABLES = {
         "dd.report.tables.cost:cost",
         (SETS, METRICS),
         ("rows",),
-        check="dd.report.read.costs:check",
+        check_jobs="dd.report.read.costs:check",
     ),
     "areas": Kind(
         "dd.report.tables.areas:areas",
@@ -269,16 +270,6 @@ def check(exhibit: Exhibit) -> None:
     _check_published(exhibit)
     if own := kind_of(exhibit).check:
         resolve(own)(exhibit)
-
-
-def check_jobs(exhibit: Exhibit, jobs: Sequence[Job]) -> None:
-    """As :func:`check`, for a kind that refuses something because of the jobs of the run.
-
-    Args:
-        exhibit: the table or figure.
-        jobs: all jobs of the run, without those of its optional tables and figures.
-    """
-    resolve(kind_of(exhibit).check_jobs)(exhibit, jobs)
 
 
 def _check_cells(exhibit: Exhibit) -> None:

@@ -34,7 +34,7 @@ from dd.plan.jobs import (
     Pretraining,
     check_networks_for,
 )
-from dd.plan.kinds import check, check_jobs, kind_of
+from dd.plan.kinds import check, kind_of
 from dd.plan.needs import auxiliary_networks, cam_networks
 from dd.plan.plan import Plan
 from dd.plugins import Entry
@@ -86,8 +86,8 @@ def check_plan(plan: Plan, narrowed: Collection[str] = ()) -> None:
     _check_imported(plan, narrowed)
     for exhibit in plan.exhibits.values():
         check(exhibit)
-        if kind_of(exhibit).check_jobs:
-            check_jobs(exhibit, plan.main.jobs)
+        if own := kind_of(exhibit).check_jobs:
+            resolve(own)(exhibit, plan.main.jobs)
         _check_distilled(exhibit)
     prepared = {job.file(run) for job in plan.of(Preparation) if _is_current(plan, job)}
     sizes = {path: _class_sizes(path) for path in prepared}

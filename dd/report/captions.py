@@ -17,7 +17,7 @@ from dd.plan.kinds import networks_behind
 from dd.pretrain.agreement import warning
 from dd.report import fallbacks
 from dd.report.labels import in_rule, in_words, value_label
-from dd.report.read.accuracies import labels
+from dd.report.read.places import labels
 
 _FROZEN: Fields = {"network": NAME, "accuracy": PERCENT, "least_accuracy": PERCENT}
 

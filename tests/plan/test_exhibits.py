@@ -233,13 +233,6 @@ SETS = [
         ("figure", "metadd_variance", {"cam_networks": ["mlp"]}, "a comparison of maps needs at "),
         ("figure", "metadd_cams", {"cam_networks": ["mlp"]}, "cam_networks are mlp: a comparison"),
         ("table", "metadd_meta_area", {"cam_networks": ["mlp"]}, "a comparison of maps needs at "),
-        (
-            "table",
-            "metadd_cost",
-            {"recipes": {"dm": {"iterations": 1}}, "axes_for": {"metadd_cost": {"method": ["dm"]}}},
-            "run smoke, table metadd_cost: a cost needs at least 2 iterations, dm on digits at IPC "
-            "1 has 1; give it more, or leave it out",
-        ),
         *(
             (
                 kind,
@@ -268,3 +261,18 @@ def test_what_no_result_could_show_stops_before_any_job(kind, name, change, mess
     with pytest.raises(DDError) as caught:
         check(replace(exhibit, run=replace(exhibit.run, **change)))
     assert message in str(caught.value)
+
+
+def test_one_iteration_has_no_cost_unless_the_distillation_goes_on():
+    """Another table may show more iterations of it; all of them are timed."""
+    run = replace(load_run("smoke"), tables=["metadd_cost"], figures=[], optional=[])
+    run = replace(run, axes={"ipc": [1]}, axes_for={"metadd_cost": {"method": ["dm"]}})
+    run = replace(run, recipes={"dm": {"iterations": 1}})
+    with pytest.raises(DDError) as caught:
+        check_plan(Plan(run))
+    assert str(caught.value) == (
+        "run smoke, table metadd_cost: a cost needs at least 2 iterations, dm on digits at IPC 1 "
+        "has 1; give it more, or leave it out"
+    )
+    beside = {"axes": {"ipc": [1], "iterations": [20]}, "figures": ["metadd_variance"]}
+    check_plan(Plan(replace(run, **beside)))

@@ -10,7 +10,7 @@ from dd.plan.exhibits import Exhibit
 from dd.plan.plan import Plan
 from dd.report.captions import first_sets
 from dd.report.figures import accuracy_curve, bars
-from dd.report.read.accuracies import places
+from dd.report.read.places import places
 from dd.report.tables.pivot import results
 from tests.support.tables import fill
 

@@ -27,7 +27,8 @@ from dd.report.figures.style import (
 )
 from dd.report.labels import axis_label
 from dd.report.read import published
-from dd.report.read.accuracies import collect, places
+from dd.report.read.accuracies import collect
+from dd.report.read.places import places
 
 LINES: tuple[LineStyleType, ...] = ("-", "--", ":", "-.")
 

@@ -26,7 +26,8 @@ from dd.report.figures.style import (
 )
 from dd.report.labels import axis_label
 from dd.report.read import published
-from dd.report.read.accuracies import collect, flat, places
+from dd.report.read.accuracies import collect, flat
+from dd.report.read.places import places
 
 BAR_WIDTH = 0.8  # width of all bars of a group, seaborn's default
 BAR_INCHES = 0.085  # least width of a bar, including its share of the gaps

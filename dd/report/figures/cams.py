@@ -30,8 +30,8 @@ from dd.report import escape
 from dd.report.captions import facts, first_sets, warnings
 from dd.report.figures.style import WIDTH, annotate, describe, facet, place
 from dd.report.labels import value_label
-from dd.report.read.accuracies import labels, places
 from dd.report.read.maps import convention, groups, read
+from dd.report.read.places import labels, places
 
 CLASSES = 3  # classes shown of each set, unless the definition says how many
 MAP = "viridis"  # from dark to light, also when printed in grey

@@ -12,7 +12,7 @@ from dd.errors import DDError
 from dd.plan.exhibits import Cell, Exhibit
 from dd.report.captions import facts
 from dd.report.figures.style import LAYERED, WIDTH, annotate, colors, describe, facet, place
-from dd.report.read.accuracies import labels, places
+from dd.report.read.places import labels, places
 from dd.report.read.vectors import sets, vectors
 
 POINTS = 400  # points of a curve

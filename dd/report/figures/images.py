@@ -20,7 +20,7 @@ from dd.plan.jobs import Preparation, snapshots
 from dd.report import escape
 from dd.report.captions import facts, first_sets
 from dd.report.figures.style import WIDTH, annotate, describe, facet, in_words, place
-from dd.report.read.accuracies import labels, places
+from dd.report.read.places import labels, places
 
 COLUMNS = 10  # most classes shown, so that images stay large enough to see
 NAMES = 1.2  # inches for names beside the images

@@ -25,8 +25,9 @@ from dd.report.figures.style import (
     place,
 )
 from dd.report.labels import axis_label
-from dd.report.read.accuracies import collect, places
+from dd.report.read.accuracies import collect
 from dd.report.read.costs import costs
+from dd.report.read.places import places
 
 MARKERS = "osD^vP*X<>hp"
 DASHES = ("--", ":", "-.", (0, (6, 1)), (0, (1, 3)))

@@ -24,8 +24,9 @@ from dd.report.figures.style import (
     mark_failed,
     place,
 )
-from dd.report.read.accuracies import collect, places
+from dd.report.read.accuracies import collect
 from dd.report.read.metrics import read_metric
+from dd.report.read.places import places
 
 
 def draw(exhibit: Exhibit) -> Figure:

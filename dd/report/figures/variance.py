@@ -14,8 +14,8 @@ from dd.plan.jobs import ActivationMaps, Snapshot, distillations
 from dd.plan.needs import cam_rectify
 from dd.report.captions import facts, warnings
 from dd.report.figures.style import WIDTH, annotate, colors, describe, facet, place
-from dd.report.read.accuracies import labels, places
 from dd.report.read.maps import AUXILIARY, UNSEEN, VARIANCE, groups, pooled
+from dd.report.read.places import labels, places
 from dd.report.tables.areas import compared
 
 LINES = {AUXILIARY: "-", UNSEEN: "--"}

@@ -15,7 +15,7 @@ from dd.networks.build import create
 from dd.plan.exhibits import Exhibit
 from dd.report.captions import facts
 from dd.report.figures.style import WIDTH, annotate, colors, facet, place
-from dd.report.read.accuracies import labels, places
+from dd.report.read.places import labels, places
 from dd.report.read.vectors import sets, vectors
 
 _FIELDS = {"classes": list_of(TEXT), "width_factor": NUMBER}  # of the header of a set

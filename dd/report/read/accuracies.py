@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, TypeAlias
 
@@ -15,6 +15,7 @@ from dd.plan.exhibits import Cell, Exhibit
 from dd.plan.jobs import evaluations
 from dd.plan.needs import seen
 from dd.report import fallbacks
+from dd.report.read.places import labels
 from dd.report.read.published import Published, percentage
 
 BySet: TypeAlias = Mapping[int, list[float]]
@@ -92,30 +93,6 @@ def mark_seen(exhibit: Exhibit, rows: list[dict[str, Any]]) -> None:
     for cell, row in zip(exhibit.cells(), rows, strict=True):
         used = seen(exhibit.run, cell.method, cell.dataset, cell.ipc)
         row["seen"] = "yes" if canonical(str(cell.arch)) in used else "no"
-
-
-def labels(exhibit: Exhibit, cell: Cell) -> dict[str, Any]:
-    """The axes of a cell as shown: ``dataset`` by its label."""
-    return {**cell.labels, "dataset": exhibit.run.datasets[cell.dataset]["label"]}
-
-
-def places(
-    exhibit: Exhibit, axes: Sequence[str], rows: Iterable[Mapping[str, Any]]
-) -> list[tuple[Any, ...]]:
-    """The places of ``rows`` on ``axes``, each once, in the order in which ``exhibit`` has the
-    values of its axes. The order of the rows is another one if cells are left out."""
-    order: dict[str, list[Any]] = {axis: [*exhibit.values(axis)] for axis in exhibit.axes}
-    datasets = exhibit.run.datasets
-    bound = [binds.get("dataset") for binds in exhibit.values("dataset").values()]
-    order["dataset"] = [datasets[name]["label"] for name in bound if name in datasets]
-    found = dict.fromkeys(tuple(row[axis] for axis in axes) for row in rows)
-
-    def at(place: tuple[Any, ...]) -> list[int]:
-        values = dict(zip(axes, place, strict=True))
-        given = [(values[axis], known) for axis, known in order.items() if axis in values]
-        return [known.index(one) if one in known else len(known) for one, known in given]
-
-    return sorted(found, key=at)
 
 
 def _accuracies(cell: Cell, exhibit: Exhibit) -> tuple[BySet, int, str]:

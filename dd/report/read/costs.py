@@ -11,21 +11,29 @@ import numpy
 from dd.artifacts.headers import read_origin
 from dd.errors import DDError
 from dd.plan.exhibits import Cell, Exhibit
-from dd.plan.jobs import snapshots
+from dd.plan.jobs import Distillation, Job, snapshots
 from dd.report.read.metrics import read_metric
 
 LEAST = 2  # iterations, since the time of the first one is left out
 
 
-def check(exhibit: Exhibit) -> None:
-    """Raise a :class:`DDError` for a cell whose distillation is too short to be timed."""
+def check(exhibit: Exhibit, jobs: Sequence[Job]) -> None:
+    """Raise a :class:`DDError` for a cell whose distillation is too short to be timed.
+
+    Args:
+        exhibit: the table.
+        jobs: those of the run: a distillation may go on after the iterations of the cell.
+    """
     run = exhibit.run
-    for cell in exhibit.cells():
-        if cell.iterations < LEAST and not run.is_imported(cell.dataset, cell.method):
+    ends = {job: job.snapshots[-1] for job in jobs if isinstance(job, Distillation)}
+    for snapshot in (one for cell in exhibit.cells() for one in snapshots(cell, run)):
+        made = snapshot.distillation
+        last = max(snapshot.iterations, ends.get(made, 0))
+        if last < LEAST and not run.is_imported(made.dataset, made.method):
             raise DDError(
                 f"run {run.name}, {exhibit.renders} {exhibit.name}: a cost needs at least {LEAST} "
-                f"iterations, {cell.method} on {cell.dataset} at IPC {cell.ipc} has "
-                f"{cell.iterations}; give it more, or leave it out"
+                f"iterations, {made.method} on {made.dataset} at IPC {made.ipc} has {last}; give "
+                "it more, or leave it out"
             )
 
 

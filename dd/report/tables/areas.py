@@ -9,8 +9,8 @@ from dd.plan.jobs import ActivationMaps, Snapshot, distillations
 from dd.plan.needs import cam_rectify
 from dd.report.captions import facts, number_of_sets, warnings
 from dd.report.labels import axis_label, value_label
-from dd.report.read.accuracies import labels
 from dd.report.read.maps import HETEROGENEOUS, META, VARIANCE, convention, groups, pooled
+from dd.report.read.places import labels
 from dd.report.sheet import Sheet, Text
 from dd.report.tables.pivot import Rows, arranged, headings, place_labels, rounded
 

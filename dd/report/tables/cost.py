@@ -10,8 +10,8 @@ from dd.plan.exhibits import Cell, Exhibit
 from dd.plan.jobs import Snapshot, distillations
 from dd.report.captions import facts, warnings
 from dd.report.labels import axis_label
-from dd.report.read.accuracies import labels
 from dd.report.read.costs import origin, seconds_per_iteration
+from dd.report.read.places import labels
 from dd.report.sheet import Sheet, Text
 from dd.report.tables.pivot import Rows, place_labels, rounded
 

@@ -10,7 +10,8 @@ from dd.report.captions import facts, usual_number, warnings
 from dd.report.compare import compare
 from dd.report.labels import axis_label, value_label
 from dd.report.read import published
-from dd.report.read.accuracies import collect, mark_seen, places
+from dd.report.read.accuracies import collect, mark_seen
+from dd.report.read.places import places
 from dd.report.sheet import Sheet, Text
 
 Rows = list[dict[str, Any]]

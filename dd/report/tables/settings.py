@@ -45,13 +45,13 @@ def settings_rows(run: Run) -> list[Row]:
 def _told_apart(run: Run, rows: Sequence[tuple[str, Row]]) -> list[Row]:
     """Rows, each given with its dataset. Those that bear one name on several datasets and have not
     the same settings on each get the dataset's label."""
-    found: dict[str, dict[str, dict[str, None]]] = {}
+    found: dict[tuple[str, str], dict[str, dict[str, None]]] = {}
     for dataset, row in rows:
-        by_dataset = found.setdefault(row["part"] + row["name"], {})
+        by_dataset = found.setdefault((row["part"], row["name"]), {})
         by_dataset.setdefault(dataset, {})[row["settings"]] = None
     told = []
     for dataset, row in rows:
-        first, *others = found[row["part"] + row["name"]].values()
+        first, *others = found[row["part"], row["name"]].values()
         if any(other.keys() != first.keys() for other in others):
             row = row | {"name": f"{row['name']}, {run.datasets[dataset]['label']}"}
         told.append(row)
