@@ -6,6 +6,7 @@ import difflib
 import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,10 @@ class Exhibit:
         Raises:
             DDError: if a binding is unknown or missing; the message names the file.
         """
+        return list(self._cells)
+
+    @cached_property  # a plan and its checks ask for them again and again
+    def _cells(self) -> list[Cell]:
         if "axes" not in self.definition:
             return []
         axes = {axis: self.values(axis) for axis in self.axes}
