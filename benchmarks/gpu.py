@@ -11,9 +11,10 @@ After ``--minutes`` no step begins any more; what is left out is said. The parts
 - rows: the rows of :mod:`benchmarks.speed`, plain loops beside the suite in float32, bf16 and TF32;
 - profile: how much of a row's time the GPU is at work, and on what (:mod:`benchmarks.kernels`).
 
+``--parts`` and ``--rows`` choose among them, for instance what an earlier measurement has left out.
 A step that fails is recorded and the others go on; then the exit code is 1. It writes one JSON
-file, and ``python -m benchmarks.report`` puts it into README.md and its rates into
-docs/scaling.md. ``--device cpu --quick`` tries everything that a CPU can do.
+file, and ``python -m benchmarks.report`` puts it into README.md and its rates into docs/scaling.md.
+``--device cpu --quick`` tries everything that a CPU can do.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -251,14 +252,10 @@ def sides(row: Row, device: torch.device) -> dict[str, tuple[str, str]]:
 
 
 def steps(options: argparse.Namespace, device: torch.device, folder: Path) -> Iterator[Step]:
-    """The parts of the measurement, in the order of their worth."""
-    quick, repeats, files = options.quick, options.repeats, make_files(folder)
-    with ProcessPoolExecutor(_workers(), get_context("spawn")) as pool:
-        names = QUICK_CHECKS if quick else COMMANDS
-        checks = {name: pool.submit(check, name, files, device) for name in names}
-        for name, found in checks.items():
-            yield Step("checks", name, found.result)
-        pool.shutdown(cancel_futures=True)  # those that were left out, the time being over
+    """All parts of the measurement, in the order of their worth."""
+    quick, repeats = options.quick, options.repeats
+    if "checks" in options.parts:
+        yield from _checks(QUICK_CHECKS if quick else COMMANDS, folder, device)
     for ipc in (1,) if quick else (1, 10):
         real = 4 if quick else REAL
         yield Step("matching", f"IPC {ipc}", partial(matching, device, ipc, repeats, real))
@@ -275,28 +272,39 @@ def steps(options: argparse.Namespace, device: torch.device, folder: Path) -> It
     data = folder / "random.safetensors"
     synthetic_data(data, (40, 10) if quick else (5000, 1000))
     more = {"data": data, "device": device, "epochs": 1 if quick else 10}
-    for key, row in ROWS.items():
-        if quick and key != "dm-ipc1":
-            continue
-        columns = sides(row, device)
-        work = partial(measure, row, columns, repeats, threads=torch.get_num_threads(), **more)
-        yield Step("rows", key, work)
+    more["threads"] = torch.get_num_threads()
+    for key in ("dm-ipc1",) if quick else options.rows:
+        row = ROWS[key]
+        yield Step("rows", key, partial(measure, row, sides(row, device), repeats, **more))
     for key in ("dm-ipc1",) if quick else PROFILED:
         for piece in ROWS[key].pieces:
             yield Step("profile", f"{key}, {piece}", partial(profiled, key, piece, data, device))
 
 
+def _checks(names: Iterable[str], folder: Path, device: torch.device) -> Iterator[Step]:
+    """The checks of these commands, several at a time."""
+    files = make_files(folder)
+    with ProcessPoolExecutor(_workers(), get_context("spawn")) as pool:
+        checks = {name: pool.submit(check, name, files, device) for name in names}
+        for name, found in checks.items():
+            yield Step("checks", name, found.result)
+        pool.shutdown(cancel_futures=True)  # those that were left out, the time being over
+
+
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Take all steps and write the file; return what it says."""
+    """Take the steps of ``--parts`` and write the file; return what it says."""
     device = setup(options.device, options.threads)
     if options.quick:
         options.repeats = 1
-    facts = opening("gpu", options, device) | {"skipped": [], "failed": {}}
+    asked = {"parts": list(options.parts), "skipped": [], "failed": {}}
+    facts = opening("gpu", options, device) | asked
     facts |= {part: {} for part in PARTS}
     end = time.monotonic() + 60 * options.minutes
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         for step in steps(options, device, folder):
+            if step.part not in options.parts:
+                continue
             take(step, facts, end)
             facts["load_after"] = [round(load, 2) for load in os.getloadavg()]
             save_json(options.out, facts)
@@ -339,6 +347,8 @@ def main() -> None:
     own.set_defaults(repeats=2)
     own.add_argument("--minutes", type=float, default=MINUTES, help="begin no part after these (8)")
     own.add_argument("--quick", action="store_true", help="few and small parts, as a trial")
+    own.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="parts to take (all)")
+    own.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS, help="rows to measure (all)")
     facts = run(own.parse_args())
     wrong = [name for name, found in facts["checks"].items() if not found["ok"]]
     wrong += [f"graph of {name}" for name in wrong_graphs(facts)]

@@ -293,7 +293,7 @@ def gpu(facts: dict[str, Any]) -> str:
         _rows_of_a_gpu(parts["rows"]),
         _profiles(parts["profile"]),
     ]
-    return "\n\n".join((f"{_conditions(facts)} {_checked(facts)}", *filter(None, tables)))
+    return "\n\n".join((_conditions(facts) + _checked(facts), *filter(None, tables)))
 
 
 def _ways(name: str, found: dict[str, Any]) -> str:
@@ -365,8 +365,10 @@ def _checked(facts: dict[str, Any]) -> str:
     checks = facts["checks"]
     wrong = [name for name, found in checks.items() if not found["ok"]]
     graphs = [f"graph of {name}" for name in wrong_graphs(facts)]
-    said = [f"Within tolerance of the CPU: {len(checks) - len(wrong)} of {len(checks)} checks"]
+    said = []
     if checks:
+        right = f"{len(checks) - len(wrong)} of {len(checks)}"
+        said.append(f"Within tolerance of the CPU: {right} checks")
         worst = max(checks, key=lambda name: checks[name]["error"])
         error = f"{checks[worst]['error']:.1e} ({worst})"
         said.append(f"the largest error of a tensor, relative to its norm, is {error}")
@@ -375,7 +377,9 @@ def _checked(facts: dict[str, Any]) -> str:
     said += [f"{name} failed ({why})" for name, why in facts["failed"].items()]
     if facts["skipped"]:
         said.append(f"left out for want of time: {', '.join(facts['skipped'])}")
-    return f"{'; '.join(said)}."
+    if "parts" in facts and len(facts["parts"]) < len(PARTS):
+        said.append(f"only these parts were asked for: {', '.join(facts['parts'])}")
+    return f" {'; '.join(said)}." if said else ""
 
 
 def _seconds(values: dict[str, float], name: str) -> str:

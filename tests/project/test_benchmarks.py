@@ -30,7 +30,7 @@ from benchmarks import (
 from benchmarks.plain import Plain
 from benchmarks.whole import WholeMatching
 from benchmarks.work import ROWS, SIDES, Row
-from dd.artifacts.text import load_json, save_rows
+from dd.artifacts.text import load_json, save_json, save_rows
 from dd.data.dataset import load_dataset
 from dd.distill.gradients import match_apart, match_together
 from dd.distill.objectives.dm import mean_distance
@@ -489,6 +489,23 @@ def test_the_benchmark_of_a_gpu_runs_on_the_cpu(tmp_path, monkeypatch, capsys):
     assert "| dm-ipc1, iteration |" in text and "| epoch of 10 networks |" in text
     ((_, rows),) = scaling.rates(tmp_path).items()
     assert [work for work, _ in rows] == ["dm, IPC 1"]
+
+
+def test_parts_and_rows_of_the_benchmark_of_a_gpu_can_be_chosen(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "gpu.json"
+    words = ["gpu", "--device", "cpu", "--threads", "1", "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", [*words, "--parts", "rows", "training", "--rows", "buffer"])
+    monkeypatch.setattr(gpu, "measure", lambda row, *rest, **more: row.key)
+    monkeypatch.setattr(gpu, "training", lambda device, way, repeats: 1.0)
+    monkeypatch.setattr(gpu, "synthetic_data", lambda *words: None)
+    gpu.main()
+    facts = load_json(out)
+    assert facts["parts"] == ["rows", "training"] and facts["rows"] == {"buffer": "buffer"}
+    assert facts["training"].keys() == {name for name, way in gpu.WAYS.items() if not way.compiled}
+    assert facts["skipped"] == [] and not any(facts[part] for part in ("checks", "graphs"))
+    save_json(out, facts | {"rows": {}})
+    text = report.render(tmp_path)
+    assert "checks" not in text and "asked for: rows, training." in text
 
 
 def test_a_step_that_fails_or_has_no_time_is_said(capsys):
