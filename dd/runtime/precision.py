@@ -67,13 +67,22 @@ def forward(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     Returns:
         float32 (of ``bf16``), or what the function returns.
     """
-    if _chosen != BF16 or inputs[0].device.type == "meta":  # where memory is counted, as float32
+    if not _lowered(inputs[0].device):
         return function(*inputs)
     # Without its cache of converted parameters: it would return parameters that were converted
     # without a graph where one is needed, and every parameter is used once anyway.
     autocast = torch.autocast(inputs[0].device.type, torch.bfloat16, cache_enabled=False)
     with autocast, _Convolutions():
         return function(*inputs).float()
+
+
+def _lowered(device: torch.device) -> bool:
+    """Whether networks compute in bfloat16 on ``device``.
+
+    Never on the meta device, where memory is counted as of float32: torch 2.11 does not even
+    answer there whether autocast is on.
+    """
+    return _chosen == BF16 and device.type != "meta"
 
 
 class _Convolutions(TorchFunctionMode):
@@ -97,7 +106,7 @@ def _is_float32(value: Any) -> bool:
 
 def precisely(function: Callable[[Tensor], Tensor], values: Tensor, like: Tensor) -> Tensor:
     """``function(values)`` in the type of ``like``, within :func:`forward`, too."""
-    if _chosen != BF16 or not torch.is_autocast_enabled(values.device.type):
+    if not _lowered(values.device) or not torch.is_autocast_enabled(values.device.type):
         return function(values)
     with torch.autocast(values.device.type, enabled=False):
         return function(values.to(like.dtype))

@@ -8,8 +8,10 @@ from dd.artifacts.headers import read_header
 from dd.artifacts.text import load_rows
 from dd.data import zca
 from dd.errors import DDError
+from dd.networks.build import create
 from dd.rng import generator
 from dd.runtime import precision
+from dd.runtime.memory import peak_bytes
 from dd.runtime.precision import BF16, FLOAT32, PRECISIONS, TF32, choose, forward
 from tests.support.commands import run
 from tests.support.runs import ROOT
@@ -111,6 +113,25 @@ def test_parameters_converted_without_a_graph_are_not_used_with_one():
     choose(BF16, CPU)
     forward(twice, inputs).sum().backward()
     assert layer.weight.grad.dtype == torch.float32 and layer.weight.grad.abs().max() > 0
+
+
+def test_memory_is_counted_as_of_float32(monkeypatch):
+    """And without a question about autocast, which torch 2.11 refuses for the meta device."""
+    enabled = torch.is_autocast_enabled
+
+    def asked(kind):
+        assert kind != "meta"
+        return enabled(kind)
+
+    monkeypatch.setattr(torch, "is_autocast_enabled", asked)
+    network = create("convnet", 3, (32, 32), 10, generator=None, device="meta")
+    images = torch.zeros(4, 3, 32, 32, device="meta")
+    counted = {}
+    for name in (FLOAT32, BF16):
+        choose(name, CPU)
+        counted[name] = peak_bytes(lambda: forward(network, images).sum().backward())
+        network.zero_grad()
+    assert counted[FLOAT32] == counted[BF16] > 4 * images.numel()
 
 
 def test_a_run_may_choose_what_a_stage_may():
