@@ -35,6 +35,7 @@ _LATEX = {
     "≤": r"$\leq$",
     "≥": r"$\geq$",
     "†": r"$^\dagger$",
+    **{sign: rf"\textsuperscript{{{digit}}}" for digit, sign in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")},
     "ˢ": r"\textsuperscript{s}",
     "–": "--",
     "−": "$-$",

@@ -6,9 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dd.config.methods import KD, parse_protocol
 from dd.config.recipes import uses_pretrained
 from dd.config.run import Run
 from dd.plan.claims import ERASED_ACCURACY, PAIRS, Claim, load_claims
+from dd.plan.exhibits import Cell
 from dd.plan.needs import auxiliary_networks
 from dd.report.captions import whose
 from dd.report.compare import (
@@ -87,6 +89,7 @@ class Judged:
             f"{_listed(iterations)} iterations" if iterations else "",
             f"widths × {run.width_factor:g}" if run.width_factor != 1 else "",
             run.precision if run.precision != "float32" else "",
+            *_temperatures(run, cells),
             *whose(claim.exhibit),
         ]
         return "; ".join(filter(None, parts))
@@ -156,6 +159,21 @@ class Judged:
 
 def _listed(values: Iterable[int]) -> str:
     return ", ".join(map(str, sorted(values)))
+
+
+def _temperatures(run: Run, cells: Iterable[Cell]) -> list[str]:
+    """At which temperatures networks of ``cells`` learn from a teacher, or who chose them."""
+    said = []
+    for cell in cells:
+        for text in cell.protocols:
+            protocol = parse_protocol(text, run.protocols)
+            if protocol.options["protocol"] == KD:
+                name = text.partition("@")[0]
+                chosen = f"temperature {protocol.options['temperature']:g}"
+                if cell.selected:
+                    chosen = f"the best {cell.selected} on test data"
+                said.append(f"{name} at {chosen}")
+    return list(dict.fromkeys(said))
 
 
 def pair_words(claim: Claim, pair: Sequence[Any]) -> str:

@@ -65,7 +65,7 @@ HOSTILE = [
     "~~gone~~ *a* **b** _c_ __d__ #e ^f^",
     "a--b---c ''d'' ,,e",
     "_hidden",
-    "arXiv:2401.15863, Fig. 1: × τ α ± – − † ˢ · ≤",
+    "arXiv:2401.15863, Fig. 1: × τ α ± – − †¹⁰ ˢ · ≤",
     "caf\u00e9 \u4e2d\u6587",
     "\"quoted\" 'text'",
 ]
@@ -171,7 +171,9 @@ def read_latex(source: str) -> str:
         r"\textasciigrave{}": "`", r"\textless{}": "<", r"\textgreater{}": ">",
         r"\textbar{}": "|", r"\textsuperscript{s}": "ˢ", r"$\pm$": "±", r"$\times$": "×",
         r"$\cdot$": "·", r"$\leq$": "≤", r"$^\dagger$": "†", r"$\alpha$": "α", r"$\tau$": "τ",
-        "$-$": "−", "--": "–", "{}": "", **{f"\\{sign}": sign for sign in "&%$#_{}"},
+        "$-$": "−", "--": "–", "{}": "",
+        **{rf"\textsuperscript{{{n}}}": sign for n, sign in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")},
+        **{f"\\{sign}": sign for sign in "&%$#_{}"},
     }  # fmt: skip
     read = ""
     while source:

@@ -1,6 +1,7 @@
 """Tables and pages of runs whose sets are imported: whose they are, holes, numbers, costs."""
 
 import pytest
+from matplotlib import pyplot
 
 from dd.artifacts.text import load_json
 from dd.command import main
@@ -8,8 +9,10 @@ from dd.config.documents import read_yaml
 from dd.config.run import load_run
 from dd.plan.plan import Plan
 from dd.report.captions import caption
+from dd.report.figures import bars
 from dd.report.index import about, config_words
 from dd.report.tables.settings import settings_rows
+from tests.support.figures import exhibit_of
 from tests.support.smoke import write_run
 from tests.support.tables import cell, fill, fill_plan, render
 
@@ -49,6 +52,29 @@ def test_published_values_stand_beside_the_authors_own_sets(released):
     assert cell(rows, ipc=1, iterations=2000, arch="mlp")["published"] == "27.49"
     text = markdown(released, "modelpool_ablation")
     assert "Published values are for the original images, ours for a JPEG copy." in text
+
+
+def test_bold_is_explained_where_settings_compete(released):
+    render(released, "modelpool_pool_settings")  # one setting: nothing to compare
+    assert "Bold" not in markdown(released, "modelpool_pool_settings")
+    render(released, "modelpool_ablation")
+    assert "Bold: best setting" in markdown(released, "modelpool_ablation")
+
+
+def test_panels_that_the_run_leaves_out_say_so(released):
+    """Only their title is left; the next panel takes the label of the axis."""
+    figure = bars.draw(exhibit_of(released, "modelpool_ablation"))
+    by_title = {panel.get_title(): panel for panel in figure.axes}
+    empty = [panel for panel in figure.axes if not panel.axison]
+    assert [panel.get_title() for panel in empty] == [
+        "IPC 10, 1000 iterations", "IPC 10, 2000 iterations",
+    ]  # fmt: skip
+    assert [text.get_text() for panel in empty for text in panel.texts] == ["left out"] * 2
+    labels = {title: panel.get_ylabel() for title, panel in by_title.items() if panel.axison}
+    assert [title for title, label in labels.items() if label] == [
+        "IPC 1, 1000 iterations", "IPC 10, 3000 iterations",
+    ]  # fmt: skip
+    pyplot.close(figure)
 
 
 def test_each_cell_tells_its_own_number(released):
@@ -104,6 +130,15 @@ def test_claims_are_judged_on_them(released):
     mlp = [row for row in rows if row["claim"] == "modelpool-pool-mlp"]
     assert len(mlp) == 4 and {row["limit"] for row in mlp} == {"for this set"}
     assert {float(row["difference"]) for row in mlp} == {0.0}
+
+
+def test_a_claim_on_distillation_says_at_which_temperature(released):
+    rows = {row["claim"]: row for row in render(released, "claims")}
+    scale, whose = "IPC 1, 10; 1000, 2000, 3000 iterations", "sets by the authors of Model Pool"
+    half = "kd at temperature 3; kd-released at temperature 0"
+    assert rows["modelpool-pool-kd"]["scale"] == f"{scale}; kd at temperature 3; {whose}"
+    assert rows["modelpool-pool-kd-half"]["scale"] == f"{scale}; {half}; {whose}"
+    assert "temperature" not in rows["modelpool-pool-mlp"]["scale"]
 
 
 def test_a_set_that_is_not_released_is_a_hole(tmp_path):

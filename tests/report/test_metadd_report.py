@@ -222,7 +222,7 @@ def test_the_best_is_that_of_an_objective(plan):
     values = {"dm": [29.9, 30.1], "dm+metadd": [30.9, 31.2], "dc": [49.9, 50.1]}
     rows = [{"method": m, "ipc": 1, "arch": "vit", "dataset": "d", "mean": sum(v) / 2,
              "accuracies": {0: v}} for m, v in values.items()]  # fmt: skip
-    assert _best(exhibit, rows) == {id(rows[1])}  # dc has nobody to compete with
+    assert _best(exhibit, rows) == ({id(rows[1])}, True)  # dc has nobody to compete with
 
 
 def test_parts_and_networks_are_specs_of_their_own(plan):

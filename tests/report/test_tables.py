@@ -272,6 +272,28 @@ def test_diverged_networks_are_told(tmp_path):
     assert cell(rows, **place, arch="lenet")["note"] == ""
     markdown = (tmp_path / "smoke/tables/modelpool_ablation.md").read_text(encoding="utf-8")
     assert "Networks whose loss became NaN" in markdown
+    assert "10.50 ± 0.71† |" in markdown and "† 2 of 2 networks diverged" in markdown
+    assert "†¹" not in markdown
+
+
+def test_each_of_several_notes_has_its_own_sign(tmp_path):
+    """In the order of the table; cells of one note share its sign."""
+    plan = fill("smoke", tmp_path, lambda job, arch, n: 10 + n, networks=2)
+    numbers = iter((1, 2, 1))
+    for name in ("kd", "kd@temperature=0.25", "hard"):
+        for file in sorted((tmp_path / "smoke/evaluations").rglob(f"dc/**/it20/{name}.csv")):
+            failed = next(numbers, 0)
+            first, *lines = file.read_text(encoding="utf-8").splitlines()
+            mlps = [line for line in lines if line.startswith("mlp,")]
+            lines = [f"{line},{int(line in mlps[:failed])}" for line in lines]
+            file.write_text("\n".join([f"{first},diverged", *lines]) + "\n", encoding="utf-8")
+    rows = [row for row in render(plan, "modelpool_ablation") if row["note"]]
+    assert len(rows) == 3
+    text = (tmp_path / "smoke/tables/modelpool_ablation.md").read_text(encoding="utf-8")
+    order = list(dict.fromkeys(row["note"] for row in rows))
+    for number, note in zip("¹²", order, strict=True):
+        assert text.count(f"†{number} |") == sum(row["note"] == note for row in rows)
+        assert f"\n†{number} {note}.\n" in text
 
 
 def test_baselines_stand_beside_comparable_numbers(tmp_path):

@@ -35,6 +35,7 @@ def draw(exhibit: Exhibit) -> Figure:
     figure, panels = pyplot.subplots(
         len(names), 2, figsize=size, squeeze=False, layout="constrained",
         width_ratios=(1.6, 1), sharey="row", sharex="col",
+        gridspec_kw={"wspace": 0.08},  # between the last number of one axis and the 0 of the next
     )  # fmt: skip
     unit, length = ("h", 3600) if max(row["seconds"] or 0 for row in rows) > LONG else ("s", 1)
     for name, (wall, memory) in zip(names, panels, strict=True):

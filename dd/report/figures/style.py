@@ -117,7 +117,11 @@ def facet(exhibit: Exhibit, *places: tuple[Sequence[str], Sequence[Any]]) -> str
 
 
 def annotate(figure: Figure, exhibit: Exhibit, caption: str) -> None:
-    """Write title and dataset above the figure and the caption below it, for any size."""
+    """Write title and dataset above the figure and the caption below it, for any size; facets
+    without data say so."""
+    for panel in figure.axes:
+        if panel.axison and not panel.has_data():
+            _empty(panel)
     width, height = figure.get_size_inches()
     run = exhibit.run
     data = " and ".join(options["label"] for options in exhibit.datasets.values())
@@ -126,6 +130,26 @@ def annotate(figure: Figure, exhibit: Exhibit, caption: str) -> None:
     figure.suptitle(f"{escape.figure(exhibit.definition['title'])}\n{below}")
     text = "\n".join(map(escape.figure, textwrap.wrap(caption, width=round(width * 17))))
     figure.text(0.01, -0.1 / height, text, ha="left", va="top", fontsize=7.5, color="0.25")
+
+
+def _empty(panel: Axes) -> None:
+    """Show of a facet its title alone. If it was the first of its row, the next one that has data
+    takes its label and numbers."""
+    label, row = panel.get_ylabel(), _row(panel)
+    following = [one for one in panel.figure.axes if _row(one) == row and one.has_data()]
+    if label and following and not following[0].get_ylabel():
+        following[0].set_ylabel(label)
+        following[0].tick_params(labelleft=True)
+    panel.set_axis_off()
+    panel.text(
+        0.5, 0.5, "left out", color="0.5", ha="center", va="center", transform=panel.transAxes
+    )
+
+
+def _row(panel: Axes) -> int | None:
+    """The row of the grid of a figure that a panel is in."""
+    place = panel.get_subplotspec()
+    return None if place is None else place.rowspan.start
 
 
 def save(figure: Figure, out: Path) -> None:

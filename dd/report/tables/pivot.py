@@ -18,6 +18,7 @@ Rows = list[dict[str, Any]]
 Place = tuple[str, ...]
 POINTS = ("mean", "std", "std_sets", "std_within", "published", "published_std")
 """Columns of accuracies."""
+RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def results(exhibit: Exhibit) -> tuple[Rows, Sheet]:
@@ -33,22 +34,24 @@ def results(exhibit: Exhibit) -> tuple[Rows, Sheet]:
 def pivot(exhibit: Exhibit, rows: Rows) -> Sheet:
     """The sheet of ``rows``, by the ``rows`` and ``columns`` of the definition."""
     down, across = exhibit.definition["rows"], exhibit.definition["columns"]
-    best = _best(exhibit, rows)
+    best, compared = _best(exhibit, rows)
     usual = usual_number((row["n"] for row in rows if row["n"]), 0)
+    signs = _signs(row["note"] for row in rows)
     columns, body = arranged(
         {
             (place_labels(row, down), place_labels(row, across)): Text(
-                _shown(row, usual), id(row) in best
+                _shown(row, usual, signs.get(row["note"], "")), id(row) in best
             )
             for row in rows
         },
         headings(exhibit, across, rows),
     )
-    notes = [f"† {note}." for note in dict.fromkeys(row["note"] for row in rows) if note]
+    notes = [f"{sign} {note}." for note, sign in signs.items()]
+    marks = _marks(exhibit, rows, compared)
     return Sheet(
         name=exhibit.name,
         title=exhibit.definition["title"],
-        caption=f"{exhibit.definition['caption']} {facts(exhibit, rows)}{_marks(exhibit, rows)}",
+        caption=f"{exhibit.definition['caption']} {facts(exhibit, rows)}{marks}",
         header=[*map(axis_label, down), *(", ".join(column) for column in columns)],
         body=body,
         keys=len(down),
@@ -99,24 +102,33 @@ def rounded(
     return {key: "" if value is None else value for key, value in shown.items()}
 
 
-def _shown(row: dict[str, Any], usual: int) -> str:
-    """A cell; with its number of networks if that is not the ``usual`` one."""
+def _signs(notes: Iterable[str]) -> dict[str, str]:
+    """The sign of each note: a dagger, with a number if there are several."""
+    different = [note for note in dict.fromkeys(notes) if note]
+    if len(different) == 1:
+        return {different[0]: "†"}
+    return {note: f"†{number}".translate(RAISED) for number, note in enumerate(different, 1)}
+
+
+def _shown(row: dict[str, Any], usual: int, sign: str) -> str:
+    """A cell; with its number of networks if that is not the ``usual`` one, and the ``sign`` of its
+    note."""
     if row["mean"] is None:
-        return "–†"
+        return f"–{sign}"
     text = f"{row['mean']:.2f}"
     if row["std"] is not None:
         text += f" ± {row['std']:.2f}"
     if row["n"] != usual:
         text += f" (n = {row['n']})"
-    if row["note"]:
-        text += "†"
+    text += sign
     if row.get("seen") == "yes":
         text += "ˢ"
     return text if row["published"] is None else f"{text} [{published.beside(row)}]"
 
 
-def _best(exhibit: Exhibit, rows: Rows) -> set[int]:
-    """The rows (by ``id``) that are the best along ``best_of``, or not separated from the best.
+def _best(exhibit: Exhibit, rows: Rows) -> tuple[set[int], bool]:
+    """The rows (by ``id``) that are the best along ``best_of``, or not separated from the best, and
+    whether any two rows were compared.
 
     Two rows are separated if the interval of their difference leaves out 0. If none is separated
     from the best, the numbers do not say which is the best, and the result is empty. With
@@ -124,7 +136,7 @@ def _best(exhibit: Exhibit, rows: Rows) -> set[int]:
     """
     axis = exhibit.definition.get("best_of")
     if axis is None:
-        return set()
+        return set(), False
     groups: dict[tuple, Rows] = {}
     apart, within = exhibit.definition.get("best_except", ()), "best_within" in exhibit.definition
     for cell, row in zip(exhibit.cells(), rows, strict=True):
@@ -137,7 +149,7 @@ def _best(exhibit: Exhibit, rows: Rows) -> set[int]:
         top = max(group, key=lambda row: row["mean"])
         near = {id(row) for row in group if row is top or not _separated(top, row)}
         best |= near if len(near) < len(group) else set()
-    return best
+    return best, any(len(group) > 1 for group in groups.values())
 
 
 def _separated(best: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -145,11 +157,12 @@ def _separated(best: dict[str, Any], other: dict[str, Any]) -> bool:
     return interval is not None and interval[0] > 0
 
 
-def _marks(exhibit: Exhibit, rows: Rows) -> str:
-    """The meaning of brackets, bold type and the sign ˢ, as far as the sheet has them."""
-    axis = exhibit.definition.get("best_of")
+def _marks(exhibit: Exhibit, rows: Rows, compared: bool) -> str:
+    """The meaning of brackets, bold type (if rows were ``compared``) and the sign ˢ, as far as the
+    sheet has them."""
     text = published.in_caption(rows, "In brackets", " ± ")
-    if axis:
+    if compared:
+        axis = exhibit.definition["best_of"]
         others = [other for other in exhibit.definition["columns"] if other != axis]
         by = " and ".join(axis_label(other).lower() for other in others)
         text += f" Bold: best {axis_label(axis).lower()} {f'by {by}' if by else 'of each row'}"
