@@ -243,7 +243,7 @@ def results(out: Path) -> dict[str, Any]:
 
 
 def _timeless(row: Mapping[str, Any]) -> dict[str, Any]:
-    left_out = ("seconds", "device", "gpu", "code")
+    left_out = ("seconds", "created", "device", "gpu", "code")
     return {key: value for key, value in row.items() if key not in left_out}
 
 

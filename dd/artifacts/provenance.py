@@ -92,7 +92,7 @@ def provenance(**facts: Any) -> dict[str, Any]:
         "torch": torch.__version__,
         "machine": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu_model(),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "created": _now(),
         **facts,
     }
     if used := plugins.used():
@@ -101,8 +101,13 @@ def provenance(**facts: Any) -> dict[str, Any]:
 
 
 def provenance_of_rows(device: torch.device) -> dict[str, str]:
-    """The columns of a CSV that say what computed it: code, and the name of the GPU on one."""
-    return {"code": code_version(), **_gpu(device)}
+    """The columns of a CSV that say when and by what it was computed: code, and on a GPU its
+    name."""
+    return {"created": _now(), "code": code_version(), **_gpu(device)}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _gpu(device: torch.device | str) -> dict[str, str]:

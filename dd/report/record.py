@@ -68,6 +68,7 @@ def record(
     origins = [*provenance.values()]
     rows = [*_makers_of_rows(plan)]
     makers = [*origins, *rows, *_earlier(origins), *_earlier_of_rows(plan)]
+    times = [one["created"] for one in (*origins, *rows) if "created" in one]
     used = {name for origin in origins for name in origin.get("plugins", [])}
     used |= {name for text in _texts_of_plugins(plan, makers) for name in text.split(", ")}
     run = plan.run
@@ -84,8 +85,8 @@ def record(
             "gpu": _all([*origins, *rows], "gpu"),
             "torch": _all(makers, "torch"),
         },
-        "started": min((origin["created"] for origin in origins), default=None),
-        "ended": max((origin["created"] for origin in origins), default=None),
+        "started": min(times, default=None),
+        "ended": max(times, default=None),
         "seeds": run.seeds,
         "networks": run.networks,
         "configuration": load_json(config),
@@ -94,10 +95,10 @@ def record(
 
 
 def _makers_of_rows(plan: Plan) -> Iterator[dict[str, str]]:
-    """The code and the GPUs of evaluations and erasings, as far as their rows say it."""
+    """The code, GPUs and times of evaluations and erasings, as far as their rows say them."""
     for job in (*plan.of(Evaluation), *plan.of(Erasing)):
         for row in load_rows(job.file(plan.run)):
-            made = {key: row[key] for key in ("code", "gpu") if row.get(key)}
+            made = {key: row[key] for key in ("created", "code", "gpu") if row.get(key)}
             if (row.get("device") or "").startswith("cuda"):
                 made = {"gpu": UNNAMED, **made}
             yield made

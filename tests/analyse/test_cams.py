@@ -248,7 +248,7 @@ def test_erasing_from_the_command_line(digits_file, pretrained, tmp_path, capsys
     columns = "dataset network role erased accuracy difference standard_error"
     columns += " beyond_nothing beyond_meta beyond_heterogeneous beyond_random area images"
     columns += " images_changed regions_from rectify threshold grid whitening seed device precision"
-    columns += " code"
+    columns += " created code"
     assert list(rows[0]) == columns.split()
     by_kind = {(row["network"], row["erased"]): row for row in rows}
     for (network, kind), row in by_kind.items():

@@ -1,13 +1,15 @@
 """What one network of an evaluation is trained with, where it differs from the others."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 import torch
 
 from dd.artifacts.provenance import code_version, provenance_of_rows
-from dd.artifacts.text import load_rows
 from dd.command import main
 from dd.data import synthetic
 from dd.rng import generator
+from tests.support.timeless import timeless
 
 BATCHED = "convnet:norm=batch"
 
@@ -32,7 +34,7 @@ def evaluate(made, digits_file, tmp_path):
         how = ["--device", "cpu", "--threads", "1", "--width-factor", "0.05"]
         out = tmp_path / name
         assert main(["evaluate", *what, *how, "--out", str(out), *words]) == 0
-        return [{k: v for k, v in row.items() if k != "seconds"} for row in load_rows(out)]
+        return timeless(out)
 
     return run
 
@@ -125,6 +127,7 @@ def test_rows_say_what_code_made_them_and_on_which_gpu(evaluate, monkeypatch):
     (row,) = evaluate("--arch", "mlp", "--epochs", "1")
     assert row["code"] == code_version() and "gpu" not in row
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"Card {device}")
-    assert provenance_of_rows(torch.device("cuda:1")) == {
-        "code": code_version(), "gpu": "Card cuda:1",
-    }  # fmt: skip
+    made = provenance_of_rows(torch.device("cuda:1"))
+    past = datetime.now(UTC) - datetime.fromisoformat(made.pop("created"))
+    assert timedelta(0) <= past < timedelta(minutes=1)
+    assert made == {"code": code_version(), "gpu": "Card cuda:1"}

@@ -61,6 +61,21 @@ def test_all_seeds_are_said():
     assert said == "one per method, IPC and seed (0); 0, 1, 2, 3, 4 for baselines_random"
 
 
+def test_evaluations_count_in_the_time_of_a_run(tmp_path):
+    """As far as they say theirs: files of older versions do not."""
+    run = fill("smoke", tmp_path, lambda job, arch, n: 50.0).main.run
+    axes = {"ipc": [1], "iterations": [20]}
+    plan = Plan(replace(run, tables=["modelpool_ablation"], figures=[], axes_for={}, axes=axes))
+    times = ["2026-01-01T10:00:01+00:00", "2026-01-01T10:59:59+00:00"]
+    for job, more in zip(plan.of(Evaluation), [{"created": t} for t in times], strict=False):
+        path = job.file(plan.run)
+        save_rows(path, [row | more for row in load_rows(path)])
+    set_made = {"created": "2026-01-01T10:00:02+00:00"}
+    made = record(Path(run.root, "config.json"), plan, {}, {"it20.safetensors": set_made})
+    assert [made["started"], made["ended"]] == times
+    assert described(plan, made)["Last artifact"] == "2026-01-01 10:59:59 UTC"
+
+
 @pytest.mark.parametrize(
     ("more", "gpu"),
     [

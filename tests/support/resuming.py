@@ -10,7 +10,7 @@ import sys
 import time
 
 from dd.artifacts.tensors import load_tensors
-from dd.artifacts.text import load_rows
+from tests.support.timeless import without_times
 
 SNAPSHOTS = [0, 3, 25]
 POOL = """\
@@ -108,8 +108,7 @@ def everything(out, snapshots):
 def metrics(out):
     """The lines of metrics.jsonl without the wall time."""
     lines = (out / "metrics.jsonl").read_text().splitlines()
-    rows = [json.loads(line) for line in lines]
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+    return without_times(json.loads(line) for line in lines)
 
 
 def assert_same(out, reference, snapshots=SNAPSHOTS):
@@ -162,8 +161,3 @@ def evaluate(data, alone, out, *more):
     what = ["--synthetic", str(made), "--data", str(data), "--out", str(out), "--threads", "1"]
     how = ["--together", "no", "--networks", "4", "--epochs", "40", "--width-factor", "0.1"]
     return ["evaluate", *what, *how, "--arch", "convnet", "mlp", "--device", "cpu", *more]
-
-
-def results(path):
-    """The rows of an evaluation without the wall time."""
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in load_rows(path)]

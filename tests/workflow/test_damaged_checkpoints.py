@@ -14,6 +14,7 @@ from dd.artifacts.tensors import load_tensors, save_tensors
 from dd.artifacts.text import digest, load_json, load_rows
 from dd.command import main
 from tests.support.resuming import FILES, TRAINED, Killed, buffer, distill, evaluate, stop_at
+from tests.support.timeless import timeless, without_times
 
 SNAPSHOTS = [0, 2, 6]
 CPU = ["--threads", "1", "--device", "cpu", "--checkpoint-every", "0"]
@@ -85,7 +86,7 @@ def results(folder: Path) -> dict[str, object]:
             values = {n: t.reshape(-1).view(torch.uint8).tolist() for n, t in tensors.items()}
             found[name] = values, {k: v for k, v in header.items() if k != "provenance"}
         elif path.suffix == ".csv":
-            found[name] = [{k: v for k, v in r.items() if k != "seconds"} for r in load_rows(path)]
+            found[name] = timeless(path)
         else:
             found[name] = [line.partition(', "seconds"')[0] for line in path.open()]
     return found
@@ -413,9 +414,7 @@ def test_other_code_that_goes_on_says_so_once_and_records_it(
         text = "; ".join(f"{one['code']}, torch {one['torch']}" for one in makers)
         assert {row.pop("continued_from") for row in rows} == {text}
         assert provenance.makers_from_text(text) == makers
-        assert [{k: v for k, v in row.items() if k != "seconds"} for row in rows] == (
-            expected["out/made.csv"]
-        )
+        assert without_times(rows) == expected["out/made.csv"]
         return
     assert read_header(made)["provenance"]["continued_from"] == makers
     assert results(tmp_path) == expected

@@ -21,12 +21,12 @@ from dd.artifacts.atomic import sweep
 from dd.artifacts.headers import read_header
 from dd.artifacts.lock import alone as locked
 from dd.artifacts.row_files import RowWriter
-from dd.artifacts.text import load_rows
 from dd.command import STAGES, main
 from dd.errors import DDError
 from tests.support.others import a_set, dc_form
 from tests.support.runs import flip
 from tests.support.tables import claimed
+from tests.support.timeless import timeless
 
 KILLS = 10
 DEADLINE = 60  # seconds for what should take one
@@ -157,7 +157,7 @@ def _content(path: Path) -> object:
         tensors = load_file(path).items()
         return header, {n: t.reshape(-1).view(torch.uint8).numpy().tobytes() for n, t in tensors}
     if path.suffix == ".csv":
-        return [{k: v for k, v in row.items() if k != "seconds"} for row in load_rows(path)]
+        return timeless(path)
     if path.suffix == ".jsonl":
         return [line.partition(', "seconds"')[0] for line in path.read_text().splitlines()]
     return path.read_bytes()

@@ -8,7 +8,8 @@ import pytest
 
 from dd.artifacts.text import load_rows
 from dd.command import main
-from tests.support.resuming import Killed, evaluate, kill_when, results, stop_at
+from tests.support.resuming import Killed, evaluate, kill_when, stop_at
+from tests.support.timeless import timeless
 
 
 @pytest.mark.slow
@@ -20,11 +21,12 @@ def test_evaluation_killed_in_the_middle(data, alone, tmp_path):
     assert 0 < len(kept) < 8
     assert main(evaluate(data, alone, out)) == 0
     assert main(evaluate(data, alone, tmp_path / "alone.csv")) == 0
-    assert results(out) == results(tmp_path / "alone.csv")
-    assert len(results(out)) == 8
+    assert timeless(out) == timeless(tmp_path / "alone.csv")
+    assert len(timeless(out)) == 8
     # finished networks were not trained again: their wall time is the one measured then
     times = [float(row["seconds"]) for row in load_rows(out)]
     assert times[: len(kept)] == [row["seconds"] for row in kept]
+    assert len({row["created"] for row in load_rows(out)}) == 1  # that of the file
     assert not partial.exists()
 
 
@@ -40,8 +42,8 @@ def test_distillation_at_evaluation_goes_on(call, data, alone, tmp_path, monkeyp
             main(words)
     assert main(words) == 0
     assert main(evaluate(data, alone, tmp_path / "alone.csv", *kd)) == 0
-    assert results(out) == results(tmp_path / "alone.csv")
-    assert len({row["teacher_accuracy"] for row in results(out)}) > 1
+    assert timeless(out) == timeless(tmp_path / "alone.csv")
+    assert len({row["teacher_accuracy"] for row in timeless(out)}) > 1
 
 
 def test_evaluation_of_something_else(data, alone, tmp_path, monkeypatch, capsys):
@@ -58,4 +60,4 @@ def test_evaluation_of_something_else(data, alone, tmp_path, monkeypatch, capsys
         partial.write_text(text)
         assert main(evaluate(data, alone, out, "--lr", "0.02")) == 0
         assert "starting anew" in capsys.readouterr().out
-        assert results(out) == results(tmp_path / "alone.csv")
+        assert timeless(out) == timeless(tmp_path / "alone.csv")
