@@ -245,24 +245,33 @@ def _link(target: Path, out: Path) -> str:
 def short(found: Iterable[Finding], out: Path, page: Path) -> str:
     """The short form: what was tested on data that does not stand in for other data.
 
-    Which pairs a run lacks is left to the long form; the verdict says that there are some.
+    A list for each run and dataset. Above it is what all its claims share of scale and numbers of
+    sets and networks; what is a claim's own is behind it. Which pairs a run lacks is left to the
+    long form; the verdict says that there are some.
     """
-    lines = ["| Claim | Data | Evidence | Verdict |", "| --- | --- | --- | --- |"]
+    groups: dict[tuple[Path, str], list[Finding]] = {}
     for one in found:
-        if one.stands_in or not one.tested:
-            continue
-        anchor = f"{_link(page, out)}#{one.about['claim']}"
-        data = f"[{escape.markdown(one.data)}]({_link(one.folder, out)})"
-        cells = [
-            f"[{escape.markdown(one.about['says'])}]({anchor})",
-            "; ".join(filter(None, (data, escape.markdown(one.about["scale"])))),
-            one.evidence(),
-            one.bold,
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    if len(lines) == 2:
-        return "No verdict on the papers' datasets yet: no such run is committed."
-    return "\n".join(lines)
+        if one.tested and not one.stands_in:
+            groups.setdefault((one.folder, one.data), []).append(one)
+    parts = [line for members in groups.values() for line in ("", *_run(members, out, page))]
+    return (
+        "\n".join(parts[1:]) or "No verdict on the papers' datasets yet: no such run is committed."
+    )
+
+
+def _run(members: Sequence[Finding], out: Path, page: Path) -> list[str]:
+    """The lines of a run in the short form."""
+    first = members[0]
+    said = [[*one.about["scale"].split("; "), one.evidence()] for one in members]
+    shared = [part for part in said[0] if part and all(part in other for other in said)]
+    data = f"[{escape.markdown(first.data)}]({_link(first.folder, out)})"
+    lines = [f"{'; '.join([data, *map(escape.markdown, shared)])}:", ""]
+    for one, parts in zip(members, said, strict=True):
+        link = f"{_link(page, out)}#{one.about['claim']}"
+        own = "; ".join(escape.markdown(part) for part in parts if part and part not in shared)
+        claim = f"[{escape.markdown(one.about['says'].removesuffix('.'))}]({link})"
+        lines.append(f"- {one.bold}: {claim}{f' ({own})' if own else ''}")
+    return lines
 
 
 def updated(text: str, path: Path, form: str) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 import pytest
+from scipy import stats
 
 from dd.artifacts.text import file_digest, load_json, load_rows, save_json, save_rows
 from dd.command import main
@@ -102,16 +103,38 @@ def test_what_was_not_compared_stands_beside_a_verdict(runs, tmp_path):
     out = tmp_path / "evidence.md"
     said = "IPC 1; sets by the authors of Model Pool"
     gaps = "; not in this run: DC + MetaDD − DC"
-    front = short(found, tmp_path / "front.md", out)
-    for text, there in ((page(found, out), said + gaps), (front, said)):
-        lines = [line for line in text.splitlines() if "for this set" in line]
-        assert lines and all(there in line for line in lines)
+    long, front = page(found, out), short(found, tmp_path / "front.md", out)
+    lines = [line for line in long.splitlines() if "for this set" in line]
+    assert lines and all(said + gaps in line for line in lines)
+    assert front.count(said) == 1 and front.splitlines()[0].endswith(":") and gaps not in front
+    for text in (long, front):
         assert "**holds for this set, as far as tested**" in text
         assert "**holds for this set**" not in text
     for one in found:
         if one.tested:
             (weakest,) = [row for row in one.rows if row["weakest"] == "yes"]
             assert one.difference().startswith("+" if float(weakest["difference"]) >= 0 else "−")
+
+
+def test_the_short_form_says_once_what_claims_of_a_run_share(runs, tmp_path):
+    """And beside each claim what is its own; a list for each run."""
+    path = runs[0] / "tables/claims.csv"
+    rows = load_rows(path)
+    for row in rows:
+        own = "; kd at temperature 3" if row["claim"] == "modelpool-pool-kd" else ""
+        row["scale"], row["dataset"] = f"IPC 1; 9 iterations{own}; widths × 0.5", "A *set*"
+    save_rows(path, rows)
+    record_again(runs[0])
+    found = findings(runs[0])
+    lines = short(found, tmp_path / "front.md", tmp_path / "evidence.md").splitlines()
+    assert (
+        lines[0].startswith(r"[A \*set\*](") and "); IPC 1; 9 iterations; widths × 0.5" in lines[0]
+    )
+    claims = [line for line in lines if line.startswith("- **")]
+    assert len(claims) == sum(one.tested for one in found) == len(lines) - 2
+    (own,) = [line for line in claims if "temperature" in line]
+    assert "#modelpool-pool-kd)" in own and "kd at temperature 3" in own.rpartition("](")[2]
+    assert not any("iterations" in line or "widths" in line for line in claims)
 
 
 @pytest.mark.parametrize(
@@ -268,6 +291,46 @@ def test_the_differences_of_the_families_are_those_of_their_networks():
     assert f"took {dc} s (DC), {dm} (DM), {dd} (DD) and {frepo} (FRePo)" in " ".join(
         page_of_families.split()
     )
+
+
+def test_what_is_said_of_the_released_sets_is_what_their_networks_say():
+    """docs/papers/modelpool.md, from every network; the published values by Welch's test."""
+    folder = DOCS / "modelpool-released"
+    said = " ".join((DOCS / "papers/modelpool.md").read_text(encoding="utf-8").split())
+    networks: dict[tuple[str, ...], list[dict[str, str]]] = {}
+    for row in load_rows(folder / "evaluations.csv"):
+        place = (row["arch"], row["ipc"], row["iterations"], row["protocol"], row["method"])
+        networks.setdefault(place, []).append(row)
+
+    def gain(arch: str, first: tuple[str, str], second: tuple[str, str]) -> list[float]:
+        """The differences of two protocols and methods, smallest first."""
+        means = {p: fmean(float(row["accuracy"]) for row in networks[p]) for p in networks}
+        places = dict.fromkeys(p[:3] for p in means if p[0] == arch)
+        return sorted(means[*p, *first] - means[*p, *second] for p in places)
+
+    pool, baseline, both = ("hard", "dc+pool"), ("hard", "dc"), ("kd", "dc+pool")
+    mlp, convnet = gain("mlp", pool, baseline), gain("convnet", pool, baseline)
+    assert len(mlp) == 4 and f"(+{mlp[0]:.2f} to +{mlp[-1]:.2f} points)" in said
+    assert f"ConvNet loses at most {-convnet[0]:.2f} points" in said
+    vgg = gain("vgg11", both, baseline)
+    assert f"they cost VGG11 {-vgg[-1]:.1f} to {-vgg[0]:.1f} points" in said
+    kd = [r for p, rows in networks.items() if (p[0], p[1], p[3]) == ("alexnet", "1", "kd")
+          for r in rows]  # fmt: skip
+    failed = [row for row in kd if row["diverged"] == "1"]
+    assert len(failed) > len(kd) / 2 and f"({len(failed)} of {len(kd)}, with the pool" in said
+    (mean,) = [r for r in load_rows(folder / "claims.csv") if r["claim"] == "modelpool-pool-unseen"]
+    low, middle, high = (f"+{float(mean[name]):.2f}" for name in ("low", "difference", "high"))
+    assert f"by {middle} ({low} to {high}) points on average" in said
+
+    cells = [r for r in load_rows(folder / "modelpool_ablation.csv") if r["published_std"]]
+    assert f"For {len(cells)} cells the authors' files or tables give" in said
+    for row in cells:
+        n = int(row["published_n"])
+        assert row["published_ddof"] == "0"
+        spread = float(row["published_std"]) * (n / (n - 1)) ** 0.5
+        ours = float(row["mean"]), float(row["std"]), int(row["n"])
+        theirs = float(row["published"]), spread, n
+        assert stats.ttest_ind_from_stats(*ours, *theirs, equal_var=False).pvalue > 0.05, row
 
 
 def test_the_differences_of_iadd_are_those_of_its_networks():
