@@ -65,8 +65,8 @@ from dd.runtime.process import (
     add_machine_options,
     add_precision_option,
     add_together_option,
+    asked_together,
     setup,
-    stacked,
 )
 from dd.runtime.progress import Progress
 from dd.runtime.say import say
@@ -388,7 +388,7 @@ def run(arguments: argparse.Namespace) -> None:
         recipe=recipe,
         seed=arguments.seed,
         width_factor=arguments.width_factor,
-        together=stacked(arguments.together, device),
+        together=asked_together(arguments.together),
         strict=arguments.diverged == "stop",
         soft=labels,
         own=own,

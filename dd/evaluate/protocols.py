@@ -24,6 +24,7 @@ from dd.plugins import Entry
 from dd.registry import Registry
 from dd.rng import generator
 from dd.runtime import precision
+from dd.runtime.stacking import stacks
 from dd.training.memory import networks_that_fit
 from dd.training.recipe import Recipe, WarmRecipe
 from dd.training.regression import scaled, squared_error
@@ -56,7 +57,8 @@ class Task:
         own: recipes of the networks that are trained differently, by canonical spec.
         seed: seed of network 0; network n has seed + n.
         width_factor: scales the widths of all networks.
-        together: train networks stacked, as many as fit; otherwise one after the other.
+        together: train networks stacked, as many as fit, or one after the other; None: what is
+            faster (:mod:`dd.runtime.stacking`).
         strict: a network whose loss becomes NaN is an error; otherwise it gives a row like others.
         soft: soft labels of the set's views, for protocols that learn from them.
         schedule: the steps that the set was made for, for protocols that take these.
@@ -71,7 +73,7 @@ class Task:
     recipe: Recipe
     seed: int
     width_factor: float
-    together: bool
+    together: bool | None
     strict: bool
     soft: SoftLabels | None = None
     own: Mapping[str, Recipe] = dataclasses.field(default_factory=dict)
@@ -96,9 +98,14 @@ class Task:
         shape = (self.dataset.channels, self.dataset.size, len(self.dataset.classes))
         return create(arch, *shape, generator=stream, width_factor=self.width_factor, device=device)
 
+    def _stacked(self, arch: str) -> bool:
+        """Whether networks of ``arch`` are trained stacked."""
+        seen = min(self.recipe_of(arch).batch, len(self.images))
+        return stacks(self.together, self.images.device.type, seen, self.dataset.size)
+
     def side_by_side(self, archs: Sequence[str], count: int) -> int:
         """How many of ``count`` networks are trained together, of whichever of ``archs``."""
-        if not self.together:
+        if not all(map(self._stacked, archs)):
             return 1
         dataset, device = self.dataset, self.images.device
         for arch in archs:
@@ -151,7 +158,7 @@ class Task:
                 criterion=criterion,
                 teachers=teachers,
                 guide=None if teachers else views,
-                together=self.together,
+                together=self._stacked(arch),
                 strict=self.strict,
             )
         except TrainingDiverged as error:

@@ -29,6 +29,7 @@ from dd.plan.jobs import (
 from dd.plan.needs import auxiliary, auxiliary_networks, cam_networks, networks
 from dd.registry import resolve
 from dd.runtime.demand import Demand, most
+from dd.runtime.stacking import stacks
 
 COPIES = 6
 """How many times a distillation has all its images: images, a leaf, augmented; gradients by both;
@@ -121,7 +122,8 @@ class GpuMemory:
         settings, data = self.run.training("buffer", job.dataset), self.extents[job.dataset]
         beside = self._resident(data, job.whitening, data.train)
         batch = min(settings["batch"], data.train)
-        given = (*self._of(job.network, data), settings["optimizer"], settings["experts"])
+        count = _side_by_side(settings["experts"], batch, data)
+        given = (*self._of(job.network, data), settings["optimizer"], count)
         yield Part("train", given, batch, beside)
         yield Part("forward", self._of(job.network, data), data.test, beside)
 
@@ -214,8 +216,10 @@ class GpuMemory:
         beside = self._resident(data, made.whitening(self.run), data.test)
         beside += 4 * count * data.values
         for network, own, number in self.plan.planned(job).trained(self.run):
+            batch = min(own["batch"], count)
+            number = _side_by_side(number, batch, data)
             given = (*self._of(network, data), own["optimizer"], number)
-            yield Part("train", given, min(own["batch"], count), beside)
+            yield Part("train", given, batch, beside)
             yield Part("forward", self._of(network, data), data.test, beside)
 
     def _images(self, made: Distillation) -> int:
@@ -241,6 +245,11 @@ class GpuMemory:
             yield Part("maps", self._of(network, data), min(data.test, piece), beside)
         for network in cam_networks(self.run):
             yield Part("forward", self._of(network, data), data.test, beside)
+
+
+def _side_by_side(count: int, batch: int, data: Extent) -> int:
+    """How many of ``count`` networks are trained side by side, if there is the memory for all."""
+    return count if stacks(None, "cuda", batch, data.size) else 1
 
 
 def _unnumbered(data: Extent) -> Extent:

@@ -48,11 +48,12 @@ from dd.runtime.process import (
     add_machine_options,
     add_precision_option,
     add_together_option,
+    asked_together,
     setup,
-    stacked,
 )
 from dd.runtime.progress import Progress
 from dd.runtime.say import say
+from dd.runtime.stacking import stacks
 from dd.training.ensemble import Ensemble, ensemble
 from dd.training.memory import networks_that_fit
 from dd.training.recipe import Recipe
@@ -279,7 +280,12 @@ def run(arguments: argparse.Namespace) -> None:
         seed=arguments.seed,
         width_factor=arguments.width_factor,
         out=arguments.out,
-        together=stacked(arguments.together, device),
+        together=stacks(
+            asked_together(arguments.together),
+            device.type,
+            min(settings.batch, len(dataset.train)),
+            dataset.size,
+        ),
         every=arguments.checkpoint_every,
     )
     with alone(buffer.out):

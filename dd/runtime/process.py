@@ -84,13 +84,14 @@ def add_together_option(parser: argparse._ActionsContainer, what: str) -> None:
         "--together",
         choices=("auto", "yes", "no"),
         default="auto",
-        help=f"train {what} stacked, in one vectorised pass; auto: yes on a GPU",
+        help=f"train {what} stacked, in one vectorised pass; auto: yes on a GPU, if their "
+        "steps are small",
     )
 
 
-def stacked(together: str, device: torch.device) -> bool:
-    """Whether ``--together`` means stacked training on ``device``."""
-    return device.type == "cuda" if together == "auto" else together == "yes"
+def asked_together(together: str) -> bool | None:
+    """What ``--together`` asks for; None: what is faster (:mod:`dd.runtime.stacking`)."""
+    return None if together == "auto" else together == "yes"
 
 
 def setup(

@@ -135,7 +135,7 @@ def train(
     criterion: Criterion = cross_entropy,
     teachers: Sequence[nn.Module] | None = None,
     guide: Guide | None = None,
-    together: bool | None = None,
+    together: bool = False,
     strict: bool = True,
 ) -> None:
     """Train ``networks`` (of one architecture) in place and leave them in evaluation mode.
@@ -152,9 +152,7 @@ def train(
             images of what depends on one image.
         teachers: one per network; their logits are the third argument of the criterion.
         guide: gives this argument for all networks, instead of teachers; one of the two at most.
-        together: True: stack the networks; False: train one after the other; None: stack them on a
-            GPU (expected to be faster, not measured yet), but not on the CPU, where stacking is
-            faster only for tiny batches of tiny images (benchmarks/README.md).
+        together: stack the networks, or train one after the other (:mod:`dd.runtime.stacking`).
         strict: whether a loss that becomes NaN or infinite is an error. If not, the network is left
             with NaN parameters.
 
@@ -168,8 +166,6 @@ def train(
         feed: Feed = augmented(images, recipe.augment)
     else:
         feed = images
-    if together is None:
-        together = len(networks) > 1 and labels.device.type == "cuda"
     groups = [list(range(len(networks)))] if together else [[n] for n in range(len(networks))]
     count = len(recipe.rates())
     progress = Progress(name, count * len(groups), "epochs") if name else None

@@ -13,6 +13,7 @@ from dd.plan.gpu_memory import GpuMemory, Part
 from dd.plan.jobs import STAGES, ActivationMaps, Distillation, Erasing, Evaluation, Preparation
 from dd.plan.plan import Plan
 from dd.runtime.demand import Demand, most
+from dd.runtime.stacking import PIXELS
 from tests.support.runs import TINY
 
 
@@ -65,6 +66,18 @@ def test_an_evaluation_by_hand(tmp_path):
     counted = demand.train(arch, data, factor, optimizer, networks, train.size)
     largest = gpu.largest([job])
     assert largest.whole >= counted.whole + beside and largest.least >= counted.least + beside
+
+
+def test_large_steps_are_counted_one_after_the_other():
+    """As they are trained: ten images of 32 × 32 a step side by side, a hundred in turn."""
+    plan = Plan(load_run("cifar10")).main
+    gpu, seen = memory(plan), {}
+    for job in plan.of(Evaluation):
+        counts = {part.given[-1] for part in gpu.of(job) if part.way == "train"}
+        seen.setdefault(job.distillation.ipc, set()).update(counts)
+    assert seen == {1: {10}, 10: {1}}
+    (settings,) = {plan.run.training("buffer", "cifar10")["batch"]}
+    assert settings * 32 * 32 > PIXELS  # so experts are trained in turn, too
 
 
 def test_who_is_trained_and_how_often(tmp_path):
