@@ -23,6 +23,7 @@ from dd.distill.unroll import pull_back, unroll
 from dd.networks.build import create
 from dd.networks.flat import parameters_of
 from dd.rng import generator
+from dd.runtime.cuda_graphs import capture, warm
 from dd.training.ensemble import ensemble
 from dd.training.train import cross_entropy, train_step
 
@@ -30,23 +31,6 @@ NETWORKS = 10
 SHOWN = 8  # kernels of a profile, those that take most
 
 Work = Callable[[], Any]
-
-
-def capture(work: Work) -> tuple[Callable[[], None], Any]:
-    """``work`` as a CUDA graph: a function that repeats it, and its results, which it overwrites.
-
-    Its inputs keep their addresses, so new values are copied into them before a repetition.
-    """
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):  # libraries choose their algorithms and allocate before the capture
-            work()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        made = work()
-    return graph.replay, made
 
 
 def with_graph(
@@ -70,11 +54,12 @@ def with_graph(
     name, work = last
     all_ways, error = {**ways, name: work}, None
     if device.type == "cuda":
-        replay, captured = capture(work)
+        warm(work)
+        captured = capture(work)
         expected = work()
-        replay()
-        error = float((captured - expected).norm() / expected.norm())
-        all_ways["graph"] = replay
+        captured.replay()
+        error = float((captured.made - expected).norm() / expected.norm())
+        all_ways["graph"] = captured.replay
     return {"seconds": compare(all_ways, repeats, device), "graph_error": error}
 
 

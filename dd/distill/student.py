@@ -12,10 +12,7 @@ from torch.func import functional_call
 
 from dd.data import augment
 from dd.data.augment import Drawn
-from dd.distill.unroll import Batch, Gradients, Walk, graph_bytes, pull_back, unroll
-
-Rate = float | Sequence[float]
-"""A learning rate for all steps, or one for each step."""
+from dd.distill.unroll import Batch, Gradients, Rate, Walk, graph_bytes, pull_back, unroll
 
 
 class SetGradients(NamedTuple):
@@ -55,10 +52,10 @@ class Student:
         self.network, self.transforms = network, transforms
         self.indices = indices
         self.labels = [labels[part] for part in self.indices]
-        shown = [images[part] for part in self.indices]
-        self.inputs: Sequence[Batch] = shown
+        self.shown = [images[part] for part in self.indices]
+        self.inputs: Sequence[Batch] = self.shown
         if by_labels:
-            self.inputs = list(zip(shown, self.labels, strict=True))
+            self.inputs = list(zip(self.shown, self.labels, strict=True))
         self.like, self.like_labels = images, labels if by_labels else None
         self.names = [name for name, _ in network.named_parameters()]
         self.shapes = [p.shape for p in network.parameters()]
@@ -75,6 +72,12 @@ class Student:
         return F.cross_entropy(
             self.logits(parameters, augment.apply(self.transforms[step], images)), labels
         )
+
+    def augmented(self) -> tuple[list[Tensor], list[Tensor]]:
+        """The images of each step as leaves of a graph of their own, and what the network sees of
+        them."""
+        leaves = [batch.detach().requires_grad_() for batch in self.shown]
+        return leaves, list(map(augment.apply, self.transforms, leaves))
 
     def walk(self, start: Tensor, rate: Rate, keep: int = 0) -> Walk:
         """SGD from θ_0 = ``start`` with learning rate ``rate``; ``keep`` graphs are kept."""
@@ -100,19 +103,23 @@ class Student:
             cotangent: the derivative of the loss by θ_J, ``[P]``.
         """
         found = self._pulled(walk, rate, cotangent)
-        return self._gathered(self.like, found.inputs), float(found.rate)
+        return self.gathered(found.inputs), float(found.rate)
 
     def set_gradients(self, walk: Walk, rate: Rate, cotangent: Tensor) -> SetGradients:
         """The derivatives of a loss of θ_J by all that the set holds; see :meth:`gradients`."""
         found = self._pulled(walk, rate, cotangent)
         if self.like_labels is None:
-            return SetGradients(self._gathered(self.like, found.inputs), None, found.rates)
+            return SetGradients(self.gathered(found.inputs), None, found.rates)
         images, labels = zip(*found.inputs, strict=True)
         return SetGradients(
-            self._gathered(self.like, images),
+            self.gathered(images),
             self._gathered(self.like_labels, labels),
             found.rates,
         )
+
+    def gathered(self, by_step: Sequence[Tensor]) -> Tensor:
+        """The derivative by the images, from those by the images of each step."""
+        return self._gathered(self.like, by_step)
 
     def _pulled(self, walk: Walk, rate: Rate, cotangent: Tensor) -> Gradients:
         return pull_back(self.loss, self.shapes, walk, rate, self.inputs, cotangent)

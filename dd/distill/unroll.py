@@ -34,6 +34,9 @@ from dd.runtime.memory import kept_bytes
 Batch = Tensor | tuple[Tensor, ...]
 """What a step sees and L is differentiated by: images, or images and further tensors."""
 
+Rate = float | Tensor | Sequence[float]
+"""A learning rate for all steps, or one for each step."""
+
 Loss = Callable[[Sequence[Tensor], Any, int], Tensor]
 """Maps (parameter tensors, batch X_j of step j, j) to the mean loss of that step."""
 
@@ -92,7 +95,7 @@ def unroll(
     loss: Loss,
     shapes: Sequence[torch.Size],
     start: Tensor,
-    rate: float | Sequence[float],
+    rate: Rate,
     inputs: Sequence[Batch],
     keep: int = 0,
 ) -> Walk:
@@ -102,7 +105,8 @@ def unroll(
         loss: the loss of one step.
         shapes: shapes of the parameters, in the order of the flat vector.
         start: θ_0, ``[P]``.
-        rate: α, or one for each step.
+        rate: α, or one for each step. As a tensor without dimensions it may have another value when
+            a CUDA graph of this repeats the steps; as numbers the steps round once less.
         inputs: X_0, ..., X_{J-1}.
         keep: the number of last steps whose graphs are kept.
     """
@@ -112,7 +116,7 @@ def unroll(
         # A gradient without a graph has other roundings: some norms then use other kernels.
         graph = _graph(loss, shapes, walk.end, batch, step)
         gradient = flat([part.detach() for part in graph.gradients])
-        walk.path.append(torch.sub(walk.end, gradient, alpha=rates[step]))
+        walk.path.append(_less(walk.end, gradient, rates[step]))
         if step >= len(inputs) - keep:
             walk.graphs[step] = graph
         del graph  # before the next one is built
@@ -123,7 +127,7 @@ def pull_back(
     loss: Loss,
     shapes: Sequence[torch.Size],
     walk: Walk,
-    rate: float | Sequence[float],
+    rate: Rate,
     inputs: Sequence[Batch],
     cotangent: Tensor,
 ) -> Gradients:
@@ -155,7 +159,7 @@ def pull_back(
         by_rate[step] = -product.detach()
         parts = tuple(part.mul_(-rates[step]) for part in by_batch)
         by_input[step] = parts if several else parts[0]
-        adjoint = torch.sub(adjoint, flat(by_leaf), alpha=rates[step])
+        adjoint = _less(adjoint, flat(by_leaf), rates[step])
     return Gradients(by_input, torch.stack(by_rate) if by_rate else cotangent.new_zeros(0), adjoint)
 
 
@@ -181,9 +185,16 @@ def _graph(
     return Graph(leaves, batch, torch.autograd.grad(value, leaves, create_graph=True))
 
 
-def _of_steps(rate: float | Sequence[float], steps: int) -> list[float]:
+def _less(values: Tensor, step: Tensor, rate: float | Tensor) -> Tensor:
+    """``values − rate × step``."""
+    if isinstance(rate, Tensor):
+        return values - rate * step
+    return torch.sub(values, step, alpha=rate)
+
+
+def _of_steps(rate: Rate, steps: int) -> Sequence[float | Tensor]:
     """The rate of each of ``steps`` steps."""
-    if isinstance(rate, int | float):
+    if isinstance(rate, int | float | Tensor):
         return [rate] * steps
     if len(rate) != steps:
         raise ValueError(f"{len(rate)} rates for {steps} steps")

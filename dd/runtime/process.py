@@ -184,7 +184,8 @@ def add_memory_option(parser: argparse._ActionsContainer) -> None:
         default=3.0,
         metavar="GB",
         help="memory that the process may use (on a GPU: the GPU's) to be faster, where it can; 0: "
-        "as little as possible. The result does not depend on it",
+        "as little as possible, and no CUDA graphs. The result does not depend on it, but on a GPU "
+        "for rounding",
     )
 
 

@@ -17,6 +17,7 @@ from benchmarks.every_stage import (
 )
 from dd.command import main
 from dd.data import fit
+from dd.distill import replay
 from dd.distill.objectives import OBJECTIVES, base, dc, dm
 from dd.distill.parametrisations import PARAMETRISATIONS
 from dd.distill.regularisers import REGULARISERS
@@ -140,9 +141,10 @@ def test_killed_and_started_again(name, run, tmp_path, monkeypatch, capsys):
     assert not differences(results(out), results(reference))
 
 
-def per(run, command, steps):
-    """The traffic of one of the ``steps`` iterations or epochs by which two commands differ."""
-    (_, short), (_, long) = (run(command.format(count)) for count in (1, 1 + steps))
+def per(run, command, steps, first=1):
+    """The traffic of one of the ``steps`` iterations or epochs after the ``first``, by which two
+    commands differ."""
+    (_, short), (_, long) = (run(command.format(count)) for count in (first, first + steps))
     more = long - short
     assert all(n % steps == 0 for n in (more.reads, more.copies)), f"\n{more}"
     return more.reads // steps, more.copies // steps, f"\n{more}"
@@ -189,8 +191,23 @@ ITERATION = {
 @pytest.mark.parametrize("name", some(ITERATION, QUICKER))
 def test_an_iteration(name, run):
     command = f"{DISTILLATIONS[name]} --checkpoint-every 1000000 --snapshots {{}}"
-    reads, copies, lines = per(run, command, 2)
+    # in the second iteration, CUDA graphs are compared with what they repeat
+    reads, copies, lines = per(run, command, 2, first=2)
     assert reads <= ITERATION[name][0] and copies <= ITERATION[name][1], lines
+
+
+@pytest.mark.parametrize(("more", "captured"), [("", True), ("--memory 0", False)])
+def test_steps_of_students_are_captured_if_there_is_memory_for_it(run, monkeypatch, more, captured):
+    made = []
+
+    class Seen(replay.Replay):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            made.append(self)
+
+    monkeypatch.setattr(replay, "Replay", Seen)
+    run(f"{COMMANDS['mtt']} {more}")
+    assert [one.compared for one in made] == [True] * captured  # with the second student
 
 
 def test_the_number_of_classes_does_not_matter(run, stage_files, tmp_path):

@@ -15,6 +15,8 @@ their tensors are, and counts.
 To C++ the wrapper is on ``lazy``, the only kind of device whose backward pass needs neither a
 driver nor streams. Python code is told ``cuda:0``.
 
+CUDA graphs are captured if nothing in them waits for the GPU or copies from the host.
+
 With ``memory`` it has no more than these bytes: an operation whose result does not fit beside the
 tensors that are alive raises the error of torch's allocator for CUDA.
 
@@ -29,6 +31,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -41,6 +44,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
+from dd.runtime.cuda_graphs import Captured
 from dd.runtime.memory import Living
 
 SHOWN, HIDDEN = torch.device("cuda", 0), torch.device("lazy", 0)
@@ -412,6 +416,24 @@ class _Kernels(TorchDispatchMode):
         return None
 
 
+def _capture(traffic: Traffic, work: Callable[[], Any], pool: Any = None) -> Captured[Any]:
+    """Stands for a CUDA graph: its replay does the work again and writes over the results.
+
+    Unlike a real one it would see new tensors in the place of those that it read.
+    """
+    before = traffic.reads, traffic.copies
+    made = work()
+    if (traffic.reads, traffic.copies) != before:
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
+
+    def replay() -> None:
+        for mine, again in zip(tree_flatten(made)[0], tree_flatten(work())[0], strict=True):
+            if mine is not again:
+                mine.copy_(again)
+
+    return Captured(replay, made, "a pool" if pool is None else pool)
+
+
 def _waits(kind: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Whether this call is one for which the host waits, though others of its kind are not."""
     if kind in _INDEXING:
@@ -461,8 +483,10 @@ def pretended_gpu(memory: float = MEMORY) -> Iterator[Traffic]:
         "memory_reserved": lambda device=None: kernels.living.now,
         "is_current_stream_capturing": lambda: False,
     }
+    graphs = {"warm": lambda work: work(), "capture": partial(_capture, traffic)}
     with (
         mock.patch.multiple(torch.cuda, **answers),
+        mock.patch.multiple("dd.runtime.cuda_graphs", **graphs),
         mock.patch.object(torch, "Generator", Stream),
         # optimisers ask it whether a CUDA graph is being captured
         mock.patch.object(

@@ -20,6 +20,7 @@ from dd.distill.objectives.base import (
     Outcome,
 )
 from dd.distill.parametrisations.base import Parametrisation
+from dd.distill.replay import Runner
 from dd.distill.student import Student
 from dd.errors import DDError, Divergence
 from dd.pretrain.trajectories import Segment, Trajectories, layout
@@ -66,7 +67,8 @@ class TrajectoryMatching(Objective):
     Each iteration draws an expert and an epoch t. It starts a student at the expert's θ*_t and
     trains it for ``student_steps`` steps on the synthetic set. Then it moves the images and the
     student's rate so that the student ends closer to θ*_{t+M}. The gradient is exact. It keeps the
-    graphs of as many of the last steps as fit into ``memory`` (:mod:`dd.distill.unroll`).
+    graphs of as many of the last steps as fit into ``memory`` (:mod:`dd.distill.unroll`). On a GPU
+    its steps are CUDA graphs (:mod:`dd.distill.replay`), unless ``memory`` is 0.
     """
 
     Settings = Settings
@@ -86,6 +88,8 @@ class TrajectoryMatching(Objective):
             )
         self.rate = torch.tensor(s.lr_student, dtype=torch.float64)
         self.rate_momentum = torch.zeros((), dtype=torch.float64)
+        one = len(self.networks.specs()) == 1  # as each network's graphs take the memory
+        self.runner = Runner(captures=one and self.device.type == "cuda" and self.memory > 0)
         self.initial: dict[str, Tensor] = {}  # differences before the first iteration
 
     def iteration(self, number: int, synthetic: Parametrisation) -> dict[str, float | str]:
@@ -95,12 +99,13 @@ class TrajectoryMatching(Objective):
         segment = self._segment(name, self.streams.host)
         student = self._student(network, synthetic, self.streams.host)
         rate = float(self.rate)
-        walk = student.walk(segment.start, rate, self.keep(name, student, segment.start))
-        loss, cotangent = self.compare(name, walk.end, segment)
+        keep = self.keep(name, student, segment.start)
+        steps = self.runner.steps(name, student, segment.start, rate, keep)
+        loss, cotangent = self.compare(name, steps.end, segment)
         if not math.isfinite(loss):
             self._check_moves(name, segment)
             raise Divergence(f"the loss is {loss}; try a smaller --lr-img or --lr-student")
-        gradient, by_rate = student.gradients(walk, rate, cotangent)
+        gradient, by_rate = steps.gradients(cotangent)
         if not gradient.isfinite().all():
             raise Divergence("the images' gradient is infinite; try a smaller --lr-student")
         self.step_rate(by_rate)  # first, since it may raise; then the images are unchanged
