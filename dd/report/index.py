@@ -123,7 +123,9 @@ def _machines(record: dict[str, Any]) -> dict[str, str]:
         "Code": f"{', '.join(code['artifacts']) or 'none'} (artifacts); "
         f"{code['tables and figures']} (tables and figures)",
         "Plug-ins": ", ".join(record.get("plugins", [])),
-        "Libraries": ", ".join([f"Python {record['python']}", *libraries]),
+        "Torch": ", ".join(hardware["torch"]),
+        "Libraries": ", ".join([f"Python {record['python']}", *libraries])
+        + " (where the run was recorded)",
     }
     return {name: value for name, value in described.items() if value}
 

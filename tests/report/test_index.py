@@ -70,10 +70,12 @@ def test_evaluations_count_in_the_time_of_a_run(tmp_path):
     for job, more in zip(plan.of(Evaluation), [{"created": t} for t in times], strict=False):
         path = job.file(plan.run)
         save_rows(path, [row | more for row in load_rows(path)])
-    set_made = {"created": "2026-01-01T10:00:02+00:00"}
+    set_made = {"created": "2026-01-01T10:00:02+00:00", "torch": "2.11.0+cu130"}
     made = record(Path(run.root, "config.json"), plan, {}, {"it20.safetensors": set_made})
     assert [made["started"], made["ended"]] == times
-    assert described(plan, made)["Last artifact"] == "2026-01-01 10:59:59 UTC"
+    said = described(plan, made)
+    assert said["Last artifact"] == "2026-01-01 10:59:59 UTC"
+    assert said["Torch"] == "2.11.0+cu130" and "where the run was recorded" in said["Libraries"]
 
 
 @pytest.mark.parametrize(
