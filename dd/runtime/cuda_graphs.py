@@ -49,7 +49,10 @@ def capture(work: Callable[[], Made], pool: Any = None) -> Captured[Made]:
     Raises:
         RuntimeError: if it cannot be captured.
     """
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool):
-        made = work()
+    graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    try:
+        with torch.cuda.graph(graph, pool=pool):
+            made = work()
+    finally:
+        torch.cuda.set_stream(before)  # torch does so only after a capture that succeeded
     return Captured(graph.replay, made, graph.pool())
