@@ -379,6 +379,8 @@ def _checked(facts: dict[str, Any]) -> str:
         said.append(f"left out for want of time: {', '.join(facts['skipped'])}")
     if "parts" in facts and len(facts["parts"]) < len(PARTS):
         said.append(f"only these parts were asked for: {', '.join(facts['parts'])}")
+    if "asked_rows" in facts:
+        said.append(f"only these rows: {', '.join(facts['asked_rows'])}")
     return f" {'; '.join(said)}." if said else ""
 
 

@@ -5,11 +5,14 @@ Everything else is the suite's own objective. :mod:`dd.distill.unroll` is compar
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from dd.distill.objectives.mtt import TrajectoryMatching
 from dd.distill.parametrisations.pixels import Pixels
+from dd.distill.replay import Runner
 from dd.distill.student import Student
 from dd.distill.unroll import Walk
 
@@ -29,10 +32,10 @@ class WholeGraph:
         student = self.student
         self.images = student.like.clone().requires_grad_()
         self.rate = torch.tensor(rate, device=start.device, requires_grad=True)
-        sizes = [shape.numel() for shape in student.shapes]
+        sizes = [shape.numel() for shape in student.model.shapes]
         end = start.clone().requires_grad_()
         for step, indices in enumerate(student.indices):
-            parts = zip(end.split(sizes), student.shapes, strict=True)
+            parts = zip(end.split(sizes), student.model.shapes, strict=True)
             parameters = [part.view(shape) for part, shape in parts]
             loss = student.loss(parameters, self.images[indices], step)
             (gradient,) = torch.autograd.grad(loss, end, create_graph=True)
@@ -48,6 +51,10 @@ class WholeGraph:
 
 class WholeMatching(TrajectoryMatching):
     """MTT with :class:`WholeGraph`."""
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self.runner = Runner(captures=False)
 
     def _student(
         self, network: nn.Module, synthetic: Pixels, stream: torch.Generator

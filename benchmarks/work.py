@@ -34,6 +34,7 @@ from dd.pretrain.agreement import agreement
 from dd.pretrain.trajectories import ShardWriter, Trajectories, layout
 from dd.rng import generator
 from dd.runtime import precision
+from dd.runtime.stacking import stacks
 from dd.training.ensemble import ensemble
 from dd.training.recipe import Recipe
 from dd.training.train import accuracy, augmented, train, train_epoch
@@ -299,8 +300,10 @@ def suite_pieces(
 
     def epoch() -> int:
         recipe = dataclasses.replace(EVALUATION, epochs=epochs)
-        networks, streams = _networks(dataset, _together(dataset))
-        train(networks, canvas.images(), canvas.labels, recipe, streams)
+        images = canvas.images()
+        count = _side_by_side(dataset, min(EVALUATION.batch, len(images)))
+        networks, streams = _networks(dataset, count)
+        train(networks, images, canvas.labels, recipe, streams, together=count > 1)
         return epochs * len(networks)
 
     def test() -> int:
@@ -318,7 +321,7 @@ def suite_pieces(
 
 def _suite_experts(dataset: Dataset, count: int) -> dict[str, Piece]:
     split = dataset.train.resident()
-    networks, orders = _networks(dataset, _together(dataset))
+    networks, orders = _networks(dataset, _side_by_side(dataset, BATCH))
     experts = ensemble(networks)
     sgd = BUFFER.new_optimizer(experts.parameters)
     feed = augmented(split, BUFFER.augment)
@@ -337,12 +340,13 @@ def _suite_experts(dataset: Dataset, count: int) -> dict[str, Piece]:
     return {EXPERT_PIECE: batches}
 
 
-def _together(dataset: Dataset) -> int:
-    """The number of networks that are trained at once.
+def _side_by_side(dataset: Dataset, images: int) -> int:
+    """The number of networks that are trained at once, on ``images`` a step.
 
-    On the CPU they are trained one after the other, so it is enough to measure one.
+    Where they are trained one after the other, it is enough to measure one.
     """
-    return NETWORKS if dataset.train.labels.device.type == "cuda" else 1
+    kind = dataset.train.labels.device.type
+    return NETWORKS if stacks(None, kind, images, dataset.size) else 1
 
 
 def _networks(dataset: Dataset, count: int) -> tuple[list[torch.nn.Module], list[torch.Generator]]:

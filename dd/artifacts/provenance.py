@@ -101,8 +101,8 @@ def provenance(**facts: Any) -> dict[str, Any]:
 
 
 def provenance_of_rows(device: torch.device) -> dict[str, str]:
-    """The columns of a CSV that say when and by what it was computed: code, and on a GPU its
-    name."""
+    """The columns of a CSV that say when it was written and what computed it: code, and on a GPU
+    its name."""
     return {"created": _now(), "code": code_version(), **_gpu(device)}
 
 

@@ -173,6 +173,24 @@ def unrolling(
 
 
 @cache
+def replaying(
+    spec: str, data: Extent, width_factor: float, memory: float, steps: int, batch: int
+) -> Demand:
+    """The same, with the steps as CUDA graphs (:mod:`dd.distill.replay`), unless ``memory`` is 0.
+
+    They are compared once with steps one by one, beside them. Where there is no memory for this, no
+    graph is used.
+    """
+    given = (steps, batch)
+    one_by_one = unrolling(spec, data, width_factor, memory, *given)
+    if not memory:
+        return one_by_one
+    beside = unrolling(spec, data, width_factor, 0.0, *given).least
+    images = 4 * steps * batch * data.values  # what the graphs read
+    return Demand(one_by_one.least, one_by_one.whole + beside + images)
+
+
+@cache
 def mean_gradient(spec: str, data: Extent, width_factor: float, images: int) -> Demand:
     """The gradient of a loss on ``images`` real images by the parameters, in pieces."""
     network = _network(spec, data, width_factor)

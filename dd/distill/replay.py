@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from dd.distill.student import Student
@@ -21,8 +20,8 @@ from dd.runtime.say import say
 
 MOST_END = 1e-2  # of the student's movement, by which graphs may differ from their steps
 MOST_GRADIENT = 0.3
-"""Of the images' gradient. Rounding in float32 is enough for 0.08 after 50 steps
-(benchmarks/README.md); a graph that reads wrong values has errors of 1."""
+"""Of a derivative. After 50 steps rounding alone makes several per cent (benchmarks/README.md). A
+value that a graph does not read is zero in it, and then it is all wrong."""
 
 
 class Steps(Protocol):
@@ -58,20 +57,21 @@ class Replay:
     the derivatives by them are carried back after the second.
 
     Args:
-        student: the first one, whose network the graphs use.
-        start: its θ_0. rate: its rate.
+        student: one of them; the graphs use its network, and no value of it.
+        start: its θ_0, for its form.
         keep: of how many last steps the graphs of autograd are kept.
 
     Raises:
         RuntimeError: if they cannot be captured, or need too much memory.
     """
 
-    def __init__(self, student: Student, start: Tensor, rate: float, keep: int) -> None:
-        self.student, self.keep, self.compared = student, keep, False
-        self.start, self.rate = start.clone(), start.new_full((), rate, dtype=torch.float64)
-        self.seen = [images.detach().clone() for images in student.augmented()[1]]
-        self.labels = [labels.clone() for labels in student.labels]
-        self.cotangent = torch.zeros_like(start)
+    def __init__(self, student: Student, start: Tensor, keep: int) -> None:
+        self.model, self.keep = student.model, keep
+        # zeros, so that a value that a graph does not read is a large error, which is found
+        self.start, self.cotangent = torch.zeros_like(start), torch.zeros_like(start)
+        self.rate = start.new_zeros((), dtype=torch.float64)
+        self.seen = list(map(torch.zeros_like, student.shown))
+        self.labels = list(map(torch.zeros_like, student.labels))
         self.walk: Walk
 
         def both() -> None:
@@ -84,48 +84,43 @@ class Replay:
 
     def steps(self, student: Student, start: Tensor, rate: float) -> Replayed:
         """The steps of another student; they are lost with those of the next one."""
-        leaves, seen = student.augmented()
         self.start.copy_(start)
         self.rate.fill_(rate)
-        for mine, given in zip((*self.seen, *self.labels), (*seen, *student.labels), strict=True):
-            mine.copy_(given.detach())
+        for step, (seen, labels) in enumerate(zip(self.seen, self.labels, strict=True)):
+            seen.copy_(student.seen(step).detach())
+            labels.copy_(student.labels[step])
         self.forth.replay()
-        return Replayed(self, student, leaves, seen)
+        return Replayed(self, student)
 
     def errors(self, student: Student, start: Tensor, rate: float) -> tuple[float, float]:
-        """How far the graphs are from steps one by one, in θ_J and in the images' gradient."""
+        """How far the graphs are from steps one by one: in θ_J, and in the derivatives."""
         ours, theirs = self.steps(student, start, rate), OneByOne(student, start, rate, keep=0)
         moved = theirs.end - start
         end = (ours.end - theirs.end).norm() / moved.norm()
-        found, expected = (steps.gradients(moved)[0] for steps in (ours, theirs))
-        gradient = (found - expected).norm() / expected.norm()
-        return tuple(torch.stack([end, gradient]).tolist())
+        (images, by_rate), (right, right_rate) = (one.gradients(moved) for one in (ours, theirs))
+        found = torch.stack([end, (images - right).norm() / right.norm()]).tolist()
+        of_rate = abs(by_rate - right_rate) / max(abs(right_rate), 1e-30)
+        return found[0], max(found[1], of_rate)
 
     def _forth(self) -> list[Tensor]:
-        shapes = self.student.shapes
+        shapes = self.model.shapes
         self.walk = unroll(self._loss, shapes, self.start, self.rate, self.seen, self.keep)
         return self.walk.path
 
     def _back(self) -> tuple[list[Tensor], Tensor]:
-        given = (self.student.shapes, self.walk, self.rate, self.seen, self.cotangent)
+        given = (self.model.shapes, self.walk, self.rate, self.seen, self.cotangent)
         found = pull_back(self._loss, *given)
         return found.inputs, found.rate
 
     def _loss(self, parameters: Sequence[Tensor], images: Tensor, step: int) -> Tensor:
-        return F.cross_entropy(self.student.logits(parameters, images), self.labels[step])
+        return self.model.loss(parameters, images, self.labels[step])
 
 
 class Replayed:
-    """Steps that a :class:`Replay` repeated.
+    """Steps that a :class:`Replay` repeated."""
 
-    Args:
-        leaves, seen: the images of each step, and what the student sees of them.
-    """
-
-    def __init__(
-        self, replay: Replay, student: Student, leaves: list[Tensor], seen: list[Tensor]
-    ) -> None:
-        self.replay, self.student, self.leaves, self.augmented = replay, student, leaves, seen
+    def __init__(self, replay: Replay, student: Student) -> None:
+        self.replay, self.student = replay, student
 
     @property
     def end(self) -> Tensor:
@@ -135,58 +130,47 @@ class Replayed:
         self.replay.cotangent.copy_(cotangent)
         self.replay.back.replay()
         by_seen, by_rate = self.replay.back.made
-        by_leaf = torch.autograd.grad(self.augmented, self.leaves, by_seen)
-        return self.student.gathered(by_leaf), float(by_rate)
+        parts = (self.student.through(step, part) for step, part in enumerate(by_seen))
+        return self.student.gathered(parts), float(by_rate)
 
 
 class Runner:
-    """Takes the steps of students.
+    """Takes the steps of students of one network.
 
     Args:
-        captures: as CUDA graphs, where that works. The first student of a network takes its steps
-            one by one, then they are captured. With the second one both ways are compared. If they
-            differ by more than rounding, or if capturing fails, a line says so, and all further
-            steps are taken one by one.
+        captures: as CUDA graphs, where that works. For the first student they are captured, and
+            compared with steps one by one. If they differ by more than rounding, or if capturing
+            fails, a line says so, and all steps are taken one by one.
     """
 
     def __init__(self, captures: bool) -> None:
         self.captures = captures
-        self.replays: dict[str, Replay | None] = {}
+        self.replay: Replay | None = None
 
-    def steps(self, network: str, student: Student, start: Tensor, rate: float, keep: int) -> Steps:
-        """The steps of a student, a ``network``, from ``start``."""
-        replay = self.replays.get(network)
-        if replay is not None and self._right(network, replay, student, start, rate):
-            return replay.steps(student, start, rate)
-        taken = OneByOne(student, start, rate, keep)
-        if self.captures and network not in self.replays:
-            self.replays[network] = self._captured(network, student, start, rate, keep)
-        return taken
+    def steps(self, student: Student, start: Tensor, rate: float, keep: int) -> Steps:
+        """The steps of a student from ``start``."""
+        if self.captures and self.replay is None:
+            self._capture(student, start, rate, keep)
+        if self.replay is None:
+            return OneByOne(student, start, rate, keep)
+        return self.replay.steps(student, start, rate)
 
-    def _captured(
-        self, network: str, student: Student, start: Tensor, rate: float, keep: int
-    ) -> Replay | None:
+    def _capture(self, student: Student, start: Tensor, rate: float, keep: int) -> None:
         try:
-            return Replay(student, start, rate, keep)
+            made = Replay(student, start, keep)
+            end, derivative = made.errors(student, start, rate)
         except RuntimeError as error:  # whatever CUDA does not allow, or memory
             first = str(error).partition("\n")[0]
-            say(
-                f"distill: steps of {network} are taken one by one: no CUDA graph of them ({first})"
+            self._give_up(f"no CUDA graph of them ({type(error).__name__}: {first})")
+            return
+        if end <= MOST_END and derivative <= MOST_GRADIENT:
+            self.replay = made
+        else:
+            self._give_up(
+                f"a CUDA graph of them differs by {end:.1e} in where a student ends, by "
+                f"{derivative:.1e} in a derivative"
             )
-            return None
 
-    def _right(
-        self, network: str, replay: Replay, student: Student, start: Tensor, rate: float
-    ) -> bool:
-        """Whether ``replay`` gives what steps one by one give; looked at once."""
-        if not replay.compared:
-            replay.compared = True
-            end, gradient = replay.errors(student, start, rate)
-            if not (end <= MOST_END and gradient <= MOST_GRADIENT):
-                self.replays[network] = None
-                say(
-                    f"distill: steps of {network} are taken one by one: a CUDA graph of them "
-                    f"differs by {end:.1e} in where a student ends, and by {gradient:.1e} in the "
-                    "images' gradient"
-                )
-        return self.replays[network] is not None
+    def _give_up(self, why: str) -> None:
+        self.captures = False
+        say(f"distill: steps of students are taken one by one: {why}")

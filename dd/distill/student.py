@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -29,6 +29,28 @@ class SetGradients(NamedTuple):
     rates: Tensor
 
 
+class Model:
+    """A network as a function of its parameters.
+
+    Args:
+        network: in training mode; its own parameters are not used.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+        self.names = [name for name, _ in network.named_parameters()]
+        self.shapes = [p.shape for p in network.parameters()]
+
+    def logits(self, parameters: Sequence[Tensor], images: Tensor) -> Tensor:
+        """``[n, K]`` of ``images [n, C, H, W]`` under ``parameters``."""
+        named = dict(zip(self.names, parameters, strict=True))
+        return functional_call(self.network, named, (images,))
+
+    def loss(self, parameters: Sequence[Tensor], images: Tensor, labels: Tensor) -> Tensor:
+        """Mean cross-entropy on images ``[n, C, H, W]`` with labels ``[n]`` or ``[n, K]``."""
+        return F.cross_entropy(self.logits(parameters, images), labels)
+
+
 class Student:
     """A network that is trained on the synthetic set, as a function of a flat parameter vector.
 
@@ -49,7 +71,7 @@ class Student:
         transforms: Sequence[Drawn],
         by_labels: bool = False,
     ) -> None:
-        self.network, self.transforms = network, transforms
+        self.model, self.transforms = Model(network), transforms
         self.indices = indices
         self.labels = [labels[part] for part in self.indices]
         self.shown = [images[part] for part in self.indices]
@@ -57,35 +79,31 @@ class Student:
         if by_labels:
             self.inputs = list(zip(self.shown, self.labels, strict=True))
         self.like, self.like_labels = images, labels if by_labels else None
-        self.names = [name for name, _ in network.named_parameters()]
-        self.shapes = [p.shape for p in network.parameters()]
-
-    def logits(self, parameters: Sequence[Tensor], images: Tensor) -> Tensor:
-        """``[n, K]`` of ``images [n, C, H, W]`` under ``parameters``."""
-        named = dict(zip(self.names, parameters, strict=True))
-        return functional_call(self.network, named, (images,))
 
     def loss(self, parameters: Sequence[Tensor], batch: Batch, step: int) -> Tensor:
         """Mean cross-entropy of step ``step`` on its images ``[b, C, H, W]``, or on the pair of its
         images and labels ``[b, K]``."""
         images, labels = batch if isinstance(batch, tuple) else (batch, self.labels[step])
-        return F.cross_entropy(
-            self.logits(parameters, augment.apply(self.transforms[step], images)), labels
-        )
+        return self.model.loss(parameters, augment.apply(self.transforms[step], images), labels)
 
-    def augmented(self) -> tuple[list[Tensor], list[Tensor]]:
-        """The images of each step as leaves of a graph of their own, and what the network sees of
-        them."""
-        leaves = [batch.detach().requires_grad_() for batch in self.shown]
-        return leaves, list(map(augment.apply, self.transforms, leaves))
+    def seen(self, step: int, images: Tensor | None = None) -> Tensor:
+        """What the network sees of the images ``[b, C, H, W]`` of a step, or of others in their
+        place."""
+        shown = self.shown[step] if images is None else images
+        return augment.apply(self.transforms[step], shown)
+
+    def through(self, step: int, by_seen: Tensor) -> Tensor:
+        """The derivative by the images of a step from that by what the network sees of them."""
+        leaf = self.shown[step].detach().requires_grad_()
+        return torch.autograd.grad(self.seen(step, leaf), leaf, by_seen)[0]
 
     def walk(self, start: Tensor, rate: Rate, keep: int = 0) -> Walk:
         """SGD from θ_0 = ``start`` with learning rate ``rate``; ``keep`` graphs are kept."""
-        return unroll(self.loss, self.shapes, start, rate, self.inputs, keep)
+        return unroll(self.loss, self.model.shapes, start, rate, self.inputs, keep)
 
     def graph_bytes(self, start: Tensor) -> int:
         """The bytes of the graph of a step."""
-        return graph_bytes(self.loss, self.shapes, start, self.inputs[0])
+        return graph_bytes(self.loss, self.model.shapes, start, self.inputs[0])
 
     def keepable(self, start: Tensor, room: float) -> int:
         """How many graphs of steps fit into ``room`` bytes.
@@ -117,14 +135,14 @@ class Student:
             found.rates,
         )
 
-    def gathered(self, by_step: Sequence[Tensor]) -> Tensor:
+    def gathered(self, by_step: Iterable[Tensor]) -> Tensor:
         """The derivative by the images, from those by the images of each step."""
         return self._gathered(self.like, by_step)
 
     def _pulled(self, walk: Walk, rate: Rate, cotangent: Tensor) -> Gradients:
-        return pull_back(self.loss, self.shapes, walk, rate, self.inputs, cotangent)
+        return pull_back(self.loss, self.model.shapes, walk, rate, self.inputs, cotangent)
 
-    def _gathered(self, like: Tensor, parts: Sequence[Tensor]) -> Tensor:
+    def _gathered(self, like: Tensor, parts: Iterable[Tensor]) -> Tensor:
         """The sum over steps of what each says about its images, in the shape of ``like``."""
         total = torch.zeros_like(like)
         for indices, part in zip(self.indices, parts, strict=True):

@@ -149,7 +149,8 @@ class GpuMemory:
         beside = self._resident(data, job.whitening(self.run))
         beside += COPIES * 4 * count * data.values
         real = min(settings.get("batch_real", 0), data.train // data.classes)
-        for network in networks(self.run, job.method, job.dataset, job.ipc):
+        drawn = networks(self.run, job.method, job.dataset, job.ipc)
+        for network in drawn:
             of = self._of(network, data)
             match method.objective:
                 case "dc" | "dsa":
@@ -165,7 +166,8 @@ class GpuMemory:
                 case "mtt" | "iadd":
                     memory = 1e9 * job.places(self.run)["memory"]
                     batch = min(settings["batch_syn"] or count, count)
-                    yield Part("unrolling", (*of, memory, settings["student_steps"]), batch, beside)
+                    way = "replaying" if len(drawn) == 1 else "unrolling"
+                    yield Part(way, (*of, memory, settings["student_steps"]), batch, beside)
                 case "dd":
                     memory = 1e9 * job.places(self.run)["memory"]
                     steps = settings["steps"] * settings["student_epochs"]

@@ -545,7 +545,8 @@ class Distillation(Job):
 
     def places(self, run: Run) -> dict[str, Any]:
         places = super().places(run)
-        # what unrolls students is faster with more memory, with the same result
+        # what unrolls students is faster with more memory; the result is the same (on a GPU up to
+        # rounding)
         if {"experts", "student_epochs"} & self.settings(run).keys():
             asked = run.resources["distill"]["mem_mb"]
             places["memory"] = round(SHARE * asked / 1000, 1)

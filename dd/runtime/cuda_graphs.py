@@ -30,13 +30,23 @@ class Captured(NamedTuple, Generic[Made]):
 
 
 def warm(work: Callable[[], object]) -> None:
-    """Call ``work`` as often as a capture needs, beside the current stream."""
+    """Call ``work`` as often as a capture needs, beside the current stream.
+
+    Raises:
+        RuntimeError: if it waits for the GPU. It is better found here: a capture that fails leaves
+            the allocator of torch in a state that later calls may stumble over.
+    """
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(WARM):
+    try:
+        with torch.cuda.stream(stream):
+            for _ in range(WARM - 1):
+                work()
+            torch.cuda.set_sync_debug_mode("error")
             work()
-    torch.cuda.current_stream().wait_stream(stream)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+        torch.cuda.current_stream().wait_stream(stream)
 
 
 def capture(work: Callable[[], Made], pool: Any = None) -> Captured[Made]:

@@ -54,12 +54,12 @@ STAGES = {
     ),
     "mtt": (
         f"{_MTT} --memory 0",
-        lambda: [demand.unrolling(*of, 0.0, 6, IMAGES)],
+        lambda: [demand.replaying(*of, 0.0, 6, IMAGES)],
         CANVAS,
     ),
     "mtt with graphs": (
         f"{_MTT} --memory 3",
-        lambda: [demand.unrolling(*of, 3e9, 6, IMAGES)],
+        lambda: [demand.replaying(*of, 3e9, 6, IMAGES)],
         CANVAS,
     ),
     "dd": (

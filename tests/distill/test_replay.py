@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 
 from dd.data import augment
 from dd.distill import replay
 from dd.distill.replay import OneByOne, Replay, Runner
-from dd.distill.student import Student
+from dd.distill.student import Model, Student
 from dd.networks.build import create
 from dd.rng import generator
 from tests.support.pretended_gpu import pretended_gpu
@@ -52,7 +55,7 @@ def values(steps, cotangent):
 @pytest.mark.parametrize("strategy", [DSA, "none"])
 def test_a_replay_gives_what_steps_one_by_one_give(gpu, keep, strategy):
     """For students that differ in start, rate, images, labels and augmentation, in any order."""
-    made = Replay(*student(0, strategy), keep)
+    made = Replay(*student(0, strategy)[:2], keep)
     found = {}
     for seed in (1, 2, 1):
         one, start, rate = student(seed, strategy)
@@ -68,71 +71,80 @@ def test_a_runner_captures_once_and_compares_once(gpu, capsys, monkeypatch):
     runner, taken = Runner(captures=True), []
 
     def counted(*words, **named):
-        taken.append(words[0])
+        taken.append(named["keep"])
         return OneByOne(*words, **named)
 
     monkeypatch.setattr(replay, "OneByOne", counted)
-    kinds = [type(runner.steps("a", *student(seed), keep=4)).__name__ for seed in range(4)]
-    assert kinds == ["OneByOne", "Replayed", "Replayed", "Replayed"]
-    assert len(taken) == 2  # the first student's, and those that the second one's are compared with
-    assert runner.replays.keys() == {"a"} and not capsys.readouterr().out
+    kinds = [type(runner.steps(*student(seed), keep=4)).__name__ for seed in range(3)]
+    assert kinds == ["Replayed"] * 3
+    assert taken == [0] and not capsys.readouterr().out  # the graphs have the memory: none is kept
 
 
 def test_what_cannot_be_captured_is_taken_one_by_one(gpu, capsys, monkeypatch):
-    logits = Student.logits
+    logits = Model.logits
 
     def waiting(self, parameters, images):
         return logits(self, parameters, images) * float(images.detach().sum().isfinite())
 
-    monkeypatch.setattr(Student, "logits", waiting)
+    monkeypatch.setattr(Model, "logits", waiting)
     runner = Runner(captures=True)
     for seed in range(3):
         one, start, rate = student(seed)
-        steps = runner.steps("a", one, start, rate, keep=4)
-        assert isinstance(steps, OneByOne)
+        steps = runner.steps(one, start, rate, keep=4)
+        assert isinstance(steps, OneByOne) and len(steps.walk.graphs) == 4
     said = capsys.readouterr().out
-    assert said.count("\n") == 1 and "steps of a are taken one by one" in said
-    assert "not permitted when stream is capturing" in said
+    assert said.count("\n") == 1 and "steps of students are taken one by one" in said
+    assert "called a synchronizing CUDA operation" in said
 
 
-@pytest.mark.parametrize("lost", ["labels", "seen", "start", "rate", "cotangent"])
-def test_a_replay_of_other_values_is_found_out(gpu, capsys, monkeypatch, lost):
-    """One whose input is not what it reads: its own stays as it was."""
+def spoilt(monkeypatch, change):
+    """Replays that ``change`` has spoilt after they were captured."""
+    init = Replay.__init__
+
+    def spoiling(self, *given):
+        init(self, *given)
+        change(self)
+
+    monkeypatch.setattr(Replay, "__init__", spoiling)
+
+
+def assert_given_up(capsys, seen):
     runner = Runner(captures=True)
-    runner.steps("a", *student(0), keep=4)
-    made = runner.replays["a"]
-    own = getattr(made, lost)
-    apart = [x.clone() for x in own] if isinstance(own, list) else own.clone()
-    forth, back = made._forth, made._back
-
-    def reading(work):
-        """``work`` on the values of the first student, whatever was copied since."""
-        now = getattr(made, lost)
-        setattr(made, lost, apart)
-        found = work()
-        setattr(made, lost, now)
-        return found
-
-    made.forth = made.forth._replace(replay=_again(made.forth.made, lambda: reading(forth)))
-    made.back = made.back._replace(replay=_again(made.back.made, lambda: reading(back)))
-    one, start, rate = student(1)
-    steps = runner.steps("a", one, start, rate, keep=4)
-    assert isinstance(steps, OneByOne) and runner.replays["a"] is None
+    assert isinstance(runner.steps(*student(1), keep=4), OneByOne)
     said = capsys.readouterr().out
-    assert said.count("\n") == 1 and "a CUDA graph of them differs by" in said
-    assert isinstance(runner.steps("a", *student(2), keep=4), OneByOne)
+    assert said.count("\n") == 1 and seen in said
+    assert isinstance(runner.steps(*student(2), keep=4), OneByOne)
     assert not capsys.readouterr().out
 
 
-def _again(made, work):
-    """A replay that does ``work`` and writes over ``made``."""
+@pytest.mark.parametrize("lost", ["labels", "seen", "start", "rate", "cotangent"])
+def test_a_graph_that_does_not_read_a_value_is_found_out(gpu, capsys, monkeypatch, lost):
+    """One whose tensor is not the one into which new values are copied."""
 
-    def flat(results):
-        return [t for r in results for t in (r if isinstance(r, list) else [r])]
+    def change(made):
+        own = getattr(made, lost)
+        setattr(made, lost, [x.clone() for x in own] if isinstance(own, list) else own.clone())
 
-    def replay():
-        for mine, new in zip(flat(made), flat(work()), strict=True):
-            if mine is not new:
-                mine.copy_(new)
+    spoilt(monkeypatch, change)
+    assert_given_up(capsys, "a CUDA graph of them differs by")
 
-    return replay
+
+def test_a_wrong_derivative_by_the_rate_is_found_out(gpu, capsys, monkeypatch):
+    """Which alone is not among the images'."""
+
+    def change(made):
+        images, by_rate = made.back.made
+        made.back = made.back._replace(made=(images, by_rate.clone()))
+
+    spoilt(monkeypatch, change)
+    assert_given_up(capsys, "in a derivative")
+
+
+def test_no_value_of_the_first_student_is_kept(gpu):
+    """Its images would stay on the GPU as long as the job."""
+    one, start, _ = student(0)
+    seen = weakref.ref(one.shown[0])
+    made = Replay(one, start, keep=4)
+    del one
+    gc.collect()
+    assert seen() is None and made.forth.made[0] is not start

@@ -501,11 +501,12 @@ def test_parts_and_rows_of_the_benchmark_of_a_gpu_can_be_chosen(tmp_path, monkey
     gpu.main()
     facts = load_json(out)
     assert facts["parts"] == ["rows", "training"] and facts["rows"] == {"buffer": "buffer"}
+    assert facts["asked_rows"] == ["buffer"]
     assert facts["training"].keys() == {name for name, way in gpu.WAYS.items() if not way.compiled}
     assert facts["skipped"] == [] and not any(facts[part] for part in ("checks", "graphs"))
     save_json(out, facts | {"rows": {}})
     text = report.render(tmp_path)
-    assert "checks" not in text and "asked for: rows, training." in text
+    assert "checks" not in text and "asked for: rows, training; only these rows: buffer." in text
 
 
 def test_a_step_that_fails_or_has_no_time_is_said(capsys):
@@ -584,6 +585,30 @@ def test_what_is_captured_is_what_the_suite_computes():
 def test_a_graph_that_computes_something_else_is_said(error, wrong):
     facts = {"matching": {"IPC 1": {"graph_error": error}, "IPC 10": {"graph_error": None}}}
     assert gpu.wrong_graphs(facts) == wrong
+
+
+def test_rounding_is_no_other_result_where_many_steps_multiply_it():
+    """As the names of what is measured say."""
+    names = list(gpu.once(torch.device("cuda"), quick=False))
+    facts = {"graphs": {name: {"graph_error": 0.1} for name in names}}
+    (long,) = [name for name in names if gpu.LONG in name]
+    assert gpu.wrong_graphs(facts) == [f"graphs, {name}" for name in names if name != long]
+    facts["graphs"][long]["graph_error"] = 0.5
+    assert f"graphs, {long}" in gpu.wrong_graphs(facts)
+
+
+def test_the_search_of_cudnn_lasts_for_its_step(monkeypatch):
+    seen = []
+
+    def compare(ways, repeats, device):
+        seen.append(torch.backends.cudnn.benchmark)
+        return {"step": 1.0}
+
+    monkeypatch.setattr(gpu, "compare", compare)
+    for way in (gpu.WAYS["as it is"], gpu.WAYS["searched"]):
+        gpu.training(torch.device("cpu"), way, 1)
+        assert not torch.backends.cudnn.benchmark
+    assert seen == [False, True]
 
 
 def test_starts_are_measured_and_told(tmp_path, monkeypatch):

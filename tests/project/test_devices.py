@@ -39,6 +39,9 @@ QUICKER = {"dsa", "dm", "iadd, raw", "dd", "frepo", "sre2l", "buffer, stacked", 
 # torch computes the derivative of SiLU, which generators use, in another way for unknown devices
 ROUNDED = {"generator": 2e-3, "generator, zca": 2e-3, "dm+glad": 1e-5}
 ROUNDED |= dict.fromkeys(("sre2l+glad, random start", "dm+glad+metadd"), 1e-5)
+# in a CUDA graph the rate is a tensor, by which a step is multiplied before it is subtracted
+CAPTURED = [name for name in COMMANDS if name.startswith(("mtt", "iadd"))]
+ROUNDED |= dict.fromkeys(CAPTURED, 1e-5)
 
 
 def some(names, quick=QUICK):
@@ -68,7 +71,7 @@ def run(stage_files, tmp_path, monkeypatch):
 
 
 def assert_alike(name, one, other):
-    """Bit for bit, or, where torch itself rounds in another way, almost."""
+    """Bit for bit, or, where it rounds in another way, almost."""
     different = differences(one, other)
     if name not in ROUNDED:
         assert not different
@@ -82,6 +85,13 @@ def assert_alike(name, one, other):
 def test_results_are_those_of_the_cpu(name, run):
     here, there = (results(run(COMMANDS[name], device)[0]) for device in ("cpu", "cuda"))
     assert_alike(name, here, there)
+
+
+@pytest.mark.parametrize("name", some(CAPTURED, {"iadd, raw"}))
+def test_without_cuda_graphs_nothing_is_rounded(name, run):
+    command = f"{COMMANDS[name]} --memory 0"
+    here, there = (results(run(command, device)[0]) for device in ("cpu", "cuda"))
+    assert not differences(here, there)
 
 
 @pytest.mark.parametrize("name", ["dsa", pytest.param("dc, batch norm", marks=pytest.mark.slow)])
@@ -141,10 +151,9 @@ def test_killed_and_started_again(name, run, tmp_path, monkeypatch, capsys):
     assert not differences(results(out), results(reference))
 
 
-def per(run, command, steps, first=1):
-    """The traffic of one of the ``steps`` iterations or epochs after the ``first``, by which two
-    commands differ."""
-    (_, short), (_, long) = (run(command.format(count)) for count in (first, first + steps))
+def per(run, command, steps):
+    """The traffic of one of the ``steps`` iterations or epochs by which two commands differ."""
+    (_, short), (_, long) = (run(command.format(count)) for count in (1, 1 + steps))
     more = long - short
     assert all(n % steps == 0 for n in (more.reads, more.copies)), f"\n{more}"
     return more.reads // steps, more.copies // steps, f"\n{more}"
@@ -191,23 +200,21 @@ ITERATION = {
 @pytest.mark.parametrize("name", some(ITERATION, QUICKER))
 def test_an_iteration(name, run):
     command = f"{DISTILLATIONS[name]} --checkpoint-every 1000000 --snapshots {{}}"
-    # in the second iteration, CUDA graphs are compared with what they repeat
-    reads, copies, lines = per(run, command, 2, first=2)
+    reads, copies, lines = per(run, command, 2)
     assert reads <= ITERATION[name][0] and copies <= ITERATION[name][1], lines
 
 
 @pytest.mark.parametrize(("more", "captured"), [("", True), ("--memory 0", False)])
 def test_steps_of_students_are_captured_if_there_is_memory_for_it(run, monkeypatch, more, captured):
-    made = []
+    compared, errors = [], replay.Replay.errors
 
-    class Seen(replay.Replay):
-        def __init__(self, *arguments):
-            super().__init__(*arguments)
-            made.append(self)
+    def seen(*arguments):
+        compared.append(errors(*arguments))
+        return compared[-1]
 
-    monkeypatch.setattr(replay, "Replay", Seen)
+    monkeypatch.setattr(replay.Replay, "errors", seen)
     run(f"{COMMANDS['mtt']} {more}")
-    assert [one.compared for one in made] == [True] * captured  # with the second student
+    assert len(compared) == captured and all(max(found) < 1e-3 for found in compared)
 
 
 def test_the_number_of_classes_does_not_matter(run, stage_files, tmp_path):

@@ -9,6 +9,7 @@ import numpy
 import pytest
 import torch
 import yaml
+from matplotlib import pyplot
 from PIL import Image
 
 from dd.artifacts.text import save_json, save_rows, save_text
@@ -24,7 +25,15 @@ from dd.plan.jobs import (
 )
 from dd.plan.kinds import kind_of
 from dd.plan.plan import Plan
-from dd.report.figures import difference, images, training_curves, weights
+from dd.report.figures import (
+    accuracy_curve,
+    difference,
+    images,
+    style,
+    training_curves,
+    weights,
+)
+from dd.report.read import accuracies as read
 from tests.support.figures import FIGURES, convnet, exhibit_of
 from tests.support.runs import FORMULA, assert_no_formulas, every_ipc, with_formulas
 
@@ -135,6 +144,39 @@ def test_dollars_are_drawn_as_they_are(plan, tmp_path, monkeypatch, name, shown)
     exhibit = with_formulas(exhibit_of(plan, name))
     always = [f"title {FORMULA}", f"caption {FORMULA}", f"_digits (scikit-learn, 8x8) {FORMULA}"]
     assert_no_formulas(kind_of(exhibit).render(exhibit), [*always, *shown], tmp_path / "figure.png")
+
+
+def test_an_empty_panel_hands_its_labels_on():
+    """To those of its row and column that have data: they show numbers and labels through it."""
+    figure, panels = pyplot.subplots(2, 2, sharex=True, sharey="row")
+    for panel in (panels[0, 0], panels[0, 1], panels[1, 1]):
+        panel.plot([0, 1], [2, 3])
+    for row in panels:
+        row[0].set_ylabel("up")
+    for panel in panels[1]:
+        panel.set_xlabel("along")
+    style._empty(panels[1, 0])
+    labels = [[(p.get_xlabel(), p.get_ylabel()) for p in row if p.axison] for row in panels]
+    assert labels == [[("along", "up"), ("", "")], [("along", "up")]]
+    assert panels[0, 0].xaxis.get_tick_params()["labelbottom"]
+    assert panels[1, 1].yaxis.get_tick_params()["labelleft"]
+    pyplot.close(figure)
+
+
+def test_a_facet_of_a_curve_without_values_says_so(plan, monkeypatch):
+    def collect(exhibit):
+        rows = read.collect(exhibit)
+        return [row | {"n": 0} if row["ipc"] == 10 else row for row in rows]
+
+    monkeypatch.setattr(accuracy_curve, "collect", collect)
+    figure = accuracy_curve.draw(exhibit_of(plan, "modelpool_temperature"))
+    said = {panel.get_title(): [text.get_text() for text in panel.texts] for panel in figure.axes}
+    assert (
+        {title for title, texts in said.items() if texts == ["no data"]}
+        == {title for title in said if "IPC 10" in title}
+        != set()
+    )
+    pyplot.close(figure)
 
 
 def test_labels_with_an_underscore_are_in_the_legend(plan):

@@ -8,6 +8,7 @@ from dd.command import main
 from dd.config.documents import read_yaml
 from dd.config.run import load_run
 from dd.plan.plan import Plan
+from dd.report import judging
 from dd.report.captions import caption
 from dd.report.figures import bars
 from dd.report.index import about, config_words
@@ -69,7 +70,7 @@ def test_panels_that_the_run_leaves_out_say_so(released):
     assert [panel.get_title() for panel in empty] == [
         "IPC 10, 1000 iterations", "IPC 10, 2000 iterations",
     ]  # fmt: skip
-    assert [text.get_text() for panel in empty for text in panel.texts] == ["left out"] * 2
+    assert [text.get_text() for panel in empty for text in panel.texts] == ["no data"] * 2
     labels = {title: panel.get_ylabel() for title, panel in by_title.items() if panel.axison}
     assert [title for title, label in labels.items() if label] == [
         "IPC 1, 1000 iterations", "IPC 10, 3000 iterations",
@@ -130,6 +131,15 @@ def test_claims_are_judged_on_them(released):
     mlp = [row for row in rows if row["claim"] == "modelpool-pool-mlp"]
     assert len(mlp) == 4 and {row["limit"] for row in mlp} == {"for this set"}
     assert {float(row["difference"]) for row in mlp} == {0.0}
+
+
+def test_a_temperature_chosen_on_test_data_is_said():
+    plan = Plan(load_run("cifar10"))
+    cells = plan.exhibits["table", "modelpool_ablation_released"].cells()
+    said = judging._temperatures(plan.run, cells)
+    assert "kd-released at the best temperature on test data" in said and len(said) == len(
+        set(said)
+    )
 
 
 def test_a_claim_on_distillation_says_at_which_temperature(released):

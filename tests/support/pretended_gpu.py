@@ -302,6 +302,8 @@ class _Kernels(TorchDispatchMode):
         super().__init__()
         self.traffic, self.memory = traffic, memory
         self.living = Living()
+        self.tape: list[tuple[Any, ...]] | None = None  # what a capture has seen
+        self.pool = 0  # bytes of the next graphs
 
     def __torch_dispatch__(
         self,
@@ -326,7 +328,10 @@ class _Kernels(TorchDispatchMode):
             self._judge(func, args, kwargs, given)
         if kind in _WAITING or _waits(kind, args, kwargs):
             self.traffic.read[_where()] += 1
-        made = func(*tree_map(_held, list(args)), **tree_map(_held, kwargs))
+        held = tree_map(_held, list(args)), tree_map(_held, kwargs)
+        made = func(*held[0], **held[1])
+        if self.tape is not None:
+            self.tape.append((func, *held, made))
         if to_device:
             self._allocate(made)
         return self._wrapped(func, args, kwargs, made, to_device)
@@ -416,20 +421,41 @@ class _Kernels(TorchDispatchMode):
         return None
 
 
-def _capture(traffic: Traffic, work: Callable[[], Any], pool: Any = None) -> Captured[Any]:
-    """Stands for a CUDA graph: its replay does the work again and writes over the results.
+def _warm(kernels: _Kernels, work: Callable[[], Any]) -> None:
+    """Call ``work``; as CUDA does when asked, refuse that it waits or copies from the host. What
+    it takes is what graphs of it will hold."""
+    before, living = (kernels.traffic.reads, kernels.traffic.copies), kernels.living
+    kernels.living = Living()
+    try:
+        work()
+        kernels.pool = kernels.living.peak
+    finally:
+        kernels.living = living
+    if (kernels.traffic.reads, kernels.traffic.copies) != before:
+        raise RuntimeError("called a synchronizing CUDA operation")
 
-    Unlike a real one it would see new tensors in the place of those that it read.
+
+def _capture(kernels: _Kernels, work: Callable[[], Any], pool: Any = None) -> Captured[Any]:
+    """Stands for a CUDA graph: operations are written down, and repeated on the same tensors.
+
+    The first graph reserves the memory that :func:`_warm` found, whatever stays alive here.
     """
-    before = traffic.reads, traffic.copies
-    made = work()
-    if (traffic.reads, traffic.copies) != before:
-        raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
+    living, kernels.living = kernels.living, Living()
+    kernels.tape = tape = []
+    try:
+        made = work()
+    finally:
+        kernels.tape, kernels.living = None, living
+    if pool is None:
+        living.now += kernels.pool
+        living.peak = max(living.peak, living.now)
 
     def replay() -> None:
-        for mine, again in zip(tree_flatten(made)[0], tree_flatten(work())[0], strict=True):
-            if mine is not again:
-                mine.copy_(again)
+        for func, args, kwargs, results in tape:
+            again = func(*args, **kwargs)
+            for old, new in zip(tree_flatten(results)[0], tree_flatten(again)[0], strict=True):
+                if isinstance(old, Tensor) and old.data_ptr() != new.data_ptr():  # no view
+                    old.copy_(new)
 
     return Captured(replay, made, "a pool" if pool is None else pool)
 
@@ -483,7 +509,7 @@ def pretended_gpu(memory: float = MEMORY) -> Iterator[Traffic]:
         "memory_reserved": lambda device=None: kernels.living.now,
         "is_current_stream_capturing": lambda: False,
     }
-    graphs = {"warm": lambda work: work(), "capture": partial(_capture, traffic)}
+    graphs = {"warm": partial(_warm, kernels), "capture": partial(_capture, kernels)}
     with (
         mock.patch.multiple(torch.cuda, **answers),
         mock.patch.multiple("dd.runtime.cuda_graphs", **graphs),

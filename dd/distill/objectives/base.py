@@ -117,7 +117,7 @@ class Objective:
         streams: the random streams.
         trajectories: those of experts, for objectives that need them.
         memory: bytes that the process may use. An objective may use them to be faster; the result
-            does not depend on it.
+            does not depend on it, but on a GPU for rounding.
     """
 
     Settings: ClassVar[type]

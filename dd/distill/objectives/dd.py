@@ -248,15 +248,15 @@ class DatasetDistillation(Objective):
         labels = self.dataset.train.labels
 
         def piece(part: Tensor) -> tuple[Tensor, Tensor]:
-            leaves = [value.requires_grad_() for value in split(end, student.shapes)]
+            leaves = [value.requires_grad_() for value in split(end, student.model.shapes)]
             logits = precision.forward(
-                lambda images: student.logits(leaves, images),
+                lambda images: student.model.logits(leaves, images),
                 self.dataset.train.take(part).to(end.dtype),
             )
             loss = F.cross_entropy(logits, labels[part], reduction="sum") / len(real)
             return loss.detach(), flat(torch.autograd.grad(loss, leaves))
 
-        if has_batch_norm(student.network):
+        if has_batch_norm(student.model.network):
             return piece(real)
         loss, gradient = end.new_zeros(()), torch.zeros_like(end)
         for _, (own, slope) in self.real.pieces(real, piece):

@@ -88,7 +88,7 @@ class TrajectoryMatching(Objective):
             )
         self.rate = torch.tensor(s.lr_student, dtype=torch.float64)
         self.rate_momentum = torch.zeros((), dtype=torch.float64)
-        one = len(self.networks.specs()) == 1  # as each network's graphs take the memory
+        one = len(self.networks.specs()) == 1  # graphs are of one network
         self.runner = Runner(captures=one and self.device.type == "cuda" and self.memory > 0)
         self.initial: dict[str, Tensor] = {}  # differences before the first iteration
 
@@ -100,7 +100,7 @@ class TrajectoryMatching(Objective):
         student = self._student(network, synthetic, self.streams.host)
         rate = float(self.rate)
         keep = self.keep(name, student, segment.start)
-        steps = self.runner.steps(name, student, segment.start, rate, keep)
+        steps = self.runner.steps(student, segment.start, rate, keep)
         loss, cotangent = self.compare(name, steps.end, segment)
         if not math.isfinite(loss):
             self._check_moves(name, segment)

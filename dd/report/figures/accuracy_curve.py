@@ -62,6 +62,8 @@ def draw(exhibit: Exhibit) -> Figure:
                         and place(row, layout["color"]) == hue
                         and place(row, layout["style"]) == style
                     ]
+                    if not here:
+                        continue
                     here.sort(key=lambda row: ticks.index(place(row, layout["x"])))
                     x = [ticks.index(place(row, layout["x"])) for row in here]
                     mean = [row["mean"] for row in here]

@@ -116,8 +116,21 @@ def facet(exhibit: Exhibit, *places: tuple[Sequence[str], Sequence[Any]]) -> str
     return ", ".join(words)
 
 
+def title_facets(
+    exhibit: Exhibit,
+    panels: Any,
+    down: Sequence[Sequence[Any]],
+    across: Sequence[Sequence[Any]],
+) -> None:
+    """Give all ``panels``, a grid of facets ``down`` × ``across``, their titles."""
+    layout = exhibit.definition["layout"]
+    for row, at_row in zip(panels, down, strict=True):
+        for panel, at_column in zip(row, across, strict=True):
+            panel.set_title(facet(exhibit, (layout["row"], at_row), (layout["column"], at_column)))
+
+
 def annotate(figure: Figure, exhibit: Exhibit, caption: str) -> None:
-    """Write title and dataset above the figure and the caption below it, for any size; facets
+    """Write title and dataset above the figure and the caption below it, for any size. Facets
     without data say so."""
     for panel in figure.axes:
         if panel.axison and not panel.has_data():
@@ -133,23 +146,26 @@ def annotate(figure: Figure, exhibit: Exhibit, caption: str) -> None:
 
 
 def _empty(panel: Axes) -> None:
-    """Show of a facet its title alone. If it was the first of its row, the next one that has data
-    takes its label and numbers."""
-    label, row = panel.get_ylabel(), _row(panel)
-    following = [one for one in panel.figure.axes if _row(one) == row and one.has_data()]
-    if label and following and not following[0].get_ylabel():
-        following[0].set_ylabel(label)
-        following[0].tick_params(labelleft=True)
+    """Show of a facet its title alone. If the others of its row or column have their label and
+    numbers from it, the nearest one that has data takes them."""
+    others = [one for one in panel.figure.axes if one.has_data()]
+    row = [one for one in others if _place(one)[0] == _place(panel)[0]]
+    column = [one for one in others if _place(one)[1] == _place(panel)[1]]
+    if panel.get_ylabel() and row and not row[0].get_ylabel():
+        row[0].set_ylabel(panel.get_ylabel())
+        row[0].tick_params(labelleft=True)
+    if panel.get_xlabel() and column and not column[-1].get_xlabel():
+        column[-1].set_xlabel(panel.get_xlabel())
+        column[-1].tick_params(labelbottom=True)
     panel.set_axis_off()
-    panel.text(
-        0.5, 0.5, "left out", color="0.5", ha="center", va="center", transform=panel.transAxes
-    )
+    where = panel.transAxes
+    panel.text(0.5, 0.5, "no data", color="0.5", ha="center", va="center", transform=where)
 
 
-def _row(panel: Axes) -> int | None:
-    """The row of the grid of a figure that a panel is in."""
+def _place(panel: Axes) -> tuple[int, int]:
+    """The row and the column of a panel in the grid of its figure; (-1, -1) outside of one."""
     place = panel.get_subplotspec()
-    return None if place is None else place.rowspan.start
+    return (-1, -1) if place is None else (place.rowspan.start, place.colspan.start)
 
 
 def save(figure: Figure, out: Path) -> None:

@@ -19,10 +19,10 @@ from dd.report.figures.style import (
     annotate,
     colors,
     describe,
-    facet,
     failed_handles,
     mark_failed,
     place,
+    title_facets,
 )
 from dd.report.read.accuracies import collect
 from dd.report.read.metrics import read_metric
@@ -64,15 +64,13 @@ def draw(exhibit: Exhibit) -> Figure:
             panels[i, j].plot(iterations, values, color=color, alpha=0.2, lw=0.5, rasterized=True)
         panels[i, j].plot(iterations, running_median(losses, window), **look)
         panels[i, j].set_yscale("log")
-        panels[i, j].set_title(
-            facet(exhibit, (layout["row"], at_row), (layout["column"], at_column))
-        )
         x = [cell.iterations for cell, _ in line]
         mean = numpy.array([row["mean"] for _, row in line])
         std = numpy.array([row["std"] or 0 for _, row in line])
         panels[i + 1, j].plot(x, mean, marker="o", ms=2 + widths[hue], **look)
         mark_failed(panels[i + 1, j], x, [row for _, row in line])
         panels[i + 1, j].fill_between(x, mean - std, mean + std, color=color, alpha=0.15, lw=0)
+    title_facets(exhibit, panels[::2], down, across)
     for i in range(0, 2 * len(down), 2):
         panels[i, 0].set_ylabel("Matching loss")
         panels[i + 1, 0].set_ylabel(ACCURACY)

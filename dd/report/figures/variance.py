@@ -13,7 +13,7 @@ from dd.plan.exhibits import Exhibit
 from dd.plan.jobs import ActivationMaps, Snapshot, distillations
 from dd.plan.needs import cam_rectify
 from dd.report.captions import facts, warnings
-from dd.report.figures.style import WIDTH, annotate, colors, describe, facet, place
+from dd.report.figures.style import WIDTH, annotate, colors, describe, place, title_facets
 from dd.report.read.maps import AUXILIARY, UNSEEN, VARIANCE, groups, pooled
 from dd.report.read.places import labels, places
 from dd.report.tables.areas import compared
@@ -65,7 +65,7 @@ def draw(exhibit: Exhibit) -> Figure:
         marker = MARKERS[hues.index(hue) % len(MARKERS)]
         panel.plot(x, mean, LINES[group], color=tint[hue], marker=marker, ms=3.5, lw=1.4)
         panel.fill_between(x, mean - std, mean + std, color=tint[hue], alpha=0.1, lw=0)
-        panel.set_title(facet(exhibit, (layout["row"], at_row), (layout["column"], at_column)))
+    title_facets(exhibit, panels, down, across)
     for panel in panels[-1]:
         panel.set_xlabel("Iterations")
     for panel in panels[:, 0]:
