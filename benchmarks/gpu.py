@@ -59,10 +59,6 @@ PARTS = ("checks", "matching", "graphs", "stacking", "training", "rows", "profil
 PROFILED = ("dc-ipc10", "dm-ipc1", "mtt-ipc10", "buffer", "evaluation-ipc10")
 MINUTES = 8.0
 TOLERANCE = 1e-2  # of a tensor, in its norm, after two iterations or epochs
-LONG = "50 steps"
-BY_ROUNDING = 0.3
-"""Of the gradient through so many steps, which multiply the rounding of float32: on a CPU, too, it
-is several per cent from that in float64. Through 10 steps it is exact to about 1e-6."""
 POINTS = 35.0  # of an accuracy: the small dataset has 12 test images
 QUICK_CHECKS = ("dm", "pretrain", "evaluate, apart")
 REAL, BATCH = 256, 256
@@ -87,6 +83,17 @@ WAYS = {
     "compiled": Way(compiled=True),
     "compiled, bf16, channels_last": Way(True, True, True),
 }
+
+
+def _student(steps: int) -> str:
+    """The name of the steps of a student that are captured."""
+    return f"{steps} steps of a student, IPC 1, and back"
+
+
+STEPS, LONG = 10, 50
+BY_ROUNDING = {_student(LONG): 0.3}
+"""Larger tolerances. So many steps multiply the rounding of float32: on a CPU, too, the gradient
+through them is several per cent from that in float64. Through 10 it is exact to about 1e-6."""
 
 
 class Step(NamedTuple):
@@ -226,10 +233,8 @@ def training(device: torch.device, way: Way, repeats: int) -> float:
 
 def once(device: torch.device, quick: bool) -> dict[str, Callable[[], Callable[[], Tensor]]]:
     """What makes the work that is captured as one CUDA graph, by its name."""
-    found = {}
-    for steps in (3,) if quick else (10, 50):
-        name = f"{steps} steps of a student, IPC 1, and back"
-        found[name] = partial(unrolled, device, 1, steps)
+    counts = (3,) if quick else (STEPS, LONG)
+    found = {_student(steps): partial(unrolled, device, 1, steps) for steps in counts}
     for images in (10,) if quick else (10, 100):
         name = f"a training step of {NETWORKS} networks on {images} images"
         found[name] = partial(trained, device, images)
@@ -347,15 +352,12 @@ def take(step: Step, facts: dict[str, Any], end: float) -> None:
 
 def wrong_graphs(facts: Mapping[str, Any]) -> list[str]:
     """The steps whose CUDA graph computes something else, if float32 is exact enough to say so."""
-    found = {
-        f"{part}, {name}": one["graph_error"]
+    return [
+        f"{part}, {name}"
         for part in ("matching", "graphs")
         for name, one in facts.get(part, {}).items()  # older files have fewer parts
-    }
-    return [
-        name
-        for name, error in found.items()
-        if error is not None and not error <= (BY_ROUNDING if LONG in name else TOLERANCE)
+        if (error := one["graph_error"]) is not None
+        and not error <= BY_ROUNDING.get(name, TOLERANCE)
     ]
 
 

@@ -12,13 +12,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import DeviceType
-from torch.func import functional_call
 from torch.profiler import ProfilerActivity
 
 from benchmarks.choices import CLASSES, compare, wait
+from dd.distill.student import Model
 from dd.distill.unroll import pull_back, unroll
 from dd.networks.build import create
 from dd.networks.flat import parameters_of
@@ -66,20 +65,17 @@ def with_graph(
 def unrolled(device: torch.device, ipc: int, steps: int) -> Callable[[], Tensor]:
     """The images' gradient through ``steps`` steps of a student, all graphs kept."""
     network = network_of(0, device)
-    names = [name for name, _ in network.named_parameters()]
-    shapes = [parameter.shape for parameter in network.parameters()]
-    start = parameters_of(network)
+    model, start = Model(network), parameters_of(network)
     labels = torch.arange(CLASSES * ipc, device=device) % CLASSES
     batches = [images_of(step, CLASSES * ipc, device) for step in range(steps)]
 
     def loss(leaves: Any, batch: Any, step: int) -> Tensor:
-        parameters = dict(zip(names, leaves, strict=True))
-        return F.cross_entropy(functional_call(network, parameters, (batch,)), labels)
+        return model.loss(leaves, batch, labels)
 
     def work() -> Tensor:
-        walk = unroll(loss, shapes, start, 0.01, batches, keep=steps)
+        walk = unroll(loss, model.shapes, start, 0.01, batches, keep=steps)
         return torch.cat(
-            pull_back(loss, shapes, walk, 0.01, batches, torch.ones_like(start)).inputs
+            pull_back(loss, model.shapes, walk, 0.01, batches, torch.ones_like(start)).inputs
         )
 
     return work
@@ -111,8 +107,7 @@ def profile(work: Work, device: torch.device) -> dict[str, Any]:
         ran; ``launches``: the number of kernels; ``kernels``: name and share of the kernels' time
         of those that take most.
     """
-    for _ in range(2):  # captured in the first, compared in the second, as MTT's steps are
-        work()
+    work()  # in which MTT's steps become CUDA graphs
     wait(device)
     started = time.perf_counter()
     work()

@@ -374,14 +374,15 @@ def _checked(facts: dict[str, Any]) -> str:
         said.append(f"the largest error of a tensor, relative to its norm, is {error}")
     if wrong or graphs:
         said.append(f"not within tolerance: {', '.join([*wrong, *graphs])}")
-    said += [f"{name} failed ({why})" for name, why in facts["failed"].items()]
+    said += [f"failed: {name} ({why})" for name, why in facts["failed"].items()]
     if facts["skipped"]:
         said.append(f"left out for want of time: {', '.join(facts['skipped'])}")
     if "parts" in facts and len(facts["parts"]) < len(PARTS):
         said.append(f"only these parts were asked for: {', '.join(facts['parts'])}")
     if "asked_rows" in facts:
         said.append(f"only these rows: {', '.join(facts['asked_rows'])}")
-    return f" {'; '.join(said)}." if said else ""
+    text = "; ".join(said)
+    return f" {text[0].upper()}{text[1:]}." if text else ""
 
 
 def _seconds(values: dict[str, float], name: str) -> str:

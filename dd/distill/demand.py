@@ -19,6 +19,7 @@ from dd.data.extent import Extent
 from dd.distill.gradients import CHUNK, match_apart, match_together
 from dd.distill.objectives.sre2l import watched
 from dd.distill.ridge import fit
+from dd.distill.student import Model
 from dd.distill.unroll import pull_back, unroll
 from dd.networks.activation_maps import activation_maps, has_map, resized
 from dd.networks.base import Network
@@ -144,20 +145,19 @@ def unrolling(
     ``memory`` is what the job may use to keep graphs of steps.
     """
     network = _network(spec, data, width_factor)
-    names, shapes = zip(*((n, p.shape) for n, p in network.named_parameters()), strict=True)
+    model = Model(network)
     labels = torch.zeros(batch, dtype=torch.int64, device="meta")
-    start = torch.zeros(sum(map(torch.Size.numel, shapes)), device="meta")
+    start = torch.zeros(sum(map(torch.Size.numel, model.shapes)), device="meta")
     size, few = (batch, *_shape(data)), min(COUNTED_STEPS, steps)
 
     def loss(parameters: Sequence[Tensor], inputs: Tensor, step: int) -> Tensor:
-        named = dict(zip(names, parameters, strict=True))
-        return F.cross_entropy(torch.func.functional_call(network, named, (inputs,)), labels)
+        return model.loss(parameters, inputs, labels)
 
     def counted(keep: int) -> int:
         def work() -> None:
             images = [torch.zeros(size, device="meta") for _ in range(few)]
-            walk = unroll(loss, shapes, start, 0.1, images, keep)
-            pull_back(loss, shapes, walk, 0.1, images, torch.zeros_like(start))
+            walk = unroll(loss, model.shapes, start, 0.1, images, keep)
+            pull_back(loss, model.shapes, walk, 0.1, images, torch.zeros_like(start))
 
         return peak_bytes(work)
 

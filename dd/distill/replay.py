@@ -87,7 +87,7 @@ class Replay:
         self.start.copy_(start)
         self.rate.fill_(rate)
         for step, (seen, labels) in enumerate(zip(self.seen, self.labels, strict=True)):
-            seen.copy_(student.seen(step).detach())
+            seen.copy_(student.seen(step, student.shown[step]).detach())
             labels.copy_(student.labels[step])
         self.forth.replay()
         return Replayed(self, student)

@@ -84,13 +84,11 @@ class Student:
         """Mean cross-entropy of step ``step`` on its images ``[b, C, H, W]``, or on the pair of its
         images and labels ``[b, K]``."""
         images, labels = batch if isinstance(batch, tuple) else (batch, self.labels[step])
-        return self.model.loss(parameters, augment.apply(self.transforms[step], images), labels)
+        return self.model.loss(parameters, self.seen(step, images), labels)
 
-    def seen(self, step: int, images: Tensor | None = None) -> Tensor:
-        """What the network sees of the images ``[b, C, H, W]`` of a step, or of others in their
-        place."""
-        shown = self.shown[step] if images is None else images
-        return augment.apply(self.transforms[step], shown)
+    def seen(self, step: int, images: Tensor) -> Tensor:
+        """What the network sees of the images ``[b, C, H, W]`` of a step."""
+        return augment.apply(self.transforms[step], images)
 
     def through(self, step: int, by_seen: Tensor) -> Tensor:
         """The derivative by the images of a step from that by what the network sees of them."""
@@ -131,20 +129,17 @@ class Student:
         images, labels = zip(*found.inputs, strict=True)
         return SetGradients(
             self.gathered(images),
-            self._gathered(self.like_labels, labels),
+            self.gathered(labels, self.like_labels),
             found.rates,
         )
-
-    def gathered(self, by_step: Iterable[Tensor]) -> Tensor:
-        """The derivative by the images, from those by the images of each step."""
-        return self._gathered(self.like, by_step)
 
     def _pulled(self, walk: Walk, rate: Rate, cotangent: Tensor) -> Gradients:
         return pull_back(self.loss, self.model.shapes, walk, rate, self.inputs, cotangent)
 
-    def _gathered(self, like: Tensor, parts: Iterable[Tensor]) -> Tensor:
-        """The sum over steps of what each says about its images, in the shape of ``like``."""
-        total = torch.zeros_like(like)
-        for indices, part in zip(self.indices, parts, strict=True):
+    def gathered(self, by_step: Iterable[Tensor], like: Tensor | None = None) -> Tensor:
+        """The sum over steps of what each says about its images, in their shape or that of
+        ``like``."""
+        total = torch.zeros_like(self.like if like is None else like)
+        for indices, part in zip(self.indices, by_step, strict=True):
             total.index_add_(0, indices, part)
         return total

@@ -36,7 +36,7 @@ def warm(work: Callable[[], object]) -> None:
         RuntimeError: if it waits for the GPU. It is better found here: a capture that fails leaves
             the allocator of torch in a state that later calls may stumble over.
     """
-    stream = torch.cuda.Stream()
+    stream, mode = torch.cuda.Stream(), torch.cuda.get_sync_debug_mode()
     stream.wait_stream(torch.cuda.current_stream())
     try:
         with torch.cuda.stream(stream):
@@ -45,7 +45,7 @@ def warm(work: Callable[[], object]) -> None:
             torch.cuda.set_sync_debug_mode("error")
             work()
     finally:
-        torch.cuda.set_sync_debug_mode("default")
+        torch.cuda.set_sync_debug_mode(mode)
         torch.cuda.current_stream().wait_stream(stream)
 
 

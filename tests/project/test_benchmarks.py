@@ -591,7 +591,7 @@ def test_rounding_is_no_other_result_where_many_steps_multiply_it():
     """As the names of what is measured say."""
     names = list(gpu.once(torch.device("cuda"), quick=False))
     facts = {"graphs": {name: {"graph_error": 0.1} for name in names}}
-    (long,) = [name for name in names if gpu.LONG in name]
+    (long,) = gpu.BY_ROUNDING
     assert gpu.wrong_graphs(facts) == [f"graphs, {name}" for name in names if name != long]
     facts["graphs"][long]["graph_error"] = 0.5
     assert f"graphs, {long}" in gpu.wrong_graphs(facts)

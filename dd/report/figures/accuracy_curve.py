@@ -18,12 +18,12 @@ from dd.report.figures.style import (
     annotate,
     colors,
     describe,
-    facet,
     failed_handles,
     mark_failed,
     mark_published,
     place,
     published_handle,
+    title_facets,
 )
 from dd.report.labels import axis_label
 from dd.report.read import published
@@ -75,9 +75,9 @@ def draw(exhibit: Exhibit) -> Figure:
                     mark_published(panel, x, here, color)
             names = [describe(layout["x"], tick) for tick in ticks]
             panel.set_xticks(range(len(ticks)), names, rotation=45 if len(ticks) > 8 else 0)
-            panel.set_title(facet(exhibit, (layout["row"], at_row), (layout["column"], at_column)))
             panel.set_xlabel(escape.figure(" and ".join(map(axis_label, layout["x"]))))
         panels[i, 0].set_ylabel(ACCURACY)
+    title_facets(exhibit, panels, down, across)
     handles = [Line2D([], [], color=c, label=describe(layout["color"], h)) for h, c in tint.items()]
     handles += [
         Line2D([], [], color="0.3", linestyle=line, label=describe(layout["style"], style))

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from dd.errors import DDError
 from dd.plan.exhibits import Cell, Exhibit
 from dd.report.captions import facts
-from dd.report.figures.style import LAYERED, WIDTH, annotate, colors, describe, facet, place
+from dd.report.figures.style import LAYERED, WIDTH, annotate, colors, describe, place, title_facets
 from dd.report.read.places import labels, places
 from dd.report.read.vectors import sets, vectors
 
@@ -58,11 +58,9 @@ def draw(exhibit: Exhibit) -> Figure:
             panels[i + 1, j].plot(share[kept], multiple, **look)
         panels[i, j].legend(title="root mean square", loc="lower left", alignment="left")
         panels[i, j].set(yscale="log", xlim=(0, 100))
-        panels[i, j].set_title(
-            facet(exhibit, (layout["row"], at_row), (layout["column"], at_column))
-        )
         panels[i + 1, j].set_xlabel("Share of parameters (%)")
         panels[i + 1, 0].set_ylabel(f"relative\nto {first}")
+    title_facets(exhibit, panels[::2], down, across)
     for i, at_row in enumerate(down):
         panels[2 * i, 0].set_ylabel("|student − expert|\n(expert moves by 1)")
         shown = [v for (row, _), here in facets.items() if row == at_row for v in here.values()]

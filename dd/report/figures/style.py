@@ -149,8 +149,8 @@ def _empty(panel: Axes) -> None:
     """Show of a facet its title alone. If the others of its row or column have their label and
     numbers from it, the nearest one that has data takes them."""
     others = [one for one in panel.figure.axes if one.has_data()]
-    row = [one for one in others if _place(one)[0] == _place(panel)[0]]
-    column = [one for one in others if _place(one)[1] == _place(panel)[1]]
+    row = [one for one in others if _position(one)[0] == _position(panel)[0]]
+    column = [one for one in others if _position(one)[1] == _position(panel)[1]]
     if panel.get_ylabel() and row and not row[0].get_ylabel():
         row[0].set_ylabel(panel.get_ylabel())
         row[0].tick_params(labelleft=True)
@@ -162,7 +162,7 @@ def _empty(panel: Axes) -> None:
     panel.text(0.5, 0.5, "no data", color="0.5", ha="center", va="center", transform=where)
 
 
-def _place(panel: Axes) -> tuple[int, int]:
+def _position(panel: Axes) -> tuple[int, int]:
     """The row and the column of a panel in the grid of its figure; (-1, -1) outside of one."""
     place = panel.get_subplotspec()
     return (-1, -1) if place is None else (place.rowspan.start, place.colspan.start)

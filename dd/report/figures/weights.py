@@ -14,7 +14,7 @@ from dd.errors import DDError
 from dd.networks.build import create
 from dd.plan.exhibits import Exhibit
 from dd.report.captions import facts
-from dd.report.figures.style import WIDTH, annotate, colors, facet, place
+from dd.report.figures.style import WIDTH, annotate, colors, place, title_facets
 from dd.report.read.places import labels, places
 from dd.report.read.vectors import sets, vectors
 
@@ -48,10 +48,10 @@ def draw(exhibit: Exhibit) -> Figure:
             if snapshots:
                 _draw_tensors(upper, pooled(snapshots[max(snapshots)]), tint[at_column])
                 _draw_course(lower, snapshots, tint[at_column])
-            upper.set_title(facet(exhibit, (layout["row"], at_row), (layout["column"], at_column)))
             lower.set_xlabel("Iterations")
         for panel in panels[2 * i : 2 * i + 2, 0]:
             panel.set_ylabel("Weight W")
+    title_facets(exhibit, panels[::2], down, across)
     annotate(figure, exhibit, f"{exhibit.definition['caption']} {facts(exhibit, [])}")
     return figure
 
